@@ -1,0 +1,1 @@
+"""Who works for us: the nodes, their workers and the commands they are given."""

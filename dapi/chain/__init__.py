@@ -1,0 +1,1 @@
+"""The way down: from the recorder to the chain."""

@@ -1,0 +1,70 @@
+"""Every error that dapi raises on purpose.
+
+::
+
+    DapiError
+    ├── ConfigError         the operator's input is wrong: say what to change
+    ├── StartError          the process must not start: database, ports, keys
+    ├── MessageError        a node sent something that is no valid message
+    ├── UnknownNodeError    no node has this id or number
+    ├── StoreError          not on disk, so it must not be acknowledged
+    │   ├── StoreBusyError    … now: full, locked, or too much is waiting; it heals by itself
+    │   └── StoreBrokenError  … ever: the process must stop and recover from its database
+    └── MLNodeError         a call to an ML node failed
+"""
+
+from __future__ import annotations
+
+
+class DapiError(Exception):
+    """The root: whatever is not one of these is a defect of ours."""
+
+
+class ConfigError(DapiError):
+    """A setting is wrong; the message names it and says what is allowed."""
+
+
+class StartError(DapiError):
+    """Starting would be unsafe; the message says why and what to do."""
+
+
+class MessageError(DapiError):
+    """What came is no valid message: ``field`` is the path of the offending field, ``reason`` says what is wrong."""
+
+    def __init__(self, field: str, reason: str) -> None:
+        super().__init__(f"{field}: {reason}")
+        self.field = field
+        self.reason = reason
+
+
+class UnknownNodeError(DapiError):
+    """No registered node has the id or number that was given."""
+
+
+class StoreError(DapiError):
+    """What was handed over is not on disk, and must not be acknowledged."""
+
+
+class StoreBusyError(StoreError):
+    """It cannot be stored now (disk full, database locked, too many bytes waiting); try again later."""
+
+
+class StoreBrokenError(StoreError):
+    """Nothing can be stored any more in this process (failed fsync, corrupt file): it has to stop."""
+
+
+class MLNodeError(DapiError):
+    """A call to an ML node failed.
+
+    ``node_id`` and ``call`` say where, ``status`` is the HTTP status (None when no answer came), ``body`` the
+    first characters of the answer.
+    """
+
+    def __init__(self, node_id: str, call: str, reason: str, status: int | None = None, body: str = "") -> None:
+        where = f"{node_id}: {call}"
+        answer = f" ({status})" if status is not None else ""
+        super().__init__(f"{where}{answer}: {reason}" + (f": {body}" if body else ""))
+        self.node_id = node_id
+        self.call = call
+        self.status = status
+        self.body = body

@@ -1,0 +1,41 @@
+"""The id of a batch, derived from what it says.
+
+The same batch comes over both ways in different bytes (white space, order of fields), so the id is taken from the
+decoded values: every scalar with its length, every list packed with its count. Same values, same id; any difference,
+another id.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+
+from dapi.messages.wire import ProofBatch, ValidatedBatch
+
+_SCALARS = struct.Struct("<qqQ")
+_VERDICT = struct.Struct("<dddq?Q")
+
+
+def content_id(batch: ProofBatch | ValidatedBatch) -> str:
+    """Return the id of a batch: 64 hex digits of SHA-256."""
+    count = len(batch.nonces)
+    header = [b"dapi/1/", b"validated" if isinstance(batch, ValidatedBatch) else b"generated"]
+    for text in (batch.public_key, batch.block_hash):
+        encoded = text.encode("utf-8", "surrogatepass")
+        header += (struct.pack("<Q", len(encoded)), encoded)
+    header.append(_SCALARS.pack(batch.block_height, batch.node_id, count))
+    digest = hashlib.sha256(b"".join(header))
+    digest.update(struct.pack(f"<{count}q{len(batch.dist)}d", *batch.nonces, *batch.dist))
+    if isinstance(batch, ValidatedBatch):
+        digest.update(
+            _VERDICT.pack(
+                batch.r_target,
+                batch.fraud_threshold,
+                batch.probability_honest,
+                batch.n_invalid,
+                batch.fraud_detected,
+                len(batch.received_dist),
+            )
+        )
+        digest.update(struct.pack(f"<{len(batch.received_dist)}d", *batch.received_dist))
+    return digest.hexdigest()

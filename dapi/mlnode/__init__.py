@@ -1,0 +1,1 @@
+"""An ML node's HTTP API."""

@@ -1,0 +1,1 @@
+"""The way in: one BatchHandler and one WebSocketClient for each node."""

@@ -1,0 +1,1 @@
+"""The HTTP doors: callbacks of the ML nodes and the admin API."""
