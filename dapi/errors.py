@@ -7,10 +7,15 @@
     ├── StartError          the process must not start: database, ports, keys
     ├── MessageError        a node sent something that is no valid message
     ├── UnknownNodeError    no node has this id or number
+    ├── UnknownBatchError   no batch that is kept has this id, or none in the state that is needed
     ├── StoreError          not on disk, so it must not be acknowledged
     │   ├── StoreBusyError    … now: full, locked, or too much is waiting; it heals by itself
     │   └── StoreBrokenError  … ever: the process must stop and recover from its database
-    └── MLNodeError         a call to an ML node failed
+    ├── MLNodeError         a call to an ML node failed
+    └── ChainError          a call to the chain did not do what was asked
+        ├── ChainUnavailableError  … now: no node answers, or none has room; the same bytes may go again
+        ├── ChainStaleError        … with these bytes: look the hash up, then sign anew
+        └── ChainRefusedError      … ever: it says no, with a code
 """
 
 from __future__ import annotations
@@ -41,6 +46,10 @@ class UnknownNodeError(DapiError):
     """No registered node has the id or number that was given."""
 
 
+class UnknownBatchError(DapiError):
+    """No batch has the id that was given, or it is not in a state in which that can be done."""
+
+
 class StoreError(DapiError):
     """What was handed over is not on disk, and must not be acknowledged."""
 
@@ -68,3 +77,33 @@ class MLNodeError(DapiError):
         self.call = call
         self.status = status
         self.body = body
+
+
+class ChainError(DapiError):
+    """A call to the chain did not do what was asked."""
+
+
+class ChainUnavailableError(ChainError):
+    """No node of the chain could do it now (unreachable, slow, mempool full, index off): try again later.
+
+    For a broadcast this is no proof that nothing arrived: what was sent before an answer got lost may be in a block.
+    """
+
+
+class _ChainAnswerError(ChainError):
+    def __init__(self, code: int, codespace: str, log: str) -> None:
+        super().__init__(f"{codespace} {code}: {log}")
+        self.code = code
+        self.codespace = codespace
+        self.log = log
+
+
+class ChainStaleError(_ChainAnswerError):
+    """The transaction's time is over, too far ahead, or used already: these bytes will not be taken any more.
+
+    It may have landed before: look its hash up, and only then sign the messages anew with another timestamp.
+    """
+
+
+class ChainRefusedError(_ChainAnswerError):
+    """The chain says no and would say it again: ``code`` in ``codespace``, ``log`` in its own words."""

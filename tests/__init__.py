@@ -1,0 +1,7 @@
+"""Unit tests (run by trial and by pytest) and integration tests (pytest, in a process of their own)."""
+
+from hypothesis import HealthCheck, settings
+
+# A time limit for an example would make the result depend on what else the machine does.
+settings.register_profile("dapi", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("dapi")

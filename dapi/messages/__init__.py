@@ -1,4 +1,4 @@
-"""What travels: wire batches, their content id, and what is kept of them. This room imports nothing of ours but errors."""
+"""What travels: wire batches, their content id, and the words for what is kept of them."""
 
 from dapi.messages.content_id import content_id
 from dapi.messages.record import Kind, Receipt, State, Via

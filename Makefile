@@ -1,0 +1,56 @@
+# make setup   a virtual environment in .venv, with every distribution at the version of constraints.txt
+# make test    ruff, mypy, unit tests under both runners, integration tests: what CI runs
+# make demo    dapi and three simulated ML nodes, until Ctrl-C
+# make bench   how fast the intake is, beside what it is compared with
+# make proto   the generated protobuf code, anew
+
+VENV := .venv
+PY := $(VENV)/bin/python
+STAMP := $(VENV)/.dapi-is-set-up
+PYTHONS := python3 python3.11 python3.12 python3.13 python3.14
+BENCHES := intake
+
+.PHONY: setup test lint types unit integration demo bench proto
+
+setup: $(STAMP)
+
+$(PY):
+	@for python in $(PYTHONS); do \
+		if $$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then exec $$python -m venv $(VENV); fi; \
+	done; echo "dapi needs Python 3.11 or newer; none of these is: $(PYTHONS)" >&2; exit 1
+
+# Built without isolation, so that the build tool is pinned like everything else.
+$(STAMP): setup.py constraints.txt | $(PY)
+	@echo "== setting up $(VENV)"
+	@$(PY) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt pip setuptools
+	@$(PY) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --no-build-isolation --editable '.[test]'
+	@touch $@
+
+test: lint types unit integration
+	@echo "== all passed"
+
+lint: $(STAMP)
+	@echo "== ruff"
+	@$(PY) -m ruff check .
+	@$(PY) -m ruff format --check .
+
+types: $(STAMP)
+	@echo "== mypy"
+	@$(PY) -m mypy
+
+unit: $(STAMP)
+	@$(PY) -m tests.runners
+
+# A process of their own: pytest-twisted and asynchronous trial tests cannot share one.
+integration: $(STAMP)
+	@echo "== integration tests"
+	@$(PY) -m pytest -q tests/integration
+
+demo: $(STAMP)
+	@$(PY) -m dapi.simulator.demo
+
+bench: $(STAMP)
+	@set -e; for bench in $(BENCHES); do echo "== $$bench"; $(PY) -m bench.$$bench; done
+
+proto: $(STAMP)
+	@$(PY) -m tools.make_proto

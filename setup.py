@@ -1,0 +1,53 @@
+"""How dapi is built: everything that can be static is in pyproject.toml, the rest has its reason here."""
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+INIT = Path(__file__).parent / "dapi" / "__init__.py"
+VERSION = re.search(r'^__version__ = "(.+)"', INIT.read_text(), re.MULTILINE)
+
+setup(
+    name="dapi",
+    version=VERSION[1],
+    description="Takes proof-of-work batches from ML nodes, keeps them on disk and hands them to the chain.",
+    python_requires=">=3.11",
+    # Twisted reads plugins from twisted/plugins of every folder on sys.path. No __init__.py may stand there (in a wheel
+    # it would overwrite Twisted's own), so find_packages does not see the folder and it is named by hand.
+    packages=[*find_packages(include=["dapi", "dapi.*"]), "twisted.plugins"],
+    # An editable install without this is served by an import hook, which plugin discovery does not look at.
+    package_dir={"": "."},
+    package_data={"dapi": ["py.typed"], "dapi.messages": ["*.pyi", "proto/*.proto"]},
+    zip_safe=False,
+    install_requires=[
+        "Twisted[tls]>=26.10",
+        "autobahn>=26.10.2",  # before 26.7.1 a compressed message could be larger than any limit: never go below
+        "klein>=24.8",
+        "treq>=26.7",
+        "attrs>=24",
+        "msgspec>=0.22",
+        "PyYAML>=6",
+        "protobuf>=7.35",
+        "bech32>=1.2",
+        "pycryptodome>=3.20",
+        "coincurve>=21",
+        "jwcrypto>=1.5.6",
+    ],
+    extras_require={
+        "test": [
+            "cosmospy-protobuf",  # another implementation, which transactions are compared with
+            "grpcio-tools",
+            "hypothesis",
+            "mypy",
+            "mypy-zope",
+            "pytest",
+            "pytest-twisted",
+            "ruff",
+            "setuptools>=77",
+            "types-PyYAML",
+            "types-protobuf",
+            "websockets",
+        ],
+    },
+)

@@ -1,0 +1,82 @@
+"""After each test: nothing of it is left on the reactor, and nothing went wrong that nobody heard of.
+
+pytest alone misses what trial catches: a pending delayed call, an open socket, a logged error, a Deferred that failed
+and was dropped. A test that expects a logged error takes the fixture ``logged_errors`` and flushes it.
+"""
+
+from __future__ import annotations
+
+import gc
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import pytest_twisted
+from twisted.internet.task import deferLater
+from twisted.logger import LogEvent, globalLogPublisher
+from twisted.python.failure import Failure
+
+_SETTLE_SECONDS = 0.2
+_TURN_SECONDS = 0.01
+
+
+class LoggedErrors:
+    """The failures that were logged during a test."""
+
+    def __init__(self) -> None:
+        self._failures: list[Failure] = []
+
+    def __call__(self, event: LogEvent) -> None:
+        """Take one event of the log."""
+        if event.get("log_failure") is not None:
+            self._failures.append(event["log_failure"])
+
+    def flush(self, *types: type[BaseException]) -> list[Failure]:
+        """Return the failures of these types (of any, without an argument), and forget them."""
+        # A Deferred that failed unheard is logged when it is collected.
+        gc.collect()
+        flushed = [failure for failure in self._failures if not types or failure.check(*types)]
+        self._failures = [failure for failure in self._failures if failure not in flushed]
+        return flushed
+
+
+@pytest.fixture
+def logged_errors() -> Iterator[LoggedErrors]:
+    """The failures logged so far; what a test does not flush fails it."""
+    errors = LoggedErrors()
+    globalLogPublisher.addObserver(errors)
+    yield errors
+    globalLogPublisher.removeObserver(errors)
+
+
+def _in_use() -> set[Any]:
+    """What the reactor waits for, and the threads that are not its own."""
+    from twisted.internet import reactor
+
+    threads = [thread for thread in threading.enumerate() if "twisted.internet.reactor" not in thread.name]
+    return {*reactor.getDelayedCalls(), *reactor.getReaders(), *reactor.getWriters(), *threads}  # type: ignore[attr-defined]
+
+
+@pytest.fixture(autouse=True)
+def clean_reactor(logged_errors: LoggedErrors) -> Iterator[None]:
+    """Fail a test that leaves something behind; set up before all other fixtures, it looks after they are gone."""
+    from twisted.internet import reactor
+
+    # One turn, so that the reactor's own wake-up pipes are there before the first test.
+    pytest_twisted.blockon(deferLater(reactor, 0))  # type: ignore[arg-type]
+    before = _in_use()
+    yield
+    left: set[Any] = set()
+    for _ in range(round(_SETTLE_SECONDS / _TURN_SECONDS)):
+        # The other end of a connection that was closed hears of it one turn later.
+        pytest_twisted.blockon(deferLater(reactor, _TURN_SECONDS))  # type: ignore[arg-type]
+        left = _in_use() - before
+        if not left:
+            break
+    unheard = logged_errors.flush()
+    for call in left:
+        if hasattr(call, "active") and call.active():
+            call.cancel()
+    assert not left, "left behind:\n" + "\n".join(sorted(str(thing) for thing in left))
+    assert not unheard, "logged, not flushed:\n" + "\n".join(failure.getTraceback() for failure in unheard)
