@@ -1,0 +1,182 @@
+"""The file of the database: taking its lock, looking at it before it is used, and its schema."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+
+from dapi.errors import StartError
+
+APPLICATION_ID = int.from_bytes(b"dapi", "big")
+
+_MIB = 1024 * 1024
+_BUSY_TIMEOUT_SECONDS = 2.0
+# Looking at every page of a larger file would keep the callback port shut for too long after a restart.
+_FULLY_CHECKED_BYTES = 64 * _MIB
+
+# The statements that lead from each version of the schema to the next; what was released is never changed.
+#
+# What still has to reach the chain is in ``waiting``, with its body; the rows of what is finished are without (deleting
+# a row gives its space back, emptying it does not), but for those that may be sent again. ``seq`` numbers both and is
+# never given twice. A row with a ``parent`` is a part of the batch with that ``seq``. The indexes serve exactly the
+# filters of a listing, newest first, and the order of sending. A column that is long stands last: what stands before it
+# is then read without it.
+_SCHEMA_VERSIONS = (
+    """
+    CREATE TABLE waiting (
+        seq INTEGER PRIMARY KEY AUTOINCREMENT,
+        batch_id TEXT NOT NULL UNIQUE,
+        kind TEXT NOT NULL,
+        state TEXT NOT NULL,
+        node_id TEXT,
+        via TEXT NOT NULL,
+        height INTEGER NOT NULL,
+        nonces INTEGER NOT NULL,
+        seen INTEGER NOT NULL,
+        received_at REAL NOT NULL,
+        last_seen_at REAL NOT NULL,
+        parent INTEGER,
+        attempts INTEGER NOT NULL DEFAULT 0,
+        alone INTEGER NOT NULL DEFAULT 0,
+        not_before INTEGER NOT NULL DEFAULT 0,
+        tx_hash TEXT,
+        tx_timeout_ns INTEGER,
+        reason TEXT,
+        message BLOB NOT NULL
+    );
+    CREATE INDEX waiting_by_kind ON waiting (kind, state);
+    CREATE INDEX waiting_by_node ON waiting (node_id, kind, state);
+    CREATE INDEX waiting_to_send ON waiting (height, kind) WHERE state = 'stored';
+    CREATE INDEX waiting_parts ON waiting (parent) WHERE parent IS NOT NULL;
+    CREATE TABLE finished (
+        seq INTEGER PRIMARY KEY,
+        batch_id TEXT NOT NULL UNIQUE,
+        kind TEXT NOT NULL,
+        state TEXT NOT NULL,
+        node_id TEXT,
+        via TEXT NOT NULL,
+        height INTEGER NOT NULL,
+        nonces INTEGER NOT NULL,
+        seen INTEGER NOT NULL,
+        received_at REAL NOT NULL,
+        last_seen_at REAL NOT NULL,
+        finished_at REAL NOT NULL,
+        attempts INTEGER NOT NULL,
+        tx_hash TEXT,
+        included_height INTEGER,
+        reason TEXT,
+        message BLOB
+    );
+    CREATE INDEX finished_by_kind ON finished (kind, state);
+    CREATE INDEX finished_by_node ON finished (node_id, kind, state);
+    CREATE TABLE numbers (
+        name TEXT PRIMARY KEY,
+        value INTEGER NOT NULL
+    );
+    CREATE TABLE nodes (
+        num INTEGER PRIMARY KEY,
+        id TEXT NOT NULL UNIQUE,
+        config TEXT NOT NULL,
+        enabled INTEGER NOT NULL,
+        removed INTEGER NOT NULL
+    );
+    """,
+)
+
+
+@contextlib.contextmanager
+def transaction(connection: sqlite3.Connection) -> Iterator[None]:
+    """Make what is done inside one transaction: all of it is committed, or none when it raises."""
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+        connection.execute("COMMIT")
+    except BaseException:
+        # SQLite rolls back by itself after some errors.
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise
+
+
+def take_lock(path: Path) -> int:
+    """Take the lock that says who owns the file; return its descriptor. Closing that gives it back."""
+    if not path.parent.exists():
+        path.parent.mkdir(mode=0o700, parents=True)
+    lock = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        os.close(lock)
+        raise StartError(
+            f"the database {path} is in use by another dapi: stop that one, or give this one a path of its own"
+        ) from error
+    return lock
+
+
+def open_to_write(path: Path) -> sqlite3.Connection:
+    """Open the file, made if it is missing, for the one connection that writes."""
+    os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+    return sqlite3.connect(
+        path, timeout=_BUSY_TIMEOUT_SECONDS, isolation_level=None, check_same_thread=False, cached_statements=32
+    )
+
+
+def open_to_read(path: Path) -> sqlite3.Connection:
+    """Open a connection that only reads."""
+    return sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True, timeout=_BUSY_TIMEOUT_SECONDS, isolation_level=None)
+
+
+def prepare(connection: sqlite3.Connection, path: Path) -> None:
+    """Check that the file is ours and sound, set it up, and bring its schema up to date."""
+    (application_id,) = connection.execute("PRAGMA application_id").fetchone()
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+    is_new = application_id == version == tables == 0
+    if not is_new and application_id != APPLICATION_ID:
+        raise StartError(f"{path} is a database of another program: give dapi a path of its own")
+    if version > len(_SCHEMA_VERSIONS):
+        raise StartError(
+            f"the database {path} was written by a newer dapi (its schema is {version}, this one knows "
+            f"{len(_SCHEMA_VERSIONS)}): install that version again, or restore a back-up from before the upgrade"
+        )
+    if path.stat().st_size <= _FULLY_CHECKED_BYTES:
+        (found,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+        if found != "ok":
+            raise StartError(_corrupt(path, found))
+    connection.execute("PRAGMA page_size = 16384")
+    (mode,) = connection.execute("PRAGMA journal_mode = WAL").fetchone()
+    if mode != "wal":
+        raise StartError(f"the database {path} cannot use a write-ahead log there: put it on a local disk")
+    connection.execute("PRAGMA synchronous = FULL")
+    connection.execute("PRAGMA wal_autocheckpoint = 256")
+    connection.execute("PRAGMA secure_delete = OFF")
+    if version < len(_SCHEMA_VERSIONS):
+        missing = "".join(_SCHEMA_VERSIONS[version:])
+        connection.executescript(
+            f"BEGIN IMMEDIATE; {missing} PRAGMA application_id = {APPLICATION_ID}; "
+            f"PRAGMA user_version = {len(_SCHEMA_VERSIONS)}; COMMIT;"
+        )
+
+
+def _corrupt(path: Path, found: object) -> str:
+    return (
+        f"the database {path} is corrupt ({found}): restore it from a back-up, or move it away, together with its -wal "
+        "and -shm files, to begin with an empty one"
+    )
+
+
+def why_not_opened(path: Path, error: sqlite3.Error) -> str:
+    """Say why the file could not be opened, and what to do."""
+    match error.sqlite_errorcode & 0xFF:
+        case sqlite3.SQLITE_CORRUPT | sqlite3.SQLITE_NOTADB:
+            return _corrupt(path, error)
+        case sqlite3.SQLITE_FULL:
+            return f"the database {path} cannot be opened: the disk is full: make room in {path.parent}"
+        case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED:
+            return f"the database {path} is locked by another program: close that one first"
+        case _:
+            return f"the database {path} cannot be opened: {error}; check the path, its permissions and its disk"

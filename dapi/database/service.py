@@ -1,0 +1,396 @@
+"""The service that owns the SQLite file: one thread writes it, one reads it.
+
+Why it is built like this, all of it measured. WAL with ``synchronous=FULL`` loses nothing that was acknowledged when
+the power goes. Two connections that write can corrupt a WAL (before SQLite 3.51.3) and lock each other out, so there
+is one, and a file lock keeps a second process away. The sqlite3 module gives up the interpreter lock at every step of
+a statement, and beside a busy reactor waits up to 5 ms to get it back: what is given to ``write`` and ``read`` should
+make few statements, with few rows of result.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import queue
+import sqlite3
+import threading
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Protocol, TypeVar
+
+import msgspec
+from twisted.application.service import Service
+from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.interfaces import IDelayedCall
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from dapi.database.file import open_to_read, open_to_write, prepare, take_lock, transaction, why_not_opened
+from dapi.errors import StartError, StoreBrokenError, StoreBusyError, StoreError
+
+T = TypeVar("T")
+
+MIB = 1024 * 1024
+_PROBE_SECONDS = 1.0
+
+
+class DatabaseReactor(Protocol):
+    """What the database needs of a reactor: Twisted's IReactorTime and IReactorFromThreads have it."""
+
+    def callLater(  # noqa: N802 - Twisted's name
+        self, delay: float, function: Callable[..., object], /, *args: object, **kwargs: object
+    ) -> IDelayedCall:
+        """Call later, in the reactor's thread."""
+
+    def callFromThread(  # noqa: N802 - Twisted's name
+        self, function: Callable[..., object], /, *args: object, **kwargs: object
+    ) -> None:
+        """Call soon, in the reactor's thread."""
+
+
+class _Health(msgspec.Struct, frozen=True):
+    state: str
+    reason: str
+    since: float
+
+
+class Database(Service):
+    """The SQLite file at ``path``, for the owners of its tables.
+
+    ``startService`` opens it before it returns, and raises StartError when it must not be used: in use by another
+    process (or service), corrupt, foreign, of a newer version, not to be written. ``stopService`` finishes what was
+    queued, and its Deferred fires when the file is closed, the threads are gone and the lock is free.
+
+    When the disk is full, nothing is lost and nothing new is taken: a reserve file (``path`` + ``.reserve``) is given
+    up, so that what is stored can still be marked as done, and writes of ``intake`` are refused until it could be
+    made again, or until what was done has left twice its room inside the file. When the store breaks (a failed fsync,
+    a corrupt page), nothing is retried, because what the page cache then says need not be on disk: everything is
+    refused, and ``on_broken`` is called once, with the reason; the process should stop, and recover from the file.
+
+    What is promised ends at the disk's own honesty; a large file (above 64 MiB) is not looked through at start.
+    """
+
+    log = Logger()
+
+    def __init__(
+        self,
+        reactor: DatabaseReactor,
+        path: str,
+        *,
+        on_broken: Callable[[str], object],
+        reserve_bytes: int = 16 * MIB,
+        free_bytes: Callable[[str], int] | None = None,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        self._reactor = reactor
+        self._path = Path(path).absolute()
+        self._on_broken = on_broken
+        self._reserve_path = Path(f"{self._path}.reserve")
+        self._reserve_bytes = reserve_bytes
+        self._free_bytes = _free_bytes if free_bytes is None else free_bytes
+        self._writer = _Lane(reactor, "dapi database writer")
+        self._reader = _Lane(reactor, "dapi database reader")
+        self._now = now
+        # Replaced as a whole, by the threads; told to the world by the reactor's.
+        self._health = _Health("ok", "", self._now())
+        self._was_broken = False
+        self._probe_call: IDelayedCall | None = None
+        self._stop_waiters: list[Deferred[None]] = []
+
+    def startService(self) -> None:
+        """Open the file, or raise StartError with a message that says what to do."""
+        with contextlib.ExitStack() as undo:
+            try:
+                self._lock = take_lock(self._path)
+                undo.callback(os.close, self._lock)
+                self._connection = open_to_write(self._path)
+                undo.callback(self._connection.close)
+                prepare(self._connection, self._path)
+            except sqlite3.Error as error:
+                raise StartError(why_not_opened(self._path, error)) from error
+            except OSError as error:
+                raise StartError(
+                    f"the database {self._path} cannot be opened: {error}; check the path and its permissions"
+                ) from error
+            undo.pop_all()
+        super().startService()  # type: ignore[no-untyped-call]
+        self._writer.start()
+        self._reader.start()
+        if not self._made_reserve():
+            self._turn("full", self._no_room())
+
+    def stopService(self) -> Deferred[None]:
+        """Finish what is queued and close; the Deferred fires with None when nothing is left."""
+        if self.running:
+            super().stopService()  # type: ignore[no-untyped-call]
+            if self._probe_call is not None:
+                self._probe_call.cancel()
+                self._probe_call = None
+            stopping = Deferred.fromCoroutine(self._stop())
+            stopping.addErrback(
+                lambda failure: self.log.failure("{path}: not closed properly", failure, path=self._path)
+            )
+            stopping.addCallback(lambda _: self._stopped())
+        elif not self._stop_waiters:
+            return succeed(None)
+        waiter: Deferred[None] = Deferred()
+        self._stop_waiters.append(waiter)
+        return waiter
+
+    def write(self, function: Callable[[sqlite3.Connection], T], *, intake: bool = False) -> Deferred[T]:
+        """Run ``function`` with the connection (in autocommit mode), after all that was given before.
+
+        It runs on the writer's thread, so it must touch nothing of the reactor's. The Deferred fires with what it
+        returned, or fails with what it raised. SQLite's own errors become StoreBusyError (full, locked: it heals by
+        itself) or StoreBrokenError (for good). Cancelling the Deferred does not cancel the write. ``intake`` says
+        that the write adds something new, which is refused while the reserve is given up.
+        """
+        if not self.running:
+            return fail(StoreBusyError(f"{self._path} is not open"))
+        return self._writer.submit(partial(self._write, function, intake))
+
+    def read(self, function: Callable[[sqlite3.Connection], T]) -> Deferred[T]:
+        """Run ``function`` with a connection of its own that only reads and sees all that was committed before.
+
+        It runs on the reader's thread. The Deferred is like that of ``write``.
+        """
+        if not self.running:
+            return fail(StoreBusyError(f"{self._path} is not open"))
+        return self._reader.submit(partial(self._read, function))
+
+    def status(self) -> dict[str, object]:
+        """Tell how it is.
+
+        ``state``: ok, full (nothing new is taken), locked (by another program) or broken; ``reason`` in words;
+        ``since`` in unix seconds; ``path``; ``bytes`` and ``wal_bytes`` on disk.
+        """
+        health = self._health
+        return {
+            "state": health.state,
+            "reason": health.reason,
+            "since": health.since,
+            "path": str(self._path),
+            "bytes": _size(self._path),
+            "wal_bytes": _size(Path(f"{self._path}-wal")),
+        }
+
+    # The writer's and the reader's threads.
+
+    def _write(self, function: Callable[[sqlite3.Connection], T], intake: bool) -> T:
+        self._refuse_if_broken()
+        if intake and self._health.state == "full" and not self._has_spare_pages():
+            raise StoreBusyError(self._health.reason)
+        changes = self._connection.total_changes
+        try:
+            result = function(self._connection)
+            self._refuse_open_transaction()
+        except BaseException as error:
+            self._roll_back()
+            self._judge(error)
+            raise
+        if self._health.state == "locked" and self._connection.total_changes != changes:
+            self._turn("ok", "")
+        return result
+
+    def _read(self, function: Callable[[sqlite3.Connection], T]) -> T:
+        self._refuse_if_broken()
+        try:
+            with contextlib.closing(open_to_read(self._path)) as connection:
+                return function(connection)
+        except sqlite3.Error as error:
+            # An attempt to write, which is refused to this connection, says nothing about the store.
+            if _primary_code(error) != sqlite3.SQLITE_READONLY:
+                self._judge(error)
+            raise
+
+    def _refuse_if_broken(self) -> None:
+        if self._health.state == "broken":
+            raise StoreBrokenError(self._health.reason)
+
+    def _refuse_open_transaction(self) -> None:
+        if self._connection.in_transaction:
+            raise RuntimeError("a function given to write() left its transaction open")
+
+    def _roll_back(self) -> None:
+        if self._connection.in_transaction:
+            with contextlib.suppress(sqlite3.Error):  # The error that led here is the one to tell.
+                self._connection.rollback()
+
+    def _judge(self, error: BaseException) -> None:
+        """Raise what an error of SQLite's means for the store; return when it says nothing about the store."""
+        if not isinstance(error, sqlite3.Error):
+            return
+        text = f"{self._path}: {error}"
+        match _primary_code(error):
+            case sqlite3.SQLITE_FULL:
+                with contextlib.suppress(FileNotFoundError):
+                    self._reserve_path.unlink()
+                self._turn("full", self._no_room())
+                raise StoreBusyError(self._health.reason) from error
+            case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED | sqlite3.SQLITE_PROTOCOL:
+                if self._health.state == "ok":
+                    self._turn("locked", f"{text}: another program holds it")
+                raise StoreBusyError(text) from error
+            case sqlite3.SQLITE_IOERR | sqlite3.SQLITE_CORRUPT | sqlite3.SQLITE_NOTADB | sqlite3.SQLITE_READONLY:
+                self._turn("broken", f"{text} ({error.sqlite_errorname})")
+                raise StoreBrokenError(self._health.reason) from error
+            case sqlite3.SQLITE_CANTOPEN:
+                raise StoreBusyError(text) from error
+
+    def _turn(self, state: str, reason: str) -> None:
+        if self._health.state not in (state, "broken"):
+            self._health = _Health(state, reason, self._now())
+            self._reactor.callFromThread(self._turned, self._health)
+
+    def _made_reserve(self) -> bool:
+        """Make the reserve file, really allocated, if it is not there and there is room for it and as much again."""
+        try:
+            found = self._reserve_path.stat() if self._reserve_path.exists() else None
+            if found is not None and found.st_size == self._reserve_bytes <= found.st_blocks * 512:
+                return True
+            if self._free_bytes(str(self._path.parent)) < 2 * self._reserve_bytes:
+                return False
+            reserve = os.open(self._reserve_path, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o600)
+            try:
+                os.posix_fallocate(reserve, 0, self._reserve_bytes)
+            finally:
+                os.close(reserve)
+        except OSError:
+            with contextlib.suppress(OSError):
+                self._reserve_path.unlink()
+            return False
+        return True
+
+    def _has_spare_pages(self) -> bool:
+        """Tell whether the file has room within: rows that are deleted leave it there, not to the disk."""
+        (free,) = self._connection.execute("PRAGMA freelist_count").fetchone()
+        (page_bytes,) = self._connection.execute("PRAGMA page_size").fetchone()
+        return bool(free * page_bytes >= 2 * self._reserve_bytes)
+
+    def _no_room(self) -> str:
+        return f"the disk is full: {2 * self._reserve_bytes // MIB} MiB must be free in {self._path.parent}"
+
+    def _heal(self, connection: sqlite3.Connection) -> None:
+        if self._health.state == "full":
+            if self._made_reserve():
+                self._turn("ok", "")
+        else:
+            # Needs the lock, changes nothing: when it passes, the lock is free again.
+            with transaction(connection):
+                pass
+            self._turn("ok", "")
+
+    def _close(self) -> None:
+        if self._health.state == "broken":
+            # Closing the last connection copies the WAL into the file and deletes it, which is to try again what
+            # failed. While another connection is there, one that only reads, neither is done.
+            with contextlib.closing(open_to_read(self._path)) as other:
+                other.execute("SELECT count(*) FROM sqlite_master").fetchone()
+                self._connection.close()
+        else:
+            self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+            self._connection.close()
+
+    # The reactor's thread.
+
+    def _turned(self, health: _Health) -> None:
+        if health.state == "ok":
+            self.log.info("{path}: works again", path=self._path)
+        elif health.state != "broken":
+            self.log.error("{path}: {state}: {reason}", path=self._path, state=health.state, reason=health.reason)
+            self._probe_later()
+        elif not self._was_broken:
+            # Both threads may find out at the same moment.
+            self._was_broken = True
+            self.log.critical("{path}: nothing can be stored any more: {reason}", path=self._path, reason=health.reason)
+            self._on_broken(health.reason)
+
+    def _probe_later(self) -> None:
+        if self.running and self._probe_call is None:
+            self._probe_call = self._reactor.callLater(_PROBE_SECONDS, self._probe)
+
+    def _probe(self) -> None:
+        self._probe_call = None
+        probed = self.write(self._heal)
+        probed.addErrback(self._still_unfit)
+        probed.addErrback(lambda failure: self.log.failure("{path}: probe failed", failure, path=self._path))
+        probed.addCallback(lambda _: self._probe_later() if self._health.state in ("full", "locked") else None)
+
+    def _still_unfit(self, failure: Failure) -> None:
+        failure.trap(StoreError)
+
+    async def _stop(self) -> None:
+        await self._reader.stop()
+        try:
+            await self._writer.submit(self._close)
+        finally:
+            await self._writer.stop()
+            os.close(self._lock)
+
+    def _stopped(self) -> None:
+        waiters, self._stop_waiters = self._stop_waiters, []
+        for waiter in waiters:
+            waiter.callback(None)
+
+
+class _Lane:
+    """A thread that runs functions one after the other; what came of each goes back to the reactor's."""
+
+    def __init__(self, reactor: DatabaseReactor, name: str) -> None:
+        self._reactor = reactor
+        self._jobs: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        # A daemon: what is queued when the interpreter exits was acknowledged to nobody.
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def submit(self, function: Callable[[], T]) -> Deferred[T]:
+        """Run ``function`` after all that was submitted before; the Deferred has what it returned or raised."""
+        outcome: Deferred[T] = Deferred()
+        self._jobs.put(partial(self._do, function, outcome))
+        return outcome
+
+    def stop(self) -> Deferred[None]:
+        """End the thread after all that was submitted; the Deferred fires when it is gone."""
+        gone: Deferred[None] = Deferred()
+        self._jobs.put(lambda: self._reactor.callFromThread(self._join, gone))
+        self._jobs.put(None)
+        return gone
+
+    def _join(self, gone: Deferred[None]) -> None:
+        self._thread.join()
+        gone.callback(None)
+
+    def _run(self) -> None:
+        while (job := self._jobs.get()) is not None:
+            job()
+            # Not to hold, until the next job comes, what this one brought.
+            del job
+
+    def _do(self, function: Callable[[], T], outcome: Deferred[T]) -> None:
+        try:
+            result = function()
+        except BaseException:  # noqa: BLE001 - whoever has the Deferred gets it
+            self._reactor.callFromThread(outcome.errback, Failure())
+        else:
+            self._reactor.callFromThread(outcome.callback, result)
+
+
+def _primary_code(error: sqlite3.Error) -> int:
+    # Errors of the module itself, which never reached SQLite, have no code.
+    return getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
+
+
+def _free_bytes(directory: str) -> int:
+    found = os.statvfs(directory)
+    return found.f_bavail * found.f_frsize
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0
