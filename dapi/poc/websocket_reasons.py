@@ -1,0 +1,102 @@
+"""Why there is no connection, in words that an operator can act on.
+
+The same cause gives the same words, so that a log line is due only when they change; what a peer sends is shortened
+and made printable before it is shown.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+
+from OpenSSL.SSL import Error as TLSError
+from service_identity import VerificationError
+from twisted.internet.error import ConnectError, DNSLookupError
+from twisted.python.failure import Failure
+
+_STATUS_LINE = re.compile(r"HTTP/\d\.\d (\d{3})\b")
+_SHOWN_CHARACTERS = 200
+_POLICY_VIOLATION = 1008
+_MESSAGE_TOO_BIG = 1009
+
+_HINTS = {
+    401: "the proxy before the node wants a login",
+    403: "the node, or the proxy before it, refuses this client",
+    404: "no WebSocket in this node, or the proxy before it strips the Upgrade header",
+    426: "the node, or the proxy before it, wants another protocol version",
+    500: "the node failed while it handled the upgrade",
+    502: "the proxy does not reach the node",
+    503: "the node, or the proxy before it, is not ready",
+    504: "the proxy got no answer from the node",
+}
+
+
+class Ending(NamedTuple):
+    """How a connection ended: ``is_refusal`` when the node would not have us, ``reason`` in words."""
+
+    is_refusal: bool
+    reason: str
+
+
+def printable(text: str) -> str:
+    """Return the beginning of what a peer sent, without what could break a line of a log."""
+    shown = "".join(character if character.isprintable() else "?" for character in text[:_SHOWN_CHARACTERS])
+    return shown.strip()
+
+
+def refused_upgrade(status_line: str, complaint: str) -> str:
+    """Put an answer that is no upgrade into words.
+
+    ``status_line`` is the first line of the answer, ``complaint`` what Autobahn says about it.
+    """
+    status = _STATUS_LINE.match(status_line)
+    if status is not None and status[1] != "101":
+        return f"{status[1]}: {_HINTS.get(int(status[1]), 'the upgrade was refused')}"
+    # What follows the colon differs from try to try.
+    return f"no WebSocket answer to the upgrade: {printable(complaint.partition(' : ')[0])}"
+
+
+def failed_attempt(failure: Failure) -> str:
+    """Put into words why no TCP connection came about."""
+    if isinstance(failure.value, DNSLookupError):
+        return f"DNS: {failure.getErrorMessage()}"
+    if isinstance(failure.value, ConnectError):
+        return f"TCP: {failure.getErrorMessage()}"
+    return f"connect: {printable(failure.getErrorMessage()) or type(failure.value).__name__}"
+
+
+def ended_before_answer(failure: Failure) -> Ending:
+    """Tell how a connection ended on which the upgrade was not yet answered."""
+    if isinstance(failure.value, VerificationError):
+        return Ending(False, "TLS: the certificate is not for this host name or address")
+    if isinstance(failure.value, TLSError):
+        return Ending(False, f"TLS: {_tls_words(failure.value)}")
+    return Ending(True, "the node closed the connection without an answer to the upgrade")
+
+
+def ended_by_us(code: int | None, text: str, max_message_bytes: int) -> Ending:
+    """Tell why we closed, from the close frame that we send."""
+    if code == _MESSAGE_TOO_BIG:
+        # Autobahn's text has the size, which differs from time to time.
+        text = f"a message above the limit of {max_message_bytes} bytes"
+    return Ending(False, f"closed by us: {code} {printable(text)}")
+
+
+def ended_by_node(code: int | None, text: str | None) -> Ending:
+    """Tell what a close frame of the node says; ``code`` is None when it carried none."""
+    said = f"closed by the node: {code if code is not None else 'without a code'}"
+    if text:
+        said += f" {printable(text)}"
+    return Ending(code == _POLICY_VIOLATION, said)
+
+
+def lost(failure: Failure) -> Ending:
+    """Tell how an open connection broke off."""
+    return Ending(False, f"connection lost: {printable(failure.getErrorMessage()) or type(failure.value).__name__}")
+
+
+def _tls_words(error: TLSError) -> str:
+    queue = error.args[0] if error.args else ()
+    if isinstance(queue, list | tuple) and queue:
+        return printable(str(queue[-1][-1]))
+    return printable(" ".join(str(part) for part in error.args if part)) or "the connection broke off"

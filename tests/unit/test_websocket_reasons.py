@@ -1,0 +1,77 @@
+"""Why there is no connection, in words that an operator can act on."""
+
+from OpenSSL.SSL import Error as TLSError
+from OpenSSL.SSL import SysCallError
+from service_identity import VerificationError
+from twisted.internet import error
+from twisted.internet.error import ConnectionDone, ConnectionLost, DNSLookupError
+from twisted.python.failure import Failure
+from twisted.trial.unittest import SynchronousTestCase
+
+from dapi.poc.websocket_reasons import (
+    Ending,
+    ended_before_answer,
+    ended_by_node,
+    ended_by_us,
+    failed_attempt,
+    lost,
+    printable,
+    refused_upgrade,
+)
+
+
+class ReasonTests(SynchronousTestCase):
+    def test_404_names_the_likely_cause(self) -> None:
+        self.assertEqual(
+            refused_upgrade("HTTP/1.1 404 Not Found", "whatever"),
+            "404: no WebSocket in this node, or the proxy before it strips the Upgrade header",
+        )
+
+    def test_other_statuses_also_of_old_http(self) -> None:
+        self.assertTrue(refused_upgrade("HTTP/1.1 403 Forbidden", "").startswith("403: "))
+        self.assertTrue(refused_upgrade("HTTP/1.0 500 Oops", "Unsupported HTTP version").startswith("500: "))
+        self.assertEqual(refused_upgrade("HTTP/1.1 418 Teapot", ""), "418: the upgrade was refused")
+
+    def test_junk_is_shown_printable_and_without_what_changes_each_time(self) -> None:
+        text = refused_upgrade("SSH-2.0\x1b[31m", 'Bad HTTP status code "\x1b\n"')
+        self.assertEqual(text, 'no WebSocket answer to the upgrade: Bad HTTP status code "??"')
+        bogus = "Sec-WebSocket-Accept bogus value : expected %s"
+        self.assertEqual(
+            refused_upgrade("HTTP/1.1 101 x", bogus % "abc"), refused_upgrade("HTTP/1.1 101 x", bogus % "xyz")
+        )
+
+    def test_what_a_peer_sends_is_shortened(self) -> None:
+        self.assertEqual(len(printable("x" * 10_000)), 200)
+
+    def test_attempts(self) -> None:
+        self.assertTrue(failed_attempt(Failure(DNSLookupError("no results"))).startswith("DNS: "))
+        self.assertTrue(failed_attempt(Failure(error.ConnectionRefusedError())).startswith("TCP: "))
+        self.assertEqual(failed_attempt(Failure(ValueError("invalid hostname"))), "connect: invalid hostname")
+        self.assertEqual(failed_attempt(Failure(ValueError())), "connect: ValueError")
+
+    def test_tls(self) -> None:
+        for cause, reason in (
+            (TLSError([("SSL routines", "", "certificate verify failed")]), "TLS: certificate verify failed"),
+            (TLSError([]), "TLS: the connection broke off"),
+            (TLSError(), "TLS: the connection broke off"),
+            (SysCallError(104, "ECONNRESET"), "TLS: 104 ECONNRESET"),
+            (VerificationError([]), "TLS: the certificate is not for this host name or address"),
+        ):
+            self.assertEqual(ended_before_answer(Failure(cause)), Ending(False, reason))
+
+    def test_no_answer_at_all_is_a_refusal(self) -> None:
+        for cause in (ConnectionDone(), ConnectionLost()):
+            self.assertTrue(ended_before_answer(Failure(cause)).is_refusal)
+
+    def test_close_frames(self) -> None:
+        self.assertEqual(
+            ended_by_node(1008, "PoW is not running"), Ending(True, "closed by the node: 1008 PoW is not running")
+        )
+        self.assertEqual(ended_by_node(1012, None), Ending(False, "closed by the node: 1012"))
+        self.assertEqual(ended_by_node(None, None), Ending(False, "closed by the node: without a code"))
+        too_big = ended_by_us(1009, "size 12345", 64)
+        self.assertEqual(too_big.reason, "closed by us: 1009 a message above the limit of 64 bytes")
+        self.assertEqual(ended_by_us(1002, "bad\nframe", 64).reason, "closed by us: 1002 bad?frame")
+
+    def test_lost(self) -> None:
+        self.assertTrue(lost(Failure(ConnectionLost())).reason.startswith("connection lost: "))
