@@ -1,0 +1,255 @@
+"""Nodes: what the operator says of one, what dapi knows of it, and where both are kept."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+import sqlite3
+from typing import Annotated, Literal, TypeAlias
+from urllib.parse import urlsplit
+
+import msgspec
+from twisted.internet.defer import Deferred
+
+from dapi.database import Database
+from dapi.errors import ConfigError, UnknownNodeError
+from dapi.poc.websocket_url import websocket_url
+
+Port: TypeAlias = Annotated[int, msgspec.Meta(ge=1, le=65535)]
+Count: TypeAlias = Annotated[int, msgspec.Meta(ge=1)]
+
+# The network's own example; only the inference side of a node looks at it.
+_MAX_CONCURRENT = 500
+
+_HOST_NAME = re.compile(r"[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]")
+
+
+class ModelConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How a node serves a model: the arguments that it starts it with."""
+
+    args: tuple[str, ...] = ()
+
+
+class Hardware(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What a node is made of."""
+
+    type: str
+    count: Annotated[int, msgspec.Meta(ge=0)]
+
+
+class NodeConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What the operator says of a node, in the fields of ``node-config.json``.
+
+    ``host`` is a name or an address, with or without ``http://`` or ``https://``. Two fields are dapi's own:
+    ``version`` is the prefix that a node's proxy wants before ``poc_segment``, and ``websocket_url`` a full ws or wss
+    URL for a node whose WebSocket is reached another way than its HTTP API.
+    """
+
+    id: Annotated[str, msgspec.Meta(min_length=1, max_length=128)]
+    host: Annotated[str, msgspec.Meta(min_length=1)]
+    inference_port: Port
+    poc_port: Port
+    models: Annotated[dict[str, ModelConfig], msgspec.Meta(min_length=1)]
+    max_concurrent: Count = _MAX_CONCURRENT
+    inference_segment: str = ""
+    poc_segment: str = ""
+    hardware: tuple[Hardware, ...] = ()
+    version: str = ""
+    websocket_url: str = ""
+
+    @property
+    def poc_url(self) -> str:
+        """The base of the node's HTTP API: ``scheme://host:poc_port[/version][poc_segment]``."""
+        scheme, host = _scheme_and_host(self.host)
+        return f"{scheme}://{host}:{self.poc_port}{_prefix(self.version)}{_prefix(self.poc_segment)}"
+
+    @property
+    def address(self) -> tuple[str, int, str]:
+        """What no two nodes may share: host, PoC port and, where a proxy tells nodes apart by it, PoC segment."""
+        return _scheme_and_host(self.host)[1].lower(), self.poc_port, _prefix(self.poc_segment)
+
+
+class Node(msgspec.Struct, frozen=True):
+    """A registered node: its configuration, its number, and whether it is to work.
+
+    The number is what the node is told to call itself in its batches; it is given once and never to another node.
+    """
+
+    config: NodeConfig
+    num: int
+    enabled: bool = True
+
+    @property
+    def id(self) -> str:
+        """The node's name, which goes to the chain."""
+        return self.config.id
+
+    @property
+    def poc_url(self) -> str:
+        """The base of the node's HTTP API."""
+        return self.config.poc_url
+
+    @property
+    def websocket_base(self) -> str:
+        """What the URL of the node's WebSocket is made from: the operator's own, or the base of its HTTP API."""
+        return self.config.websocket_url or self.config.poc_url
+
+
+def decode_node_config(value: object) -> NodeConfig:
+    """Make a NodeConfig of a decoded JSON or YAML object; raise ConfigError, naming the node and the field."""
+    name = value.get("id") if isinstance(value, dict) else None
+    where = f"node {name}" if isinstance(name, str) and name else "node"
+    try:
+        config = msgspec.convert(value, NodeConfig)
+    except msgspec.ValidationError as error:
+        raise ConfigError(f"{where}: {_field_and_reason(error)}") from error
+    _check(config, where)
+    return config
+
+
+def decode_node_configs(value: object) -> list[NodeConfig]:
+    """Make NodeConfigs of a decoded list, as ``node-config.json`` is one; raise ConfigError at the first bad one."""
+    if not isinstance(value, list):
+        raise ConfigError("nodes: expected a list of nodes")
+    configs = [decode_node_config(each) for each in value]
+    for index, config in enumerate(configs):
+        for earlier in configs[:index]:
+            check_apart(config, earlier)
+            if config.id == earlier.id:
+                raise ConfigError(f"node {config.id}: id: is in the list twice")
+    return configs
+
+
+def check_apart(config: NodeConfig, other: NodeConfig) -> None:
+    """Raise ConfigError when two nodes would be reached at the same place."""
+    if config.id != other.id and config.address == other.address:
+        raise ConfigError(f"node {config.id}: host, poc_port: {config.host}:{config.poc_port} is node {other.id}'s")
+
+
+def _check(config: NodeConfig, where: str) -> None:
+    if config.id.strip() != config.id or not config.id.isprintable():
+        raise ConfigError(f"{where}: id: must not begin or end with blanks or hold control characters")
+    scheme, host = _scheme_and_host(config.host)
+    if scheme not in ("http", "https"):
+        raise ConfigError(f"{where}: host: {scheme}:// is not http:// or https://")
+    if not _HOST_NAME.fullmatch(host):
+        raise ConfigError(
+            f"{where}: host: is no host name or address; a port belongs into poc_port, a path into poc_segment"
+        )
+    for field, segment in (("version", config.version), ("poc_segment", config.poc_segment)):
+        if not re.fullmatch(r"[A-Za-z0-9._~/%+-]*", segment):
+            raise ConfigError(f"{where}: {field}: {segment!r} is no part of a path")
+    if config.websocket_url:
+        parts = urlsplit(config.websocket_url)
+        if parts.scheme not in ("ws", "wss") or not parts.path.strip("/"):
+            raise ConfigError(f"{where}: websocket_url: must be a full ws:// or wss:// URL, with its path")
+    field = "websocket_url" if config.websocket_url else "host"
+    try:
+        websocket_url(config.websocket_url or config.poc_url)
+    except ConfigError as error:
+        raise ConfigError(f"{where}: {field}: {error}") from error
+
+
+def _scheme_and_host(text: str) -> tuple[str, str]:
+    scheme, found, host = text.rpartition("://")
+    host = host.rstrip("/")
+    try:
+        ipaddress.IPv6Address(host)
+    except ValueError:
+        pass
+    else:
+        host = f"[{host}]"
+    return (scheme.lower() if found else "http"), host
+
+
+def _prefix(segment: str) -> str:
+    stripped = segment.strip("/")
+    return f"/{stripped}" if stripped else ""
+
+
+def _field_and_reason(error: msgspec.ValidationError) -> str:
+    reason, _, path = str(error).rpartition(" - at `$")
+    if not reason:
+        reason, path = path, ""
+    for begin in ("Object missing required field `", "Object contains unknown field `"):
+        if reason.startswith(begin):
+            path = f"{path.removesuffix('`')}.{reason.removeprefix(begin)}"
+            reason = "is missing" if "missing" in begin else "is not a field of a node"
+    field = path.removesuffix("`").removeprefix(".")
+    return f"{field}: {reason}" if field else reason
+
+
+class StoredNodes(msgspec.Struct, frozen=True):
+    """What the database holds: the registered nodes, by number, and the highest number ever given (0: none).
+
+    ``removed``: ids of nodes that were removed; ``unreadable``: ids of nodes whose configuration is of another
+    version or damaged, with what is wrong with it.
+    """
+
+    nodes: list[Node]
+    highest_num: int
+    removed: frozenset[str]
+    unreadable: dict[str, str]
+
+
+class NodeStore:
+    """Keeps nodes in the database.
+
+    Numbers are given from 1 in the order of registration and kept for good: removing a node leaves its row, so that
+    its number goes to nobody else, and the same id registered again gets it back.
+    """
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def load(self) -> Deferred[StoredNodes]:
+        """Fire with all that is stored. Fails with StoreError."""
+        return self._database.read(_load)
+
+    def save(self, config: NodeConfig) -> Deferred[Node]:
+        """Register a node (enabled), or change the one that has this id; fires when on disk. Fails with StoreError."""
+        return self._database.write(lambda connection: _save(connection, config))
+
+    def set_enabled(self, node_id: str, enabled: bool) -> Deferred[None]:
+        """Enable or disable a node; fires when on disk. Fails with UnknownNodeError or StoreError."""
+        return self._database.write(lambda connection: _set(connection, "enabled", enabled, node_id))
+
+    def remove(self, node_id: str) -> Deferred[None]:
+        """Remove a node; fires when on disk. Fails with UnknownNodeError or StoreError."""
+        return self._database.write(lambda connection: _set(connection, "removed", True, node_id))
+
+
+def _load(connection: sqlite3.Connection) -> StoredNodes:
+    nodes: list[Node] = []
+    removed: set[str] = set()
+    unreadable: dict[str, str] = {}
+    highest_num = 0
+    for num, node_id, config, is_enabled, is_removed in connection.execute(
+        "SELECT num, id, config, enabled, removed FROM nodes ORDER BY num"
+    ):
+        highest_num = num
+        if is_removed:
+            removed.add(node_id)
+            continue
+        try:
+            nodes.append(Node(decode_node_config(msgspec.json.decode(config)), num, bool(is_enabled)))
+        except (msgspec.MsgspecError, ConfigError) as error:
+            unreadable[node_id] = str(error)
+    return StoredNodes(nodes, highest_num, frozenset(removed), unreadable)
+
+
+def _save(connection: sqlite3.Connection, config: NodeConfig) -> Node:
+    connection.execute(
+        "INSERT INTO nodes (num, id, config, enabled, removed)"
+        " VALUES ((SELECT COALESCE(MAX(num), 0) + 1 FROM nodes), ?, ?, 1, 0)"
+        " ON CONFLICT (id) DO UPDATE SET config = excluded.config, removed = 0, enabled = enabled OR removed",
+        (config.id, msgspec.json.encode(config).decode()),
+    )
+    [(num, is_enabled)] = connection.execute("SELECT num, enabled FROM nodes WHERE id = ?", (config.id,))
+    return Node(config, num, bool(is_enabled))
+
+
+def _set(connection: sqlite3.Connection, column: Literal["enabled", "removed"], value: bool, node_id: str) -> None:
+    statement = f"UPDATE nodes SET {column} = ? WHERE id = ? AND removed = 0"
+    if not connection.execute(statement, (value, node_id)).rowcount:
+        raise UnknownNodeError(f"no node has the id {node_id!r}")

@@ -1,0 +1,229 @@
+"""One HTTP request and its whole, bounded answer, over a connection of its own that is known until it is gone.
+
+Below every client of ours (ML nodes, the chain): it knows nothing of what the answers mean.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from operator import attrgetter
+from typing import Any, cast
+
+from treq.client import HTTPClient
+from twisted.internet.defer import CancelledError, Deferred, succeed
+from twisted.internet.endpoints import HostnameEndpoint, wrapClientTLS
+from twisted.internet.interfaces import IConsumer, IProtocol, IProtocolFactory, IStreamClientEndpoint
+from twisted.internet.protocol import Protocol, connectionDone
+from twisted.protocols.policies import ProtocolWrapper, WrappingFactory
+from twisted.python.failure import Failure
+from twisted.web.client import URI, Agent, BrowserLikePolicyForHTTPS, ResponseDone
+from twisted.web.http import PotentialDataLoss
+from twisted.web.http_headers import Headers
+from twisted.web.iweb import IAgent, IAgentEndpointFactory, IBodyProducer, IResponse
+from zope.interface import implementer
+
+MAX_ANSWER_BYTES = 65536
+
+
+class AnswerTooLongError(Exception):
+    """An answer did not end within ``max_bytes``; ``status`` is its HTTP status, ``begin`` how it begins."""
+
+    def __init__(self, status: int, begin: bytes, max_bytes: int = MAX_ANSWER_BYTES) -> None:
+        super().__init__(f"the answer is longer than {max_bytes} bytes")
+        self.status = status
+        self.begin = begin
+
+
+class Exchanges:
+    """Makes requests, and knows which of their connections are still there.
+
+    Twisted's own agent lets go of a connection that it asked to close; over TLS a silent peer then keeps the socket
+    open for as long as it likes. So each request's connection is watched here, and aborted when the request failed.
+    With an ``agent`` from outside, its connections are its owner's affair.
+    """
+
+    def __init__(self, reactor: Any, agent: IAgent | None, connect_timeout_seconds: float) -> None:
+        self._reactor = reactor
+        self._agent = agent
+        self._connect_timeout_seconds = connect_timeout_seconds
+        self._open: set[ProtocolWrapper] = set()
+        self._waiting_for_none: list[Deferred[None]] = []
+
+    async def exchange(
+        self, method: str, url: str, body: bytes | None, *, max_bytes: int = MAX_ANSWER_BYTES
+    ) -> tuple[int, bytes]:
+        """Return the status and the body of the answer, which may have ``max_bytes``.
+
+        Raises AnswerTooLongError, and what Twisted's agent fails with. Redirects are not followed.
+        """
+        endpoints = _Endpoints(self._reactor, self._connect_timeout_seconds, self._opened, self._lost)
+        agent = self._agent or Agent.usingEndpointFactory(self._reactor, endpoints)
+        # A client of its own for each request: treq's would keep cookies.
+        client = HTTPClient(agent, data_to_body_producer=_BytesProducer)
+        try:
+            response = await client.request(
+                method,
+                url,
+                headers=Headers({"Content-Type": ["application/json"]} if body is not None else {}),
+                data=body,
+                allow_redirects=False,
+                unbuffered=True,
+                reactor=self._reactor,
+            )
+            return response.code, await _read(cast(IResponse, response), max_bytes)
+        except BaseException:
+            endpoints.abort_connections()
+            raise
+
+    def close(self) -> Deferred[None]:
+        """Abort the connections that are left; fires when they are gone."""
+        if not self._open:
+            return succeed(None)
+        none_left: Deferred[None] = Deferred()
+        self._waiting_for_none.append(none_left)
+        for connection in self._open.copy():
+            connection.abortConnection()
+        return none_left
+
+    def _opened(self, connection: ProtocolWrapper) -> None:
+        self._open.add(connection)
+
+    def _lost(self, connection: ProtocolWrapper) -> None:
+        self._open.discard(connection)
+        if not self._open:
+            waiting, self._waiting_for_none = self._waiting_for_none, []
+            for none_left in waiting:
+                none_left.callback(None)
+
+
+def _read(response: IResponse, max_bytes: int) -> Deferred[bytes]:
+    body = _BoundedBody(response.code, max_bytes)
+    response.deliverBody(body)
+    return body.finished
+
+
+class _BoundedBody(Protocol):
+    """Collects an answer's body."""
+
+    def __init__(self, status: int, max_bytes: int) -> None:
+        self.finished: Deferred[bytes] = Deferred(lambda _: self._fail(CancelledError()))
+        self._status = status
+        self._max_bytes = max_bytes
+        self._received = bytearray()
+
+    def dataReceived(self, data: bytes) -> None:
+        if self.finished.called:
+            return
+        self._received += data
+        if len(self._received) > self._max_bytes:
+            begin = bytes(self._received[:MAX_ANSWER_BYTES])
+            self._fail(AnswerTooLongError(self._status, begin, self._max_bytes))
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        if self.finished.called:
+            return
+        # An answer without a length ends with its connection; whether it is whole, its decoding will tell.
+        if reason.check(ResponseDone, PotentialDataLoss):
+            self.finished.callback(bytes(self._received))
+        else:
+            self.finished.errback(reason)
+
+    def _fail(self, error: Exception) -> None:
+        self.finished.errback(Failure(error))
+        if self.transport is not None:
+            self.transport.loseConnection()
+
+
+@implementer(IBodyProducer)
+class _BytesProducer:
+    """A request's body that is written at once: treq's own producer runs on the global reactor."""
+
+    def __init__(self, body: bytes) -> None:
+        self.length = len(body)
+        self._body = body
+
+    def startProducing(self, consumer: IConsumer) -> Deferred[None]:  # noqa: N802
+        consumer.write(self._body)
+        return succeed(None)
+
+    def pauseProducing(self) -> None:
+        """Do nothing: all is written already."""
+
+    def resumeProducing(self) -> None:
+        """Do nothing: all is written already."""
+
+    def stopProducing(self) -> None:
+        """Do nothing: all is written already."""
+
+
+class _WatchedFactory(WrappingFactory[ProtocolWrapper]):
+    """Tells when a connection of one request is made, and when it is gone."""
+
+    noisy = False
+
+    def __init__(
+        self,
+        wrapped: IProtocolFactory,
+        opened: Callable[[ProtocolWrapper], None],
+        lost: Callable[[ProtocolWrapper], None],
+    ) -> None:
+        super().__init__(wrapped)  # type: ignore[no-untyped-call]
+        self._opened = opened
+        self._lost = lost
+
+    def registerProtocol(self, p: ProtocolWrapper) -> None:  # noqa: N802
+        super().registerProtocol(p)  # type: ignore[no-untyped-call]
+        self._opened(p)
+
+    def unregisterProtocol(self, p: ProtocolWrapper) -> None:  # noqa: N802
+        super().unregisterProtocol(p)  # type: ignore[no-untyped-call]
+        self._lost(p)
+
+
+@implementer(IAgentEndpointFactory)
+class _Endpoints:
+    """Makes the endpoint of one request; the certificate and the host name of https are checked."""
+
+    def __init__(
+        self,
+        reactor: Any,
+        connect_timeout_seconds: float,
+        opened: Callable[[ProtocolWrapper], None],
+        lost: Callable[[ProtocolWrapper], None],
+    ) -> None:
+        self._reactor = reactor
+        self._connect_timeout_seconds = connect_timeout_seconds
+        self._opened = opened
+        self._lost = lost
+        self._factories: list[_WatchedFactory] = []
+
+    def endpointForURI(self, uri: URI) -> IStreamClientEndpoint:  # noqa: N802
+        host = uri.host.decode("ascii")
+        endpoint: IStreamClientEndpoint = HostnameEndpoint(
+            self._reactor, host, uri.port, timeout=self._connect_timeout_seconds
+        )
+        if uri.scheme == b"https":
+            endpoint = wrapClientTLS(BrowserLikePolicyForHTTPS().creatorForNetloc(uri.host, uri.port), endpoint)
+        return _WatchedEndpoint(endpoint, self._watch)
+
+    def abort_connections(self) -> None:
+        for factory in self._factories:
+            for connection in list(factory.protocols):
+                connection.abortConnection()
+
+    def _watch(self, wrapped: IProtocolFactory) -> _WatchedFactory:
+        factory = _WatchedFactory(wrapped, self._opened, self._lost)
+        self._factories.append(factory)
+        return factory
+
+
+@implementer(IStreamClientEndpoint)
+class _WatchedEndpoint:
+    """Connects as another endpoint does, with a factory that watches the connection."""
+
+    def __init__(self, endpoint: IStreamClientEndpoint, watch: Callable[[IProtocolFactory], _WatchedFactory]) -> None:
+        self._endpoint = endpoint
+        self._watch = watch
+
+    def connect(self, protocolFactory: IProtocolFactory) -> Deferred[IProtocol]:  # noqa: N803
+        return self._endpoint.connect(self._watch(protocolFactory)).addCallback(attrgetter("wrappedProtocol"))

@@ -1,0 +1,289 @@
+"""A node's HTTP API, as one class of calls.
+
+A node answers every call with JSON; whatever is not the documented answer of the documented call is an MLNodeError, so
+that a proxy's error page or a refusal (409, 422, …) is never taken for a success.
+"""
+
+from __future__ import annotations
+
+import enum
+from operator import attrgetter
+from typing import Any, Final, Literal, TypeVar
+
+import msgspec
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.error import ConnectError, ConnectingCancelledError, ConnectionClosed
+from twisted.python.failure import Failure
+from twisted.web.client import RequestGenerationFailed, RequestTransmissionFailed, ResponseFailed, ResponseNeverReceived
+from twisted.web.iweb import IAgent
+
+from dapi.errors import MLNodeError
+from dapi.exchange import AnswerTooLongError, Exchanges
+from dapi.messages import ProofBatch
+
+BATCH_SIZE: Final = 100
+R_TARGET: Final = 1.4013564660458173
+FRAUD_THRESHOLD: Final = 1e-7
+
+_BODY_SHOWN = 200
+
+T = TypeVar("T")
+
+
+class MLNodeState(enum.StrEnum):
+    """What a node does, as ``GET /api/v1/state`` tells it."""
+
+    POW = "POW"
+    INFERENCE = "INFERENCE"
+    TRAIN = "TRAIN"
+    STOPPED = "STOPPED"
+
+
+class PowState(enum.StrEnum):
+    """What a node's proof of work does."""
+
+    IDLE = "IDLE"
+    NOT_LOADED = "NOT_LOADED"
+    LOADING = "LOADING"
+    GENERATING = "GENERATING"
+    VALIDATING = "VALIDATING"
+    STOPPED = "STOPPED"
+    MIXED = "MIXED"
+
+
+class PowStatus(msgspec.Struct, frozen=True):
+    """A node's proof of work; ``is_model_initialized`` is None where the node does not say (NOT_LOADED)."""
+
+    status: PowState
+    is_model_initialized: bool | None = None
+
+
+class PowParams(msgspec.Struct, frozen=True, kw_only=True):
+    """The model that a network's proof of work runs."""
+
+    dim: int
+    n_layers: int
+    n_heads: int
+    n_kv_heads: int
+    vocab_size: int = 8196
+    ffn_dim_multiplier: float = 10.0
+    multiple_of: int
+    norm_eps: float = 1e-5
+    rope_theta: float = 10000.0
+    use_scaled_rope: bool = False
+    seq_len: int
+
+
+MAIN_NETWORK_PARAMS: Final = PowParams(dim=1792, n_layers=64, n_heads=64, n_kv_heads=64, multiple_of=8192, seq_len=256)
+TEST_NETWORK_PARAMS: Final = PowParams(dim=1024, n_layers=32, n_heads=32, n_kv_heads=32, multiple_of=2048, seq_len=128)
+
+
+class InitRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """What a node is told at the start of a stage.
+
+    ``block_hash`` is passed on as it came (the node seeds its computation with the very text, so its case matters),
+    ``public_key`` is hex, ``node_id`` the node's number, ``node_count`` the highest number ever given + 1, ``url`` the
+    base that the node appends ``/generated`` and ``/validated`` to. An init equal to the running one only switches
+    the phase; any difference restarts the node's proof of work.
+    """
+
+    block_hash: str
+    block_height: int
+    public_key: str
+    batch_size: int = BATCH_SIZE
+    r_target: float = R_TARGET
+    fraud_threshold: float = FRAUD_THRESHOLD
+    params: PowParams
+    node_id: int
+    node_count: int
+    url: str
+
+
+class InferenceRequest(msgspec.Struct, frozen=True):
+    """What a node is told to serve."""
+
+    model: str
+    dtype: str
+    additional_args: tuple[str, ...]
+
+
+class _StateAnswer(msgspec.Struct, frozen=True):
+    state: MLNodeState
+
+
+class _OkAnswer(msgspec.Struct, frozen=True):
+    status: Literal["OK"]
+
+
+class _PowAnswer(msgspec.Struct, frozen=True):
+    status: Literal["OK"]
+    pow_status: PowStatus
+
+
+class MLNodeClient:
+    """Calls one node.
+
+    ``base_url`` is ``http://HOST:POC_PORT[/VERSION][POC_SEGMENT]``. Every call's Deferred fails with MLNodeError when
+    the node cannot be reached within ``connect_timeout_seconds``, has not answered wholly within
+    ``total_timeout_seconds`` (``inference_up``: within ``inference_up_timeout_seconds``), answers another status than
+    2xx (redirects are not followed: the call would arrive as another one), or answers what is not its documented
+    answer. Cancelling the Deferred closes the call's connection; it then fails with CancelledError.
+
+    Each call has a connection of its own: one that is kept may have been closed by the node just when the next call
+    is written, and a call such as init must not be sent twice.
+    """
+
+    def __init__(
+        self,
+        reactor: Any,
+        base_url: str,
+        *,
+        node_id: str,
+        agent: IAgent | None = None,
+        connect_timeout_seconds: float = 10.0,
+        total_timeout_seconds: float = 30.0,
+        inference_up_timeout_seconds: float = 1200.0,
+    ) -> None:
+        self.base_url = base_url.rstrip("/")
+        self.node_id = node_id
+        self._reactor = reactor
+        self._exchanges = Exchanges(reactor, agent, connect_timeout_seconds)
+        self._total_timeout_seconds = total_timeout_seconds
+        self._inference_up_timeout_seconds = inference_up_timeout_seconds
+        self._calls: set[Deferred[Any]] = set()
+
+    def state(self) -> Deferred[MLNodeState]:
+        """Ask what the node does."""
+        return self._call("state", "GET", "/api/v1/state", _StateAnswer).addCallback(attrgetter("state"))
+
+    def stop(self) -> Deferred[None]:
+        """Stop whatever the node runs; takes 5 s and more where something runs."""
+        return self._call("stop", "POST", "/api/v1/stop", _OkAnswer).addCallback(_nothing)
+
+    def pow_status(self) -> Deferred[PowStatus]:
+        """Ask what the node's proof of work does; a node that runs something else refuses (409)."""
+        return self._call("pow/status", "GET", "/api/v1/pow/status", PowStatus)
+
+    def init_generate(self, request: InitRequest) -> Deferred[PowStatus]:
+        """Have the node generate; fires before its model is loaded."""
+        return self._init("generate", request)
+
+    def init_validate(self, request: InitRequest) -> Deferred[PowStatus]:
+        """Have the node validate what ``validate`` hands it."""
+        return self._init("validate", request)
+
+    def switch_to_generate(self) -> Deferred[None]:
+        """Switch a running proof of work to generating; refused (400) when none runs."""
+        return self._call("pow/phase/generate", "POST", "/api/v1/pow/phase/generate", Any).addCallback(_nothing)
+
+    def switch_to_validate(self) -> Deferred[None]:
+        """Switch a running proof of work to validating; refused (400) when none runs."""
+        return self._call("pow/phase/validate", "POST", "/api/v1/pow/phase/validate", Any).addCallback(_nothing)
+
+    def validate(self, batch: ProofBatch) -> Deferred[None]:
+        """Hand the node another participant's batch; the verdict comes as a batch, over the WebSocket or HTTP.
+
+        One distance of ``r_target`` or more kills the node's sender for good: filter before.
+        """
+        return self._call("pow/validate", "POST", "/api/v1/pow/validate", None, msgspec.json.encode(batch))
+
+    def pow_stop(self) -> Deferred[PowStatus]:
+        """Stop the node's proof of work."""
+        return self._call("pow/stop", "POST", "/api/v1/pow/stop", _PowAnswer).addCallback(attrgetter("pow_status"))
+
+    def inference_up(self, model: str, dtype: str = "float16", additional_args: tuple[str, ...] = ()) -> Deferred[None]:
+        """Have the node serve a model; fires when it does, which may take minutes (the node's own limit is 1200 s)."""
+        body = msgspec.json.encode(InferenceRequest(model, dtype, additional_args))
+        timeout = self._inference_up_timeout_seconds
+        return self._call(
+            "inference/up", "POST", "/api/v1/inference/up", Any, body, timeout_seconds=timeout
+        ).addCallback(_nothing)
+
+    def close(self) -> Deferred[None]:
+        """Cancel what is under way; fires when no connection is left. Calls can be made again afterwards."""
+        for call in self._calls.copy():
+            call.cancel()
+        return self._exchanges.close()
+
+    def _init(self, what: str, request: InitRequest) -> Deferred[PowStatus]:
+        body = msgspec.json.encode(request)
+        name = f"pow/init/{what}"
+        return self._call(name, "POST", f"/api/v1/{name}", _PowAnswer, body).addCallback(attrgetter("pow_status"))
+
+    def _call(
+        self,
+        call: str,
+        method: str,
+        path: str,
+        answer: Any,
+        body: bytes | None = None,
+        *,
+        timeout_seconds: float | None = None,
+    ) -> Deferred[Any]:
+        """Make a call; the Deferred fires with its answer, decoded as ``answer`` (Any: not looked at)."""
+        seconds = self._total_timeout_seconds if timeout_seconds is None else timeout_seconds
+
+        def timed_out(result: object, _seconds: float) -> Failure:
+            return Failure(MLNodeError(self.node_id, call, f"no complete answer within {seconds:g} s"))
+
+        def forget(result: T) -> T:
+            self._calls.discard(calling)
+            return result
+
+        calling = Deferred.fromCoroutine(self._answer(call, method, path, answer, body))
+        calling.addTimeout(seconds, self._reactor, timed_out)
+        self._calls.add(calling)
+        return calling.addBoth(forget)
+
+    async def _answer(self, call: str, method: str, path: str, answer: Any, body: bytes | None) -> Any:
+        try:
+            status, received = await self._exchanges.exchange(method, self.base_url + path, body)
+        except AnswerTooLongError as error:
+            raise MLNodeError(self.node_id, call, str(error), error.status, _shown(error.begin)) from error
+        except (
+            ConnectError,
+            ConnectingCancelledError,
+            ConnectionClosed,
+            OSError,
+            RequestGenerationFailed,
+            RequestTransmissionFailed,
+            ResponseFailed,
+            ResponseNeverReceived,
+        ) as error:
+            if _is_cancellation(error):
+                raise CancelledError from error
+            raise MLNodeError(self.node_id, call, _reason(error)) from error
+        if not 200 <= status < 300:
+            raise MLNodeError(self.node_id, call, "refused", status, _shown(received))
+        if answer is Any:
+            return None
+        try:
+            return msgspec.json.decode(received, type=answer)
+        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+            raise MLNodeError(
+                self.node_id, call, f"not the documented answer: {error}", status, _shown(received)
+            ) from error
+
+
+def _nothing(_answer: object) -> None:
+    return None
+
+
+def _shown(body: bytes) -> str:
+    """Return the beginning of a body as one line that a log can hold."""
+    text = body[: 4 * _BODY_SHOWN].decode("utf-8", "replace")
+    return "".join(c if c.isprintable() else " " for c in text)[:_BODY_SHOWN]
+
+
+def _is_cancellation(error: BaseException) -> bool:
+    if isinstance(error, CancelledError | ConnectingCancelledError):
+        return True
+    return any(_is_cancellation(reason.value) for reason in getattr(error, "reasons", ()) if reason.value is not None)
+
+
+def _reason(error: BaseException) -> str:
+    """Say what went wrong below HTTP; Twisted wraps the cause into a list of failures."""
+    causes = [reason.value for reason in getattr(error, "reasons", ()) if reason.value is not None]
+    if causes:
+        return "; ".join(_reason(cause) for cause in causes)
+    return str(error).rstrip(".") or type(error).__name__

@@ -1,0 +1,205 @@
+"""Calls to a node over real sockets: what only a real transport shows, and that nothing of a call is left."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from ipaddress import IPv4Address
+
+import pytest
+import pytest_twisted
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from twisted.internet import reactor, ssl
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.endpoints import TCP4ServerEndpoint
+from twisted.internet.protocol import Factory, Protocol
+from twisted.internet.task import LoopingCall
+from twisted.protocols.tls import TLSMemoryBIOFactory
+from twisted.python.failure import Failure
+
+from dapi.errors import MLNodeError
+from dapi.mlnode.client import MLNodeClient, MLNodeState
+
+PATIENCE_SECONDS = 10
+
+HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
+
+
+class Peer(Protocol):
+    """One accepted connection; ``received`` is what came, ``lost`` fires when it is gone."""
+
+    def __init__(self) -> None:
+        self.received = b""
+        self.lost: Deferred[None] = Deferred()
+        self.dripping: LoopingCall | None = None
+
+    def connectionMade(self) -> None:
+        self.factory.peers.append(self)  # type: ignore[union-attr]
+
+    def dataReceived(self, data: bytes) -> None:
+        self.received += data
+        if b"\r\n\r\n" in self.received:
+            self.factory.asked(self)  # type: ignore[union-attr]
+
+    def connectionLost(self, reason: Failure) -> None:  # type: ignore[override]
+        if self.dripping is not None:
+            self.dripping.stop()
+        self.lost.callback(None)
+
+
+class Server(Factory):
+    """Does with each request what ``answer`` does; remembers its connections."""
+
+    protocol = Peer
+    noisy = False
+
+    def __init__(self, answer: Callable[[Peer], None]) -> None:
+        self.peers: list[Peer] = []
+        self.first_asked: Deferred[Peer] = Deferred()
+        self._answer = answer
+
+    def asked(self, peer: Peer) -> None:
+        if not self.first_asked.called:
+            self.first_asked.callback(peer)
+        self._answer(peer)
+
+
+@asynccontextmanager
+async def node(
+    answer: Callable[[Peer], None], *, scheme: str = "http", total_timeout_seconds: float = PATIENCE_SECONDS
+) -> AsyncIterator[tuple[Server, MLNodeClient]]:
+    """A server, and a client of it; in the end no connection is left at either."""
+    server = Server(answer)
+    factory: Factory = server if scheme == "http" else TLSMemoryBIOFactory(self_signed(), False, server)
+    port = await TCP4ServerEndpoint(reactor, 0, interface="127.0.0.1").listen(factory)
+    base_url = f"{scheme}://127.0.0.1:{port.getHost().port}"
+    client = MLNodeClient(reactor, base_url, node_id="node1", total_timeout_seconds=total_timeout_seconds)
+    try:
+        yield server, client
+    finally:
+        await client.close()
+        for peer in server.peers:
+            await peer.lost.addTimeout(PATIENCE_SECONDS, reactor)
+        await port.stopListening()
+
+
+def self_signed() -> ssl.CertificateOptions:
+    """A certificate that nobody vouches for."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "127.0.0.1")])
+    now = datetime.now(UTC)
+    builder = x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+    certificate = (
+        builder.not_valid_before(now - timedelta(hours=1))
+        .not_valid_after(now + timedelta(hours=1))
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(IPv4Address("127.0.0.1"))]), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    return ssl.CertificateOptions(privateKey=key, certificate=certificate)
+
+
+def say(body: bytes, declared: int | None = None) -> Callable[[Peer], None]:
+    """Answer with this body; ``declared`` is its length as the head tells it."""
+    return lambda peer: peer.transport.write(HEAD % (declared or len(body)) + body)  # type: ignore[union-attr]
+
+
+def drip(peer: Peer) -> None:
+    """Answer with a body that goes on for ever, a byte at a time."""
+    peer.transport.write(HEAD % 60000 + b'{"state":')  # type: ignore[union-attr]
+    peer.dripping = LoopingCall(peer.transport.write, b" ")  # type: ignore[union-attr]
+    peer.dripping.start(0.02)
+
+
+def be_silent(peer: Peer) -> None:
+    """Answer nothing."""
+
+
+@pytest_twisted.ensureDeferred
+async def test_each_call_has_a_connection_of_its_own() -> None:
+    async with node(say(b'{"state": "POW"}')) as (server, client):
+        for _ in range(3):
+            assert await client.state() is MLNodeState.POW
+        assert len(server.peers) == 3
+        for peer in server.peers:
+            # The server never closes: the client does, when it has its answer.
+            await peer.lost.addTimeout(PATIENCE_SECONDS, reactor)
+            assert b"connection: close" in peer.received.lower()
+
+
+@pytest_twisted.ensureDeferred
+async def test_time_out_ends_a_dripping_body() -> None:
+    async with node(drip, total_timeout_seconds=0.2) as (server, client):
+        with pytest.raises(MLNodeError, match=r"node1: state: no complete answer within 0\.2 s"):
+            await client.state()
+        # Without close(): the failed call has ended its connection itself.
+        await server.peers[0].lost.addTimeout(PATIENCE_SECONDS, reactor)
+
+
+@pytest_twisted.ensureDeferred
+async def test_time_out_ends_silence() -> None:
+    async with node(be_silent, total_timeout_seconds=0.2) as (server, client):
+        with pytest.raises(MLNodeError, match="no complete answer"):
+            await client.stop()
+        await server.peers[0].lost.addTimeout(PATIENCE_SECONDS, reactor)
+
+
+@pytest_twisted.ensureDeferred
+async def test_close_cuts_short_whatever_a_call_waits_for() -> None:
+    for answer in (be_silent, drip):
+        async with node(answer) as (server, client):
+            calling = client.state()
+            await server.first_asked
+            await client.close()
+            with pytest.raises(CancelledError):
+                await calling
+
+
+@pytest_twisted.ensureDeferred
+async def test_answer_too_long_is_not_read_on() -> None:
+    async with node(say(b"x" * 1_000_000, declared=100_000_000)) as (server, client):
+        with pytest.raises(MLNodeError, match="longer than 65536 bytes"):
+            await client.state()
+        await server.peers[0].lost.addTimeout(PATIENCE_SECONDS, reactor)
+
+
+@pytest_twisted.ensureDeferred
+async def test_answer_cut_off() -> None:
+    def cut_off(peer: Peer) -> None:
+        say(b'{"state": "POW"}', declared=100)(peer)
+        peer.transport.loseConnection()  # type: ignore[union-attr]
+
+    async with node(cut_off) as (_, client):
+        with pytest.raises(MLNodeError, match="node1: state"):
+            await client.state()
+
+
+@pytest_twisted.ensureDeferred
+async def test_nobody_listens() -> None:
+    port = await TCP4ServerEndpoint(reactor, 0, interface="127.0.0.1").listen(Server(be_silent))
+    number = port.getHost().port
+    await port.stopListening()
+    client = MLNodeClient(reactor, f"http://127.0.0.1:{number}", node_id="node1")
+    with pytest.raises(MLNodeError, match="Connection was refused"):
+        await client.state()
+
+
+@pytest_twisted.ensureDeferred
+async def test_certificate_is_checked() -> None:
+    async with node(say(b'{"state": "POW"}'), scheme="https") as (server, client):
+        with pytest.raises(MLNodeError, match="certificate verify failed"):
+            await client.state()
+        assert not server.first_asked.called
+
+
+@pytest_twisted.ensureDeferred
+async def test_time_out_ends_a_tls_handshake_that_is_not_answered() -> None:
+    async with node(be_silent, total_timeout_seconds=0.2) as (server, client):
+        over_tls = MLNodeClient(
+            reactor, client.base_url.replace("http:", "https:"), node_id="node1", total_timeout_seconds=0.2
+        )
+        with pytest.raises(MLNodeError, match="no complete answer"):
+            await over_tls.state()
+        await server.peers[0].lost.addTimeout(PATIENCE_SECONDS, reactor)

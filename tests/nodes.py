@@ -1,0 +1,198 @@
+"""Nodes to test with: their configuration, a stub of one's HTTP API, and what a worker is made of."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+from treq.testing import RequestTraversalAgent
+from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.task import Clock
+from twisted.web.resource import Resource
+from twisted.web.server import NOT_DONE_YET, Request
+
+from dapi.broker.node_worker import NodeWorker
+from dapi.broker.nodes import Node, NodeConfig, decode_node_config
+from dapi.database.file import open_to_read, open_to_write, prepare
+from dapi.messages import ProofBatch, Receipt, ValidatedBatch, Via
+from dapi.mlnode.client import MAIN_NETWORK_PARAMS, InitRequest, MLNodeClient
+from dapi.poc.batch_handler import BatchHandler
+
+T = TypeVar("T")
+
+INIT = InitRequest(
+    block_hash="ABCdef",
+    block_height=1000,
+    public_key="02aa",
+    params=MAIN_NETWORK_PARAMS,
+    node_id=1,
+    node_count=2,
+    url="http://10.0.0.1:9100/v1/poc-batches",
+)
+
+
+def node_fields(node_id: str = "node1", **changes: Any) -> dict[str, Any]:
+    """A node as node-config.json describes it, with these changes; a host of its own for each id."""
+    return {
+        "id": node_id,
+        "host": f"{node_id}.example",
+        "inference_port": 5000,
+        "poc_port": 8080,
+        "max_concurrent": 500,
+        "models": {"Qwen/Qwen2.5-7B-Instruct": {"args": ["--quantization", "fp8"]}, "other/model": {}},
+    } | changes
+
+
+def node_config(node_id: str = "node1", **changes: Any) -> NodeConfig:
+    """The same, decoded."""
+    return decode_node_config(node_fields(node_id, **changes))
+
+
+class StubNode(Resource):
+    """A node's HTTP API and WebSocket, as far as a worker sees them; ``events`` is what happened to it, in order.
+
+    A call whose path is in ``refused`` is answered with that status, one in ``held`` only after ``release``.
+    """
+
+    isLeaf = True  # noqa: N815
+
+    def __init__(self, state: str = "STOPPED") -> None:
+        super().__init__()
+        self.state = state
+        self.events: list[str] = []
+        self.bodies: list[Any] = []
+        self.refused: dict[str, int] = {}
+        self.held: set[str] = set()
+        self.agent = RequestTraversalAgent(self)
+        self._waiting: list[tuple[Request, str]] = []
+
+    def render(self, request: Request) -> Any:
+        path = request.path.decode().removeprefix("/api/v1/")
+        body = request.content.read()
+        self.events.append(path)
+        self.bodies.append(json.loads(body) if body else None)
+        if path in self.held:
+            self._waiting.append((request, path))
+            return NOT_DONE_YET
+        return self._answer(request, path)
+
+    def release(self) -> None:
+        """Answer all held calls."""
+        self.held.clear()
+        waiting, self._waiting = self._waiting, []
+        for request, path in waiting:
+            request.write(self._answer(request, path))
+            request.finish()
+        self.agent.flush()
+
+    def _answer(self, request: Request, path: str) -> bytes:
+        status = self.refused.get(path)
+        if path == "inference/up" and self.state == "INFERENCE":
+            status = 409
+        if status is not None:
+            request.setResponseCode(status)
+            return b'{"detail": "no"}'
+        answer: dict[str, Any] = {"status": "OK"}
+        match path:
+            case "state":
+                answer = {"state": self.state}
+            case "stop":
+                self.state = "STOPPED"
+            case "pow/init/generate" | "pow/init/validate":
+                self.state = "POW"
+                status_now = "GENERATING" if path.endswith("generate") else "VALIDATING"
+                answer["pow_status"] = {"status": status_now, "is_model_initialized": False}
+            case "inference/up":
+                self.state = "INFERENCE"
+        return json.dumps(answer).encode()
+
+
+class FakeWebSocket:
+    """Stands in for a WebSocketClient; test_node_worker holds both to the same promises."""
+
+    def __init__(self, events: list[str]) -> None:
+        self.running = False
+        self.closing: Deferred[None] | None = None
+        self._events = events
+
+    def restart(self) -> None:
+        self._events.append("websocket restart")
+        self.running = True
+
+    def stopService(self) -> Deferred[None]:
+        self._events.append("websocket stop")
+        self.running = False
+        if self.closing is None:
+            return succeed(None)
+        stopped: Deferred[None] = Deferred()
+        self.closing.addCallback(stopped.callback)
+        return stopped
+
+    def status(self) -> dict[str, Any]:
+        return {"state": "open" if self.running else "stopped"}
+
+
+class NoRecorder:
+    """Keeps nothing, and says so never."""
+
+    def submit_poc_batch(self, batch: ProofBatch, *, batch_id: str, node_id: str, via: Via) -> Deferred[Receipt]:
+        return succeed(Receipt(batch_id, 1))
+
+    def submit_poc_validation(
+        self, batch: ValidatedBatch, *, batch_id: str, node_id: str | None, via: Via
+    ) -> Deferred[Receipt]:
+        return succeed(Receipt(batch_id, 1))
+
+
+def make_worker(clock: Clock, node: Node, stub: StubNode) -> NodeWorker:
+    """A worker of a stubbed node."""
+    return NodeWorker(
+        clock,
+        node,
+        MLNodeClient(clock, node.poc_url, node_id=node.id, agent=stub.agent),
+        BatchHandler(node.id, node.num, NoRecorder()),
+        FakeWebSocket(stub.events),
+    )
+
+
+class SynchronousDatabase:
+    """A Database without threads: all is done before the Deferred is returned.
+
+    With ``failure``, everything fails with it; with ``gate``, writes are answered when that fires.
+    """
+
+    def __init__(self, path: str) -> None:
+        self._path = Path(path).absolute()
+        self._connection = open_to_write(self._path)
+        prepare(self._connection, self._path)
+        self.failure: Exception | None = None
+        self.gate: Deferred[None] | None = None
+
+    def write(self, function: Callable[[sqlite3.Connection], T]) -> Deferred[T]:
+        done = self._run(function, self._connection)
+        gate = self.gate
+        return done if gate is None else done.addCallback(lambda result: _after(gate, result))
+
+    def read(self, function: Callable[[sqlite3.Connection], T]) -> Deferred[T]:
+        connection = open_to_read(self._path)
+        return self._run(function, connection).addBoth(lambda result: (connection.close(), result)[1])
+
+    def close(self) -> None:
+        self._connection.close()
+
+    def _run(self, function: Callable[[sqlite3.Connection], T], connection: sqlite3.Connection) -> Deferred[T]:
+        if self.failure is not None:
+            return fail(self.failure)
+        try:
+            return succeed(function(connection))
+        except Exception:  # noqa: BLE001 - whoever has the Deferred gets it
+            return fail()
+
+
+def _after(gate: Deferred[None], result: T) -> Deferred[T]:
+    waiting: Deferred[T] = Deferred()
+    gate.addCallback(lambda _: waiting.callback(result))
+    return waiting

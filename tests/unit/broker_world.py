@@ -1,0 +1,67 @@
+"""A broker to test with: a database of its own, and stubs for nodes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.internet.task import Clock
+from twisted.logger import LogEvent, LogLevel, formatEvent, globalLogPublisher
+from twisted.trial.unittest import SynchronousTestCase
+
+from dapi.broker.broker import Broker, PocSettings
+from dapi.broker.node_worker import NodeWorker
+from dapi.broker.nodes import Node, NodeStore
+from dapi.mlnode.client import TEST_NETWORK_PARAMS
+from tests.nodes import StubNode, SynchronousDatabase, make_worker, node_config
+
+CALLBACK_URL = "http://10.0.0.1:9100/v1/poc-batches"
+
+
+class BrokerTestCase(SynchronousTestCase):
+    """Has a broker with a database of its own, whose nodes are stubs."""
+
+    is_started = True
+
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.database = SynchronousDatabase(self.mktemp())
+        self.addCleanup(self.database.close)
+        self.stubs: dict[str, StubNode] = {}
+        self.made: list[NodeWorker] = []
+        self.lines: list[str] = []
+        globalLogPublisher.addObserver(self.note)
+        self.addCleanup(globalLogPublisher.removeObserver, self.note)
+        self.broker = self.make_broker()
+        if self.is_started:
+            self.broker.startService()
+
+    def note(self, event: LogEvent) -> None:
+        if event["log_namespace"].startswith("dapi.broker") and event["log_level"] >= LogLevel.warn:
+            self.lines.append(formatEvent(event))
+
+    def make_broker(self) -> Broker:
+        settings = PocSettings(callback_url=CALLBACK_URL, params=TEST_NETWORK_PARAMS)
+        store = NodeStore(self.database)  # type: ignore[arg-type]
+        return Broker(self.clock, store, self.make_worker, settings)
+
+    def make_worker(self, node: Node) -> NodeWorker:
+        stub = self.stubs.setdefault(node.id, StubNode())
+        worker = make_worker(self.clock, node, stub)
+        self.made.append(worker)
+        return worker
+
+    def add(self, *names: str, **changes: Any) -> None:
+        for name in names:
+            self.successResultOf(self.broker.add_node(node_config(name, **changes)))
+
+    def worker(self, node_id: str) -> NodeWorker:
+        [num] = [node.num for node in self.broker.nodes() if node.id == node_id]
+        return self.broker.worker_by_num(num)
+
+    def restart(self) -> None:
+        self.successResultOf(self.broker.stopService())
+        self.broker = self.make_broker()
+        self.broker.startService()
+
+    def numbers(self) -> dict[str, int]:
+        return {node.id: node.num for node in self.broker.nodes()}
