@@ -1,0 +1,363 @@
+# mypy: disallow-untyped-calls=False
+# ruff: noqa: N802, N815
+# twisted.web is mostly without annotations, and has names of its own.
+"""An HTTP server that bounds what a client can take: bytes, connections, and time.
+
+``twisted.web`` reads a whole body (spooling it into a file) before a handler runs, restarts its idle timeout with every
+byte, and counts no connections. Here a body is refused by its declared length, a request has one deadline from its
+first byte to its answer, and every answer to a fault is JSON ``{"error": …}``.
+"""
+
+from __future__ import annotations
+
+from io import BytesIO
+from typing import Any
+from urllib.parse import unquote_to_bytes
+
+import msgspec
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.interfaces import IAddress, IDelayedCall, IReactorTime, ITCPTransport
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from twisted.web.http import RESPONSES, HTTPChannel
+from twisted.web.resource import IResource
+from twisted.web.server import Request, Site
+
+_REQUEST_TIMEOUT = 408
+_RETRY_AFTER_SECONDS = 5
+
+
+class HttpSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """What one server allows.
+
+    ``deadline_seconds`` runs from a request's first byte until its answer, ``idle_seconds`` is how long a connection
+    may stay quiet between requests. ``max_body_bytes`` is for one request, ``max_buffered_bytes`` for all bodies in
+    memory together. ``linger_seconds`` is how long a refused client may go on sending, so that it reads the refusal.
+    """
+
+    max_body_bytes: int = 64 * 2**20
+    max_buffered_bytes: int = 256 * 2**20
+    max_connections: int = 512
+    deadline_seconds: float = 30.0
+    idle_seconds: float = 60.0
+    linger_seconds: float = 5.0
+
+
+class HttpCounts(msgspec.Struct):
+    """What a server did since it was made: answers by status, and connections closed for being too many."""
+
+    answers: dict[int, int] = msgspec.field(default_factory=dict)
+    connections_refused: int = 0
+
+
+class JsonRequest(Request):
+    """A request whose faults are answered in JSON, with its body in memory."""
+
+    defaultContentType = b"application/json"
+    channel: JsonChannel
+    is_received = False
+
+    def handleContentChunk(self, data: bytes) -> None:
+        """Keep a part of the body, as long as all bodies together have room."""
+        if self.channel.make_room(len(data)):
+            super().handleContentChunk(data)
+
+    def process(self) -> None:
+        """Hand the whole request to its resource."""
+        self.is_received = True
+        try:
+            unquote_to_bytes(self.path).decode()
+        except UnicodeDecodeError:
+            self.answer_fault(400, "the path is not UTF-8")
+            return
+        super().process()
+
+    def getRequestHostname(self) -> bytes:
+        """Return a constant: Klein binds its routes to this, and fails on a Host header that is no host name."""
+        return b"localhost"
+
+    def processingFailed(self, reason: Failure) -> Failure:
+        """Log a defect of ours, and tell the client no more than that there was one."""
+        self._log.failure("{method} {path} failed", reason, method=self.method, path=self.path)
+        self.answer_fault(500, "internal error: see the log of dapi")
+        return reason
+
+    def give_up(self) -> None:
+        """Answer in place of a handler that takes too long, which sees what it sees when a client goes away."""
+        waiting, self.notifications = self.notifications, []
+        for notified in waiting:
+            notified.errback(Failure(TimeoutError("the request's deadline has passed")))
+        self.setHeader(b"Retry-After", b"%d" % _RETRY_AFTER_SECONDS)
+        self.setHeader(b"Connection", b"close")
+        self.channel.persistent = False
+        self.answer_fault(503, "not done in time, try again")
+
+    def answer_fault(self, code: int, message: str) -> None:
+        """Finish with ``{"error": message}``."""
+        body = error_body(message)
+        self.setResponseCode(code)
+        self.setHeader(b"Content-Type", b"application/json")
+        self.setHeader(b"Content-Length", b"%d" % len(body))
+        self.write(body)
+        self.finish()
+
+
+class JsonChannel(HTTPChannel):
+    """One connection: HTTP/1.1 with a deadline for each request."""
+
+    site: JsonSite
+    transport: Any  # besides ITransport: abortConnection, unregisterProducer, and a writing side to close
+    persistent: bool
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._deadline: IDelayedCall | None = None
+        self._abort: IDelayedCall | None = None
+        self._is_refused = False
+        self._buffered_bytes = 0
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether no request is under way."""
+        return self._deadline is None and not self._is_refused
+
+    def connectionMade(self) -> None:
+        """Be counted."""
+        super().connectionMade()
+        self.site.opened(self)
+
+    def connectionLost(self, reason: Failure) -> None:  # type: ignore[override]
+        """Stop every timer, and tell the handler of the request under way, which Klein cancels."""
+        self._end_request()
+        if self._abort is not None and self._abort.active():
+            self._abort.cancel()
+        super().connectionLost(reason)
+        self.site.closed(self)
+
+    def dataReceived(self, data: bytes) -> None:
+        """Start the deadline with the first byte of a request."""
+        if self._is_refused:
+            return
+        self._start_deadline()
+        super().dataReceived(data)
+
+    def lineReceived(self, line: bytes) -> None:
+        """Take a header line; it may be a pipelined request's, which came together with the one before."""
+        if not self._is_refused:
+            self._start_deadline()
+            super().lineReceived(line)
+
+    def rawDataReceived(self, data: bytes) -> None:
+        """Take a part of the body, unless the request is refused already."""
+        if not self._is_refused:
+            super().rawDataReceived(data)
+
+    def lineLengthExceeded(self, line: bytes) -> None:
+        """Refuse a header line without an end."""
+        self.refuse(400, "a header line is too long")
+
+    def headerReceived(self, line: bytes) -> bool:
+        """Take one header; False when it is no valid one."""
+        try:
+            return bool(super().headerReceived(line))
+        except ValueError:
+            # int() refuses a Content-Length of thousands of digits.
+            self._respondToBadRequestAndDisconnect()
+            return False
+
+    def allHeadersReceived(self) -> None:
+        """Refuse by the declared length, before any of the body is read."""
+        limit = self.site.settings.max_body_bytes
+        if self.length is None:
+            self.refuse(411, "send the body with a Content-Length")
+        elif self.length > limit:
+            self.refuse(413, f"the body has {self.length} bytes, at most {limit} are taken")
+        else:
+            super().allHeadersReceived()
+
+    def allContentReceived(self) -> None:
+        """Hand over a whole request, unless the last part of its body found no room."""
+        if not self._is_refused:
+            super().allContentReceived()
+
+    def requestDone(self, request: Request) -> None:
+        """End the deadline of an answered request; go on with the next one unless the server is stopping."""
+        self._end_request()
+        if self.site.is_stopping:
+            self.persistent = False
+        super().requestDone(request)
+
+    def loseConnection(self) -> None:
+        """Close, with what is written already sent first if the client takes it in time."""
+        self._abort_after(self.site.settings.linger_seconds)
+        super().loseConnection()
+
+    def timeoutConnection(self) -> None:
+        """Close a connection that was quiet for too long; that is nothing to log."""
+        self.loseConnection()
+
+    def abort(self) -> None:
+        """Close at once, dropping what the client has not taken."""
+        self.transport.abortConnection()
+
+    def make_room(self, size: int) -> bool:
+        """Tell whether ``size`` more bytes of a body may be kept; refuse the request when they may not."""
+        if self._is_refused:
+            return False
+        if self.site.buffered_bytes + size > self.site.settings.max_buffered_bytes:
+            self.refuse(503, "too many bodies at once, try again", b"Retry-After: %d\r\n" % _RETRY_AFTER_SECONDS)
+            return False
+        self.site.buffered_bytes += size
+        self._buffered_bytes += size
+        return True
+
+    def refuse(self, code: int, message: str, header: bytes = b"") -> None:
+        """Answer a request that is not read any further, and close."""
+        if self._is_refused:
+            return
+        self._end_request()
+        self._is_refused = True
+        self.setTimeout(None)
+        body = error_body(message)
+        head = b"HTTP/1.1 %d %s\r\nContent-Type: application/json\r\nContent-Length: %d\r\nConnection: close\r\n"
+        transport = self.transport
+        transport.write(head % (code, RESPONSES[code], len(body)) + header + b"\r\n" + body)
+        self.site.answered(code)
+        self._abort_after(self.site.settings.linger_seconds)
+        transport.unregisterProducer()
+        if ITCPTransport.providedBy(transport):
+            # A full close while the client still sends makes the kernel reset the connection, and the answer is lost
+            # with it. So only the writing side ends here; the rest is read, dropped, and bounded in time.
+            transport.loseWriteConnection()
+        else:
+            transport.loseConnection()
+
+    def _respondToBadRequestAndDisconnect(self) -> None:
+        self.refuse(400, "malformed HTTP")
+
+    def _start_deadline(self) -> None:
+        if self._deadline is None:
+            self._deadline = self.site.reactor.callLater(self.site.settings.deadline_seconds, self._too_late)
+
+    def _end_request(self) -> None:
+        if self._deadline is not None:
+            if self._deadline.active():
+                self._deadline.cancel()
+            self._deadline = None
+        self.site.buffered_bytes -= self._buffered_bytes
+        self._buffered_bytes = 0
+
+    def _too_late(self) -> None:
+        request = self.requests[0] if self.requests else None
+        if request is None or not request.is_received:
+            self.refuse(_REQUEST_TIMEOUT, "the request did not arrive in time")
+        elif request.startedWriting:
+            self.abort()
+        else:
+            request.give_up()
+
+    def _abort_after(self, seconds: float) -> None:
+        if self._abort is None:
+            self._abort = self.site.reactor.callLater(seconds, self.abort)
+
+
+class JsonSite(Site):
+    """A site of bounded requests; see HttpSettings for the bounds and HttpCounts for what is counted."""
+
+    protocol = JsonChannel  # type: ignore[assignment]  # without HTTP/2, which only TLS can negotiate
+    noisy = False
+    log_ = Logger()
+
+    def __init__(self, reactor: IReactorTime, resource: IResource, settings: HttpSettings | None = None) -> None:
+        self.settings = settings or HttpSettings()
+        super().__init__(
+            resource,
+            JsonRequest,
+            reactor=reactor,
+            timeout=self.settings.idle_seconds,
+            parsePOSTFormSubmission=False,
+        )
+        self.counts = HttpCounts()
+        self.buffered_bytes = 0
+        self.is_stopping = False
+        self._channels: set[JsonChannel] = set()
+        self._is_full = False
+        self._when_empty: list[Deferred[None]] = []
+
+    @property
+    def connections(self) -> int:
+        """How many connections are open."""
+        return len(self._channels)
+
+    def getContentFile(self, length: int) -> BytesIO:
+        """Return where a body is kept: never on a disk that may be full, or hang."""
+        return BytesIO()
+
+    def startFactory(self) -> None:
+        """Start nothing: there is no access log."""
+
+    def stopFactory(self) -> None:
+        """Stop nothing."""
+
+    def log(self, request: Request) -> None:  # type: ignore[override]
+        """Count an answer; twisted.web calls this where others write an access log."""
+        self.answered(request.code)
+
+    def answered(self, code: int) -> None:
+        """Count an answer of this status."""
+        self.counts.answers[code] = self.counts.answers.get(code, 0) + 1
+
+    def buildProtocol(self, addr: IAddress | None) -> Any:
+        """Take a connection, or close it at once (None) when there are too many."""
+        if len(self._channels) < self.settings.max_connections:
+            return super().buildProtocol(addr)
+        self.counts.connections_refused += 1
+        if not self._is_full:
+            self._is_full = True
+            self.log_.warn("all {limit} connections are taken: new ones are closed", limit=len(self._channels))
+        return None
+
+    def opened(self, channel: JsonChannel) -> None:
+        """Count a connection in."""
+        self._channels.add(channel)
+
+    def closed(self, channel: JsonChannel) -> None:
+        """Count a connection out."""
+        self._channels.discard(channel)
+        if self._is_full:
+            self._is_full = False
+            self.log_.info("connections are taken again")
+        if not self._channels:
+            waiting, self._when_empty = self._when_empty, []
+            for fired in waiting:
+                fired.callback(None)
+
+    def close_connections(self, seconds: float) -> Deferred[None]:
+        """Close every connection: a quiet one at once, one with a request when that is answered, all after ``seconds``.
+
+        The Deferred fires when none is left.
+        """
+        self.is_stopping = True
+        if not self._channels:
+            return succeed(None)
+        when_empty: Deferred[None] = Deferred()
+        self._when_empty.append(when_empty)
+        abort = self.reactor.callLater(seconds, self._abort_all)
+        for channel in list(self._channels):
+            if channel.is_idle:
+                channel.loseConnection()
+
+        def cancel_abort(result: None) -> None:
+            if abort.active():
+                abort.cancel()
+
+        return when_empty.addCallback(cancel_abort)
+
+    def _abort_all(self) -> None:
+        for channel in list(self._channels):
+            channel.abort()
+
+
+def error_body(message: str) -> bytes:
+    """Return the body of every answer to a fault."""
+    return msgspec.json.encode({"error": message})

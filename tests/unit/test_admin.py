@@ -1,0 +1,327 @@
+"""The admin API, asked over an in-memory HTTP connection."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from treq.testing import StubTreq
+from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+
+from dapi.broker.node_worker import CommandRecord
+from dapi.broker.node_worker_commands import CommandResult
+from dapi.broker.nodes import decode_node_config
+from dapi.errors import StoreBusyError
+from dapi.messages import Kind, State
+from dapi.server.admin import AdminApi
+from tests.fake_broker import FakeBroker, FakeListing, node_fields
+
+BLOCK = {"block_height": 1000, "block_hash": "ABCDEF", "public_key": "02ab"}
+GENERATING = CommandResult(True, "GENERATING")
+
+
+class AdminTestCase(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.broker = FakeBroker()
+        self.listing = FakeListing()
+        self.status: Any = {"state": "fine"}
+        self.http = StubTreq(self.api().resource())
+
+    def api(self, **options: Any) -> AdminApi:
+        return AdminApi(self.clock, self.broker, self.listing, lambda: self.status, **options)
+
+    def ask(self, method: str, path: str, body: Any = None, **headers: str) -> Deferred[Any]:
+        if body is not None:
+            headers.setdefault("content_type", "application/json")
+            body = body if isinstance(body, bytes) else json.dumps(body).encode()
+        sent = {name.replace("_", "-"): value for name, value in headers.items()}
+        return self.http.request(method, f"http://127.0.0.1:9200/admin/v1{path}", data=body, headers=sent)
+
+    def answered(self, waiting: Deferred[Any]) -> tuple[int, Any]:
+        self.http.flush()
+        response = self.successResultOf(waiting)
+        self.assertEqual(response.headers.getRawHeaders("content-type"), ["application/json"])
+        return response.code, json.loads(self.successResultOf(self.http.content(response)))
+
+    def got(self, method: str, path: str, body: Any = None, **headers: str) -> tuple[int, Any]:
+        return self.answered(self.ask(method, path, body, **headers))
+
+    def assert_error(self, answered: tuple[int, Any], code: int, message: str) -> None:
+        self.assertEqual(answered[0], code, answered[1])
+        self.assertEqual(list(answered[1]), ["error"])
+        self.assertIn(message, answered[1]["error"])
+
+
+class NodeTests(AdminTestCase):
+    def test_no_node(self) -> None:
+        self.assertEqual(self.got("GET", "/nodes"), (200, []))
+
+    def test_add_and_change(self) -> None:
+        code, node = self.got("POST", "/nodes", node_fields())
+        self.assertEqual(code, 200)
+        self.assertEqual(node, node | node_fields() | {"node_num": 1})
+        code, node = self.got("POST", "/nodes", node_fields(poc_port=8081))
+        self.assertEqual((code, node["poc_port"], node["node_num"]), (200, 8081, 1))
+        code, nodes = self.got("GET", "/nodes")
+        self.assertEqual(code, 200)
+        (entry,) = nodes
+        self.assertEqual(entry["node"], node)
+        self.assertEqual(entry["state"]["websocket"], {"state": "open"})
+        self.assertTrue(entry["state"]["enabled"])
+
+    def test_add_refused(self) -> None:
+        for body, message in (
+            (node_fields(poc_port="8080"), "node node1: poc_port: "),
+            (node_fields(host="taken"), "node node1: host, poc_port: taken"),
+            ([], "node: "),
+            (b"{", "truncated"),
+            (b'{"id": "\xff"}', ""),
+            (b"[" * 100_000, "recursion"),
+            (b"", "truncated"),
+        ):
+            self.assert_error(self.got("POST", "/nodes", body), 400, message)
+        self.assertEqual(self.broker.by_id, {})
+
+    def test_store_busy(self) -> None:
+        self.broker.error = StoreBusyError("the disk is full")
+        self.assert_error(self.got("POST", "/nodes", node_fields()), 503, "the disk is full")
+        self.assert_error(self.got("POST", "/nodes/batch", [node_fields()]), 503, "the disk is full")
+        self.assert_error(self.got("DELETE", "/nodes/node1"), 503, "the disk is full")
+        self.assert_error(self.got("POST", "/nodes/node1/enable"), 503, "the disk is full")
+
+    def test_body_has_to_be_declared_as_json(self) -> None:
+        for content_type in ("text/plain", "application/x-www-form-urlencoded", "", "application/jsonx"):
+            answered = self.got("POST", "/nodes", node_fields(), content_type=content_type)
+            self.assert_error(answered, 415, "Content-Type: application/json")
+        answered = self.got("POST", "/nodes", node_fields(), content_type="Application/JSON; charset=utf-8")
+        self.assertEqual(answered[0], 200)
+
+    def test_put(self) -> None:
+        fields = node_fields()
+        del fields["id"]
+        self.assertEqual(self.got("PUT", "/nodes/node1", fields)[0], 200)
+        self.assertEqual(self.got("PUT", "/nodes/node1", node_fields(poc_port=8081))[0], 200)
+        self.assertEqual(self.broker.nodes()[0].config.poc_port, 8081)
+        self.assert_error(self.got("PUT", "/nodes/node1", node_fields("node2")), 400, "id: ")
+        self.assert_error(self.got("PUT", "/nodes/node1", []), 400, "node: ")
+
+    def test_batch(self) -> None:
+        code, answered = self.got("POST", "/nodes/batch", [node_fields("a"), node_fields("b")])
+        self.assertEqual((code, answered["errors"]), (201, []))
+        self.assertEqual([node["node_num"] for node in answered["nodes"]], [1, 2])
+        code, answered = self.got("POST", "/nodes/batch", [node_fields("c"), {"id": "d"}, 7])
+        self.assertEqual(code, 206)
+        self.assertEqual([node["id"] for node in answered["nodes"]], ["c"])
+        self.assertEqual([(error["index"], error["id"]) for error in answered["errors"]], [(1, "d"), (2, None)])
+        self.assertIn("host", answered["errors"][0]["error"])
+        code, answered = self.got("POST", "/nodes/batch", [{"id": "d"}])
+        self.assertEqual((code, answered["nodes"], len(answered["errors"])), (400, [], 1))
+        self.assertEqual(self.got("POST", "/nodes/batch", []), (201, {"nodes": [], "errors": []}))
+        self.assert_error(self.got("POST", "/nodes/batch", {}), 400, "array")
+
+    def test_delete(self) -> None:
+        self.got("POST", "/nodes", node_fields())
+        self.assertEqual(self.got("DELETE", "/nodes/node1"), (200, True))
+        self.assert_error(self.got("DELETE", "/nodes/node1"), 404, "'node1'")
+
+    def test_enable_and_disable(self) -> None:
+        self.got("POST", "/nodes", node_fields())
+        for verb, enabled in (("disable", False), ("enable", True)):
+            code, answered = self.got("POST", f"/nodes/node1/{verb}")
+            self.assertEqual((code, answered), (200, {"message": f"node is {verb}d", "node_id": "node1"}))
+            self.assertEqual(self.broker.nodes()[0].enabled, enabled)
+            self.assert_error(self.got("POST", f"/nodes/other/{verb}"), 404, "'other'")
+
+    def test_wrong_method_and_path(self) -> None:
+        for method, path, code in (
+            ("DELETE", "/nodes", 405),
+            ("GET", "/nodes/batch", 405),
+            ("GET", "/nodes/node1/enable", 405),
+            ("GET", "/poc/start", 405),
+            ("POST", "/poc/other", 404),
+            ("POST", "/status", 405),
+            ("POST", "/batches", 405),
+            ("GET", "/config", 404),
+        ):
+            self.assert_error(self.got(method, path), code, path)
+
+
+class PocTests(AdminTestCase):
+    def setUp(self) -> None:
+        super().setUp()
+        for node_id in ("a", "b", "off"):
+            self.broker.add_node(decode_node_config(node_fields(node_id)))
+        self.broker.disable_node("off")
+
+    def test_commands(self) -> None:
+        about = tuple(BLOCK.values())
+        for path, body, command in (
+            ("/poc/start", BLOCK, ("start_poc", *about)),
+            ("/poc/validate", BLOCK, ("start_validation", *about)),
+            ("/poc/stop", None, ("stop_nodes",)),
+            ("/poc/inference", None, ("inference_up",)),
+        ):
+            self.broker.commanded = Deferred()
+            waiting = self.ask("POST", path, body)
+            self.assertNoResult(waiting)
+            self.assertEqual(self.broker.commands[-1], command)
+            self.broker.commanded.callback({"a": GENERATING, "b": CommandResult.failed("b: no")})
+            self.assertEqual(
+                self.answered(waiting),
+                (
+                    200,
+                    {
+                        "results": {
+                            "a": {"succeeded": True, "status": "GENERATING", "error": None},
+                            "b": {"succeeded": False, "status": "UNKNOWN", "error": "b: no"},
+                        }
+                    },
+                ),
+            )
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_slow_nodes(self) -> None:
+        waiting = self.ask("POST", "/poc/start", BLOCK)
+        ready, busy = self.broker.by_id["a"], self.broker.by_id["b"]
+        ready.last = CommandRecord("StartPocCommand", GENERATING, 1.0)
+        busy.last = CommandRecord("StopNodeCommand", CommandResult(True, "STOPPED"), 0.0)
+        busy.command = "StartPocCommand"
+        self.clock.advance(19.9)
+        self.http.flush()
+        self.assertNoResult(waiting)
+        self.clock.advance(0.1)
+        code, answered = self.answered(waiting)
+        self.assertEqual(code, 200)
+        self.assertEqual(
+            answered["results"],
+            {
+                "a": {"succeeded": True, "status": "GENERATING", "error": None},
+                "b": {"succeeded": None, "status": "pending", "error": None},
+            },
+        )
+        self.assertFalse(self.broker.commanded.called)
+        self.broker.commanded.callback({})
+
+    def test_bad_parameters(self) -> None:
+        for changes, message in (
+            ({"block_height": -1}, "$.block_height"),
+            ({"block_height": "1"}, "$.block_height"),
+            ({"block_height": True}, "$.block_height"),
+            ({"block_height": 1.5}, "$.block_height"),
+            ({"block_height": 2**63}, "$.block_height"),
+            ({"block_hash": ""}, "$.block_hash"),
+            ({"block_hash": None}, "$.block_hash"),
+            ({"public_key": "xy"}, "$.public_key"),
+            ({"public_key": "abc"}, "$.public_key"),
+            ({"public_key": "ab\n"}, "$.public_key"),
+            ({"public_key": ""}, "$.public_key"),
+            ({"more": 1}, "more"),
+        ):
+            for path in ("/poc/start", "/poc/validate"):
+                self.assert_error(self.got("POST", path, BLOCK | changes), 400, message)
+        self.assert_error(self.got("POST", "/poc/start", {"block_height": 1}), 400, "block_hash")
+        self.assert_error(self.got("POST", "/poc/start"), 415, "Content-Type")
+        self.assertEqual(self.broker.commands, [])
+
+
+class StatusAndBatchTests(AdminTestCase):
+    def test_status(self) -> None:
+        self.assertEqual(self.got("GET", "/status"), (200, {"state": "fine"}))
+        self.status = succeed({"state": "later"})
+        self.assertEqual(self.got("GET", "/status"), (200, {"state": "later"}))
+
+    def test_status_that_cannot_be_told(self) -> None:
+        self.status = fail(StoreBusyError("the disk is full"))
+        self.assert_error(self.got("GET", "/status"), 503, "the disk is full")
+
+    def test_batches(self) -> None:
+        code, answered = self.got("GET", "/batches")
+        self.assertEqual(code, 200)
+        self.assertEqual(
+            answered,
+            {
+                "batches": [
+                    {
+                        "batch_id": "ab12",
+                        "kind": "generated",
+                        "state": "stored",
+                        "node_id": "node1",
+                        "via": "http",
+                        "seen": 2,
+                        "height": 1000,
+                        "nonces": 7,
+                        "received_at": "2001-09-09T01:46:40.250Z",
+                        "last_seen_at": "2001-09-09T01:46:41.000Z",
+                        "finished_at": None,
+                    }
+                ],
+                "next": 41,
+            },
+        )
+        self.assertEqual(
+            self.listing.asked, {"node_id": None, "kind": None, "state": None, "limit": 100, "before": None}
+        )
+
+    def test_filters(self) -> None:
+        self.got("GET", "/batches?node_id=n%C3%B6de&kind=validated&state=in_flight&limit=5&cursor=41")
+        self.assertEqual(
+            self.listing.asked,
+            {"node_id": "nöde", "kind": Kind.VALIDATED, "state": State.IN_FLIGHT, "limit": 5, "before": 41},
+        )
+
+    def test_bad_filters(self) -> None:
+        for query, message in (
+            ("kind=other", "kind: 'other' is none of generated, validated"),
+            ("state=", "state: '' is none of stored, in_flight, confirmed, failed, expired"),
+            ("limit=0", "limit: '0' is no whole number from 1 to 1000"),
+            ("limit=1001", "limit: "),
+            ("limit=-1", "limit: "),
+            ("limit=%C2%B2", "limit: "),
+            ("limit=" + "9" * 5000, "limit: "),
+            ("cursor=x", "cursor: "),
+            ("cursor=" + str(2**63), "cursor: "),
+            ("kind=generated&kind=validated", "kind: is given 2 times"),
+            ("node=x", "node: is no parameter; there are node_id, kind, state, limit, cursor"),
+        ):
+            self.assert_error(self.got("GET", f"/batches?{query}"), 400, message)
+
+    def test_store_busy(self) -> None:
+        self.listing.page = fail(StoreBusyError("the database is locked"))
+        self.assert_error(self.got("GET", "/batches"), 503, "locked")
+
+
+class BrowserTests(AdminTestCase):
+    def test_own_origin(self) -> None:
+        for origin in ("http://127.0.0.1:9200", "https://127.0.0.1:9200"):
+            self.assertEqual(self.got("POST", "/poc/stop", origin=origin, **self.done())[0], 200)
+
+    def done(self) -> dict[str, str]:
+        self.broker.commanded = succeed({})
+        return {}
+
+    def test_foreign_origin(self) -> None:
+        for origin in (
+            "http://example.com",
+            "null",
+            "http://127.0.0.1:9200.example.com",
+            "http://127.0.0.1:80",
+            "http://[",
+        ):
+            self.assert_error(self.got("POST", "/poc/stop", origin=origin), 403, origin)
+        self.assertEqual(self.broker.commands, [])
+
+    def host(self, name: str) -> tuple[int, Any]:
+        return self.got("GET", "/status", host=name)
+
+    def test_foreign_host(self) -> None:
+        for name in ("example.com", "example.com:9200", "localhost.example.com", "127.0.0.1.example.com", "[", ""):
+            self.assert_error(self.host(name), 403, "localhost")
+        for name in ("localhost", "LOCALHOST:9200", "127.0.0.1:9200", "[::1]:9200", "10.0.0.1"):
+            self.assertEqual(self.host(name)[0], 200, name)
+
+    def test_any_host_where_not_bound_to_loopback(self) -> None:
+        self.http = StubTreq(self.api(local_only=False).resource())
+        self.assertEqual(self.host("api:9200")[0], 200)

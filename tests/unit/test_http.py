@@ -1,0 +1,395 @@
+"""The bounds of the HTTP server, over in-memory connections and a clock."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from twisted.internet.address import IPv4Address
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.error import ConnectionDone, ConnectionLost
+from twisted.internet.task import Clock
+from twisted.internet.testing import StringTransport
+from twisted.python.failure import Failure
+from twisted.trial.unittest import SynchronousTestCase
+from twisted.web.resource import Resource
+from twisted.web.server import NOT_DONE_YET, Request
+
+from dapi.errors import ConfigError, MessageError, StoreBrokenError, StoreBusyError, UnknownNodeError
+from dapi.server.answers import HttpError, json_answer, new_app, shielded
+from dapi.server.http import HttpSettings, JsonSite
+
+PEER = IPv4Address("TCP", "127.0.0.1", 40000)
+SETTINGS = HttpSettings(max_body_bytes=100, max_buffered_bytes=250, max_connections=3)
+
+
+class Transport(StringTransport):
+    """A connection that closes when it is told to, and remembers whether it was aborted."""
+
+    aborted = False
+
+    def __init__(self, site: JsonSite) -> None:
+        super().__init__(peerAddress=PEER)
+        self.protocol = site.buildProtocol(PEER)
+        self.is_open = True
+        self.protocol.makeConnection(self)
+
+    def loseConnection(self) -> None:
+        self.disconnecting = True
+
+    def abortConnection(self) -> None:
+        self.aborted = True
+        self.lose(ConnectionLost())
+
+    def lose(self, reason: Exception | None = None) -> None:
+        if self.is_open:
+            self.is_open = False
+            self.protocol.connectionLost(Failure(reason or ConnectionDone()))
+
+    def send(self, data: bytes) -> None:
+        self.protocol.dataReceived(data)
+
+    def answers(self) -> list[tuple[int, dict[str, str], Any]]:
+        """Every answer so far: status, headers, decoded body."""
+        found = []
+        rest = self.value()
+        while rest:
+            head, _, rest = rest.partition(b"\r\n\r\n")
+            status, *lines = head.decode().split("\r\n")
+            headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in lines)}
+            length = int(headers["content-length"])
+            body, rest = rest[:length], rest[length:]
+            found.append((int(status.split()[1]), headers, json.loads(body) if body else None))
+        return found
+
+
+class Echo(Resource):
+    """Answers with the length of the body, or when told to; ``/slow`` is answered by the test."""
+
+    isLeaf = True  # noqa: N815
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.waiting: list[Request] = []
+        self.gone: list[Failure] = []
+
+    def render(self, request: Request) -> Any:
+        if request.path == b"/slow":
+            request.notifyFinish().addErrback(self.gone.append)
+            self.waiting.append(request)
+            return NOT_DONE_YET
+        return json_answer(request, {"length": len(request.content.read())})
+
+
+class ServerTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.resource = Echo()
+        self.site = JsonSite(self.clock, self.resource, SETTINGS)
+
+    def connect(self) -> Transport:
+        return Transport(self.site)
+
+    def only_answer(self, transport: Transport, status: int) -> tuple[dict[str, str], Any]:
+        ((found, headers, body),) = transport.answers()
+        self.assertEqual(found, status, body)
+        self.assertEqual(headers["content-type"], "application/json")
+        if status >= 400:
+            self.assertEqual(list(body), ["error"])
+        return headers, body
+
+    def assert_refused(self, sent: bytes, status: int) -> Any:
+        transport = self.connect()
+        transport.send(sent)
+        headers, body = self.only_answer(transport, status)
+        self.assertEqual(headers["connection"], "close")
+        self.assertTrue(transport.disconnecting)
+        transport.send(b"x" * 50)
+        self.assertEqual(len(transport.answers()), 1)
+        transport.lose()
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+        self.assertEqual(self.site.counts.answers, {status: 1})
+        return body["error"]
+
+    def test_body_up_to_the_limit(self) -> None:
+        transport = self.connect()
+        transport.send(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\n" + b"x" * 100)
+        _, body = self.only_answer(transport, 200)
+        self.assertEqual(body, {"length": 100})
+        self.assertEqual(self.site.counts.answers, {200: 1})
+
+    def test_too_large_by_its_declared_length(self) -> None:
+        message = self.assert_refused(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 101\r\n\r\n", 413)
+        self.assertEqual(message, "the body has 101 bytes, at most 100 are taken")
+
+    def test_too_large_is_not_invited_to_continue(self) -> None:
+        self.assert_refused(
+            b"POST / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 101\r\n\r\n" + b"x" * 101, 413
+        )
+
+    def test_no_declared_length(self) -> None:
+        message = self.assert_refused(
+            b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n0\r\n\r\n", 411
+        )
+        self.assertIn("Content-Length", message)
+
+    def test_malformed(self) -> None:
+        for sent in (
+            b"what is this\r\n\r\n",
+            b"GET / HTTP/1.1\r\nno colon\r\n\r\n",
+            b"POST / HTTP/1.1\r\nContent-Length: -1\r\n\r\n",
+            b"POST / HTTP/1.1\r\nContent-Length: " + b"9" * 5000 + b"\r\n\r\n",
+            b"POST / HTTP/1.1\r\nContent-Length: 1\r\nContent-Length: 2\r\nHost: a\r\n\r\nx",
+            b"POST / HTTP/1.1\r\nTransfer-Encoding: gzip\r\n\r\n",
+            b"GET /" + b"x" * 20000,
+            b"GET / HTTP/1.1\r\n" + b"A: 1\r\n" * 600 + b"\r\n",
+            b"GET / HTTP/1.1\r\n" + (b"A: " + b"x" * 900 + b"\r\n") * 20 + b"\r\n",
+        ):
+            with self.subTest(sent[:60]):
+                self.setUp()
+                self.assert_refused(sent, 400)
+
+    def test_no_request_ever(self) -> None:
+        transport = self.connect()
+        self.clock.advance(59)
+        self.assertFalse(transport.disconnecting)
+        self.clock.advance(1)
+        self.assertTrue(transport.disconnecting)
+        self.clock.advance(SETTINGS.linger_seconds)
+        self.assertTrue(transport.aborted)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+        self.assertEqual(self.site.connections, 0)
+
+    def drip(self, transport: Transport, sent: bytes) -> float:
+        """Send a byte a second until an answer comes; return the time it took."""
+        for seconds in range(60):
+            if transport.value():
+                return seconds
+            transport.send(sent[seconds : seconds + 1] or b"x")
+            self.clock.advance(1)
+        raise AssertionError("no answer")
+
+    def test_slow_headers(self) -> None:
+        transport = self.connect()
+        self.assertEqual(self.drip(transport, b"GET / HTTP/1.1\r\nHost: aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"), 30)
+        headers, _ = self.only_answer(transport, 408)
+        self.assertEqual(headers["connection"], "close")
+        self.assertTrue(transport.disconnecting)
+
+    def test_slow_body(self) -> None:
+        transport = self.connect()
+        self.clock.advance(50)
+        transport.send(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 60\r\n\r\n")
+        self.assertEqual(self.drip(transport, b"y" * 60), 30)
+        self.only_answer(transport, 408)
+        self.clock.advance(SETTINGS.linger_seconds)
+        self.assertTrue(transport.aborted)
+        self.assertEqual(self.site.buffered_bytes, 0)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_slow_handler(self) -> None:
+        transport = self.connect()
+        transport.send(b"GET /slow HTTP/1.1\r\nHost: a\r\n\r\n")
+        self.clock.advance(29.9)
+        self.assertEqual(transport.value(), b"")
+        self.clock.advance(0.1)
+        headers, _ = self.only_answer(transport, 503)
+        self.assertEqual(headers["retry-after"], "5")
+        self.assertEqual(headers["connection"], "close")
+        self.assertTrue(transport.disconnecting)
+        self.resource.gone[0].trap(TimeoutError)
+
+    def test_slow_body_counts_for_the_handler(self) -> None:
+        transport = self.connect()
+        transport.send(b"POST /slow HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\n")
+        self.clock.advance(29)
+        transport.send(b"x")
+        self.assertEqual(len(self.resource.waiting), 1)
+        self.clock.advance(1)
+        self.only_answer(transport, 503)
+
+    def test_answer_that_is_not_read(self) -> None:
+        transport = self.connect()
+        transport.send(b"GET /slow HTTP/1.1\r\nHost: a\r\n\r\n")
+        self.resource.waiting[0].write(b"some")
+        self.clock.advance(30)
+        self.assertTrue(transport.aborted)
+
+    def test_each_request_has_its_own_deadline(self) -> None:
+        transport = self.connect()
+        for _ in range(4):
+            transport.send(b"GET / HTTP/1.1\r\n")
+            self.clock.advance(20)
+            transport.send(b"Host: a\r\n\r\n")
+            self.clock.advance(20)
+        self.assertEqual([status for status, _, _ in transport.answers()], [200] * 4)
+        self.assertFalse(transport.disconnecting)
+
+    def test_pipelined_request_has_a_deadline(self) -> None:
+        transport = self.connect()
+        transport.send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\nGET / HTTP/1.1\r\n")
+        self.assertEqual([status for status, _, _ in transport.answers()], [200])
+        self.clock.advance(30)
+        self.assertEqual([status for status, _, _ in transport.answers()], [200, 408])
+
+    def test_pipelined_after_a_slow_one(self) -> None:
+        transport = self.connect()
+        transport.send(b"GET /slow HTTP/1.1\r\nHost: a\r\n\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n")
+        self.assertEqual(transport.value(), b"")
+        request = self.resource.waiting[0]
+        request.write(json_answer(request, 1))
+        request.finish()
+        self.assertEqual([body for _, _, body in transport.answers()], [1, {"length": 0}])
+
+    def test_client_that_goes_away(self) -> None:
+        transport = self.connect()
+        transport.send(b"POST /slow HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc")
+        self.assertEqual(self.site.buffered_bytes, 3)
+        transport.lose()
+        self.resource.gone[0].trap(ConnectionDone)
+        self.assertEqual(self.site.buffered_bytes, 0)
+        self.assertEqual(self.site.connections, 0)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_all_bodies_together_are_bounded(self) -> None:
+        post = b"POST /slow HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\n" + b"x" * 100
+        first, second, third = self.connect(), self.connect(), self.connect()
+        first.send(post)
+        second.send(post)
+        third.send(post)
+        headers, _ = self.only_answer(third, 503)
+        self.assertEqual(headers["retry-after"], "5")
+        third.lose()
+        request = self.resource.waiting[0]
+        request.write(json_answer(request, {}))
+        request.finish()
+        self.assertEqual(self.site.buffered_bytes, 100)
+        first.send(post)
+        self.assertEqual(len(self.resource.waiting), 3)
+
+    def test_too_many_connections(self) -> None:
+        transports = [self.connect() for _ in range(3)]
+        self.assertIsNone(self.site.buildProtocol(PEER))
+        self.assertIsNone(self.site.buildProtocol(PEER))
+        self.assertEqual(self.site.counts.connections_refused, 2)
+        transports[0].lose()
+        self.assertEqual(self.site.connections, 2)
+        self.connect().send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+        self.assertEqual(self.site.counts.answers, {200: 1})
+
+    def test_closing(self) -> None:
+        quiet, busy, stuck = self.connect(), self.connect(), self.connect()
+        for transport in (busy, stuck):
+            transport.send(b"GET /slow HTTP/1.1\r\nHost: a\r\n\r\n")
+        closed = self.site.close_connections(2)
+        self.assertTrue(quiet.disconnecting)
+        quiet.lose()
+        self.assertFalse(busy.disconnecting)
+        request = self.resource.waiting[0]
+        request.write(json_answer(request, {}))
+        request.finish()
+        self.only_answer(busy, 200)
+        self.assertTrue(busy.disconnecting)
+        busy.lose()
+        self.assertNoResult(closed)
+        self.clock.advance(2)
+        self.assertTrue(stuck.aborted)
+        self.assertIsNone(self.successResultOf(closed))
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+        self.assertIsNone(self.successResultOf(self.site.close_connections(2)))
+
+
+class RouteTests(SynchronousTestCase):
+    """What Klein's routes answer to faults."""
+
+    def setUp(self) -> None:
+        app = new_app()
+        self.error: Exception = ValueError("a secret")
+
+        def fail(request: Request) -> bytes:
+            raise self.error
+
+        def fine(request: Request, name: str) -> bytes:
+            return json_answer(request, name)
+
+        app.route("/fail", methods=["GET"])(fail)
+        app.route("/fine/<name>", methods=["GET"])(fine)
+        self.site = JsonSite(Clock(), app.resource())
+
+    def ask(self, line: bytes, headers: bytes = b"Host: a\r\n") -> tuple[int, dict[str, str], Any]:
+        transport = Transport(self.site)
+        transport.send(line + b" HTTP/1.1\r\n" + headers + b"\r\n")
+        (found,) = transport.answers()
+        self.assertEqual(found[1]["content-type"], "application/json")
+        return found
+
+    def test_found(self) -> None:
+        self.assertEqual(self.ask(b"GET /fine/n%C3%B6")[::2], (200, "nö"))
+        self.assertEqual(self.ask(b"GET /fine/x/")[::2], (200, "x"))
+
+    def test_not_found(self) -> None:
+        status, _, body = self.ask(b"GET /nowhere?a=b")
+        self.assertEqual((status, body), (404, {"error": "Not Found: /nowhere?a=b"}))
+        self.assertEqual(self.ask(b"GET //fine//x")[0], 404)
+
+    def test_wrong_method(self) -> None:
+        for method in (b"POST", b"DELETE", b"OPTIONS", b"BREW"):
+            status, headers, body = self.ask(method + b" /fail")
+            self.assertEqual((status, body), (405, {"error": "Method Not Allowed: /fail"}))
+            self.assertIn("GET", headers["allow"])
+
+    def test_path_that_is_not_utf8(self) -> None:
+        self.assertEqual(self.ask(b"GET /fine/%ff")[::2], (400, {"error": "the path is not UTF-8"}))
+
+    def test_host_that_is_no_host_name(self) -> None:
+        for host in (b"", b"Host: a..b\r\n", b"Host: " + b"x" * 200 + b"\r\n", b"Host: \xff\xfe\r\n"):
+            self.assertEqual(self.ask(b"GET /fine/x", host)[0], 200, host)
+
+    def test_defect(self) -> None:
+        status, _, body = self.ask(b"GET /fail")
+        self.assertEqual((status, body), (500, {"error": "internal error: see the log of dapi"}))
+        self.assertEqual(len(self.flushLoggedErrors(ValueError)), 1)
+
+    def test_defect_outside_of_klein(self) -> None:
+        self.site.resource = object()
+        self.assertEqual(self.ask(b"GET /fail")[0], 500)
+        self.assertEqual(len(self.flushLoggedErrors(AttributeError)), 1)
+
+    def test_errors_of_ours(self) -> None:
+        for error, expected in (
+            (HttpError(415, "no"), 415),
+            (MessageError("$.dist", "is wrong"), 400),
+            (ConfigError("port: no"), 400),
+            (UnknownNodeError("node 7"), 404),
+            (StoreBusyError("full"), 503),
+            (StoreBrokenError("gone"), 503),
+        ):
+            self.error = error
+            status, headers, body = self.ask(b"GET /fail")
+            self.assertEqual((status, body), (expected, {"error": str(error)}))
+            self.assertEqual("retry-after" in headers, expected == 503)
+
+
+class ShieldTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.work: Deferred[int] = Deferred(lambda _: self.fail("cancelled"))
+        self.outer = shielded(self.work, "storing")
+
+    def test_result_passes(self) -> None:
+        self.work.callback(1)
+        self.assertEqual(self.successResultOf(self.outer), 1)
+
+    def test_failure_passes(self) -> None:
+        self.work.errback(StoreBusyError("full"))
+        self.failureResultOf(self.outer, StoreBusyError)
+
+    def test_cancelled_then_done(self) -> None:
+        self.outer.cancel()
+        self.failureResultOf(self.outer, CancelledError)
+        self.work.callback(1)
+
+    def test_cancelled_then_failed(self) -> None:
+        self.outer.cancel()
+        self.failureResultOf(self.outer, CancelledError)
+        self.work.errback(StoreBusyError("full"))
+        self.assertIsNone(self.successResultOf(self.work))
