@@ -1,0 +1,314 @@
+"""Settings: what can be set, under which names, and where each value came from.
+
+Sources, each overriding the ones before it:
+
+1. a YAML file (``--config`` or ``API_CONFIG_PATH``), with the names of the network's own ``config.yaml``;
+2. environment variables ``DAPI_SECTION__NAME``, such as ``DAPI_API__ML_SERVER_PORT``;
+3. the variables that the network's own software reads: ``KEY_NAME``, ``ACCOUNT_PUBKEY``, ``KEYRING_BACKEND``,
+   ``KEYRING_PASSWORD``, ``IS_TEST_NET``;
+4. command line options.
+
+Nodes come from ``nodes:`` in the YAML file and from a list in the form of ``node-config.json`` (``--node-config`` or
+``NODE_CONFIG_PATH``), which wins where both name a node. A variable that is empty, or a key without a value, counts as
+not set. A wrong value is a ConfigError that names the key, the value, its source and what is allowed; a key that nobody
+knows is a warning only.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import typing
+from collections.abc import Iterable, Mapping
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Annotated, Any, Literal, NamedTuple
+
+import msgspec
+import yaml
+from msgspec import Meta, Struct
+
+from dapi.broker.nodes import NodeConfig, check_apart, decode_node_configs
+from dapi.errors import ConfigError
+
+
+class Secret:
+    """A text that shows itself to nobody who does not ask by ``reveal()``."""
+
+    __slots__ = ("_text",)
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+
+    def __repr__(self) -> str:
+        return "<secret>"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Secret) and other._text == self._text
+
+    def __hash__(self) -> int:
+        return hash(self._text)
+
+    def reveal(self) -> str:
+        """Return the text itself; do not log it."""
+        return self._text
+
+
+Port = Annotated[int, Meta(ge=0, le=65535, description="a port, 0 to 65535; 0 lets the system pick one")]
+Seconds = Annotated[float, Meta(gt=0, le=86400, description="a number of seconds above 0, one day at most")]
+Text = Annotated[str, Meta(min_length=1, description="a text")]
+HttpUrl = Annotated[str, Meta(pattern=r"^https?://[^/\s]+\S*\Z", description="a URL, http://… or https://…")]
+# 33 bytes, the first of which is 2 or 3.
+PublicKey = Annotated[
+    str,
+    Meta(pattern=r"^A[g-z0-9+/][A-Za-z0-9+/]{42}\Z", description="a compressed secp256k1 key, 33 bytes in base64"),
+]
+
+
+class ApiConfig(Struct, frozen=True, kw_only=True):
+    """The two doors of dapi."""
+
+    ml_server_host: Text = "0.0.0.0"  # noqa: S104 - ML nodes call from other machines
+    ml_server_port: Port = 9100
+    admin_server_host: Text = "127.0.0.1"
+    admin_server_port: Port = 9200
+    poc_callback_url: HttpUrl | None = None
+    """The base under which ML nodes reach the callback port; None: that port on 127.0.0.1."""
+
+
+class ChainNodeConfig(Struct, frozen=True, kw_only=True):
+    """The chain and the key that signs for it. Without a url nothing is submitted."""
+
+    url: HttpUrl | None = None
+    account_public_key: PublicKey | None = None
+    signer_key_name: Text | None = None
+    keyring_backend: Literal["file", "test"] = "file"
+    keyring_dir: Text = "~/.inference"
+    keyring_password: Secret | None = None
+
+
+class StorageConfig(Struct, frozen=True, kw_only=True):
+    """Where batches are kept until the chain has them."""
+
+    path: Text = "~/.dapi/outbox.db"
+    reserve_bytes: Annotated[int, Meta(ge=2**20, description="a whole number of bytes, 1 MiB at least")] = 16 * 2**20
+    """Kept occupied beside the database, and given up on a full disk so that it can be drained."""
+
+
+class WebSocketConfig(Struct, frozen=True, kw_only=True):
+    """The connections to the ML nodes."""
+
+    idle_seconds: Seconds = 60.0
+    """A connection that brought no batch for this long, while its node should send, is replaced."""
+    max_message_bytes: Annotated[int, Meta(ge=1024, description="a whole number of bytes, 1024 at least")] = 64 * 2**20
+    compression: bool = False
+    ca_file: Text | None = None
+    """PEM file of the authorities that wss nodes are checked against; None: the system's."""
+
+
+class PocConfig(Struct, frozen=True, kw_only=True):
+    """What proof of work is started with."""
+
+    network: Literal["main", "test"] = "main"
+    """Whose model parameters an init carries."""
+
+
+class Config(Struct, frozen=True, kw_only=True):
+    """All settings; every one has a default."""
+
+    api: ApiConfig = ApiConfig()
+    chain_node: ChainNodeConfig = ChainNodeConfig()
+    storage: StorageConfig = StorageConfig()
+    websocket: WebSocketConfig = WebSocketConfig()
+    poc: PocConfig = PocConfig()
+    nodes: tuple[NodeConfig, ...] = ()
+
+
+# Keys of the network's own config.yaml that dapi has no use for, which is no reason to warn. A final dot: a section.
+_NETWORK_KEYS = (
+    "api.port",
+    "api.ml_grpc_callback_address",
+    "api.public_url",
+    "api.public_server_port",
+    "api.ml_grpc_server_port",
+    "api.test_mode",
+    "chain_node.is_genesis",
+    "chain_node.seed_api_url",
+    "chain_node.p2p_url",
+    "merged_node_config",
+    "nats.",
+    "ml_node_key_config.",
+    "upcoming_seed.",
+    "current_seed.",
+    "previous_seed.",
+    "current_height",
+    "last_processed_height",
+    "upgrade_plan.",
+    "current_node_version",
+    "last_used_version",
+    "validation_params.",
+    "bandwidth_params.",
+)
+_SECTIONS: dict[str, type[Struct]] = {
+    field.name: field.type for field in msgspec.structs.fields(Config) if field.name != "nodes"
+}
+_FIELDS = {
+    f"{section}.{field.name}": field for section, type_ in _SECTIONS.items() for field in msgspec.structs.fields(type_)
+}
+OPTIONS = {
+    "callback-host": "api.ml_server_host",
+    "callback-port": "api.ml_server_port",
+    "callback-url": "api.poc_callback_url",
+    "admin-host": "api.admin_server_host",
+    "admin-port": "api.admin_server_port",
+    "database": "storage.path",
+    "chain-url": "chain_node.url",
+}
+"""Which key a command line option sets."""
+_VARIABLES = {
+    "KEY_NAME": "chain_node.signer_key_name",
+    "ACCOUNT_PUBKEY": "chain_node.account_public_key",
+    "KEYRING_BACKEND": "chain_node.keyring_backend",
+    "KEYRING_PASSWORD": "chain_node.keyring_password",
+}
+
+
+class _Setting(NamedTuple):
+    """A value as it was found. ``is_text``: its source has nothing but text, so numbers are read from it."""
+
+    value: Any
+    source: str
+    is_text: bool = True
+
+
+def load_config(
+    path: str | None = None,
+    *,
+    node_config_path: str | None = None,
+    options: Mapping[str, str] | None = None,
+    environ: Mapping[str, str] | None = None,
+) -> tuple[Config, list[str]]:
+    """Read all sources and return the settings, and warnings for the log.
+
+    ``path`` and ``node_config_path`` override ``API_CONFIG_PATH`` and ``NODE_CONFIG_PATH``; ``options`` are what the
+    command line says, by the names in OPTIONS; ``environ`` is empty where it is not given. Raises ConfigError.
+    """
+    environ = {name: value for name, value in (environ or {}).items() if value}
+    path = path or environ.get("API_CONFIG_PATH")
+    node_config_path = node_config_path or environ.get("NODE_CONFIG_PATH")
+    tree = _read_yaml(path) if path else {}
+    nodes = _decode_nodes(tree.pop("nodes", None) or [], str(path))
+    settings = {key: _Setting(value, str(path), is_text=False) for key, value in _leaves(tree)}
+    settings.update(_from_environment(environ))
+    settings.update({OPTIONS[name]: _Setting(value, f"option --{name}") for name, value in (options or {}).items()})
+    warnings = [warning for key, setting in settings.items() for warning in _warn_of_unknown(key, setting.source)]
+    if node_config_path:
+        nodes |= _decode_nodes(_read_json(node_config_path), node_config_path)
+        _check_apart(nodes.values(), node_config_path)
+    sections: dict[str, Any] = {name: _convert_section(name, type_, settings) for name, type_ in _SECTIONS.items()}
+    return Config(**sections, nodes=tuple(nodes.values())), warnings
+
+
+def _read_text(path: str) -> str:
+    try:
+        return Path(path).expanduser().read_text(encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: is not UTF-8 text") from error
+
+
+def _read_yaml(path: str) -> dict[str, Any]:
+    text = _read_text(path)
+    try:
+        tree = yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError) as error:
+        # Where, but not what: its own words quote the file, and there may be a password at that place.
+        mark = getattr(error, "problem_mark", None)
+        where = f" line {mark.line + 1}, column {mark.column + 1}:" if mark else ""
+        raise ConfigError(f"{path}:{where} is no valid YAML; a value with special characters needs quotes") from None
+    if tree is None:
+        return {}
+    if not isinstance(tree, dict):
+        raise ConfigError(f"{path}: has to be a mapping with sections such as api: and chain_node:")
+    return tree
+
+
+def _read_json(path: str) -> Any:
+    try:
+        return json.loads(_read_text(path))
+    except json.JSONDecodeError as error:
+        raise ConfigError(f"{path}: line {error.lineno}: is no valid JSON: {error.msg}") from error
+
+
+def _decode_nodes(value: object, source: str) -> dict[str, NodeConfig]:
+    try:
+        return {config.id: config for config in decode_node_configs(value)}
+    except ConfigError as error:
+        raise ConfigError(f"{source}: {error}") from error
+
+
+def _check_apart(nodes: Iterable[NodeConfig], source: str) -> None:
+    try:
+        for one, other in itertools.combinations(nodes, 2):
+            check_apart(other, one)
+    except ConfigError as error:
+        raise ConfigError(f"{source}: {error}") from error
+
+
+def _leaves(tree: Mapping[Any, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
+    for name, value in tree.items():
+        key = f"{prefix}{name}"
+        if isinstance(value, dict) and key not in _FIELDS:
+            yield from _leaves(value, f"{key}.")
+        elif value is not None:
+            yield key, value
+
+
+def _from_environment(environ: Mapping[str, str]) -> Iterable[tuple[str, _Setting]]:
+    for name, value in environ.items():
+        if name.startswith("DAPI_"):
+            yield name.removeprefix("DAPI_").lower().replace("__", "."), _Setting(value, f"environment {name}")
+    for name, key in _VARIABLES.items():
+        if name in environ:
+            yield key, _Setting(environ[name], f"environment {name}")
+    if environ.get("IS_TEST_NET") == "true":
+        yield "poc.network", _Setting("test", "environment IS_TEST_NET")
+
+
+def _warn_of_unknown(key: str, source: str) -> Iterable[str]:
+    if key in _FIELDS or key in _NETWORK_KEYS or any(key.startswith(n) for n in _NETWORK_KEYS if n.endswith(".")):
+        return
+    close = get_close_matches(key, _FIELDS, n=1, cutoff=0.8)
+    yield f"{key} ({source}) is not known, and ignored" + (f"; is {close[0]} meant?" if close else "")
+
+
+def _convert_section(name: str, type_: type[Struct], settings: Mapping[str, _Setting]) -> Struct:
+    section = settings.get(name)
+    if section is not None:
+        raise ConfigError(f"{name} ({section.source}): is a section, and needs names below it")
+    values = {}
+    for field in msgspec.structs.fields(type_):
+        key = f"{name}.{field.name}"
+        if key in settings:
+            values[field.name] = _convert(key, field.type, settings[key])
+    return type_(**values)
+
+
+def _convert(key: str, type_: Any, setting: _Setting) -> Any:
+    is_secret = Secret in typing.get_args(type_)
+    try:
+        value = msgspec.convert(setting.value, Text if is_secret else type_, strict=not setting.is_text)
+    except msgspec.ValidationError:
+        said = "" if is_secret else f" is {setting.value!r}, which"
+        raise ConfigError(f"{key} ({setting.source}){said} is not allowed: {_allowed(type_)} is needed") from None
+    return Secret(value) if is_secret else value
+
+
+def _allowed(type_: Any) -> str:
+    for part in (type_, *typing.get_args(type_)):
+        if typing.get_origin(part) is Annotated:
+            return next(meta.description or "" for meta in part.__metadata__ if isinstance(meta, Meta))
+        if typing.get_origin(part) is Literal:
+            return "one of " + ", ".join(typing.get_args(part))
+    return {bool: "true or false"}.get(type_, "a text")

@@ -1,0 +1,89 @@
+"""``twistd dapi``: its options, and the service they make. Nothing but this module sets what is the process's own."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import sys
+from types import TracebackType
+
+from twisted.application.service import IService
+from twisted.internet.interfaces import IReactorCore
+from twisted.logger import Logger
+from twisted.python import usage
+
+from dapi.config import OPTIONS, Config, load_config
+from dapi.errors import ConfigError, DapiError
+
+# A thread that is done with a system call waits this long for the busy reactor thread to let it go on. At Python's own
+# 5 ms every commit would wait for several of these.
+_SWITCH_INTERVAL_SECONDS = 0.0005
+
+_log = Logger()
+
+
+class Options(usage.Options):
+    """The command line; after parsing, ``settings`` is the Config and ``warnings`` what the log should say about it."""
+
+    synopsis = "[options]"
+    longdesc = "Everything else is set by the YAML file or the environment: see the table in the README."
+    optParameters = (
+        ("config", "c", None, "YAML file with the settings (environment: API_CONFIG_PATH)."),
+        ("node-config", None, None, "JSON list of ML nodes, the network's node-config.json (NODE_CONFIG_PATH)."),
+        ("database", "d", None, "File to keep batches in (DAPI_STORAGE__PATH)."),
+        ("callback-host", None, None, "Address to take ML nodes' callbacks on (DAPI_API__ML_SERVER_HOST)."),
+        ("callback-port", None, None, "Port to take ML nodes' callbacks on (DAPI_API__ML_SERVER_PORT)."),
+        ("callback-url", None, None, "URL under which ML nodes reach that port (DAPI_API__POC_CALLBACK_URL)."),
+        ("admin-host", None, None, "Address of the admin API (DAPI_API__ADMIN_SERVER_HOST)."),
+        ("admin-port", None, None, "Port of the admin API (DAPI_API__ADMIN_SERVER_PORT)."),
+        ("chain-url", None, None, "RPC URL of the chain (DAPI_CHAIN_NODE__URL)."),
+    )
+    settings: Config
+    warnings: list[str]
+
+    def postOptions(self) -> None:
+        """Read all settings; a wrong one is a usage error."""
+        options = {name: self[name] for name in OPTIONS if self[name] is not None}
+        try:
+            self.settings, self.warnings = load_config(
+                self["config"], node_config_path=self["node-config"], options=options, environ=os.environ
+            )
+        except ConfigError as error:
+            raise usage.UsageError(str(error)) from error
+
+
+def makeService(options: Options) -> IService:
+    """Return the service that twistd runs."""
+    from twisted.internet import reactor
+
+    from dapi.service import make_service
+
+    for warning in options.warnings:
+        _log.warn("{warning}", warning=warning)
+    sys.setswitchinterval(_SWITCH_INTERVAL_SECONDS)
+    sys.excepthook = _show_without_traceback
+    return make_service(options.settings, reactor, on_broken=lambda reason: _stop(reactor, reason))
+
+
+def _show_without_traceback(type_: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
+    # twistd lets a service that cannot start end the process with its exception.
+    if isinstance(error, DapiError):
+        _log.critical("cannot start: {error}", error=str(error))
+        # twistd has put the log in the place of sys.stderr; who started it by hand looks at the terminal.
+        if sys.__stderr__ is not None:
+            sys.__stderr__.write(f"dapi: {error}\n")
+    else:
+        sys.__excepthook__(type_, error, traceback)
+
+
+def _stop(reactor: IReactorCore, reason: str) -> None:
+    """Stop the process for good, with exit code 1: twistd has no way of its own to end with one."""
+    _log.critical("stopping: {reason}", reason=reason)
+    atexit.register(_exit_with_failure)
+    reactor.stop()
+
+
+def _exit_with_failure() -> None:
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(1)

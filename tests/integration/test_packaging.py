@@ -1,0 +1,87 @@
+"""What an installation brings, each way of installing into an environment of its own."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+import venv
+import zipfile
+from pathlib import Path
+
+import pytest
+
+PROJECT = Path(__file__).parent.parent.parent
+# Nothing is fetched: the dependencies are those of the environment that runs the tests.
+PIP = (sys.executable, "-m", "pip", "--disable-pip-version-check")
+OFFLINE = ("--quiet", "--no-deps", "--no-index", "--no-build-isolation")
+TWISTD = "import sys; sys.argv[0] = 'twistd'; from twisted.scripts.twistd import run; run()"
+PATIENCE_SECONDS = 60
+
+
+def run(*command: str | Path, cwd: Path) -> str:
+    """Run a command away from the project and return what it printed."""
+    environ = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "DAPI_"))}
+    done = subprocess.run(command, cwd=cwd, env=environ, text=True, capture_output=True, timeout=PATIENCE_SECONDS)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    """A copy of what is needed to build, since building writes beside it."""
+    target = tmp_path / "source"
+    for name in ("dapi", "twisted"):
+        shutil.copytree(PROJECT / name, target / name, ignore=shutil.ignore_patterns("__pycache__", "dropin.cache"))
+    for name in ("setup.py", "pyproject.toml"):
+        shutil.copy(PROJECT / name, target)
+    return target
+
+
+@pytest.fixture
+def wheel(source: Path) -> Path:
+    """The wheel, built from that copy."""
+    run(*PIP, "wheel", *OFFLINE, "--wheel-dir", source.parent, source, cwd=source.parent)
+    (built,) = source.parent.glob("dapi-*.whl")
+    return built
+
+
+@pytest.fixture
+def python(tmp_path: Path) -> Path:
+    """The interpreter of a fresh environment that sees all dependencies, and dapi not at all."""
+    venv.create(tmp_path / "venv", with_pip=False, symlinks=True)
+    python = tmp_path / "venv" / "bin" / "python"
+    library = run(python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))", cwd=tmp_path).strip()
+    paths = {sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}
+    Path(library, "dependencies.pth").write_text("\n".join(paths) + "\n")
+    assert "None" in run(python, "-c", "import importlib.util as u; print(u.find_spec('dapi'))", cwd=tmp_path)
+    return python
+
+
+@pytest.mark.parametrize("way", ["folder", "editable", "wheel"])
+def test_twistd_knows_dapi_after(way: str, source: Path, python: Path, request: pytest.FixtureRequest) -> None:
+    what = {"folder": [source], "editable": ["--editable", source], "wheel": []}[way]
+    if way == "wheel":
+        what = [request.getfixturevalue("wheel")]
+    elsewhere = source.parent
+    run(*PIP, "--python", python, "install", *OFFLINE, *what, cwd=elsewhere)
+    listed = run(python, "-c", TWISTD, "--help", cwd=elsewhere)
+    assert [line for line in listed.splitlines() if line.split()[:1] == ["dapi"]], listed
+    assert "--callback-port=" in run(python, "-c", TWISTD, "dapi", "--help", cwd=elsewhere)
+    home = Path(run(python, "-c", "import dapi.service; print(dapi.__file__)", cwd=elsewhere).strip())
+    assert home.is_relative_to(source if way == "editable" else elsewhere / "venv")
+
+
+def test_wheel_holds_what_it_should(wheel: Path) -> None:
+    names = set(zipfile.ZipFile(wheel).namelist())
+    assert {"twisted/plugins/dapi_plugin.py", "dapi/py.typed", "dapi/service.py"} <= names
+    # In a wheel these would overwrite Twisted's own, and go away with dapi.
+    assert not {"twisted/__init__.py", "twisted/plugins/__init__.py"} & names
+    assert {name.split("/")[0].split("-")[0] for name in names} == {"dapi", "twisted"}
+    ours = {str(path.relative_to(PROJECT)) for path in (PROJECT / "dapi").rglob("*.py*") if path.suffix != ".pyc"}
+    assert ours <= names
+    protos = {str(path.relative_to(PROJECT)) for path in (PROJECT / "dapi").rglob("*.proto")}
+    assert protos
+    assert protos <= names

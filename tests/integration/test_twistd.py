@@ -1,0 +1,117 @@
+"""``twistd -n dapi`` as a process: how it starts, answers, refuses and ends."""
+
+from __future__ import annotations
+
+import re
+import signal
+import socket
+import sqlite3
+from pathlib import Path
+
+import pytest_twisted
+import treq
+from twisted.internet import reactor
+from twisted.web.client import Agent
+
+from tests.integration.twistd_process import Run, admin_port, get, twistd
+
+__all__ = ["twistd"]
+
+
+@pytest_twisted.ensureDeferred
+async def test_starts_answers_and_ends_on_sigterm(twistd: Run, tmp_path: Path) -> None:
+    process = twistd()
+    port = await admin_port(process)
+    status = await get(port, "/admin/v1/status")
+    assert status["chain"]["state"] == "not configured"
+    assert status["database"]["state"] == "ok"
+    assert "no chain is configured" in process.output
+    process.transport.signalProcess("TERM")
+    # twistd itself ends by the signal it was sent, once all is stopped.
+    assert await process.when_ended() == -signal.SIGTERM
+    assert "Traceback" not in process.output
+    assert not list(tmp_path.glob("outbox.db-*"))
+
+
+@pytest_twisted.ensureDeferred
+async def test_the_callback_port_is_open_before_the_admin_port(twistd: Run) -> None:
+    process = twistd()
+    await admin_port(process)
+    assert process.output.index("callbacks: listening on") < process.output.index("admin: listening on")
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_second_one_on_the_same_database_refuses(twistd: Run, tmp_path: Path) -> None:
+    first = twistd()
+    port = await admin_port(first)
+    second = twistd()
+    assert await second.when_ended() == 1
+    assert second.last_line().startswith("dapi: ")
+    assert str(tmp_path / "outbox.db") in second.last_line()
+    assert "Traceback" not in second.output
+    assert (await get(port, "/admin/v1/status"))["database"]["state"] == "ok"
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_busy_port_refuses(twistd: Run) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        process = twistd(admin_port=port)
+        assert await process.when_ended() == 1
+        assert process.last_line().startswith("dapi: admin")
+        assert str(port) in process.last_line()
+    # What it had opened before is closed again, so the next one can start.
+    again = twistd(admin_port=port)
+    await admin_port(again)
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_database_that_must_not_be_touched_refuses(twistd: Run, tmp_path: Path) -> None:
+    (tmp_path / "corrupt.db").write_bytes(b"no database at all" * 1000)
+    first = twistd(database="newer.db")
+    await admin_port(first)
+    first.transport.signalProcess("TERM")
+    await first.when_ended()
+    connection = sqlite3.connect(tmp_path / "newer.db")
+    connection.execute("PRAGMA user_version = 4711")
+    connection.close()
+    for name, reason in (("corrupt.db", "corrupt"), ("newer.db", "newer"), ("corrupt.db/outbox.db", "path")):
+        process = twistd(database=name)
+        assert await process.when_ended() == 1
+        assert reason in process.last_line()
+        assert process.last_line().startswith("dapi: ")
+        assert name in process.last_line()
+
+
+@pytest_twisted.ensureDeferred
+async def test_ends_with_a_failure_when_its_file_breaks(twistd: Run, tmp_path: Path) -> None:
+    process = twistd()
+    port = await admin_port(process)
+    for path in (tmp_path / "outbox.db", tmp_path / "outbox.db-wal"):
+        with path.open("r+b") as file:
+            file.write(b"\xff" * path.stat().st_size)
+    refused = await treq.get(f"http://127.0.0.1:{port}/admin/v1/batches", agent=Agent(reactor))
+    assert refused.code == 503
+    await treq.content(refused)
+    assert await process.when_ended() == 1
+    assert re.search(r"critical\] stopping: .*outbox\.db", process.output)
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_wrong_setting_refuses(twistd: Run) -> None:
+    process = twistd("--chain-url", "node:26657")
+    assert await process.when_ended() == 1
+    assert "--chain-url" in process.last_line()
+    process = twistd(environ={"KEYRING_BACKEND": "os", "KEYRING_PASSWORD": "hunter2"})
+    assert await process.when_ended() == 1
+    assert "environment KEYRING_BACKEND" in process.last_line()
+    assert "hunter2" not in process.output
+
+
+@pytest_twisted.ensureDeferred
+async def test_an_unknown_setting_is_told_and_costs_nothing_else(twistd: Run, tmp_path: Path) -> None:
+    config = tmp_path / "config.yaml"
+    config.write_text("api: {ml_sever_port: 9100}\n")
+    process = twistd("--config", str(config))
+    await admin_port(process)
+    assert "api.ml_sever_port" in process.output
