@@ -1,0 +1,201 @@
+"""``python -m dapi.simulator.demo``: dapi and three simulated ML nodes, a line a second of what arrives over which way.
+
+Everything runs in this process, on ports of 127.0.0.1 that the system picks, in a temporary folder that is removed at
+the end. Nodes 1 and 2 have a WebSocket, and every third ack of node 2 is lost, so that it delivers those batches twice;
+node 3 has none. It is ended by Ctrl-C, SIGTERM or ``--seconds``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import random
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Sequence
+from itertools import takewhile
+from pathlib import Path
+from typing import Any
+
+import treq
+from treq.client import HTTPClient
+from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.task import deferLater
+from twisted.logger import (
+    FilteringLogObserver,
+    LogLevel,
+    LogLevelFilterPredicate,
+    globalLogBeginner,
+    textFileLogObserver,
+)
+from twisted.python.failure import Failure
+from twisted.web.client import Agent, HTTPConnectionPool
+
+from dapi.config import ApiConfig, Config, PocConfig, StorageConfig
+from dapi.service import DapiService, make_service
+from dapi.simulator.ml_node import SimulatedMLNode
+from dapi.simulator.ml_node_settings import MLNodeSettings
+
+_HOST = "127.0.0.1"
+_POC = {
+    "block_height": 1000,
+    "block_hash": "2E5B0C5F6D1A4B7F9C3E8D7A6B5C4D3E2F1A0B9C8D7E6F5A4B3C2D1E0F9A8B7C",
+    # The key of the worked example in the network's documents.
+    "public_key": "031b84c5567b126440995d3ed5aaba0565d71e1834604819ff9c17f5e9d5dd078f",
+}
+_MODELS: dict[str, Any] = {"simulated": {"args": []}}
+# A node's batches are shown by its own ledger, which is not to fill the memory of a demo that is left running.
+_REMEMBERED = 100
+
+
+def _node_settings(**changes: Any) -> MLNodeSettings:
+    """Return settings with a walk of 1.5 s instead of 5, so that there is something to see."""
+    return MLNodeSettings(walk_seconds=1.5, ack_wait_seconds=1.0, deaf_seconds=0.5, **changes)
+
+
+class Demo:
+    """The whole of it; ``folder`` is where dapi keeps its database."""
+
+    def __init__(self, reactor: Any, folder: str) -> None:
+        self._reactor = reactor
+        self._nodes = [
+            SimulatedMLNode(
+                reactor,
+                random.Random(number),  # noqa: S311 - so that two demos are alike
+                name=f"node{number}",
+                settings=settings,
+                remembered=_REMEMBERED,
+            )
+            for number, settings in enumerate(
+                (_node_settings(), _node_settings(double_every=3), _node_settings(websocket=False)), start=1
+            )
+        ]
+        self._service: DapiService = make_service(
+            Config(
+                api=ApiConfig(ml_server_host=_HOST, ml_server_port=0, admin_server_host=_HOST, admin_server_port=0),
+                storage=StorageConfig(path=str(Path(folder) / "outbox.db"), reserve_bytes=2**20),
+                poc=PocConfig(network="test"),
+            ),
+            reactor,
+        )
+        self._http = HTTPClient(Agent(reactor, pool=HTTPConnectionPool(reactor, persistent=False)))
+        self.is_stopping = False
+        self._showing: Deferred[None] | None = None
+        self._stored: Counter[str] = Counter()
+        self._newest: dict[str, str] = {}
+
+    def start(self, seconds: float) -> Deferred[None]:
+        """Start all and show what arrives.
+
+        The Deferred fires after so many seconds or at the stop, and fails when something goes wrong.
+        """
+        self._showing = Deferred.fromCoroutine(self._show(seconds))
+        self._showing.addErrback(self._unless_stopping)
+        return self._showing
+
+    def stop(self) -> Deferred[None]:
+        """Stop all; the Deferred fires when nothing is left."""
+        return Deferred.fromCoroutine(self._stop())
+
+    def _unless_stopping(self, failure: Failure) -> Failure | None:
+        # A call of the admin API that is cut off by the stop fails in its own way.
+        return None if self.is_stopping else failure
+
+    async def _stop(self) -> None:
+        self.is_stopping = True
+        if self._showing is not None:
+            self._showing.cancel()
+        await self._service.stopService()
+        await gatherResults([node.stopService() for node in self._nodes])
+
+    async def _show(self, seconds: float) -> None:
+        for node in self._nodes:
+            node.startService()
+        self._service.startService()
+        print(f"admin: {self._admin_url}", flush=True)
+        print(f"callbacks: {self._service.callback_url}", flush=True)
+        for node in self._nodes:
+            await self._register(node)
+        results = (await self._call("POST", "/admin/v1/poc/start", _POC))["results"]
+        for node_id, result in sorted(results.items()):
+            print(f"{node_id}: PoC {'started' if result['succeeded'] else result['error']}", flush=True)
+        began = self._reactor.seconds()
+        while self._reactor.seconds() - began < seconds:
+            await deferLater(self._reactor, 1.0)
+            parts = [await self._line_of(node) for node in self._nodes]
+            print(f"{self._reactor.seconds() - began:4.0f} s | " + " | ".join(parts), flush=True)
+
+    async def _register(self, node: SimulatedMLNode) -> None:
+        config = {
+            "id": node.node_name,
+            "host": _HOST,
+            "poc_port": node.port,
+            "inference_port": node.port,
+            "models": _MODELS,
+        }
+        added = await self._call("POST", "/admin/v1/nodes", config)
+        way = "WebSocket" if node.settings.websocket else "no WebSocket"
+        print(f"{added['id']}: {node.base_url}, number {added['node_num']}, {way}", flush=True)
+
+    async def _line_of(self, node: SimulatedMLNode) -> str:
+        """How often each way was used, by the node's own ledger, and what dapi says that it has stored."""
+        name, counts = node.node_name, node.ledger.counts
+        page = await self._call("GET", f"/admin/v1/batches?node_id={name}&limit=1000")
+        known = self._newest.get(name)
+        # The newest come first: only those are counted that were not there a second ago.
+        new = list(takewhile(lambda batch_id: batch_id != known, (batch["batch_id"] for batch in page["batches"])))
+        if new:
+            self._newest[name] = new[0]
+            self._stored[name] += len(new)
+        return (
+            f"{name}: websocket {counts['offered']}, http {counts['http']}, "
+            f"doubled {counts['doubled']}, stored {self._stored[name]}"
+        )
+
+    @property
+    def _admin_url(self) -> str:
+        return f"http://{_HOST}:{self._service.admin_listener.port}"
+
+    async def _call(self, method: str, path: str, body: Any = None) -> Any:
+        response = await self._http.request(method, self._admin_url + path, json=body)
+        answer = await treq.json_content(response)
+        if response.code >= 400:
+            raise RuntimeError(f"{method} {path}: {response.code}: {answer.get('error')}")
+        return answer
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the demo until it is ended; return the exit code: 0, or 1 when something went wrong."""
+    parser = argparse.ArgumentParser(prog="python -m dapi.simulator.demo", description=__doc__)
+    parser.add_argument(
+        "--seconds", type=float, default=math.inf, help="stop after so many seconds (default: at Ctrl-C)"
+    )
+    options = parser.parse_args(arguments)
+    from twisted.internet import reactor as installed
+
+    reactor: Any = installed
+    # Only what somebody must act on: the lines of the demo are the show.
+    serious = FilteringLogObserver(textFileLogObserver(sys.stderr), [LogLevelFilterPredicate(LogLevel.error)])
+    globalLogBeginner.beginLoggingTo([serious], redirectStandardIO=False)
+    failures: list[Failure] = []
+
+    def over(result: Failure | None) -> None:
+        if result is not None:
+            failures.append(result)
+            print(f"the demo failed: {result.getErrorMessage()}", file=sys.stderr, flush=True)
+        if not demo.is_stopping:
+            reactor.stop()
+
+    with tempfile.TemporaryDirectory(prefix="dapi-demo-") as folder:
+        demo = Demo(reactor, folder)
+        # Ctrl-C and SIGTERM end in the reactor's shutdown too, which waits for what this returns.
+        reactor.addSystemEventTrigger("before", "shutdown", lambda: demo.stop().addErrback(failures.append))
+        reactor.callWhenRunning(lambda: demo.start(options.seconds).addBoth(over))
+        reactor.run()
+    print("failed" if failures else "stopped", flush=True)
+    return 1 if failures else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
