@@ -1,0 +1,147 @@
+"""How long signing and encoding keep the reactor's thread: ``python -m bench.signing``.
+
+For a batch of 20,000 nonces each step runs as the reactor would run it: in one go, on one thread. The longest stretch
+is what other connections wait for; the limit is 20 ms, and a 99th percentile above it makes the exit code 1. In the
+same run, in turns with our steps, others do the same work: JSON instead of protobuf, OpenSSL instead of libsecp256k1.
+"""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import json
+import random
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from dapi.chain.keyring import SigningKey
+from dapi.chain.transactions import BATCH_TYPE_URL, TransactionSigner
+from dapi.messages import inference_pb2
+
+NONCES = 20_000
+LIMIT_MS = 20.0
+TIMEOUT_NS = 1_764_000_000_123_456_789
+
+
+class Steps:
+    """The steps from a decoded batch to the body of a broadcast, and what they are compared with."""
+
+    def __init__(self, seed: int) -> None:
+        source = random.Random(seed)
+        self.fields: dict[str, Any] = {
+            "poc_stage_start_block_height": 17280,
+            "batch_id": "ab" * 32,
+            "nonces": [source.randrange(2**40) for _ in range(NONCES)],
+            "dist": [source.random() for _ in range(NONCES)],
+            "node_id": "node1",
+        }
+        secret = source.randbytes(32)
+        key = SigningKey(secret)
+        warm = SigningKey(source.randbytes(32))
+        self.own_signer = TransactionSigner(key, "gonka-mainnet", 42, key.address)
+        self.warm_signer = TransactionSigner(warm, "gonka-mainnet", 43, key.address)
+        self.message = self.encode()
+        self.raw = self.sign()
+        self.key = key
+        self.openssl = ec.derive_private_key(int.from_bytes(secret, "big"), ec.SECP256K1())
+
+    def encode(self) -> bytes:
+        """Encode the batch as the chain's message."""
+        return inference_pb2.MsgSubmitPocBatch(**self.fields).SerializeToString()
+
+    def sign(self) -> bytes:
+        """Build and sign the transaction with the participant's own key."""
+        return self.own_signer.sign([(BATCH_TYPE_URL, self.message)], TIMEOUT_NS).raw
+
+    def sign_warm(self) -> bytes:
+        """Build and sign the transaction with a warm key."""
+        return self.warm_signer.sign([(BATCH_TYPE_URL, self.message)], TIMEOUT_NS).raw
+
+    def request(self) -> bytes:
+        """Put the transaction into the body of a JSON-RPC request."""
+        transaction = base64.b64encode(self.raw).decode("ascii")
+        call = {"jsonrpc": "2.0", "id": 1, "method": "broadcast_tx_sync", "params": {"tx": transaction}}
+        return msgspec.json.encode(call)
+
+    def all_in_one(self) -> None:
+        """Do all of it without a pause, with a warm key."""
+        self.encode()
+        self.sign_warm()
+        self.request()
+
+    def encode_msgspec(self) -> bytes:
+        """Encode the batch as JSON with msgspec."""
+        return msgspec.json.encode(self.fields)
+
+    def encode_json(self) -> bytes:
+        """Encode the batch as JSON with the standard library."""
+        return json.dumps(self.fields).encode("ascii")
+
+    def signature(self) -> bytes:
+        """Sign the transaction's bytes, and nothing else."""
+        return self.key.sign(self.raw)
+
+    def signature_openssl(self) -> bytes:
+        """Sign the same bytes with OpenSSL."""
+        return self.openssl.sign(self.raw, ec.ECDSA(hashes.SHA256(), deterministic_signing=True))
+
+
+def measure(functions: dict[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
+    """Return the milliseconds of each function, run in turns, sorted."""
+    times: dict[str, list[float]] = {name: [] for name in functions}
+    for _ in range(rounds):
+        for name, function in functions.items():
+            start = time.perf_counter()
+            function()
+            times[name].append(1000 * (time.perf_counter() - start))
+    return {name: sorted(values) for name, values in times.items()}
+
+
+def main(rounds: int) -> int:
+    """Print a line for each step and each comparison; return 1 when a step is too long."""
+    steps = Steps(1)
+    ours: dict[str, Callable[[], object]] = {
+        "encode": steps.encode,
+        "sign": steps.sign,
+        "sign, warm key": steps.sign_warm,
+        "request": steps.request,
+        "all in one": steps.all_in_one,
+        "signature only": steps.signature,
+    }
+    others: dict[str, tuple[str, Callable[[], object]]] = {
+        "JSON by msgspec": ("encode", steps.encode_msgspec),
+        "JSON by json": ("encode", steps.encode_json),
+        "signature by OpenSSL": ("signature only", steps.signature_openssl),
+    }
+    times = measure(ours | {name: function for name, (_, function) in others.items()}, rounds)
+    print(f"{NONCES} nonces, transaction of {len(steps.raw)} bytes, {rounds} rounds; ms on the reactor's thread")
+    print(f"{'step':>22} {'median':>8} {'p99':>8} {'longest':>8}")
+    for name, values in times.items():
+        line = f"{name:>22} {statistics.median(values):>8.3f} {percentile(values):>8.3f} {values[-1]:>8.3f}"
+        if name in others:
+            compared = others[name][0]
+            line += f"  {statistics.median(values) / statistics.median(times[compared]):.2f}x of {compared}"
+        print(line)
+    json_size = len(steps.encode_msgspec())
+    print(f"size: {len(steps.message)} bytes, as JSON {json_size}: {json_size / len(steps.message):.2f}x")
+    too_long = [name for name in ours if percentile(times[name]) >= LIMIT_MS]
+    print(f"limit {LIMIT_MS:.0f} ms: {'kept' if not too_long else 'EXCEEDED by ' + ', '.join(too_long)}")
+    return 1 if too_long else 0
+
+
+def percentile(values: list[float]) -> float:
+    """Return the 99th percentile."""
+    return statistics.quantiles(values, n=100, method="inclusive")[98]
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--rounds", type=int, default=100)
+    sys.exit(main(parser.parse_args().rounds))
