@@ -1,0 +1,173 @@
+"""Unordered transactions in sign mode direct: building, signing, size and timestamps. Pure: no clock, no network.
+
+Messages are kept without their first field, ``creator``, as pairs of a type URL and encoded bytes; it is put in front
+when a transaction is signed. Where the signer is not the participant (a "warm key" that was granted the right to
+submit), all messages of a transaction travel inside one MsgExec. Sources: the network's chain, Cosmos SDK 0.53; the
+encoding is canonical (ADR-027), as the chain wants it: ascending fields, no defaults.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from collections.abc import Sequence
+from typing import Final
+
+import attrs
+
+from dapi.chain.keyring import SigningKey
+from dapi.messages import cosmos_pb2
+
+BATCH_TYPE_URL: Final = "/inference.inference.MsgSubmitPocBatch"
+VALIDATION_TYPE_URL: Final = "/inference.inference.MsgSubmitPocValidation"
+EXEC_TYPE_URL: Final = "/cosmos.authz.v1beta1.MsgExec"
+PUBLIC_KEY_TYPE_URL: Final = "/cosmos.crypto.secp256k1.PubKey"
+
+# Gas is not charged for; the chain only wants a limit, and this is the one that the network's own software sets.
+DEFAULT_GAS_LIMIT: Final = 1_000_000_000
+
+_SECOND: Final = 1_000_000_000
+_SIGNATURE_BYTES: Final = 64
+# Tags of fields 1 to 15 take a byte; this one is field 1 with a length: how a message with a creator begins.
+_CREATOR_TAG: Final = 0x0A
+# The longest encoding of a timestamp: five bytes of seconds until the year 3058, five of nanoseconds, and their tags.
+_TIMESTAMP = cosmos_pb2.Timestamp(seconds=2**35 - 1, nanos=_SECOND - 1)
+
+
+@attrs.frozen
+class SignedTransaction:
+    """A transaction that is ready to be sent.
+
+    ``raw`` is the encoded TxRaw, ``hash`` the name that the chain knows it by (64 upper-case hex digits),
+    ``timeout_ns`` the block time, in nanoseconds since 1970, after which no block takes it any more.
+    """
+
+    raw: bytes = attrs.field(repr=False)
+    hash: str
+    timeout_ns: int
+
+
+class TransactionSigner:
+    """Signs transactions of one key for one chain.
+
+    ``account_number`` is the one of the key's own account, also where ``participant_address``, the creator of all
+    messages, is another one's.
+    """
+
+    def __init__(
+        self,
+        key: SigningKey,
+        chain_id: str,
+        account_number: int,
+        participant_address: str,
+        gas_limit: int = DEFAULT_GAS_LIMIT,
+    ) -> None:
+        self.participant_address = participant_address
+        self._key = key
+        self._chain_id = chain_id
+        self._account_number = account_number
+        self._creator = cosmos_pb2.Creator(creator=participant_address).SerializeToString()
+        self._is_granted = key.address != participant_address
+        self._auth_info = _auth_info(key.public_key, gas_limit)
+        exec_empty = cosmos_pb2.MsgExec(grantee=key.address).ByteSize()
+        body_empty = cosmos_pb2.TxBody(unordered=True, timeout_timestamp=_TIMESTAMP).ByteSize()
+        self._exec_fixed_bytes = exec_empty
+        self._body_fixed_bytes = body_empty
+        self._raw_fixed_bytes = _field_size(len(self._auth_info)) + _field_size(_SIGNATURE_BYTES)
+
+    def sign(self, messages: Sequence[tuple[str, bytes]], timeout_ns: int) -> SignedTransaction:
+        """Put messages (type URL, encoded without creator) into one transaction, in this order, and sign it.
+
+        ``timeout_ns`` must be unique to the nanosecond among all transactions of the key: see TimestampSource. The
+        same arguments always give the same bytes. Raises ValueError for no message and for one that has a creator.
+        """
+        if not messages:
+            raise ValueError("a transaction needs a message")
+        seconds, nanos = divmod(timeout_ns, _SECOND)
+        body = cosmos_pb2.TxBody(
+            messages=self._wrap([self._complete(type_url, value) for type_url, value in messages]),
+            unordered=True,
+            timeout_timestamp=cosmos_pb2.Timestamp(seconds=seconds, nanos=nanos),
+        ).SerializeToString()
+        document = cosmos_pb2.SignDoc(
+            body_bytes=body,
+            auth_info_bytes=self._auth_info,
+            chain_id=self._chain_id,
+            account_number=self._account_number,
+        ).SerializeToString()
+        raw = cosmos_pb2.TxRaw(
+            body_bytes=body, auth_info_bytes=self._auth_info, signatures=[self._key.sign(document)]
+        ).SerializeToString()
+        return SignedTransaction(raw, hashlib.sha256(raw).hexdigest().upper(), timeout_ns)
+
+    def size_of(self, messages: Sequence[tuple[str, int]]) -> int:
+        """Return the bytes that ``raw`` of these messages (type URL, encoded length without creator) takes at most.
+
+        It is exact but for the nanoseconds of the timestamp, which take up to six bytes less when they are few.
+        """
+        size = sum(_field_size(_any_size(url, len(self._creator) + length)) for url, length in messages)
+        if self._is_granted:
+            size = _field_size(_any_size(EXEC_TYPE_URL, self._exec_fixed_bytes + size))
+        return _field_size(self._body_fixed_bytes + size) + self._raw_fixed_bytes
+
+    def _complete(self, type_url: str, value: bytes) -> cosmos_pb2.Any:
+        if value[:1] == bytes([_CREATOR_TAG]):
+            raise ValueError(f"a message {type_url} has a creator already")
+        return cosmos_pb2.Any(type_url=type_url, value=self._creator + value)
+
+    def _wrap(self, messages: list[cosmos_pb2.Any]) -> list[cosmos_pb2.Any]:
+        if not self._is_granted:
+            return messages
+        wrapped = cosmos_pb2.MsgExec(grantee=self._key.address, msgs=messages)
+        return [cosmos_pb2.Any(type_url=EXEC_TYPE_URL, value=wrapped.SerializeToString())]
+
+
+class TimestampSource:
+    """Timestamps for unordered transactions of one key, in nanoseconds since 1970, none of them twice.
+
+    The chain takes a pair of signer and timestamp once, and only from the block time to 10 minutes later. Within the
+    process they ascend. Over a restart they do if ``last`` is the greatest that was ever stored (0 for none). Two
+    processes with one key are kept apart by chance: about one clash in a million transactions when both are busy, which
+    the chain refuses and the next timestamp heals.
+    """
+
+    #: How far a timestamp lies ahead of the block time at least: what the network's own software uses.
+    TIMEOUT_NS: Final = 60 * _SECOND
+    #: How far it lies ahead at most: the chain's 10 minutes.
+    LIMIT_NS: Final = 600 * _SECOND
+    #: How far it lies, at random, from the one before when many are taken in one block.
+    STEP_NS: Final = 1_000_000
+
+    def __init__(self, random: random.Random, *, last: int = 0) -> None:
+        self._random = random
+        self.last = last
+
+    def next(self, block_time_ns: int) -> int | None:
+        """Return a new timestamp for this latest block time, or None when none is left before a later block."""
+        timestamp = block_time_ns + self.TIMEOUT_NS + self._random.randrange(_SECOND)
+        if timestamp <= self.last:
+            timestamp = self.last + 1 + self._random.randrange(self.STEP_NS)
+        if timestamp > block_time_ns + self.LIMIT_NS:
+            return None
+        self.last = timestamp
+        return timestamp
+
+
+def _auth_info(public_key: bytes, gas_limit: int) -> bytes:
+    key = cosmos_pb2.PubKey(key=public_key).SerializeToString()
+    # The sequence of an unordered transaction is 0, which is not encoded.
+    signer = cosmos_pb2.SignerInfo(
+        public_key=cosmos_pb2.Any(type_url=PUBLIC_KEY_TYPE_URL, value=key),
+        mode_info=cosmos_pb2.ModeInfo(single=cosmos_pb2.ModeInfo.Single(mode=cosmos_pb2.SIGN_MODE_DIRECT)),
+    )
+    fee = cosmos_pb2.Fee(gas_limit=gas_limit)
+    return cosmos_pb2.AuthInfo(signer_infos=[signer], fee=fee).SerializeToString()
+
+
+def _field_size(length: int) -> int:
+    """Return the bytes of a field with a one-byte tag and a length in front."""
+    return 1 + max(1, (length.bit_length() + 6) // 7) + length
+
+
+def _any_size(type_url: str, length: int) -> int:
+    return _field_size(len(type_url)) + _field_size(length)
