@@ -58,6 +58,13 @@ Port = Annotated[int, Meta(ge=0, le=65535, description="a port, 0 to 65535; 0 le
 Seconds = Annotated[float, Meta(gt=0, le=86400, description="a number of seconds above 0, one day at most")]
 Text = Annotated[str, Meta(min_length=1, description="a text")]
 HttpUrl = Annotated[str, Meta(pattern=r"^https?://[^/\s]+\S*\Z", description="a URL, http://… or https://…")]
+ChainUrls = Annotated[
+    str,
+    Meta(
+        pattern=r"^(https?|tcp)://[^/\s,][^\s,]*(,(https?|tcp)://[^/\s,][^\s,]*)*\Z",
+        description="an RPC URL, http://…:26657, or several separated by commas",
+    ),
+]
 # 33 bytes, the first of which is 2 or 3.
 PublicKey = Annotated[
     str,
@@ -77,14 +84,23 @@ class ApiConfig(Struct, frozen=True, kw_only=True):
 
 
 class ChainNodeConfig(Struct, frozen=True, kw_only=True):
-    """The chain and the key that signs for it. Without a url nothing is submitted."""
+    """The chain and the key that signs for it. Without a url nothing is submitted.
 
-    url: HttpUrl | None = None
+    The first of several RPC URLs that answers is used. The key is the one in ``key_file``, if that is set, else
+    ``signer_key_name`` in the keyring; ``account_public_key`` is the participant's where that is another one.
+    """
+
+    url: ChainUrls | None = None
     account_public_key: PublicKey | None = None
     signer_key_name: Text | None = None
     keyring_backend: Literal["file", "test"] = "file"
     keyring_dir: Text = "~/.inference"
     keyring_password: Secret | None = None
+    key_file: Text | None = None
+    """A file with the 32 bytes of the key in hex, which nobody else can read."""
+    max_nonces_per_message: Annotated[int, Meta(ge=1, description="a whole number above 0")] = 10_000
+    """What the chain takes in one message: larger batches are sent in parts."""
+    max_transaction_bytes: Annotated[int, Meta(ge=10_000, le=740_000, description="10000 to 740000 bytes")] = 700_000
 
 
 class StorageConfig(Struct, frozen=True, kw_only=True):

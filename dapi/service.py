@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import ipaddress
 import random as random_module
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,11 +23,17 @@ from dapi import __version__
 from dapi.broker.broker import Broker, PocSettings
 from dapi.broker.node_worker import NodeWorker
 from dapi.broker.nodes import Node, NodeStore
+from dapi.chain.addresses import address_of
+from dapi.chain.block_watcher import BlockWatcher
 from dapi.chain.cosmos_message_client import CosmosMessageClient
+from dapi.chain.keyring import SigningKey, load_signing_key, load_signing_key_file
 from dapi.chain.outbox import Outbox
-from dapi.config import Config
+from dapi.chain.rpc import ChainRpc
+from dapi.chain.submissions import Submissions
+from dapi.chain.submitter import Submitter, SubmitterSettings
+from dapi.config import ChainNodeConfig, Config
 from dapi.database import Database
-from dapi.errors import StoreBusyError, StoreError
+from dapi.errors import ConfigError, StoreBusyError, StoreError
 from dapi.mlnode.client import MAIN_NETWORK_PARAMS, TEST_NETWORK_PARAMS, MLNodeClient
 from dapi.poc.batch_handler import BatchHandler
 from dapi.poc.websocket_client import WebSocketClient
@@ -41,7 +49,6 @@ _MAX_ADMIN_BODY_BYTES = 2**20
 _REGISTER_RETRY_SECONDS = 5.0
 _COUNTS_SECONDS = 2.0
 _NO_CHAIN = "no chain is configured (chain_node.url): batches are kept, nothing is submitted"
-_NO_SUBMITTER = "this version does not submit: batches are kept"
 
 
 def make_service(
@@ -64,15 +71,17 @@ def make_service(
 
 
 class DapiService(MultiService):
-    """Owns everything that runs: database, callback port, broker with its workers, admin port.
+    """Owns everything that runs: database, callback port, broker with its workers, submitter, admin port.
 
-    Starting opens the database and then the ports, the callbacks' first, before it returns, and waits for no chain and
-    no node; it raises StartError, leaving nothing behind, when the database must not be used or a port cannot be had.
-    Stopping ends the intake (ports, WebSockets) first, lets the disk take what came, and closes the database; the
-    Deferred fires when nothing is left on the reactor, and fails with the first failure of a part, after all the others
-    are stopped too. It can be started again after that.
+    Starting loads the signing key, if a chain is configured, opens the database and then the ports, the callbacks'
+    first, before it returns, and waits for no chain and no node; it raises StartError, leaving nothing behind, when the
+    key or the database must not be used or a port cannot be had. Stopping ends the intake (ports, WebSockets) and the
+    submitting first, lets the disk take what came, and closes the database; the Deferred fires when nothing is left on
+    the reactor, and fails with the first failure of a part, after all the others are stopped too. It can be started
+    again after that.
 
-    Its parts are made at the start: ``database``, ``outbox``, ``broker``, ``callback_listener``, ``admin_listener``.
+    Its parts are made at the start: ``database``, ``outbox``, ``broker``, ``callback_listener``, ``admin_listener``,
+    and ``submitter`` (None without a chain).
     """
 
     log = Logger()
@@ -82,6 +91,8 @@ class DapiService(MultiService):
     broker: Broker
     callback_listener: HttpListener
     admin_listener: HttpListener
+    submitter: Submitter | None
+    _rpc: ChainRpc | None
 
     def __init__(
         self, reactor: Any, config: Config, *, on_broken: Callable[[str], object], random: random_module.Random
@@ -136,6 +147,9 @@ class DapiService(MultiService):
 
     def _start(self) -> None:
         reactor, config = self._reactor, self._config
+        self._rpc = self.submitter = None
+        # A key that cannot be used ends the start before anything is open.
+        key = _signing_key(config.chain_node) if config.chain_node.url is not None else None
         self.database = Database(
             reactor,
             str(Path(config.storage.path).expanduser()),
@@ -143,6 +157,7 @@ class DapiService(MultiService):
             on_broken=self._on_broken,
         )
         self.outbox = Outbox(reactor, self.database)
+        self._submissions = Submissions(self.database, self.outbox)
         self._recorder = CosmosMessageClient(self.outbox)
         self._callbacks = Callbacks(reactor, self, BatchHandler(None, None, self._recorder))
         api = config.api
@@ -157,16 +172,39 @@ class DapiService(MultiService):
         self._add(self.broker)
         self._registering = Deferred.fromCoroutine(self._register_nodes())
         self._registering.addErrback(self._not_registered)
+        if key is None:
+            self.log.warn("{problem}", problem=_NO_CHAIN)
+        else:
+            self._add_submitter(key, config.chain_node)
         is_local = _is_loopback(api.admin_server_host)
         admin = AdminApi(reactor, self.broker, self.outbox, self.status, local_only=is_local)
         site = JsonSite(reactor, admin.resource(), HttpSettings(max_body_bytes=_MAX_ADMIN_BODY_BYTES))
         self.admin_listener = HttpListener(reactor, "admin", site, api.admin_server_port, api.admin_server_host)
         self._add(self.admin_listener)
-        self.log.warn("{problem}", problem=self._chain_problem())
         if not is_local:
             self.log.warn(
                 "the admin API is open to whoever reaches {host}: it asks for no password", host=api.admin_server_host
             )
+
+    def _add_submitter(self, key: SigningKey, chain: ChainNodeConfig) -> None:
+        participant = _participant_address(chain, key)
+        self._rpc = ChainRpc(self._reactor, str(chain.url).split(","))
+        watcher = BlockWatcher(self._reactor, self._rpc)
+        self.submitter = Submitter(
+            self._reactor,
+            self._submissions,
+            self._rpc,
+            watcher,
+            key=key,
+            participant_address=participant,
+            random=self._random,
+            settings=SubmitterSettings(
+                max_transaction_bytes=chain.max_transaction_bytes, max_nonces=chain.max_nonces_per_message
+            ),
+        )
+        self.log.info("signing as {signer} for {participant}", signer=key.address, participant=participant)
+        self._add(watcher)
+        self._add(self.submitter)
 
     def _add(self, part: Service) -> None:
         part.setServiceParent(self)
@@ -213,6 +251,8 @@ class DapiService(MultiService):
         self._registering.cancel()
         databases = [part for part in self if isinstance(part, Database)]
         failures = await self._stop_parts([part for part in self if part not in databases])
+        if self._rpc is not None:
+            await self._rpc.close()
         if databases:
             await self._drain()
             failures += await self._stop_parts(databases)
@@ -270,7 +310,7 @@ class DapiService(MultiService):
             },
             "broker": {"is_loaded": nodes.is_loaded, "problem": nodes.problem, "highest_num": nodes.highest_num},
             "nodes": nodes.nodes,
-            "chain": self._chain_status(),
+            "chain": await self._chain_status(),
         }
 
     async def _batch_counts(self) -> dict[str, int] | None:
@@ -279,12 +319,35 @@ class DapiService(MultiService):
         except (StoreError, DeferredTimeoutError):
             return None
 
-    def _chain_status(self) -> dict[str, Any]:
-        state = "not configured" if self._config.chain_node.url is None else "not submitting"
-        return {"state": state, "reason": self._chain_problem()}
+    async def _chain_status(self) -> dict[str, Any]:
+        if self.submitter is None:
+            return {"state": "not configured", "reason": _NO_CHAIN}
+        return self.submitter.status() | {"oldest_waiting_seconds": await self._oldest_waiting_seconds()}
 
-    def _chain_problem(self) -> str:
-        return _NO_CHAIN if self._config.chain_node.url is None else _NO_SUBMITTER
+    async def _oldest_waiting_seconds(self) -> float | None:
+        try:
+            oldest = await self._submissions.oldest_received_at().addTimeout(_COUNTS_SECONDS, self._reactor)
+        except (StoreError, DeferredTimeoutError):
+            return None
+        return None if oldest is None else max(0.0, round(time.time() - oldest, 1))
+
+
+def _signing_key(chain: ChainNodeConfig) -> SigningKey:
+    if chain.key_file is not None:
+        return load_signing_key_file(chain.key_file)
+    if chain.signer_key_name is None:
+        raise ConfigError(
+            "chain_node.url is set, and no key to sign with: set chain_node.signer_key_name (KEY_NAME) or "
+            "chain_node.key_file, or leave the url out to keep batches without submitting them"
+        )
+    password = chain.keyring_password.reveal() if chain.keyring_password is not None else None
+    return load_signing_key(chain.keyring_backend, chain.keyring_dir, chain.signer_key_name, password)
+
+
+def _participant_address(chain: ChainNodeConfig, key: SigningKey) -> str:
+    if chain.account_public_key is None:
+        return key.address
+    return address_of(base64.b64decode(chain.account_public_key).hex())
 
 
 def _is_loopback(host: str | None) -> bool:

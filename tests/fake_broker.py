@@ -10,7 +10,7 @@ from twisted.internet.defer import Deferred, fail, succeed
 from dapi.broker.node_worker import CommandRecord, WorkerStatus
 from dapi.broker.node_worker_commands import CommandResult
 from dapi.broker.nodes import Node, NodeConfig
-from dapi.errors import ConfigError, UnknownNodeError
+from dapi.errors import ConfigError, UnknownBatchError, UnknownNodeError
 from dapi.messages import Kind, State, Via
 from dapi.poc.batch_handler import BatchCounts
 
@@ -134,7 +134,14 @@ class FakeListing:
     def __init__(self) -> None:
         self.asked: dict[str, Any] = {}
         self.page: Deferred[ListedPage] = succeed(ListedPage([ROW], 41))
+        self.failed = {"failed"}
 
     def batches(self, **asked: Any) -> Deferred[ListedPage]:
         self.asked = asked
         return self.page
+
+    def retry(self, batch_id: str) -> Deferred[None]:
+        if batch_id not in self.failed:
+            return fail(UnknownBatchError(f"no failed batch has the id {batch_id!r}"))
+        self.failed.remove(batch_id)
+        return succeed(None)

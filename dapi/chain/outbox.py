@@ -16,7 +16,7 @@ from twisted.python.failure import Failure
 
 from dapi.chain.outbox_pages import BatchPage, page
 from dapi.database import Database, transaction
-from dapi.errors import StoreBusyError
+from dapi.errors import StoreBusyError, UnknownBatchError
 from dapi.messages import Kind, Receipt, State, Via
 
 MIB = 1024 * 1024
@@ -42,6 +42,12 @@ _FIND = (
 _SEE_AGAIN = (
     "UPDATE {table} SET seen = seen + again.value, last_seen_at = ?1"
     " FROM json_each(?2) AS again WHERE batch_id = again.key"
+)
+_RETRY = (
+    "INSERT INTO waiting (seq, batch_id, kind, state, node_id, via, height, nonces, seen, received_at, last_seen_at,"
+    " attempts, message)"
+    " SELECT seq, batch_id, kind, 'stored', node_id, via, height, nonces, seen, received_at, last_seen_at,"
+    " attempts, message FROM finished WHERE batch_id = ? AND state = 'failed' AND message IS NOT NULL"
 )
 _COUNT = (
     "SELECT json_group_object(state, number) FROM (SELECT state, sum(number) AS number FROM ("
@@ -144,6 +150,17 @@ class Outbox:
             return succeed(self._counts_by_state(self._counts))
         # By the writer: its results come in the order of its work, so no commit is counted twice or left out.
         return self._database.write(_count).addCallback(self._counted)
+
+    def retry(self, batch_id: str) -> Deferred[None]:
+        """Have a failed batch sent again, all of it.
+
+        Fires when that is on disk. Fails with UnknownBatchError when no failed batch has this id, or with StoreError.
+        """
+        return self._database.write(partial(_retry, batch_id)).addCallback(self._retried)
+
+    def _retried(self, _result: None) -> None:
+        self.count_changes({State.FAILED: -1, State.STORED: 1})
+        self.announce()
 
     def count_changes(self, changes: Mapping[State, int]) -> None:
         """Keep the counts right after batches changed their state; ``changes`` is what each state gained."""
@@ -274,6 +291,13 @@ def _store(rows: list[_Row], now: float, connection: sqlite3.Connection) -> _Sto
         for table in ("waiting", "finished"):
             connection.execute(_SEE_AGAIN.format(table=table), (now, again))
     return _Stored(new, seen_before)
+
+
+def _retry(batch_id: str, connection: sqlite3.Connection) -> None:
+    with transaction(connection):
+        if not connection.execute(_RETRY, (batch_id,)).rowcount:
+            raise UnknownBatchError(f"no failed batch has the id {batch_id!r}")
+        connection.execute("DELETE FROM finished WHERE batch_id = ?", (batch_id,))
 
 
 def _count(connection: sqlite3.Connection) -> Counter[str]:

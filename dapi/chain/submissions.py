@@ -20,7 +20,6 @@ from twisted.internet.defer import Deferred
 from dapi.chain.outbox import Outbox
 from dapi.chain.transactions import BATCH_TYPE_URL, VALIDATION_TYPE_URL
 from dapi.database import Database, transaction
-from dapi.errors import UnknownBatchError
 from dapi.messages import Kind, State
 from dapi.messages.inference_pb2 import MsgSubmitPocBatch
 
@@ -46,12 +45,6 @@ _FINISH = (
     " SELECT seq, batch_id, kind, ?, node_id, via, height, nonces, seen, received_at, last_seen_at,"
     " ?, attempts, ?, ?, ?, iif(?, message, NULL)"
     f" FROM waiting WHERE seq IN {_IN}"
-)
-_RETRY = (
-    "INSERT INTO waiting (seq, batch_id, kind, state, node_id, via, height, nonces, seen, received_at, last_seen_at,"
-    " attempts, message)"
-    " SELECT seq, batch_id, kind, 'stored', node_id, via, height, nonces, seen, received_at, last_seen_at,"
-    " attempts, message FROM finished WHERE batch_id = ? AND state = 'failed' AND message IS NOT NULL"
 )
 _PART = (
     "INSERT INTO waiting (batch_id, parent, kind, state, node_id, via, height, nonces, seen, received_at, last_seen_at,"
@@ -127,7 +120,7 @@ class Submissions:
         return self._change(finish)
 
     def failed(self, messages: Sequence[Message], tx_hash: str, reason: str) -> Deferred[None]:
-        """Note that the chain will never take messages; they are kept, and ``retry`` sends them again."""
+        """Note that the chain will never take messages; they are kept, and may be sent again."""
         fail = partial(_failed, seqs=_seqs(messages), tx_hash=tx_hash, reason=reason, now=self._now())
         return self._change(fail)
 
@@ -139,13 +132,6 @@ class Submissions:
             _again, seqs=_seqs(messages), tx_hash=tx_hash, reason=reason, not_before=not_before, alone=alone
         )
         return self._change(again)
-
-    def retry(self, batch_id: str) -> Deferred[None]:
-        """Send a failed batch again, all of its parts; fails with UnknownBatchError when no failed one has this id."""
-        return self._change(partial(_retry, batch_id=batch_id)).addCallback(self._announce)
-
-    def _announce(self, _result: None) -> None:
-        self._outbox.announce()
 
     def last_timeout(self) -> Deferred[int]:
         """Fire with the greatest timestamp (ns) that a transaction was ever given, 0 when there was none."""
@@ -281,13 +267,6 @@ def _finish(
     gone = connection.execute(f"DELETE FROM waiting WHERE seq IN {_IN} RETURNING state", (seqs,)).fetchall()
     for (before,) in gone:
         _count(changes, State(before), state, 1)
-
-
-def _retry(connection: sqlite3.Connection, changes: _Changes, *, batch_id: str) -> None:
-    if not connection.execute(_RETRY, (batch_id,)).rowcount:
-        raise UnknownBatchError(f"no failed batch has the id {batch_id}")
-    connection.execute("DELETE FROM finished WHERE batch_id = ?", (batch_id,))
-    _count(changes, State.FAILED, State.STORED, 1)
 
 
 def _in_flight(connection: sqlite3.Connection) -> list[tuple[str, int, list[Message]]]:

@@ -32,7 +32,6 @@ from dapi.chain.submissions import Message, Submissions
 from dapi.chain.transactions import TimestampSource, TransactionSigner
 from dapi.errors import ChainRefusedError, ChainStaleError, ChainUnavailableError, StoreBusyError
 
-_OFFER_AGAIN_SECONDS = 3.0
 _PASSED = "in no block when its time had passed"
 
 
@@ -41,7 +40,9 @@ class SubmitterSettings:
     """Bounds of what is under way.
 
     ``max_in_flight`` transactions at once, each of ``max_transaction_bytes`` at most (CometBFT's RPC takes about
-    749,000), and ``max_nonces`` in one message (the chain's own limit).
+    749,000), and ``max_nonces`` in one message (the chain's own limit). After a failure everything waits a
+    random time between the two of ``retry``; a transaction that is in no block yet is offered again after
+    ``offer_again_seconds``.
     """
 
     max_in_flight: int = 16
@@ -49,6 +50,7 @@ class SubmitterSettings:
     max_nonces: int = 10_000
     retry_min_seconds: float = 3.0
     retry_max_seconds: float = 5.0
+    offer_again_seconds: float = 3.0
 
 
 @attrs.define(eq=False)
@@ -129,13 +131,17 @@ class Submitter(Service):
             wake.callback(None)
 
     def status(self) -> dict[str, object]:
-        """Tell where the chain stands and how the sending goes."""
+        """Tell where the chain stands and how the sending goes.
+
+        ``state`` is ``submitting``, ``waiting`` (nothing is sent now) or ``moved`` (nothing will be sent).
+        """
         head = self._watcher.head
+        reason = self._has_moved or self._watcher.problem
         return {
+            "state": "moved" if self._has_moved else "waiting" if reason else "submitting",
+            "reason": reason,
             "chain_id": head.chain_id if head else None,
             "height": head.height if head else None,
-            "problem": self._watcher.problem,
-            "moved": self._has_moved,
             "signer": self._key.address,
             "participant": self._participant_address,
             "transactions_in_flight": len(self._in_flight),
@@ -235,7 +241,7 @@ class Submitter(Service):
 
     def _is_due(self, transaction: _Transaction) -> bool:
         offered_at = transaction.offered_at
-        return offered_at is None or self._reactor.seconds() - offered_at >= _OFFER_AGAIN_SECONDS
+        return offered_at is None or self._reactor.seconds() - offered_at >= self._settings.offer_again_seconds
 
     async def _offer(self, transaction: _Transaction) -> None:
         """Offer a transaction's bytes to a mempool; a refusal counts only if no mempool can have had them before."""
@@ -297,10 +303,11 @@ class Submitter(Service):
         (message,) = transaction.messages
         head = self._watcher.head
         block = height if height is not None else head.height if head is not None else 0
-        if outcome is Outcome.NEXT_BLOCK and await self._may_open(message, block):
-            # A mempool's answer is about the block that comes next: the one after that is the next to try.
-            following = block + 2 if height is None else block + 1
-            await self._submissions.again([message], transaction.hash, reason, not_before=following)
+        # A mempool's answer is about the block that comes next: the one after that is the next to try.
+        following = block + 2 if height is None else block + 1
+        not_before = await self._next_chance(message, following) if outcome is Outcome.NEXT_BLOCK else None
+        if not_before is not None:
+            await self._submissions.again([message], transaction.hash, reason, not_before=not_before)
         elif outcome is Outcome.SENT_BEFORE and message.attempts > 1:
             # An earlier transaction of ours with this very content got there.
             await self._submissions.confirmed([message], transaction.hash, block)
@@ -313,13 +320,14 @@ class Submitter(Service):
                 reason=reason,
             )
 
-    async def _may_open(self, message: Message, block: int) -> bool:
-        """Tell whether the chain may take a message in a block after this one."""
+    async def _next_chance(self, message: Message, following: int) -> int | None:
+        """Return the first block from ``following`` on in which a message may be accepted; None: there is none."""
         stages = await poc_stages(self._rpc)
         window = next((stage.window(message.kind) for stage in stages if stage.height == message.height), None)
         if window is None:
-            return any(message.height > stage.height for stage in stages)
-        return block < window.last
+            # The chain's node may not have come to that stage yet.
+            return following if any(message.height > stage.height for stage in stages) else None
+        return max(following, window.first) if following <= window.last else None
 
     async def _release(self, transaction: _Transaction, reason: str, *, alone: bool = False) -> None:
         """Let the messages of a transaction that will be in no block go into others."""

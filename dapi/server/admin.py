@@ -109,6 +109,7 @@ class AdminApi:
             self._add_poc_routes(admin)
             admin.route("/status", methods=["GET"], endpoint="status")(self._get_status)
             admin.route("/batches", methods=["GET"], endpoint="batches")(self._get_batches)
+            admin.route("/batches/<batch_id>/retry", methods=["POST"], endpoint="retry")(self._retry_batch)
         return BrowserGuard(app.resource(), self._local_only)
 
     def _add_node_routes(self, admin: Klein) -> None:
@@ -212,6 +213,10 @@ class AdminApi:
             node_id=query.node_id, kind=query.kind, state=query.state, limit=query.limit, before=query.cursor
         )
         return json_answer(request, page_of(page))
+
+    async def _retry_batch(self, request: Request, batch_id: str) -> bytes:
+        await self._done(self._batches.retry(batch_id))
+        return json_answer(request, {"message": "the batch is sent again", "batch_id": batch_id})
 
     def _done(self, work: Deferred[T]) -> Deferred[T]:
         """Wait for a change that goes on when the client goes away."""

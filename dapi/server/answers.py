@@ -12,7 +12,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web.iweb import IRequest
 
-from dapi.errors import ConfigError, MessageError, StoreError, UnknownNodeError
+from dapi.errors import ConfigError, MessageError, StoreError, UnknownBatchError, UnknownNodeError
 from dapi.server.http import error_body
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ def status_of(error: BaseException | None) -> int:
             return error.code
         case MessageError() | ConfigError():
             return 400
-        case UnknownNodeError():
+        case UnknownNodeError() | UnknownBatchError():
             return 404
         case StoreError():
             return 503

@@ -36,7 +36,7 @@ class Page(Protocol):
 
 
 class BatchListing(Protocol):
-    """What can list the batches that are kept: the outbox."""
+    """What knows the batches that are kept: the outbox."""
 
     def batches(
         self,
@@ -48,6 +48,9 @@ class BatchListing(Protocol):
         before: int | None = None,
     ) -> Deferred[Any]:
         """Fire with a Page, newest first, of those that match all filters; fails with StoreError."""
+
+    def retry(self, batch_id: str) -> Deferred[None]:
+        """Have a failed batch sent again; fails with UnknownBatchError or StoreError."""
 
 
 class BatchQuery(msgspec.Struct, frozen=True):

@@ -56,6 +56,13 @@ class AdminTestCase(SynchronousTestCase):
 
 
 class NodeTests(AdminTestCase):
+    def test_a_failed_batch_is_sent_again(self) -> None:
+        code, answered = self.got("POST", "/batches/failed/retry")
+        self.assertEqual((code, answered["batch_id"]), (200, "failed"))
+        self.assertEqual(self.listing.failed, set())
+        code, answered = self.got("POST", "/batches/failed/retry")
+        self.assertEqual((code, answered), (404, {"error": "no failed batch has the id 'failed'"}))
+
     def test_no_node(self) -> None:
         self.assertEqual(self.got("GET", "/nodes"), (200, []))
 
