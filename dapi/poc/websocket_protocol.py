@@ -145,6 +145,8 @@ class WebSocketNodeProtocol(WebSocketClientProtocol):
         """Begin the handshake, which has its time from here on, TLS included."""
         self._handshake_timer.start()
         super().connectionMade()
+        # Autobahn asks for it before it knows its own option. Without it an ack waits up to 40 ms for that of another.
+        self.transport.setTcpNoDelay(True)
         self._observer.connection_made(self)
 
     def onConnecting(self, _transport_details: object) -> ConnectingRequest:

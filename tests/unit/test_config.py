@@ -145,7 +145,7 @@ class RefusalTests(ConfigTestCase):
             ("api.ml_server_port", ("70000", "-1", "'9100'", "yes", "1.5", "[1]", "{a: 1}"), "0 to 65535"),
             ("api.admin_server_host", ("5", "''", "[a]"), "a text"),
             ("api.poc_callback_url", ("api:9100", "ftp://x", "'http://'", '"http://a\\nb"', "7"), "http://"),
-            ("chain_node.url", ("node", "ftp://node:26657", "http://a,b"), "http://"),
+            ("chain_node.url", ("node", "ftp://node:26657", '"http://a,b"'), "http://"),
             (
                 "chain_node.account_public_key",
                 ("AAAA", "B" + "A" * 43, PUBLIC_KEY + "A", '"' + PUBLIC_KEY + '\\n"'),
