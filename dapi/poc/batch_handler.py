@@ -57,6 +57,7 @@ class BatchHandler:
         self.node_num = node_num
         self.counts = BatchCounts()
         self._recorder = recorder
+        self._said_num = node_num
         self._offered: OrderedDict[str, None] = OrderedDict()
         self._on_bypass: Callable[[], None] | None = None
 
@@ -75,12 +76,14 @@ class BatchHandler:
         if batch.node_id != self.node_num:
             # Over a WebSocket the connection is the proof; the number in the batch is only what the node was told.
             self.counts.mismatched += 1
-            self.log.warn(
-                "{node_id}: batch says node number {said}, the connection is number {node_num}'s: taken as the latter",
-                node_id=self.node_id,
-                said=batch.node_id,
-                node_num=self.node_num,
-            )
+            if batch.node_id != self._said_num:
+                self.log.warn(
+                    "{node_id}: batches say node number {said}, on number {node_num}'s connection: taken for its own",
+                    node_id=self.node_id,
+                    said=batch.node_id,
+                    node_num=self.node_num,
+                )
+        self._said_num = batch.node_id
         batch_id = content_id(batch)
         self._watch_for_bypass(batch_id, via)
         if not batch.nonces:

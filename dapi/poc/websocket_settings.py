@@ -2,50 +2,20 @@
 
 from __future__ import annotations
 
-import msgspec
-
-from dapi.errors import ConfigError
-
-MIB = 1024 * 1024
+from dapi.websocket.settings import MIB, ConnectionSettings
 
 
-class WebSocketSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """Times in seconds, sizes in bytes; ConfigError when one of them cannot be right.
+class WebSocketSettings(ConnectionSettings, frozen=True, kw_only=True):
+    """Times in seconds, sizes in bytes; those not told of here, and ConfigError, are as in ConnectionSettings.
 
-    ``retry_min_seconds`` and ``retry_max_seconds`` bound the uniform delay before each retry.
     ``idle_seconds`` without a batch, or a batch by HTTP from a connection that has been reading for more than
     ``bypass_grace_seconds`` (the node walks its list every 5 s), have the connection replaced, the latter once
-    in ``bypass_interval_seconds`` at most. ``settle_seconds`` lie between the end of a connection and the next one
-    after a restart, so that the node has noticed. ``max_waiting_messages`` and ``max_waiting_bytes`` of a connection
-    may wait for the disk before reading pauses. ``ca_file`` is a PEM file whose certificates are trusted instead of the
-    system's.
+    in ``bypass_interval_seconds`` at most. ``max_waiting_messages`` and ``max_waiting_bytes`` of a connection may wait
+    for the disk before reading pauses.
     """
 
-    retry_min_seconds: float = 3
-    retry_max_seconds: float = 5
-    connect_timeout_seconds: float = 10
-    handshake_timeout_seconds: float = 10
-    ping_interval_seconds: float = 20
-    ping_timeout_seconds: float = 15
     idle_seconds: float = 60
     bypass_grace_seconds: float = 5
     bypass_interval_seconds: float = 15
-    close_timeout_seconds: float = 1
-    settle_seconds: float = 1
-    max_message_bytes: int = 64 * MIB
     max_waiting_messages: int = 32
     max_waiting_bytes: int = 64 * MIB
-    compression: bool = False
-    ca_file: str | None = None
-
-    def __post_init__(self) -> None:
-        for field in msgspec.structs.fields(self):
-            value = getattr(self, field.name)
-            if isinstance(value, bool) or not isinstance(value, int | float):
-                continue
-            # Written so that NaN fails too; only the settling may be skipped.
-            if not (value > 0 or (value == 0 and field.name == "settle_seconds")):
-                raise ConfigError(f"{field.name} is {value}, it must be positive")
-        if self.retry_min_seconds > self.retry_max_seconds:
-            low, high = self.retry_min_seconds, self.retry_max_seconds
-            raise ConfigError(f"retry_min_seconds ({low}) is more than retry_max_seconds ({high})")

@@ -1,52 +1,12 @@
-"""From a node's PoC URL to its WebSocket URL, and from that, in one place, to an endpoint that checks whom it reaches.
-
-Autobahn takes the URL and the endpoint as two unrelated things: a plain endpoint with a wss URL, or TLS without a
-host name, works in silence. Here both come from the same text.
-"""
+"""From a node's PoC URL to its WebSocket URL."""
 
 from __future__ import annotations
 
-import ipaddress
-import re
-from typing import Any, NamedTuple
-from urllib.parse import SplitResult, urlsplit
-
-from OpenSSL.crypto import Error as CertificateError
-from twisted.internet.endpoints import HostnameEndpoint, wrapClientTLS
-from twisted.internet.interfaces import IStreamClientEndpoint
-from twisted.internet.ssl import Certificate, optionsForClientTLS, trustRootFromCertificates
-
 from dapi.errors import ConfigError
+from dapi.websocket.address import WebSocketAddress, split_url
 
 WEBSOCKET_PATH = "/api/v1/pow/ws"
 """Where an ML node serves its WebSocket, below its version prefix and PoC segment."""
-
-_SCHEMES = {"http": "ws", "https": "wss", "ws": "ws", "wss": "wss"}
-_DEFAULT_PORTS = {"ws": 80, "wss": 443}
-# The least that RFC 8305 allows. A refused connection is told only after it, even when there is no other address.
-_NEXT_ADDRESS_AFTER_SECONDS = 0.1
-_HOST_NAME = re.compile(r"(?!-)[a-z0-9-]{1,63}(?<!-)(\.(?!-)[a-z0-9-]{1,63}(?<!-))*\.?")
-_CERTIFICATE = re.compile(rb"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----", re.DOTALL)
-
-
-class WebSocketAddress(NamedTuple):
-    """The parts of a WebSocket URL. ``resource`` is what is asked for: the path, and the query if there is one."""
-
-    url: str
-    is_secure: bool
-    host: str
-    port: int
-    resource: str
-
-    @property
-    def host_header(self) -> str:
-        """The host as HTTP wants to see it: an IPv6 address in brackets."""
-        return f"[{self.host}]" if ":" in self.host else self.host
-
-    def __str__(self) -> str:
-        """Tell the address without the query, which may carry a token."""
-        scheme = "wss" if self.is_secure else "ws"
-        return f"{scheme}://{self.host_header}:{self.port}{self.resource.partition('?')[0]}"
 
 
 def websocket_url(poc_url: str) -> str:
@@ -61,101 +21,11 @@ def websocket_url(poc_url: str) -> str:
 
 def websocket_address(poc_url: str) -> WebSocketAddress:
     """Return the parts of ``websocket_url(poc_url)``; fails like it."""
-    parts = _split(poc_url)
-    scheme = _SCHEMES[parts.scheme]
-    host, port = _host(parts), _port(parts)
+    parts = split_url(poc_url, "PoC URL")
     path = parts.path.rstrip("/")
-    is_full = parts.scheme in ("ws", "wss") and path != ""
-    if parts.query and not is_full:
-        raise ConfigError(f"the PoC URL of host {host} has a query: only a full ws:// or wss:// URL may have one")
-    if is_full:
-        resource = parts.path + (f"?{parts.query}" if parts.query else "")
-        return WebSocketAddress(poc_url, scheme == "wss", host, port or _DEFAULT_PORTS[scheme], resource)
-    bracketed = f"[{host}]" if ":" in host else host
-    authority = bracketed if port is None else f"{bracketed}:{port}"
-    resource = path + ("" if path.endswith(WEBSOCKET_PATH) else WEBSOCKET_PATH)
-    return WebSocketAddress(
-        f"{scheme}://{authority}{resource}", scheme == "wss", host, port or _DEFAULT_PORTS[scheme], resource
-    )
-
-
-def websocket_endpoint(
-    reactor: Any, address: WebSocketAddress, *, connect_timeout_seconds: float, ca_file: str | None
-) -> IStreamClientEndpoint:
-    """Return the endpoint for an address: TLS with certificate and host name (or IP address) checked for wss.
-
-    ``ca_file``: the PEM file of the authorities to trust, None for the system's. ConfigError when it cannot be read
-    or holds no certificate.
-    """
-    endpoint = HostnameEndpoint(
-        reactor,
-        address.host,
-        address.port,
-        timeout=connect_timeout_seconds,
-        attemptDelay=_NEXT_ADDRESS_AFTER_SECONDS,
-    )
-    if not address.is_secure:
-        return endpoint
-    trust_root: Any = None
-    if ca_file is not None:
-        trust_root = trustRootFromCertificates(_certificates(ca_file))
-    try:
-        options = optionsForClientTLS(address.host, trustRoot=trust_root)
-    except UnicodeError as error:
-        raise ConfigError(f"the host {address.host!r} cannot be checked over TLS: {error}") from error
-    return wrapClientTLS(options, endpoint, clock=reactor)
-
-
-def _split(poc_url: str) -> SplitResult:
-    # What is refused is not quoted: it may hold a password.
-    if not poc_url.isascii() or not poc_url.isprintable() or " " in poc_url:
-        raise ConfigError("a PoC URL has a character that no URL may have (non-ASCII, space or control)")
-    try:
-        parts = urlsplit(poc_url if "://" in poc_url else f"http://{poc_url}")
-    except ValueError as error:
-        raise ConfigError(f"a PoC URL cannot be read: {error}") from error
-    if parts.scheme not in _SCHEMES:
-        raise ConfigError(f"a PoC URL has the scheme {parts.scheme!r}: http, https, ws and wss are allowed")
-    if "@" in parts.netloc:
-        raise ConfigError("a PoC URL carries a user or password, which ML nodes do not know: remove it")
-    if parts.fragment:
-        raise ConfigError("a PoC URL has a fragment ('#…'): remove it")
-    return parts
-
-
-def _host(parts: SplitResult) -> str:
-    host = parts.hostname or ""
-    try:
-        ipaddress.ip_address(host)
-    except ValueError:
-        # Autobahn takes the name "unix" for a socket in the file system.
-        if not _HOST_NAME.fullmatch(host) or len(host) > 253 or host == "unix":
-            raise ConfigError(
-                f"a PoC URL has the host {host!r}: a name is made of letters, digits, '-' and '.' (no '_')"
-            ) from None
-    return host
-
-
-def _port(parts: SplitResult) -> int | None:
-    try:
-        port = parts.port
-    except ValueError as error:
-        raise ConfigError(f"the PoC URL of host {parts.hostname} has a bad port: {error}") from error
-    if port == 0:
-        raise ConfigError(f"the PoC URL of host {parts.hostname} has port 0")
-    return port
-
-
-def _certificates(ca_file: str) -> list[Certificate]:
-    try:
-        with open(ca_file, "rb") as file:
-            text = file.read()
-    except OSError as error:
-        raise ConfigError(f"ca_file {ca_file} cannot be read: {error.strerror}") from error
-    try:
-        certificates = [Certificate.loadPEM(pem) for pem in _CERTIFICATE.findall(text)]
-    except (CertificateError, ValueError) as error:
-        raise ConfigError(f"ca_file {ca_file} holds a certificate that cannot be read: {error}") from error
-    if not certificates:
-        raise ConfigError(f"ca_file {ca_file} holds no certificate in PEM form")
-    return certificates
+    if parts.is_websocket and path:
+        address = parts.address(parts.path + (f"?{parts.query}" if parts.query else ""))
+        return address._replace(url=poc_url)
+    if parts.query:
+        raise ConfigError(f"the PoC URL of host {parts.host} has a query: only a full ws:// or wss:// URL may have one")
+    return parts.address(path + ("" if path.endswith(WEBSOCKET_PATH) else WEBSOCKET_PATH))

@@ -12,7 +12,7 @@ from twisted.web.resource import Resource
 from twisted.web.server import Request, Site
 
 from dapi.messages import Via, decode_generated
-from dapi.poc.websocket_client import WebSocketState
+from dapi.websocket.client import WebSocketState
 from tests.integration.simulated_node import World
 from tests.integration.websocket_servers import Running, reactor, when
 
@@ -23,7 +23,7 @@ TENTH = {"bypass_grace_seconds": 0.5, "bypass_interval_seconds": 1.5}
 class Callbacks(Resource):
     """Hands what comes by HTTP to the same handler as the WebSocket does."""
 
-    isLeaf = True  # noqa: N815
+    isLeaf = True
 
     def __init__(self, running: Running) -> None:
         super().__init__()

@@ -12,7 +12,7 @@ import pytest
 import pytest_twisted
 from twisted.internet.defer import Deferred
 
-from dapi.poc.websocket_client import WebSocketState
+from dapi.websocket.client import WebSocketState
 from tests.integration.websocket_servers import NodeServer, RawServer, Running, flood_with_pings, reactor, when
 from tests.unit.websocket_world import message
 

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 import pytest_twisted
 
-from dapi.poc.websocket_client import WebSocketClient, WebSocketState
+from dapi.poc.websocket_client import WebSocketClient
+from dapi.websocket.client import WebSocketState
 from tests.integration.certificates import Authority
 from tests.integration.websocket_servers import NodeServer, RawServer, Running, flood_with_pings, reactor, when
 from tests.unit.websocket_world import message

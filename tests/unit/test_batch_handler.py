@@ -3,6 +3,7 @@
 from typing import Any
 
 from twisted.internet.defer import Deferred, fail, succeed
+from twisted.logger import LogEvent, formatEvent, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
 from dapi.errors import StoreBusyError
@@ -81,6 +82,18 @@ class BatchHandlerTests(SynchronousTestCase):
         self.successResultOf(self.handler.handle_generated_batch(generated_batch(node_id=9)))
         self.assertEqual(self.recorder.calls[0][1]["node_id"], "node-a")
         self.assertEqual(self.handler.counts.mismatched, 1)
+
+    def test_a_node_that_says_another_number_is_told_of_once(self) -> None:
+        lines: list[LogEvent] = []
+        globalLogPublisher.addObserver(lines.append)
+        self.addCleanup(globalLogPublisher.removeObserver, lines.append)
+        for said in (9, 9, 9, 8, 1, 9):
+            self.successResultOf(self.handler.handle_generated_batch(generated_batch(node_id=said)))
+        self.assertEqual((len(lines), self.handler.counts.mismatched), (3, 5))
+        self.assertEqual(
+            formatEvent(lines[0]),
+            "node-a: batches say node number 9, on number 1's connection: taken for its own",
+        )
 
     def test_number_in_a_verdict_is_no_mismatch(self) -> None:
         self.successResultOf(self.handler.handle_validated_batch(validated_batch(node_id=9)))

@@ -1,12 +1,16 @@
 """Messages go to the handler in order, never too many at once, and are acknowledged when they are stored."""
 
+import gc
+from collections.abc import Callable
 from typing import Any
 
 from twisted.internet.defer import Deferred, succeed
+from twisted.internet.task import Clock
+from twisted.logger import LogEvent, formatEvent, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
 from dapi.errors import MessageError, StoreBrokenError, StoreBusyError
-from dapi.messages import Receipt
+from dapi.messages import ProofBatch, Receipt
 from dapi.poc.batch_handler import BatchHandler
 from dapi.poc.message_intake import MessageCounts, MessageIntake
 from tests.batches import validated_fields
@@ -18,19 +22,21 @@ class IntakeTestCase(SynchronousTestCase):
     max_bytes = 1_000_000
 
     def setUp(self) -> None:
+        self.clock = Clock()
         self.recorder = PendingRecorder()
         self.counts = MessageCounts()
         self.acks: list[str] = []
         self.done = 0
         self.intake = self.make(BatchHandler("node-a", 1, self.recorder))
 
-    def make(self, handler: Any) -> MessageIntake:
+    def make(self, handler: Any, acknowledge: Callable[[str], None] | None = None) -> MessageIntake:
         return MessageIntake(
+            self.clock,
             handler,
             self.counts,
             max_messages=self.max_messages,
             max_bytes=self.max_bytes,
-            acknowledge=self.acks.append,
+            acknowledge=acknowledge or self.acks.append,
             on_done=self._is_done,
         )
 
@@ -91,6 +97,24 @@ class AcknowledgeTests(IntakeTestCase):
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
         self.assertEqual((self.acks, self.counts.errors), ([], 1))
 
+    def test_an_acknowledgement_that_fails_frees_its_slot(self) -> None:
+        def fail(_message_id: str) -> None:
+            raise ZeroDivisionError("ours")
+
+        intake = self.make(BatchHandler("node-a", 1, self.recorder), acknowledge=fail)
+        for name in "abc":
+            intake.take(message(name))
+        self.recorder.store()
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+        self.assertEqual((self.recorder.taken, self.done, self.counts.errors), (["a", "b", "c"], 1, 1))
+
+    def test_a_batch_is_not_kept_while_the_disk_takes_it(self) -> None:
+        """As numbers it is several times as large as the message that is counted."""
+        self.intake.take(message("a batch of its own"))
+        self.assertEqual(self.intake.in_flight, 1)
+        batches = [thing for thing in gc.get_objects() if isinstance(thing, ProofBatch)]
+        self.assertNotIn("a batch of its own", [batch.block_hash for batch in batches])
+
     def test_a_bad_message_costs_nothing_but_itself(self) -> None:
         self.assertFalse(self.intake.take(b"no json"))
         self.assertFalse(self.intake.take(b'{"type": "else", "id": "x"}'))
@@ -102,6 +126,44 @@ class AcknowledgeTests(IntakeTestCase):
         assert self.counts.last_error is not None
         self.assertLessEqual(len(self.counts.last_error), 200)
         self.assertTrue(self.counts.last_error.isprintable())
+
+
+class LogTests(IntakeTestCase):
+    """What fails is counted each time, and told once a minute."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.lines: list[str] = []
+        globalLogPublisher.addObserver(self._note)
+        self.addCleanup(globalLogPublisher.removeObserver, self._note)
+
+    def _note(self, event: LogEvent) -> None:
+        self.lines.append(formatEvent(event))
+
+    def test_a_line_a_minute_for_a_batch_that_comes_again_every_5_seconds(self) -> None:
+        for _ in range(12 * 60):
+            self.intake.take(message("a", block_height=-1))
+            self.clock.advance(5)
+        self.assertEqual((len(self.lines), self.counts.bad_messages), (60, 720))
+        self.assertIn("node-a: bad message (1 so far): $.batch.block_height: ", self.lines[0])
+        self.assertIn("(13 so far)", self.lines[1])
+
+    def test_also_over_a_new_connection(self) -> None:
+        self.intake.take(b"bad")
+        self.make(BatchHandler("node-a", 1, self.recorder)).take(b"bad")
+        self.assertEqual(len(self.lines), 1)
+
+    def test_a_kind_does_not_hide_another(self) -> None:
+        for _ in range(3):
+            self.intake.take(b"bad")
+            self.intake.take(message("a"))
+            self.recorder.fail(StoreBusyError("the disk is full"))
+            self.intake.take(message("b"))
+            self.recorder.fail(ZeroDivisionError("ours"))
+        self.assertEqual(len(self.lines), 3, self.lines)
+        self.assertIn("node-a: not stored, not acknowledged (1 so far): the disk is full", self.lines[1])
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+        self.assertEqual((self.counts.bad_messages, self.counts.not_stored, self.counts.errors), (3, 3, 3))
 
 
 class BoundTests(IntakeTestCase):

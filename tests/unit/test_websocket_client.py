@@ -12,8 +12,10 @@ from zope.interface.verify import verifyObject
 
 from dapi.errors import ConfigError
 from dapi.poc.batch_handler import BatchHandler
-from dapi.poc.websocket_client import WebSocketClient, WebSocketState
-from tests.unit.websocket_world import PendingRecorder, ScriptedServer, World, message
+from dapi.poc.websocket_client import WebSocketClient
+from dapi.websocket.client import WebSocketState
+from tests.unit.websocket_links import ScriptedServer
+from tests.unit.websocket_world import PendingRecorder, World, message
 
 
 class MakingTests(SynchronousTestCase):
@@ -143,6 +145,8 @@ class StartAndStopTests(SynchronousTestCase):
         link.server.answers_closes = False
         stopped = self.client.stopService()
         self.client.startService()
+        status = self.client.status()
+        self.assertEqual((status.state, status.reason), (WebSocketState.WAITING, "started afresh"))
         self.world.advance(0.9)
         self.assertEqual(self.world.attempts, 1)
         self.world.advance(0.2)

@@ -3,18 +3,18 @@
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from dapi.poc.websocket_factory import WebSocketNodeFactory
-from dapi.poc.websocket_protocol import WebSocketNodeProtocol
 from dapi.poc.websocket_settings import WebSocketSettings
 from dapi.poc.websocket_url import websocket_address
+from dapi.websocket.factory import WatchedConnectionFactory
+from dapi.websocket.protocol import WatchedConnection
 
 
 class FactoryTests(SynchronousTestCase):
     def setUp(self) -> None:
         settings = WebSocketSettings(max_message_bytes=1234)
-        self.factory = WebSocketNodeFactory(Clock(), websocket_address("ws://node"), settings, self._no_connection)
+        self.factory = WatchedConnectionFactory(Clock(), websocket_address("ws://node"), settings, self._no_connection)
 
-    def _no_connection(self) -> WebSocketNodeProtocol:
+    def _no_connection(self, _address: object) -> WatchedConnection:
         raise NotImplementedError
 
     def test_no_timer_of_autobahns_own(self) -> None:

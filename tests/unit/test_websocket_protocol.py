@@ -8,8 +8,9 @@ from twisted.internet.error import ConnectionLost
 from twisted.trial.unittest import SynchronousTestCase
 
 from dapi.errors import StoreBusyError
-from dapi.poc.websocket_client import WebSocketState
-from tests.unit.websocket_world import Link, Node, ScriptedServer, World, message, open_world
+from dapi.websocket.client import WebSocketState
+from tests.unit.websocket_links import Link, ScriptedServer
+from tests.unit.websocket_world import Node, World, message, open_world
 
 
 class MessageTests(SynchronousTestCase):
@@ -30,6 +31,10 @@ class MessageTests(SynchronousTestCase):
         self.assertEqual(self.node.received, [(b'{"type":"ack","id":"a"}', False)])
         status = self.world.client.status()
         self.assertEqual((status.messages, status.acks, status.in_flight), (1, 1, 0))
+
+    def test_an_ack_does_not_wait_for_another(self) -> None:
+        """With Nagle's algorithm the second of two waits until the node's TCP confirms the first: up to 40 ms."""
+        self.assertTrue(self.link.client_transport.is_without_delay)
 
     def test_acks_come_in_the_order_of_storing(self) -> None:
         for name in "abc":

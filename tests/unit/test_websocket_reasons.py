@@ -8,7 +8,7 @@ from twisted.internet.error import ConnectionDone, ConnectionLost, DNSLookupErro
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
-from dapi.poc.websocket_reasons import (
+from dapi.websocket.reasons import (
     Ending,
     ended_before_answer,
     ended_by_node,

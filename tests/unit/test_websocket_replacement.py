@@ -6,8 +6,8 @@ from twisted.internet.error import ConnectionLost
 from twisted.trial.unittest import SynchronousTestCase
 
 from dapi.messages import Via
-from dapi.poc.websocket_client import WebSocketState
-from tests.batches import generated_batch
+from dapi.websocket.client import WebSocketState
+from tests.batches import generated_batch, validated_fields
 from tests.unit.websocket_world import World, message
 
 
@@ -43,6 +43,21 @@ class ReplacementTests(SynchronousTestCase):
         self.assertEqual(self.client.status().state, WebSocketState.OPEN)
         self.world.advance(0.4)
         self.assertEqual(self.client.status().state, WebSocketState.WAITING)
+
+    def test_a_batch_that_the_disk_took_long_for_counts_from_its_storing(self) -> None:
+        self.link.server.sendMessage(message("a"))
+        self.world.advance(119)
+        self.world.recorder.store()
+        self.world.advance(59)
+        self.assertEqual(self.client.status().state, WebSocketState.OPEN)
+
+    def test_verdicts_count_too(self) -> None:
+        for name in "abc":
+            self.world.advance(50)
+            self.link.server.sendMessage(message(name, "validated", **validated_fields(block_hash=name)))
+            self.link.flush()
+            self.world.recorder.store()
+        self.assertEqual((self.client.status().connections, self.client.status().acks), (1, 3))
 
     def test_what_is_no_batch_does_not_count(self) -> None:
         self.world.advance(50)

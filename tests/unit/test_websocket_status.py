@@ -6,8 +6,9 @@ from twisted.internet.error import ConnectionLost
 from twisted.logger import LogEvent, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
-from dapi.poc.websocket_client import WebSocketState
-from tests.unit.websocket_world import Link, Node, ScriptedServer, World, message
+from dapi.websocket.client import WebSocketState
+from tests.unit.websocket_links import Link, ScriptedServer
+from tests.unit.websocket_world import Node, World, message
 
 
 class StatusTests(SynchronousTestCase):
@@ -132,6 +133,50 @@ class LogTests(SynchronousTestCase):
         link.flush()
         self.assertIn("is open", self._lines()[-1])
         self.assertEqual(len(self._lines()), 3)
+
+    def test_a_node_that_is_down_for_an_hour(self) -> None:
+        self.client.startService()
+        for _ in range(900):
+            self.world.refuse()
+            self._next()
+        self.assertGreater(self.world.clock.seconds(), 3600)
+        self.assertEqual(len(self._lines()), 1)
+
+    def test_a_node_that_keeps_crashing(self) -> None:
+        """Refused, accepted, closed by turns: each is told once, and then that it works."""
+        self.client.startService()
+        for _ in range(20):
+            self.world.refuse()
+            self._next()
+            link = self.world.accept()
+            link.server.close(1008, "PoW is not running")
+            link.flush()
+            self._next()
+        self.assertEqual(len(self._lines()), 3, self._lines())
+        link = self.world.accept()
+        link.server.sendMessage(message("a"))
+        link.flush()
+        self.assertEqual(len(self._lines()), 4)
+        self.assertIn("is open", self._lines()[-1])
+        link.drop(ConnectionLost())
+        self.assertIn("connection lost", self._lines()[-1])
+
+    def test_causes_that_differ_each_time(self) -> None:
+        link = self.world.open()
+        for number in range(50):
+            link.server.close(4000, f"at {number}")
+            link.flush()
+            self._next()
+            link = self.world.accept()
+        self.assertEqual(len(self._lines()), 8)
+        self.assertEqual(self.client.status().last_error, "closed by the node: 4000 at 49")
+
+    def test_a_restart_begins_anew(self) -> None:
+        self.client.startService()
+        self.world.refuse()
+        self.client.restart()
+        self.world.refuse()
+        self.assertEqual(len(self._lines()), 2)
 
     def test_no_token_in_any_line(self) -> None:
         self.test_one_line_for_each_change_of_cause()

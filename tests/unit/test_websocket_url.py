@@ -7,7 +7,8 @@ from twisted.internet.testing import MemoryReactorClock
 from twisted.trial.unittest import SynchronousTestCase
 
 from dapi.errors import ConfigError
-from dapi.poc.websocket_url import websocket_address, websocket_endpoint, websocket_url
+from dapi.poc.websocket_url import websocket_address, websocket_url
+from dapi.websocket.address import websocket_endpoint
 
 GOOD = {
     "http://10.0.0.1:8080": "ws://10.0.0.1:8080/api/v1/pow/ws",

@@ -7,7 +7,7 @@ import struct
 from twisted.internet.error import ConnectionLost
 from twisted.trial.unittest import SynchronousTestCase
 
-from dapi.poc.websocket_client import WebSocketState
+from dapi.websocket.client import WebSocketState
 from tests.unit.websocket_world import Node, World, message, open_world
 
 
@@ -186,6 +186,7 @@ class UnreadTests(SynchronousTestCase):
             self.transport.producer.pauseProducing()
             self.world.advance(14)
             self.transport.producer.resumeProducing()
+        self.world.advance(20)
         self.assertEqual(self.world.client.status().state, WebSocketState.OPEN)
 
     def test_stopping_does_not_wait_for_it(self) -> None:

@@ -1,4 +1,4 @@
-"""How Autobahn is set for the connections to a node."""
+"""Autobahn's factory, set for our connections."""
 
 # Autobahn's methods have no types.
 # mypy: disable-error-code="no-untyped-call"
@@ -15,13 +15,13 @@ from autobahn.websocket.compress import (
     PerMessageDeflateResponseAccept,
 )
 
-from dapi.poc.websocket_protocol import WebSocketNodeProtocol
-from dapi.poc.websocket_settings import WebSocketSettings
-from dapi.poc.websocket_url import WebSocketAddress
+from dapi.websocket.address import WebSocketAddress
+from dapi.websocket.protocol import WatchedConnection
+from dapi.websocket.settings import ConnectionSettings
 
 
-class WebSocketNodeFactory(WebSocketClientFactory):
-    """Makes the connections to one node, one after the other."""
+class WatchedConnectionFactory(WebSocketClientFactory):
+    """Makes the connections to one address, one after the other."""
 
     noisy = False
 
@@ -29,11 +29,12 @@ class WebSocketNodeFactory(WebSocketClientFactory):
         self,
         reactor: Any,
         address: WebSocketAddress,
-        settings: WebSocketSettings,
-        make_protocol: Callable[[], WebSocketNodeProtocol],
+        settings: ConnectionSettings,
+        make_connection: Callable[[WebSocketAddress], WatchedConnection],
     ) -> None:
         super().__init__(address.url, useragent="dapi", reactor=reactor)
-        self._make_protocol = make_protocol
+        self._websocket_address = address
+        self._make_connection = make_connection
         self.setProtocolOptions(
             utf8validateIncoming=False,
             failByDrop=False,
@@ -56,8 +57,8 @@ class WebSocketNodeFactory(WebSocketClientFactory):
                 perMessageCompressionOffers=[PerMessageDeflateOffer()], perMessageCompressionAccept=accept
             )
 
-    def buildProtocol(self, _address: object) -> WebSocketNodeProtocol:
+    def buildProtocol(self, _address: object) -> WatchedConnection:
         """Make the next connection's protocol."""
-        protocol = self._make_protocol()
-        protocol.factory = self
-        return protocol
+        connection = self._make_connection(self._websocket_address)
+        connection.factory = self
+        return connection

@@ -1,0 +1,42 @@
+"""What can be set about a WebSocket that is kept open. The defaults are the promised behaviour."""
+
+from __future__ import annotations
+
+import msgspec
+
+from dapi.errors import ConfigError
+
+MIB = 1024 * 1024
+
+
+class ConnectionSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """Times in seconds, sizes in bytes; ConfigError when one of them cannot be right.
+
+    ``retry_min_seconds`` and ``retry_max_seconds`` bound the uniform delay before each retry. ``settle_seconds`` lie
+    between the end of a connection and the next one after a restart, so that the peer has noticed. ``ca_file`` is a PEM
+    file whose certificates are trusted instead of the system's.
+    """
+
+    retry_min_seconds: float = 3
+    retry_max_seconds: float = 5
+    connect_timeout_seconds: float = 10
+    handshake_timeout_seconds: float = 10
+    ping_interval_seconds: float = 20
+    ping_timeout_seconds: float = 15
+    close_timeout_seconds: float = 1
+    settle_seconds: float = 1
+    max_message_bytes: int = 64 * MIB
+    compression: bool = False
+    ca_file: str | None = None
+
+    def __post_init__(self) -> None:
+        for field in msgspec.structs.fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, bool) or not isinstance(value, int | float):
+                continue
+            # Written so that NaN fails too; only the settling may be skipped.
+            if not (value > 0 or (value == 0 and field.name == "settle_seconds")):
+                raise ConfigError(f"{field.name} is {value}, it must be positive")
+        if self.retry_min_seconds > self.retry_max_seconds:
+            low, high = self.retry_min_seconds, self.retry_max_seconds
+            raise ConfigError(f"retry_min_seconds ({low}) is more than retry_max_seconds ({high})")
