@@ -12,6 +12,7 @@ from typing import NamedTuple
 import msgspec
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from dapi.chain.outbox_pages import BatchPage, page
@@ -24,6 +25,8 @@ MIB = 1024 * 1024
 # Of one commit. A statement of many rows is cheap, but what comes during its fsync waits for it.
 _MAX_ROWS = 512
 _MAX_BYTES = 8 * MIB
+# What a delivery takes in memory besides its message, until it is on disk: small ones must not be counted as nothing.
+_DELIVERY_BYTES = 1024
 
 _ROW = "(?,?,?,?,?,?,?,?,?,?)"
 # One statement for the whole group: each further one waits for the interpreter lock beside a busy reactor.
@@ -79,6 +82,8 @@ class Outbox:
     So a slow disk makes larger groups, not a longer queue.
     """
 
+    log = Logger()
+
     def __init__(
         self,
         reactor: IReactorTime,
@@ -115,11 +120,11 @@ class Outbox:
         stored now (too many bytes wait, the disk is full, the file is locked) or with StoreBrokenError. Cancelling
         the Deferred does not take the entry back.
         """
-        size = len(entry.message)
-        if self._waiting_bytes + size > self._max_waiting_bytes:
-            return fail(StoreBusyError(f"{self._waiting_bytes} bytes wait for the disk already"))
-        self._waiting_bytes += size
         put = _Put(entry, self._now())
+        # One that is larger than all that may wait is taken alone: it would never find more room than that.
+        if self._waiting_bytes and self._waiting_bytes + put.size > self._max_waiting_bytes:
+            return fail(StoreBusyError(f"{self._waiting_bytes} bytes wait for the disk already"))
+        self._waiting_bytes += put.size
         self._waiting.append(put)
         if not self._is_committing:
             # Not before the end of the reactor's turn: what it reads in this one shares the first commit.
@@ -183,6 +188,7 @@ class Outbox:
         group = self._next_group()
         stored = self._database.write(partial(_store, group.rows(), self._now()), intake=True)
         stored.addCallbacks(self._stored, self._not_stored, callbackArgs=(group,), errbackArgs=(group,))
+        stored.addErrback(lambda failure: self.log.failure("an observer of the outbox failed", failure))
 
     def _next_group(self) -> _Group:
         group = _Group()
@@ -221,10 +227,11 @@ class Outbox:
 class _Put:
     """One delivery that waits for the disk."""
 
-    __slots__ = ("entry", "receipt", "received_at")
+    __slots__ = ("entry", "receipt", "received_at", "size")
 
     def __init__(self, entry: OutboxEntry, received_at: float) -> None:
         self.entry = entry
+        self.size = len(entry.message) + _DELIVERY_BYTES
         self.received_at = received_at
         self.receipt: Deferred[Receipt] = Deferred()
 
@@ -239,10 +246,10 @@ class _Group:
         self._times: Counter[str] = Counter()
 
     def has_room_for(self, put: _Put) -> bool:
-        return not self.puts or (len(self.puts) < _MAX_ROWS and self.size + len(put.entry.message) <= _MAX_BYTES)
+        return not self.puts or (len(self.puts) < _MAX_ROWS and self.size + put.size <= _MAX_BYTES)
 
     def add(self, put: _Put) -> None:
-        self.size += len(put.entry.message)
+        self.size += put.size
         self.puts.append(put)
         self._first.setdefault(put.entry.batch_id, put)
         self._times[put.entry.batch_id] += 1

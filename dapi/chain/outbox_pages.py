@@ -81,13 +81,15 @@ def selects(node_id: str | None, kind: Kind | None, state: State | None) -> Iter
             f"NULL AS {name}" if table == "waiting" and name in _NOT_IN_WAITING else name for name in _COLUMNS
         )
         if (node_id, kind, state) == (None, None, None):
-            conditions: Iterable[str] = [""]
+            conditions: Iterable[str] = [f"kind != '{Kind.SEED.value}' AND "]
         else:
+            # A seed is no batch: it is shown to those who ask for it.
+            kinds = (Kind.GENERATED, Kind.VALIDATED) if kind is None else (kind,)
             conditions = [
                 f"{of_node}kind = '{each_kind.value}' AND state = '{each_state.value}' AND "
-                for each_kind in Kind
+                for each_kind in kinds
                 for each_state in states
-                if kind in (None, each_kind) and state in (None, each_state)
+                if state in (None, each_state)
             ]
         # The parts of a large batch are the submitter's affair.
         whole = "parent IS NULL AND " if table == "waiting" else ""

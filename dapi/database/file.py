@@ -73,6 +73,14 @@ _SCHEMA_VERSIONS = (
     );
     CREATE INDEX finished_by_kind ON finished (kind, state);
     CREATE INDEX finished_by_node ON finished (node_id, kind, state);
+    CREATE INDEX waiting_by_stage ON waiting (height, kind, state, node_id);
+    CREATE INDEX finished_by_stage ON finished (height, kind, state, node_id);
+    CREATE TABLE stages (
+        height INTEGER PRIMARY KEY,
+        stage TEXT NOT NULL,
+        node_count INTEGER NOT NULL,
+        is_handed_out INTEGER NOT NULL DEFAULT 0
+    );
     CREATE TABLE numbers (
         name TEXT PRIMARY KEY,
         value INTEGER NOT NULL
@@ -117,12 +125,18 @@ def take_lock(path: Path) -> int:
     return lock
 
 
-def open_to_write(path: Path) -> sqlite3.Connection:
-    """Open the file, made if it is missing, for the one connection that writes."""
+def open_prepared(path: Path) -> sqlite3.Connection:
+    """Open the file, made if it is missing, for the one connection that writes: checked, set up, of today's schema."""
     os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
-    return sqlite3.connect(
+    connection = sqlite3.connect(
         path, timeout=_BUSY_TIMEOUT_SECONDS, isolation_level=None, check_same_thread=False, cached_statements=32
     )
+    try:
+        _prepare(connection, path)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
 
 
 def open_to_read(path: Path) -> sqlite3.Connection:
@@ -130,8 +144,7 @@ def open_to_read(path: Path) -> sqlite3.Connection:
     return sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True, timeout=_BUSY_TIMEOUT_SECONDS, isolation_level=None)
 
 
-def prepare(connection: sqlite3.Connection, path: Path) -> None:
-    """Check that the file is ours and sound, set it up, and bring its schema up to date."""
+def _prepare(connection: sqlite3.Connection, path: Path) -> None:
     (application_id,) = connection.execute("PRAGMA application_id").fetchone()
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
@@ -169,12 +182,25 @@ def _corrupt(path: Path, found: object) -> str:
     )
 
 
+def primary_code(error: sqlite3.Error) -> int:
+    """Return the code of an error without its details."""
+    # Errors of the module itself, which never reached SQLite, have none.
+    return getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
+
+
+def is_for_want_of_room(error: sqlite3.Error) -> bool:
+    """Tell whether it failed because the disk is full."""
+    # The second: no room for the index of the WAL, which SQLite does not call full.
+    codes = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_SHMSIZE)
+    return getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) in codes
+
+
 def why_not_opened(path: Path, error: sqlite3.Error) -> str:
     """Say why the file could not be opened, and what to do."""
-    match error.sqlite_errorcode & 0xFF:
+    match primary_code(error):
         case sqlite3.SQLITE_CORRUPT | sqlite3.SQLITE_NOTADB:
             return _corrupt(path, error)
-        case sqlite3.SQLITE_FULL:
+        case _ if is_for_want_of_room(error):
             return f"the database {path} cannot be opened: the disk is full: make room in {path.parent}"
         case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED:
             return f"the database {path} is locked by another program: close that one first"

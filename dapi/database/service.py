@@ -11,14 +11,12 @@ from __future__ import annotations
 
 import contextlib
 import os
-import queue
 import sqlite3
-import threading
 import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 import msgspec
 from twisted.application.service import Service
@@ -27,27 +25,24 @@ from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from dapi.database.file import open_to_read, open_to_write, prepare, take_lock, transaction, why_not_opened
+from dapi.database.file import (
+    is_for_want_of_room,
+    open_prepared,
+    open_to_read,
+    primary_code,
+    take_lock,
+    transaction,
+    why_not_opened,
+)
+from dapi.database.lane import DatabaseReactor, Lane
 from dapi.errors import StartError, StoreBrokenError, StoreBusyError, StoreError
 
 T = TypeVar("T")
 
 MIB = 1024 * 1024
 _PROBE_SECONDS = 1.0
-
-
-class DatabaseReactor(Protocol):
-    """What the database needs of a reactor: Twisted's IReactorTime and IReactorFromThreads have it."""
-
-    def callLater(  # noqa: N802 - Twisted's name
-        self, delay: float, function: Callable[..., object], /, *args: object, **kwargs: object
-    ) -> IDelayedCall:
-        """Call later, in the reactor's thread."""
-
-    def callFromThread(  # noqa: N802 - Twisted's name
-        self, function: Callable[..., object], /, *args: object, **kwargs: object
-    ) -> None:
-        """Call soon, in the reactor's thread."""
+# Of one thread: behind a disk that hangs, what waits must not grow without end.
+_MAX_WAITING = 1000
 
 
 class _Health(msgspec.Struct, frozen=True):
@@ -90,12 +85,14 @@ class Database(Service):
         self._reserve_path = Path(f"{self._path}.reserve")
         self._reserve_bytes = reserve_bytes
         self._free_bytes = _free_bytes if free_bytes is None else free_bytes
-        self._writer = _Lane(reactor, "dapi database writer")
-        self._reader = _Lane(reactor, "dapi database reader")
         self._now = now
+        self._writer = Lane(reactor, "dapi database writer", now)
+        self._reader = Lane(reactor, "dapi database reader", now)
         # Replaced as a whole, by the threads; told to the world by the reactor's.
         self._health = _Health("ok", "", self._now())
         self._was_broken = False
+        # Looked up by the threads: the reactor's must not wait for a disk that hangs.
+        self._sizes = (0, 0)
         self._probe_call: IDelayedCall | None = None
         self._stop_waiters: list[Deferred[None]] = []
 
@@ -105,9 +102,7 @@ class Database(Service):
             try:
                 self._lock = take_lock(self._path)
                 undo.callback(os.close, self._lock)
-                self._connection = open_to_write(self._path)
-                undo.callback(self._connection.close)
-                prepare(self._connection, self._path)
+                self._connection = self._open()
             except sqlite3.Error as error:
                 raise StartError(why_not_opened(self._path, error)) from error
             except OSError as error:
@@ -115,11 +110,22 @@ class Database(Service):
                     f"the database {self._path} cannot be opened: {error}; check the path and its permissions"
                 ) from error
             undo.pop_all()
+        self._look_at_sizes()
         super().startService()  # type: ignore[no-untyped-call]
         self._writer.start()
         self._reader.start()
         if not self._made_reserve():
             self._turn("full", self._no_room())
+
+    def _open(self) -> sqlite3.Connection:
+        try:
+            return open_prepared(self._path)
+        except sqlite3.Error as error:
+            if not (is_for_want_of_room(error) and self._reserve_path.exists()):
+                raise
+        # Others filled the disk meanwhile. The reserve has room for what opening needs.
+        self._reserve_path.unlink()
+        return open_prepared(self._path)
 
     def stopService(self) -> Deferred[None]:
         """Finish what is queued and close; the Deferred fires with None when nothing is left."""
@@ -147,34 +153,40 @@ class Database(Service):
         itself) or StoreBrokenError (for good). Cancelling the Deferred does not cancel the write. ``intake`` says
         that the write adds something new, which is refused while the reserve is given up.
         """
-        if not self.running:
-            return fail(StoreBusyError(f"{self._path} is not open"))
-        return self._writer.submit(partial(self._write, function, intake))
+        return self._submit(self._writer, partial(self._write, function, intake))
 
     def read(self, function: Callable[[sqlite3.Connection], T]) -> Deferred[T]:
         """Run ``function`` with a connection of its own that only reads and sees all that was committed before.
 
         It runs on the reader's thread. The Deferred is like that of ``write``.
         """
-        if not self.running:
-            return fail(StoreBusyError(f"{self._path} is not open"))
-        return self._reader.submit(partial(self._read, function))
+        return self._submit(self._reader, partial(self._read, function))
 
     def status(self) -> dict[str, object]:
         """Tell how it is.
 
         ``state``: ok, full (nothing new is taken), locked (by another program) or broken; ``reason`` in words;
-        ``since`` in unix seconds; ``path``; ``bytes`` and ``wal_bytes`` on disk.
+        ``since`` in unix seconds; ``writing_seconds``: for how long the write that is under way has been (many: the
+        disk hangs), 0 without one; ``path``; ``bytes`` and ``wal_bytes`` on disk.
         """
         health = self._health
+        size, wal_size = self._sizes
         return {
             "state": health.state,
             "reason": health.reason,
             "since": health.since,
+            "writing_seconds": round(self._writer.busy_seconds, 3),
             "path": str(self._path),
-            "bytes": _size(self._path),
-            "wal_bytes": _size(Path(f"{self._path}-wal")),
+            "bytes": size,
+            "wal_bytes": wal_size,
         }
+
+    def _submit(self, lane: Lane, function: Callable[[], T]) -> Deferred[T]:
+        if not self.running:
+            return fail(StoreBusyError(f"{self._path} is not open"))
+        if lane.waiting >= _MAX_WAITING:
+            return fail(StoreBusyError(f"{self._path}: {lane.waiting} calls wait for the disk already"))
+        return lane.submit(function)
 
     # The writer's and the reader's threads.
 
@@ -190,6 +202,8 @@ class Database(Service):
             self._roll_back()
             self._judge(error)
             raise
+        finally:
+            self._look_at_sizes()
         if self._health.state == "locked" and self._connection.total_changes != changes:
             self._turn("ok", "")
         return result
@@ -201,7 +215,7 @@ class Database(Service):
                 return function(connection)
         except sqlite3.Error as error:
             # An attempt to write, which is refused to this connection, says nothing about the store.
-            if _primary_code(error) != sqlite3.SQLITE_READONLY:
+            if primary_code(error) != sqlite3.SQLITE_READONLY:
                 self._judge(error)
             raise
 
@@ -223,8 +237,8 @@ class Database(Service):
         if not isinstance(error, sqlite3.Error):
             return
         text = f"{self._path}: {error}"
-        match _primary_code(error):
-            case sqlite3.SQLITE_FULL:
+        match primary_code(error):
+            case _ if is_for_want_of_room(error):
                 with contextlib.suppress(FileNotFoundError):
                     self._reserve_path.unlink()
                 self._turn("full", self._no_room())
@@ -282,15 +296,18 @@ class Database(Service):
                 pass
             self._turn("ok", "")
 
+    def _look_at_sizes(self) -> None:
+        self._sizes = _size(self._path), _size(Path(f"{self._path}-wal"))
+
     def _close(self) -> None:
-        if self._health.state == "broken":
-            # Closing the last connection copies the WAL into the file and deletes it, which is to try again what
-            # failed. While another connection is there, one that only reads, neither is done.
-            with contextlib.closing(open_to_read(self._path)) as other:
-                other.execute("SELECT count(*) FROM sqlite_master").fetchone()
-                self._connection.close()
-        else:
-            self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        # Closing the last connection copies the WAL into the file and deletes it. On a full disk it stays, for the next
+        # start. In a broken store that would be to try again what failed: while another connection is there, one that
+        # only reads, it is not done. Where none can be had, there is no database left to spoil.
+        with contextlib.ExitStack() as after:
+            if self._health.state == "broken":
+                with contextlib.suppress(sqlite3.Error):
+                    other = after.enter_context(contextlib.closing(open_to_read(self._path)))
+                    other.execute("SELECT count(*) FROM sqlite_master").fetchone()
             self._connection.close()
 
     # The reactor's thread.
@@ -333,55 +350,6 @@ class Database(Service):
         waiters, self._stop_waiters = self._stop_waiters, []
         for waiter in waiters:
             waiter.callback(None)
-
-
-class _Lane:
-    """A thread that runs functions one after the other; what came of each goes back to the reactor's."""
-
-    def __init__(self, reactor: DatabaseReactor, name: str) -> None:
-        self._reactor = reactor
-        self._jobs: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
-        # A daemon: what is queued when the interpreter exits was acknowledged to nobody.
-        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
-
-    def start(self) -> None:
-        self._thread.start()
-
-    def submit(self, function: Callable[[], T]) -> Deferred[T]:
-        """Run ``function`` after all that was submitted before; the Deferred has what it returned or raised."""
-        outcome: Deferred[T] = Deferred()
-        self._jobs.put(partial(self._do, function, outcome))
-        return outcome
-
-    def stop(self) -> Deferred[None]:
-        """End the thread after all that was submitted; the Deferred fires when it is gone."""
-        gone: Deferred[None] = Deferred()
-        self._jobs.put(lambda: self._reactor.callFromThread(self._join, gone))
-        self._jobs.put(None)
-        return gone
-
-    def _join(self, gone: Deferred[None]) -> None:
-        self._thread.join()
-        gone.callback(None)
-
-    def _run(self) -> None:
-        while (job := self._jobs.get()) is not None:
-            job()
-            # Not to hold, until the next job comes, what this one brought.
-            del job
-
-    def _do(self, function: Callable[[], T], outcome: Deferred[T]) -> None:
-        try:
-            result = function()
-        except BaseException:  # noqa: BLE001 - whoever has the Deferred gets it
-            self._reactor.callFromThread(outcome.errback, Failure())
-        else:
-            self._reactor.callFromThread(outcome.callback, result)
-
-
-def _primary_code(error: sqlite3.Error) -> int:
-    # Errors of the module itself, which never reached SQLite, have no code.
-    return getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
 
 
 def _free_bytes(directory: str) -> int:

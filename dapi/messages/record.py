@@ -8,10 +8,12 @@ import msgspec
 
 
 class Via(enum.StrEnum):
-    """The way a batch came."""
+    """The way a message came."""
 
     WEBSOCKET = "websocket"
     HTTP = "http"
+    OWN = "own"
+    """Made by dapi itself."""
 
 
 class Kind(enum.StrEnum):
@@ -19,6 +21,7 @@ class Kind(enum.StrEnum):
 
     GENERATED = "generated"
     VALIDATED = "validated"
+    SEED = "seed"
 
 
 class State(enum.StrEnum):

@@ -58,11 +58,16 @@ class ThreadClock(Clock):
 
 
 class Obstacle:
-    """Keeps the writer's thread busy until it is removed."""
+    """Keeps the writer's thread busy, from when it is ``reached``, until it is removed."""
 
     def __init__(self, database: Database) -> None:
+        self.reached = threading.Event()
         self._removed = threading.Event()
-        self.passed = database.write(lambda _: self._removed.wait(_PATIENCE_SECONDS))
+        self.passed = database.write(self._hold)
+
+    def _hold(self, connection: sqlite3.Connection) -> None:
+        self.reached.set()
+        self._removed.wait(_PATIENCE_SECONDS)
 
     def remove(self) -> None:
         """Let the writer go on."""

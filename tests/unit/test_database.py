@@ -12,7 +12,9 @@ from twisted.application.service import IService
 from twisted.internet.defer import CancelledError
 from zope.interface.verify import verifyObject
 
+from dapi.database import service as database_service
 from dapi.database import transaction
+from dapi.database.file import open_prepared
 from dapi.errors import StartError, StoreBrokenError, StoreBusyError
 from tests.unit.store_tools import Obstacle, StoreTestCase
 
@@ -86,7 +88,10 @@ class OpeningTests(StoreTestCase):
         status = database.status()
         self.assertGreater(status.pop("bytes"), 0)
         self.assertGreaterEqual(status.pop("wal_bytes"), 0)
-        self.assertEqual(status, {"state": "ok", "reason": "", "since": 1000.0, "path": str(self.path)})
+        self.assertEqual(
+            status,
+            {"state": "ok", "reason": "", "since": 1000.0, "writing_seconds": 0.0, "path": str(self.path)},
+        )
 
 
 class RefusalTests(StoreTestCase):
@@ -255,6 +260,45 @@ class UseTests(StoreTestCase):
             self.clock.wait_for(self.database.read(lambda _: connections[0].execute("SELECT 1")))
 
 
+class HungDiskTests(StoreTestCase):
+    """A disk that hangs holds up the thread that waits for it, and nothing else."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.database = self.open_database()
+        self.obstacle = Obstacle(self.database)
+        self.addCleanup(self.obstacle.remove)
+
+    def test_status_tells_for_how_long(self) -> None:
+        self.assertTrue(self.obstacle.reached.wait(10))
+        self.clock.advance(7)
+        self.assertEqual(self.database.status()["writing_seconds"], 7.0)
+        self.obstacle.remove()
+        self.execute(self.database, "SELECT 1")
+        self.assertEqual(self.database.status()["writing_seconds"], 0.0)
+
+    def test_status_does_not_look_at_the_disk(self) -> None:
+        before = self.database.status()["bytes"]
+        self.assertTrue(self.obstacle.reached.wait(10))
+        os.truncate(self.path, 5)
+        self.assertEqual(self.database.status()["bytes"], before)
+
+    def test_what_waits_is_bounded(self) -> None:
+        self.assertTrue(self.obstacle.reached.wait(10))
+        for use in (self.database.write, self.database.read):
+            held = threading.Event()
+            self.addCleanup(held.set)
+            waiting = [use(lambda _, held=held: held.wait(10)) for _ in range(1010)]
+            refused = [each for each in waiting if each.called]
+            self.assertIn(len(refused), (9, 10))
+            for each in refused:
+                self.assertIn("wait for the disk already", str(self.failureResultOf(each, StoreBusyError).value))
+            held.set()
+            self.obstacle.remove()
+            for each in waiting[:1000]:
+                self.clock.wait_for(each)
+
+
 class StoppingTests(StoreTestCase):
     def test_finishes_what_was_queued(self) -> None:
         database = self.open_database()
@@ -401,6 +445,31 @@ class FullDiskTests(StoreTestCase):
         self.probe()
         self.assertEqual(self.database.status()["state"], "ok")
 
+    def test_opening_may_use_up_the_reserve(self) -> None:
+        self.close_database(self.database)
+
+        def open_on_a_full_disk(path: Path) -> sqlite3.Connection:
+            if self.reserve.exists():
+                raise failing(sqlite3.OperationalError, sqlite3.SQLITE_IOERR_SHMSIZE)
+            return open_prepared(path)
+
+        self.patch(database_service, "open_prepared", open_on_a_full_disk)
+        self.room = 0
+        self.database = self.open_database(free_bytes=lambda _: self.room)
+        self.assertEqual(self.database.status()["state"], "full")
+        self.execute(self.database, add_node("a"))
+
+    def test_no_room_to_open_at_all(self) -> None:
+        self.close_database(self.database)
+        self.reserve.unlink()
+
+        def open_on_a_full_disk(path: Path) -> sqlite3.Connection:
+            raise failing(sqlite3.OperationalError, sqlite3.SQLITE_IOERR_SHMSIZE)
+
+        self.patch(database_service, "open_prepared", open_on_a_full_disk)
+        error = self.assertRaises(StartError, self.make_database().startService)
+        self.assertIn("the disk is full: make room in", str(error))
+
     def test_a_reserve_that_is_there_needs_no_room(self) -> None:
         self.close_database(self.database)
         self.room = 0
@@ -506,6 +575,17 @@ class BrokenTests(StoreTestCase):
         self.assertEqual(Path(f"{self.path}-wal").read_bytes(), wal)
         self.assertEqual(self.path.read_bytes(), before)
         self.assertEqual(self.execute(self.open_database(), COUNT_NODES), [(1,)])
+
+    def test_is_closed_even_when_it_is_no_database_any_more(self) -> None:
+        connection = self.clock.wait_for(self.database.write(lambda connection: connection))
+        for path in (self.path, Path(f"{self.path}-wal")):
+            with path.open("r+b") as file:
+                file.write(b"\xff" * path.stat().st_size)
+        with self.assertRaises(StoreBrokenError):
+            self.clock.wait_for(self.database.read(lambda connection: connection.execute(COUNT_NODES)))
+        self.close_database(self.database)
+        self.assertEqual(self.flushLoggedErrors(), [])
+        self.assertRaisesRegex(sqlite3.ProgrammingError, "closed", connection.execute, COUNT_NODES)
 
     def test_is_not_probed(self) -> None:
         self.break_it()

@@ -159,6 +159,12 @@ class RefusedTests(SynchronousTestCase):
         error = self.refused(text.replace(b"?", b"\xff"), "$")
         self.assertIn("UTF-8", error.reason)
 
+    def test_half_of_a_surrogate_pair(self) -> None:
+        """It could be neither hashed nor acknowledged; json, which reads what has a NaN, lets it through."""
+        for dist in ([0.5, 1.0], [0.5, math.nan]):
+            text = json.dumps({"type": "validated", "batch": validated_fields() | {"dist": dist}, "id": "\ud800"})
+            self.refused(text.encode(), "$", envelope=True)
+
     def test_unknown_type(self) -> None:
         for kind in ("ack", "Generated", ""):
             self.refused(encoded({"type": kind, "batch": generated_fields(), "id": "x"}), "$.type", envelope=True)
@@ -167,6 +173,11 @@ class RefusedTests(SynchronousTestCase):
         for payload in (b"", b"{", b"[]", b"null", b"\x00", b"{'a': 1}", b'{"a": NaN', b"[" * 200_000):
             self.refused(payload, "$", envelope=True)
             self.refused(payload, "$")
+
+    def test_nested_too_deeply_even_where_nobody_reads(self) -> None:
+        for begin in (b'{"extra": ', b'{"dist": [NaN], "extra": '):
+            error = self.refused(begin + b"[" * 200_000, "$")
+            self.assertEqual(error.reason, "nested too deeply")
 
     @given(st.binary())
     def test_any_bytes_end_in_a_message_error(self, payload: bytes) -> None:

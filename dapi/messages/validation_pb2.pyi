@@ -1,0 +1,75 @@
+from google.protobuf.internal import containers as _containers
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from collections.abc import Iterable as _Iterable, Mapping as _Mapping
+from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class QueryPocBatchesForStageRequest(_message.Message):
+    __slots__ = ("block_height",)
+    BLOCK_HEIGHT_FIELD_NUMBER: _ClassVar[int]
+    block_height: int
+    def __init__(self, block_height: _Optional[int] = ...) -> None: ...
+
+class QueryPocBatchesForStageResponse(_message.Message):
+    __slots__ = ("poc_batch",)
+    POC_BATCH_FIELD_NUMBER: _ClassVar[int]
+    poc_batch: _containers.RepeatedScalarFieldContainer[bytes]
+    def __init__(self, poc_batch: _Optional[_Iterable[bytes]] = ...) -> None: ...
+
+class PocBatchesOfParticipant(_message.Message):
+    __slots__ = ("participant", "hex_pub_key", "poc_batch")
+    PARTICIPANT_FIELD_NUMBER: _ClassVar[int]
+    HEX_PUB_KEY_FIELD_NUMBER: _ClassVar[int]
+    POC_BATCH_FIELD_NUMBER: _ClassVar[int]
+    participant: str
+    hex_pub_key: str
+    poc_batch: _containers.RepeatedScalarFieldContainer[bytes]
+    def __init__(self, participant: _Optional[str] = ..., hex_pub_key: _Optional[str] = ..., poc_batch: _Optional[_Iterable[bytes]] = ...) -> None: ...
+
+class PocBatch(_message.Message):
+    __slots__ = ("nonces", "dist")
+    NONCES_FIELD_NUMBER: _ClassVar[int]
+    DIST_FIELD_NUMBER: _ClassVar[int]
+    nonces: _containers.RepeatedScalarFieldContainer[int]
+    dist: _containers.RepeatedScalarFieldContainer[float]
+    def __init__(self, nonces: _Optional[_Iterable[int]] = ..., dist: _Optional[_Iterable[float]] = ...) -> None: ...
+
+class QueryEpochGroupDataRequest(_message.Message):
+    __slots__ = ("epoch_index", "model_id")
+    EPOCH_INDEX_FIELD_NUMBER: _ClassVar[int]
+    MODEL_ID_FIELD_NUMBER: _ClassVar[int]
+    epoch_index: int
+    model_id: str
+    def __init__(self, epoch_index: _Optional[int] = ..., model_id: _Optional[str] = ...) -> None: ...
+
+class QueryEpochGroupDataResponse(_message.Message):
+    __slots__ = ("epoch_group_data",)
+    EPOCH_GROUP_DATA_FIELD_NUMBER: _ClassVar[int]
+    epoch_group_data: EpochGroupData
+    def __init__(self, epoch_group_data: _Optional[_Union[EpochGroupData, _Mapping]] = ...) -> None: ...
+
+class EpochGroupData(_message.Message):
+    __slots__ = ("validation_weights", "sub_group_models")
+    VALIDATION_WEIGHTS_FIELD_NUMBER: _ClassVar[int]
+    SUB_GROUP_MODELS_FIELD_NUMBER: _ClassVar[int]
+    validation_weights: _containers.RepeatedCompositeFieldContainer[ValidationWeight]
+    sub_group_models: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, validation_weights: _Optional[_Iterable[_Union[ValidationWeight, _Mapping]]] = ..., sub_group_models: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class ValidationWeight(_message.Message):
+    __slots__ = ("member_address", "ml_nodes")
+    MEMBER_ADDRESS_FIELD_NUMBER: _ClassVar[int]
+    ML_NODES_FIELD_NUMBER: _ClassVar[int]
+    member_address: str
+    ml_nodes: _containers.RepeatedCompositeFieldContainer[MlNodeInfo]
+    def __init__(self, member_address: _Optional[str] = ..., ml_nodes: _Optional[_Iterable[_Union[MlNodeInfo, _Mapping]]] = ...) -> None: ...
+
+class MlNodeInfo(_message.Message):
+    __slots__ = ("node_id", "timeslot_allocation")
+    NODE_ID_FIELD_NUMBER: _ClassVar[int]
+    TIMESLOT_ALLOCATION_FIELD_NUMBER: _ClassVar[int]
+    node_id: bytes
+    timeslot_allocation: _containers.RepeatedScalarFieldContainer[bool]
+    def __init__(self, node_id: _Optional[bytes] = ..., timeslot_allocation: _Optional[_Iterable[bool]] = ...) -> None: ...
