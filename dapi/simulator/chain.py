@@ -79,6 +79,11 @@ class SimulatedChain(Service):
         """The latest block's height."""
         return self.blockchain.latest.height
 
+    @property
+    def subscriptions(self) -> int:
+        """How many subscriptions to new blocks there are now."""
+        return self._server.subscriptions
+
     def startService(self) -> None:
         """Open the port, and make blocks from now on."""
         super().startService()  # type: ignore[no-untyped-call]
@@ -121,6 +126,14 @@ class SimulatedChain(Service):
         for waiting in reached:
             waiting.callback(block.height)
         return block
+
+    def cut_websockets(self) -> None:
+        """Break every WebSocket off, without a word."""
+        self._server.cut_sockets()
+
+    def cancel_subscriptions(self) -> None:
+        """End every subscription with an error object; the WebSockets stay open."""
+        self._server.cancel_subscriptions()
 
     def when_height(self, height: int) -> Deferred[int]:
         """Fire with the latest height once it is ``height`` or more."""

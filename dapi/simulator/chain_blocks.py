@@ -34,6 +34,8 @@ class Switches(msgspec.Struct):
     is_catching_up: bool = False
     answers_500: bool = False
     answer_delay_seconds: float = 0.0
+    hides_events: bool = False
+    """WebSockets stay open, and nobody is told of new blocks."""
 
 
 class CheckResult(msgspec.Struct, frozen=True):

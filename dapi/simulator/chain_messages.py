@@ -20,6 +20,7 @@ from dapi.simulator.chain_wire import (
     PACKED_DOUBLE,
     PACKED_INT64,
     STRING,
+    UINT64,
     AnyMessage,
     Message,
     WireError,
@@ -139,6 +140,25 @@ class SubmitPocValidation(Message, frozen=True):
         check(self.poc_stage_start_block_height > 0, "poc_stage_start_block_height must be positive")
 
 
+class SubmitSeed(Message, frozen=True):
+    """inference.inference.MsgSubmitSeed."""
+
+    TYPE_URL: ClassVar = "/inference.inference.MsgSubmitSeed"
+    WIRE: ClassVar = {1: ("creator", STRING), 2: ("epoch_index", UINT64), 3: ("signature", STRING)}
+    creator: str = ""
+    epoch_index: int = 0
+    signature: str = ""
+
+    @property
+    def signer(self) -> str:
+        """Who must have signed, or granted, this."""
+        return self.creator
+
+    def check(self, rules: Rules) -> None:
+        """ValidateBasic: what needs no state."""
+        _check_address("creator", self.creator)
+
+
 class Exec(Message, frozen=True):
     """cosmos.authz.v1beta1.MsgExec: messages of others, signed by the one they granted it to."""
 
@@ -162,11 +182,11 @@ class Exec(Message, frozen=True):
         return tuple(_unpack(message, _POC_MESSAGES) for message in self.msgs)
 
 
-PocMessage = SubmitPocBatch | SubmitPocValidation
+PocMessage = SubmitPocBatch | SubmitPocValidation | SubmitSeed
 ChainMessage = PocMessage | Exec
 
 _POC_MESSAGES: dict[str, type[PocMessage]] = {
-    message_type.TYPE_URL: message_type for message_type in (SubmitPocBatch, SubmitPocValidation)
+    message_type.TYPE_URL: message_type for message_type in (SubmitPocBatch, SubmitPocValidation, SubmitSeed)
 }
 _MESSAGES: dict[str, type[ChainMessage]] = {**_POC_MESSAGES, Exec.TYPE_URL: Exec}
 

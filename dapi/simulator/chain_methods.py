@@ -16,6 +16,7 @@ from dapi.simulator.chain_mempool import MempoolRefused
 from dapi.simulator.chain_queries import QueryRefused, query
 
 PARSE_ERROR, INVALID_REQUEST, METHOD_NOT_FOUND, INVALID_PARAMS, INTERNAL_ERROR = -32700, -32600, -32601, -32602, -32603
+SERVER_ERROR = -32000
 
 _TITLES = {
     PARSE_ERROR: "Parse error. Invalid JSON",
@@ -23,6 +24,7 @@ _TITLES = {
     METHOD_NOT_FOUND: "Method not found",
     INVALID_PARAMS: "Invalid params",
     INTERNAL_ERROR: "Internal error",
+    SERVER_ERROR: "Server error",
 }
 
 

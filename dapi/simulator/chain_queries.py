@@ -1,27 +1,35 @@
 """The simulated chain's ABCI queries: encoded protobuf in, encoded protobuf out.
 
-Paths and field numbers: sections 2 and 5 of ``chain-details.md``. A further query is a function and an entry in
+Paths and field numbers: sections 2, 5 and 6 of ``chain-details.md``. A further query is a function and an entry in
 ``_QUERIES``.
 """
 
 from __future__ import annotations
 
+import base64
+from collections import defaultdict
 from collections.abc import Callable
-from typing import ClassVar
+from typing import ClassVar, TypeVar
 
 from dapi.simulator.chain_epochs import ConfirmationPhase
-from dapi.simulator.chain_state import Account, ChainState
+from dapi.simulator.chain_state import Account, ChainState, GroupMember, StoredBatch
 from dapi.simulator.chain_transactions import PUBLIC_KEY_URL
 from dapi.simulator.chain_wire import (
+    INT64,
     STRING,
+    UINT64,
     Message,
     WireError,
     any_field,
     bytes_field,
     decode,
     message_field,
+    packed_double_field,
+    packed_int64_field,
     varint_field,
 )
+
+M = TypeVar("M", bound=Message)
 
 
 class QueryRefused(Exception):  # noqa: N818
@@ -35,13 +43,20 @@ class QueryRefused(Exception):  # noqa: N818
 def query(state: ChainState, path: str, data: bytes, height: int, latest_height: int) -> bytes:
     """Answer a query; ``height`` 0 means the latest. Raises QueryRefused.
 
-    Epochs are answered as of ``height``, accounts always as of now.
+    Epochs and batches are answered as of ``height``, the rest always as of now.
     """
     if height > latest_height:
         raise QueryRefused(26, "cannot query with height in the future; please provide a valid height")
     if path not in _QUERIES:
         raise QueryRefused(6, f"unknown query path: {path}: unknown request")
     return _QUERIES[path](state, data, height or latest_height)
+
+
+def _request(message_type: type[M], data: bytes) -> M:
+    try:
+        return decode(message_type, data)
+    except WireError as error:
+        raise QueryRefused(18, f"{error}: invalid request") from error
 
 
 class _AddressRequest(Message, frozen=True):
@@ -58,10 +73,7 @@ def _account(state: ChainState, data: bytes, _height: int) -> bytes:
 
 
 def _base_account(state: ChainState, data: bytes) -> bytes:
-    try:
-        address = decode(_AddressRequest, data).address
-    except WireError as error:
-        raise QueryRefused(18, f"{error}: invalid request") from error
+    address = _request(_AddressRequest, data).address
     account: Account | None = state.accounts.get(address)
     if account is None:
         raise QueryRefused(22, f"rpc error: code = NotFound desc = account {address} not found: key not found")
@@ -115,8 +127,78 @@ def _active_event(state: ChainState, height: int) -> bytes:
     return varint_field(4, 1) + message_field(5, encoded)
 
 
+class _StageRequest(Message, frozen=True):
+    WIRE: ClassVar = {1: ("block_height", INT64)}
+    block_height: int = 0
+
+
+def _poc_batches_for_stage(state: ChainState, data: bytes, height: int) -> bytes:
+    """Tell a stage's batches: participants in no order that means anything, without those who never showed a key."""
+    stage = _request(_StageRequest, data).block_height
+    batches: defaultdict[str, list[StoredBatch]] = defaultdict(list)
+    for (start, creator, _), stored in sorted(state.batches.items(), reverse=True):
+        if start == stage and stored.received_at_height <= height:
+            batches[creator].insert(0, stored)
+    return b"".join(_batches_of(state.accounts.get(creator), batches[creator]) for creator in batches)
+
+
+def _batches_of(account: Account | None, batches: list[StoredBatch]) -> bytes:
+    if account is None or account.public_key is None:
+        return b""
+    encoded = b"".join(message_field(4, _poc_batch(stored)) for stored in batches)
+    key = account.public_key
+    names = bytes_field(1, account.address) + bytes_field(2, base64.b64encode(key)) + bytes_field(3, key.hex())
+    return message_field(1, names + encoded)
+
+
+def _poc_batch(stored: StoredBatch) -> bytes:
+    message = stored.message
+    return (
+        bytes_field(1, message.creator)
+        + varint_field(2, message.poc_stage_start_block_height)
+        + varint_field(3, stored.received_at_height)
+        + packed_int64_field(4, message.nonces)
+        + packed_double_field(5, message.dist)
+        + bytes_field(6, message.batch_id)
+        + bytes_field(7, message.node_id)
+    )
+
+
+class _GroupRequest(Message, frozen=True):
+    WIRE: ClassVar = {1: ("epoch_index", UINT64), 2: ("model_id", STRING)}
+    epoch_index: int = 0
+    model_id: str = ""
+
+
+def _epoch_group_data(state: ChainState, data: bytes, height: int) -> bytes:
+    """Tell one group of an epoch; a main group is there, and empty, for as many epochs as there are."""
+    request = _request(_GroupRequest, data)
+    index, model = request.epoch_index, request.model_id
+    models = [name for epoch, name in state.epoch_groups if epoch == index and name]
+    is_there = (index, model) in state.epoch_groups or (not model and index <= state.epochs.after(height).index)
+    if not is_there:
+        raise QueryRefused(22, f"rpc error: code = NotFound desc = epoch group {index} {model!r} not found")
+    members = state.epoch_groups.get((index, model), ())
+    encoded = (
+        b"".join(message_field(8, _group_member(member)) for member in members)
+        + bytes_field(14, model)
+        + b"".join(bytes_field(15, name) for name in models if not model)
+        + varint_field(16, index)
+    )
+    return message_field(1, encoded)
+
+
+def _group_member(member: GroupMember) -> bytes:
+    nodes = b"".join(
+        message_field(4, bytes_field(1, node.node_id) + packed_int64_field(4, node.timeslots)) for node in member.nodes
+    )
+    return bytes_field(1, member.address) + nodes
+
+
 _QUERIES: dict[str, Callable[[ChainState, bytes, int], bytes]] = {
     "/cosmos.auth.v1beta1.Query/AccountInfo": _account_info,
     "/cosmos.auth.v1beta1.Query/Account": _account,
     "/inference.inference.Query/EpochInfo": _epoch_info,
+    "/inference.inference.Query/PocBatchesForStage": _poc_batches_for_stage,
+    "/inference.inference.Query/EpochGroupData": _epoch_group_data,
 }

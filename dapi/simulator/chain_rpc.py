@@ -26,6 +26,7 @@ from dapi.simulator.chain_methods import (
     INVALID_PARAMS,
     INVALID_REQUEST,
     PARSE_ERROR,
+    SERVER_ERROR,
     Methods,
     RpcError,
     new_block_event,
@@ -61,6 +62,11 @@ class RpcServer:
         site.noisy = False
         self._factory = _ClosingFactory(site)
 
+    @property
+    def subscriptions(self) -> int:
+        """How many subscriptions there are over all WebSockets."""
+        return sum(len(socket.subscriptions) for socket in self._sockets)
+
     def listen(self) -> None:
         """Open the port: any free one at first, the same one later."""
         self._listening = self._reactor.listenTCP(self.port, self._factory, interface=self._interface)
@@ -81,10 +87,25 @@ class RpcServer:
 
     def publish(self, block: Block) -> None:
         """Tell every subscriber of a new block."""
+        if self._chain.switches.hides_events:
+            return
         for socket in list(self._sockets):
             for query, request_id in socket.subscriptions.items():
                 result = new_block_event(self._chain.state.chain_id, block, query)
                 socket.send(_answer(request_id, result))
+
+    def cut_sockets(self) -> None:
+        """Break every WebSocket off, without a word."""
+        for socket in list(self._sockets):
+            socket.dropConnection(abort=True)
+
+    def cancel_subscriptions(self) -> None:
+        """End every subscription with an error, as CometBFT does with a client that reads too slowly."""
+        data = "subscription was canceled (reason: client is not pulling messages fast enough)"
+        for socket in list(self._sockets):
+            for request_id in socket.subscriptions.values():
+                socket.send(_failure(request_id, RpcError(SERVER_ERROR, data)))
+            socket.subscriptions.clear()
 
     def answer(self, body: bytes) -> tuple[int, dict[str, Any] | None]:
         """Give HTTP status and JSON of the answer to a call; None: the call wants none."""
@@ -143,7 +164,7 @@ class RpcServer:
 
 
 class _RpcResource(Resource):
-    isLeaf = True  # noqa: N815
+    isLeaf = True
 
     def __init__(self, server: RpcServer) -> None:
         super().__init__()  # type: ignore[no-untyped-call]

@@ -14,7 +14,15 @@ import msgspec
 
 from dapi.simulator.chain_addresses import address_of_key
 from dapi.simulator.chain_epochs import ConfirmationEvent, ConfirmationPhase, Epochs, Window
-from dapi.simulator.chain_messages import Exec, PocMessage, Rules, SubmitPocBatch, SubmitPocValidation, TxRefused
+from dapi.simulator.chain_messages import (
+    Exec,
+    PocMessage,
+    Rules,
+    SubmitPocBatch,
+    SubmitPocValidation,
+    SubmitSeed,
+    TxRefused,
+)
 from dapi.simulator.chain_transactions import (
     PUBLIC_KEY_URL,
     SIGN_MODE_DIRECT,
@@ -46,12 +54,27 @@ class StoredBatch(msgspec.Struct, frozen=True):
     received_at_height: int
 
 
+class GroupNode(msgspec.Struct, frozen=True):
+    """A participant's node in an epoch; the second of ``timeslots`` is POC_SLOT."""
+
+    node_id: str
+    timeslots: tuple[bool, ...] = ()
+
+
+class GroupMember(msgspec.Struct, frozen=True):
+    """A participant in an epoch's group."""
+
+    address: str
+    nodes: tuple[GroupNode, ...] = ()
+
+
 class ChainState:
     """Accounts, grants, used nonces, batches and validations.
 
     ``batches`` is keyed by (stage start height, creator, batch_id), ``validations`` by (stage start height,
-    participant, creator). ``rules``, ``epochs`` and ``confirmation`` (a running confirmation PoC) may be changed at any
-    time.
+    participant, creator), ``seeds`` by (epoch index, creator), ``epoch_groups`` by (epoch index, model), a main group
+    having no model. ``rules``, ``epochs``, ``confirmation`` (a running confirmation PoC) and ``epoch_groups`` may be
+    changed at any time.
     """
 
     def __init__(self, chain_id: str, epochs: Epochs, rules: Rules) -> None:
@@ -63,6 +86,8 @@ class ChainState:
         self.grants: dict[tuple[str, str, str], int | None] = {}
         self.batches: dict[tuple[int, str, str], StoredBatch] = {}
         self.validations: dict[tuple[int, str, str], SubmitPocValidation] = {}
+        self.seeds: dict[tuple[int, str], SubmitSeed] = {}
+        self.epoch_groups: dict[tuple[int, str], tuple[GroupMember, ...]] = {}
         self._nonces: set[Nonce] = set()
 
     def check_tx(self, tx: Transaction, height: int, time_ns: int, pending: Collection[Nonce]) -> None:
@@ -74,7 +99,7 @@ class ChainState:
         self._check_signed(tx, height, time_ns, pending)
         if self.rules.windows_in_check_tx:
             for message in tx.poc_messages():
-                refusal = self._window_refusal(message, height)
+                refusal = None if isinstance(message, SubmitSeed) else self._window_refusal(message, height)
                 if refusal is not None and refusal.code != _UPCOMING_EPOCH_NOT_FOUND:
                     raise refusal
 
@@ -187,6 +212,9 @@ class ChainState:
     def _execute(self, message: PocMessage, height: int, writes: _Writes) -> None:
         if isinstance(message, SubmitPocBatch) and not message.node_id:
             raise TxRefused("inference", 1145, "node_id is empty: PoC node id is empty")
+        if isinstance(message, SubmitSeed):
+            writes.put(self.seeds, (message.epoch_index, message.creator), message)
+            return
         refusal = self._window_refusal(message, height)
         if refusal is not None:
             raise refusal
@@ -200,7 +228,7 @@ class ChainState:
             raise TxRefused("inference", 1160, f"{message.participant_address} was validated before by this validator")
         writes.put(self.validations, key, message)
 
-    def _window_refusal(self, message: PocMessage, height: int) -> TxRefused | None:
+    def _window_refusal(self, message: SubmitPocBatch | SubmitPocValidation, height: int) -> TxRefused | None:
         """Say why a message would not be taken at this height, or None."""
         if self.rules.poc_v2:
             return TxRefused("inference", 1161, "deprecated: poc_v2_enabled is true")

@@ -10,11 +10,11 @@ import pytest_twisted
 from twisted.application.service import MultiService
 from twisted.internet import reactor
 from twisted.internet.defer import CancelledError
-from twisted.internet.error import ConnectionRefusedError as TCPConnectionRefusedError
 from twisted.internet.task import deferLater
 
 from dapi.chain.rpc_answers import Broadcast
 from dapi.errors import ChainRefusedError, ChainStaleError, ChainUnavailableError
+from dapi.exchange import NoAnswerError
 from dapi.simulator.chain import SimulatedChain
 from dapi.simulator.chain_rpc import NEW_BLOCK
 from dapi.simulator.chain_wire import bytes_field, message_field, varint_field
@@ -221,7 +221,7 @@ async def test_restart(world: World) -> None:
 async def test_while_it_is_down_nothing_listens(world: World) -> None:
     restarted = world.chain.restart(down_seconds=0.2)
     await deferLater(reactor, 0.1)
-    with pytest.raises(TCPConnectionRefusedError):
+    with pytest.raises(NoAnswerError):
         await post(world.chain, request("status"))
     await soon(restarted)
     assert (await post(world.chain, request("status")))[0] == 200

@@ -1,27 +1,12 @@
 """The head is followed, and what keeps the chain from taking anything is told in words."""
 
-from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from dapi.chain.block_watcher import BlockWatcher
 from dapi.chain.rpc_answers import ChainStatus
 from dapi.errors import ChainUnavailableError
-
-
-def status_at(height: int, *, catching_up: bool = False) -> ChainStatus:
-    return ChainStatus("chain", height, height * 10**9, "AB", 1, catching_up, True, "127.0.0.1:26657")
-
-
-class Source:
-    """Is asked for the status, and answers when it is told to."""
-
-    def __init__(self) -> None:
-        self.asked: list[Deferred[ChainStatus]] = []
-
-    def status(self) -> Deferred[ChainStatus]:
-        self.asked.append(Deferred())
-        return self.asked[-1]
+from tests.unit.block_events_world import Source, status_at
 
 
 class BlockWatcherTests(SynchronousTestCase):
