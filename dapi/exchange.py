@@ -12,11 +12,21 @@ from typing import Any, cast
 from treq.client import HTTPClient
 from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.internet.endpoints import HostnameEndpoint, wrapClientTLS
+from twisted.internet.error import ConnectError, ConnectingCancelledError, ConnectionClosed
 from twisted.internet.interfaces import IConsumer, IProtocol, IProtocolFactory, IStreamClientEndpoint
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.protocols.policies import ProtocolWrapper, WrappingFactory
 from twisted.python.failure import Failure
-from twisted.web.client import URI, Agent, BrowserLikePolicyForHTTPS, ResponseDone
+from twisted.web.client import (
+    URI,
+    Agent,
+    BrowserLikePolicyForHTTPS,
+    RequestGenerationFailed,
+    RequestTransmissionFailed,
+    ResponseDone,
+    ResponseFailed,
+    ResponseNeverReceived,
+)
 from twisted.web.http import PotentialDataLoss
 from twisted.web.http_headers import Headers
 from twisted.web.iweb import IAgent, IAgentEndpointFactory, IBodyProducer, IResponse
@@ -32,6 +42,10 @@ class AnswerTooLongError(Exception):
         super().__init__(f"the answer is longer than {max_bytes} bytes")
         self.status = status
         self.begin = begin
+
+
+class NoAnswerError(Exception):
+    """No answer came, through a fault of the other side or of the way to it; the text says which."""
 
 
 class Exchanges:
@@ -54,8 +68,27 @@ class Exchanges:
     ) -> tuple[int, bytes]:
         """Return the status and the body of the answer, which may have ``max_bytes``.
 
-        Raises AnswerTooLongError, and what Twisted's agent fails with. Redirects are not followed.
+        Raises AnswerTooLongError or NoAnswerError, and CancelledError when it was cancelled, which Twisted's agent
+        tells in several ways. Redirects are not followed.
         """
+        is_cancelled = False
+
+        def cancel(_outcome: Deferred[tuple[int, bytes]]) -> None:
+            nonlocal is_cancelled
+            is_cancelled = True
+            exchange.cancel()
+
+        outcome: Deferred[tuple[int, bytes]] = Deferred(cancel)
+        exchange = Deferred.fromCoroutine(self._exchange(method, url, body, max_bytes))
+        exchange.addCallbacks(outcome.callback, outcome.errback)
+        try:
+            return await outcome
+        except _NO_ANSWER as error:
+            if is_cancelled:
+                raise CancelledError from error
+            raise NoAnswerError(_reason(error)) from error
+
+    async def _exchange(self, method: str, url: str, body: bytes | None, max_bytes: int) -> tuple[int, bytes]:
         endpoints = _Endpoints(self._reactor, self._connect_timeout_seconds, self._opened, self._lost)
         agent = self._agent or Agent.usingEndpointFactory(self._reactor, endpoints)
         # A client of its own for each request: treq's would keep cookies.
@@ -227,3 +260,22 @@ class _WatchedEndpoint:
 
     def connect(self, protocolFactory: IProtocolFactory) -> Deferred[IProtocol]:  # noqa: N803
         return self._endpoint.connect(self._watch(protocolFactory)).addCallback(attrgetter("wrappedProtocol"))
+
+
+# What Twisted's agent fails with when the other side, or the way to it, is at fault.
+_NO_ANSWER = (
+    ConnectError,
+    ConnectingCancelledError,
+    ConnectionClosed,
+    OSError,
+    RequestGenerationFailed,
+    RequestTransmissionFailed,
+    ResponseFailed,
+    ResponseNeverReceived,
+)
+
+
+def _reason(error: BaseException) -> str:
+    """Say what went wrong below HTTP; Twisted wraps the cause into a list of failures."""
+    causes = [reason.value for reason in getattr(error, "reasons", ()) if reason.value is not None]
+    return "; ".join(_reason(cause) for cause in causes) or str(error).rstrip(".") or type(error).__name__

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from twisted.internet.defer import Deferred, fail
 
 from dapi.chain.addresses import address_of
@@ -20,6 +22,11 @@ class CosmosMessageClient:
 
     def __init__(self, outbox: Outbox) -> None:
         self._outbox = outbox
+        self._on_verdict: Callable[[str, int], None] | None = None
+
+    def observe_verdicts(self, observer: Callable[[str, int], None]) -> None:
+        """Have ``observer`` called with public key (hex) and stage height of every verdict that was put on disk."""
+        self._on_verdict = observer
 
     def submit_poc_batch(self, batch: ProofBatch, *, batch_id: str, node_id: str, via: Via) -> Deferred[Receipt]:
         """Keep a generated batch of the node named ``node_id``.
@@ -57,7 +64,13 @@ class CosmosMessageClient:
             probability_honest=batch.probability_honest,
             fraud_detected=batch.fraud_detected,
         )
-        return self._put(batch, Kind.VALIDATED, message.SerializeToString(), batch_id, node_id, via)
+        stored = self._put(batch, Kind.VALIDATED, message.SerializeToString(), batch_id, node_id, via)
+        return stored.addCallback(self._tell_verdict, batch)
+
+    def _tell_verdict(self, receipt: Receipt, batch: ValidatedBatch) -> Receipt:
+        if self._on_verdict is not None:
+            self._on_verdict(batch.public_key, batch.block_height)
+        return receipt
 
     def _put(
         self,

@@ -7,6 +7,9 @@ from __future__ import annotations
 
 import enum
 import re
+from collections.abc import Sequence
+
+from dapi.chain.submission_rows import Message
 
 
 class Outcome(enum.Enum):
@@ -19,7 +22,9 @@ class Outcome(enum.Enum):
     NEXT_BLOCK = "next block"
     """Outside the window, which may open yet: again in the next block, unless the window has ended."""
     SENT_BEFORE = "sent before"
-    """The chain has one already: done if it is ours, final if it is not."""
+    """The chain has one already: done if it is this one, final if it is another."""
+    SIGNATURE = "signature"
+    """The chain knows the signer by another account number, or not at all: final if ours is the right one."""
     MOVED = "moved"
     """The network has moved to PoC v2: keep everything, send nothing."""
     FINAL = "final"
@@ -32,22 +37,48 @@ _INFERENCE = {
     1160: Outcome.SENT_BEFORE,
     1161: Outcome.MOVED,
 }
-_TIMED_OUT = frozenset({30, 42})
+_SIGNATURE = frozenset({4, 9})
+_TIMED_OUT = frozenset({30, 32, 42})
+_INVALID_REQUEST = 18
+_STALE_WORDS = ("ttl exceeds", "already passed", "already used timeout")
+# What these say depends on nothing but the stage, the kind and the block, and so holds for all that share them.
+_OF_THE_WINDOW = frozenset({1107, 1108, 1128})
 _MESSAGE_INDEX = re.compile(r"message index: (\d+)")
 
 
-def judge(code: int, codespace: str) -> Outcome:
+def judge(code: int, codespace: str, log: str) -> Outcome:
     """Tell what to do; any code that is not known to heal is final."""
     if code == 0:
         return Outcome.DONE
     if codespace == "inference":
         return _INFERENCE.get(code, Outcome.FINAL)
-    if codespace == "sdk" and code in _TIMED_OUT:
+    if codespace != "sdk":
+        return Outcome.FINAL
+    is_stale = code == _INVALID_REQUEST and any(words in log for words in _STALE_WORDS)
+    if code in _TIMED_OUT or is_stale:
         return Outcome.SIGN_AGAIN
-    return Outcome.FINAL
+    return Outcome.SIGNATURE if code in _SIGNATURE else Outcome.FINAL
 
 
-def culprit(log: str) -> int | None:
-    """Return the index of the message that a transaction failed on; None when the SDK's log does not tell it."""
+def meant(
+    messages: Sequence[Message], code: int, codespace: str, log: str, *, are_wrapped: bool
+) -> list[Message] | None:
+    """Return those of a transaction's messages that its code is about, None when that is not told.
+
+    The SDK's log gives the index of the message that failed, the first to do so; where all ``are_wrapped`` into one
+    message, that index says nothing.
+    """
+    if len(messages) == 1:
+        return list(messages)
+    index = None if are_wrapped else _culprit(log)
+    first = messages[index] if index is not None and index < len(messages) else None
+    if codespace == "inference" and code in _OF_THE_WINDOW:
+        alike = {(message.height, message.kind) for message in ([first] if first is not None else messages)}
+        if len(alike) == 1:
+            return [message for message in messages if (message.height, message.kind) in alike]
+    return [first] if first is not None else None
+
+
+def _culprit(log: str) -> int | None:
     found = _MESSAGE_INDEX.search(log)
     return int(found.group(1)) if found else None

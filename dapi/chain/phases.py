@@ -1,16 +1,42 @@
 """The chain's epochs as pure functions of their parameters and a height.
 
-Formulas from the network's epoch arithmetic (P = the latest epoch's PoC start): a generated batch is accepted in the
-blocks P + 1 … P + stage + exchange, a validation in V + 1 … V + validation with V = P + stage + validation delay. A
-confirmation PoC (S = its generation start) ends each of its stages one block earlier. The parameters are governed, so
-they are read anew each time, and never assumed.
+Formulas from the network's epoch arithmetic. Regular PoC, P = the latest epoch's PoC start: nodes generate from P on,
+generation ends at G = P + stage, generated batches are accepted in the blocks P + 1 … G + exchange, validation starts
+at V = G + delay, validations are accepted in V + 1 … V + validation, and at V + validation nodes go back to inference.
+A confirmation PoC (S = its generation start) ends each of these one block earlier, and its validation follows its
+exchange. The parameters are governed, so they are read anew each time, and never assumed.
 """
 
 from __future__ import annotations
 
+import enum
+
 import msgspec
 
 from dapi.messages import Kind
+
+# The switch to validation leaves so many blocks of the exchange window to what comes at the last moment.
+_BLOCKS_LEFT_AT_THE_SWITCH = 2
+
+
+class Phase(enum.StrEnum):
+    """Where the chain is in its epoch, in the network's own words."""
+
+    INFERENCE = "Inference"
+    GENERATE = "PoCGenerate"
+    GENERATE_WIND_DOWN = "PoCGenerateWindDown"
+    VALIDATE = "PoCValidate"
+    VALIDATE_WIND_DOWN = "PoCValidateWindDown"
+
+
+class Duty(enum.StrEnum):
+    """What a node that takes part in PoC should be doing."""
+
+    GENERATE = "generate"
+    SWITCH = "switch"
+    """Validate as soon as it has delivered what it generated to the end."""
+    VALIDATE = "validate"
+    INFERENCE = "inference"
 
 
 class Window(msgspec.Struct, frozen=True):
@@ -20,16 +46,61 @@ class Window(msgspec.Struct, frozen=True):
     last: int
 
 
-class PocStage(msgspec.Struct, frozen=True):
-    """The windows of one PoC; ``height`` is what its messages carry as their start height."""
+class PocStage(msgspec.Struct, frozen=True, kw_only=True):
+    """One PoC, regular or confirmation; all but ``epoch_index`` are heights.
+
+    ``height`` is what its messages carry as their start height. Nodes generate from ``start`` on, ``generation_end`` is
+    where they should have stopped, from ``validation_start`` on they are given batches to validate, and from
+    ``inference_from`` on they serve inference again. The two ``wind_down`` only name phases.
+    """
 
     height: int
+    epoch_index: int
+    is_confirmation: bool
+    start: int
+    generate_wind_down: int
+    generation_end: int
     batches: Window
+    validation_start: int
+    validate_wind_down: int
     validations: Window
+    inference_from: int
 
     def window(self, kind: Kind) -> Window:
-        """Return the window for messages of this kind."""
-        return self.batches if kind is Kind.GENERATED else self.validations
+        """Return the window for messages of this kind; a seed counts when the stage's weights are computed."""
+        match kind:
+            case Kind.GENERATED:
+                return self.batches
+            case Kind.VALIDATED:
+                return self.validations
+            case Kind.SEED:
+                return Window(self.start, self.validations.last)
+
+    def is_under_way(self, height: int) -> bool:
+        """Tell whether the latest block's height lies between its start and the return to inference."""
+        return self.start <= height < self.inference_from
+
+    def duty(self, height: int) -> Duty:
+        """Tell what its nodes should do when the latest block's height is ``height``."""
+        if not self.is_under_way(height):
+            return Duty.INFERENCE
+        if height < self.generation_end:
+            return Duty.GENERATE
+        if height < min(self.batches.last - _BLOCKS_LEFT_AT_THE_SWITCH, self.validation_start):
+            return Duty.SWITCH
+        return Duty.VALIDATE
+
+    def phase(self, height: int) -> Phase:
+        """Name the phase at a height."""
+        if not self.is_under_way(height):
+            return Phase.INFERENCE
+        if height < self.generate_wind_down:
+            return Phase.GENERATE
+        if height < self.validation_start:
+            return Phase.GENERATE_WIND_DOWN
+        if height < self.validate_wind_down:
+            return Phase.VALIDATE
+        return Phase.VALIDATE_WIND_DOWN
 
 
 class EpochParameters(msgspec.Struct, frozen=True):
@@ -43,23 +114,87 @@ class EpochParameters(msgspec.Struct, frozen=True):
     set_new_validators_delay: int
 
 
-def regular_stage(parameters: EpochParameters, poc_start: int) -> PocStage:
+class ConfirmationEvent(msgspec.Struct, frozen=True):
+    """A PoC inside the inference phase; ``seed_block_hash`` (lower-case hex) is empty until its generation starts."""
+
+    epoch_index: int
+    trigger_height: int
+    generation_start: int
+    seed_block_hash: str
+
+
+class EpochInfo(msgspec.Struct, frozen=True):
+    """What the chain says of its epochs at the height ``block_height``; epoch 0 has no PoC."""
+
+    block_height: int
+    index: int
+    poc_start: int
+    parameters: EpochParameters
+    sample_size: int
+    confirmation: ConfirmationEvent | None
+
+    def stages(self) -> list[PocStage]:
+        """Return the stages that it tells of, the one that comes first in case of doubt first."""
+        stages = []
+        if self.confirmation is not None:
+            stages.append(confirmation_stage(self.parameters, self.confirmation))
+        if self.index > 0:
+            stages.append(regular_stage(self.parameters, self.index, self.poc_start))
+        return stages
+
+    def stage_under_way(self) -> PocStage | None:
+        """Return the stage that is under way, None in the inference phase."""
+        return next((stage for stage in self.stages() if stage.is_under_way(self.block_height)), None)
+
+    def next_poc_start(self) -> int | None:
+        """Return the height at which the next regular PoC starts, None before the first epoch."""
+        if self.index == 0:
+            return None
+        return self.poc_start + self.parameters.epoch_length
+
+
+def regular_stage(parameters: EpochParameters, epoch_index: int, poc_start: int) -> PocStage:
     """Return the PoC that starts at the height ``poc_start``."""
     generation_end = poc_start + parameters.poc_stage_duration
     validation_start = generation_end + parameters.poc_validation_delay
+    validation_end = validation_start + parameters.poc_validation_duration
     return PocStage(
         height=poc_start,
+        epoch_index=epoch_index,
+        is_confirmation=False,
+        start=poc_start,
+        generate_wind_down=poc_start + _most_of(parameters.poc_stage_duration),
+        generation_end=generation_end,
         batches=Window(poc_start + 1, generation_end + parameters.poc_exchange_duration),
-        validations=Window(validation_start + 1, validation_start + parameters.poc_validation_duration),
+        validation_start=validation_start,
+        validate_wind_down=validation_start + _most_of(parameters.poc_validation_duration),
+        validations=Window(validation_start + 1, validation_end),
+        inference_from=validation_end,
     )
 
 
-def confirmation_stage(parameters: EpochParameters, trigger_height: int, generation_start: int) -> PocStage:
+def confirmation_stage(parameters: EpochParameters, event: ConfirmationEvent) -> PocStage:
     """Return the confirmation PoC of an event; its messages carry the trigger height."""
-    exchange_end = generation_start + parameters.poc_stage_duration - 1 + parameters.poc_exchange_duration
+    start = event.generation_start
+    generation_end = start + parameters.poc_stage_duration - 1
+    exchange_end = generation_end + parameters.poc_exchange_duration
     validation_start = exchange_end + parameters.poc_validation_delay
+    validation_end = validation_start + parameters.poc_validation_duration - 1
     return PocStage(
-        height=trigger_height,
-        batches=Window(generation_start + 1, exchange_end),
-        validations=Window(validation_start + 1, validation_start + parameters.poc_validation_duration - 1),
+        height=event.trigger_height,
+        epoch_index=event.epoch_index,
+        is_confirmation=True,
+        start=start,
+        generate_wind_down=start + _most_of(parameters.poc_stage_duration),
+        generation_end=generation_end,
+        batches=Window(start + 1, exchange_end),
+        validation_start=validation_start,
+        validate_wind_down=validation_start + _most_of(parameters.poc_validation_duration),
+        validations=Window(validation_start + 1, validation_end),
+        inference_from=validation_end + 1,
     )
+
+
+def _most_of(duration: int) -> int:
+    """Return 0.8 of a duration as the chain computes it: in floating point, cut off."""
+    return int(0.8 * duration)

@@ -6,11 +6,9 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, TypeVar
 from urllib.parse import SplitResult, urlsplit
 
-from twisted.internet.defer import CancelledError, Deferred
-from twisted.internet.error import ConnectError, ConnectingCancelledError, ConnectionClosed
+from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
-from twisted.web.client import RequestGenerationFailed, RequestTransmissionFailed, ResponseFailed
 from twisted.web.iweb import IAgent
 
 from dapi.chain.rpc_answers import (
@@ -35,8 +33,8 @@ from dapi.chain.rpc_answers import (
     to_base64,
     tx_hash_of,
 )
-from dapi.errors import ChainUnavailableError, ConfigError
-from dapi.exchange import AnswerTooLongError, Exchanges
+from dapi.errors import ChainRefusedError, ChainUnavailableError, ConfigError
+from dapi.exchange import AnswerTooLongError, Exchanges, NoAnswerError
 
 T = TypeVar("T")
 
@@ -116,10 +114,19 @@ class ChainRpc:
         ChainUnavailableError when they may be offered again as they are. The last one is no proof that nothing arrived.
         """
         tx_hash = tx_hash_of(raw)
+        is_first = True
 
         async def ask(node: _Node) -> BroadcastResult:
+            nonlocal is_first
+            was_first, is_first = is_first, False
             answer = await self._ask(node, "broadcast_tx_sync", {"tx": to_base64(raw)}, BroadcastAnswer)
-            return broadcast_refused(answer, tx_hash) if isinstance(answer, Refusal) else answer.value()
+            try:
+                return broadcast_refused(answer, tx_hash) if isinstance(answer, Refusal) else answer.value()
+            except ChainRefusedError as error:
+                if was_first:
+                    raise
+                # The node before may have taken it, and only its answer was lost: a refusal after that proves nothing.
+                raise ChainUnavailableError(f"{error}, after another node gave no answer") from error
 
         return self._run(lambda: self._first_of(ask))
 
@@ -253,43 +260,14 @@ class ChainRpc:
         exchange.addTimeout(self._timeout_seconds, self._reactor, onTimeoutCancel=timed_out)
         try:
             status, body = await exchange
-        except AnswerTooLongError as error:
+        except (AnswerTooLongError, NoAnswerError) as error:
             raise ChainUnavailableError(str(error)) from error
-        except _NO_ANSWER as error:
-            # A call that its owner cancelled must not be tried at the next node.
-            if _is_cancellation(error):
-                raise CancelledError from error
-            raise ChainUnavailableError(_reason(error)) from error
         if status != 200:
             raise error_of_http_status(status, body)
         return body
-
-
-# What Twisted's agent fails with when the other side, or the way to it, is at fault.
-_NO_ANSWER = (
-    ConnectError,
-    ConnectingCancelledError,
-    ConnectionClosed,
-    OSError,
-    RequestGenerationFailed,
-    RequestTransmissionFailed,
-    ResponseFailed,
-)
 
 
 def _result(answer: T | Refusal) -> T:
     if isinstance(answer, Refusal):
         raise error_of_refusal(answer)
     return answer
-
-
-def _is_cancellation(error: BaseException) -> bool:
-    if isinstance(error, CancelledError | ConnectingCancelledError):
-        return True
-    return any(_is_cancellation(reason.value) for reason in getattr(error, "reasons", ()) if reason.value is not None)
-
-
-def _reason(error: BaseException) -> str:
-    """Say what went wrong below HTTP; Twisted wraps the cause into a list of failures."""
-    causes = [reason.value for reason in getattr(error, "reasons", ()) if reason.value is not None]
-    return "; ".join(_reason(cause) for cause in causes) or str(error).rstrip(".") or type(error).__name__

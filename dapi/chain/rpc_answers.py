@@ -255,6 +255,24 @@ class BlockAnswer(msgspec.Struct):
         return BlockInfo(header.chain_id, int(header.height), parse_time_ns(header.time), self.block_id.hash)
 
 
+class _EventData(msgspec.Struct):
+    value: BlockAnswer | None = None
+
+
+class _Event(msgspec.Struct):
+    """What comes for a subscription; its confirmation has no ``data``."""
+
+    data: _EventData | None = None
+
+
+class _EventEnvelope(msgspec.Struct):
+    result: _Event | None = None
+    error: Refusal | None = None
+
+
+_EVENT_DECODER = msgspec.json.Decoder(_EventEnvelope)
+
+
 def encode_request(request_id: int, method: str, params: dict[str, Any]) -> bytes:
     """Make the body of one call; without an id there would be no answer."""
     return msgspec.json.encode({"jsonrpc": "2.0", "id": request_id, "method": method, "params": params})
@@ -276,6 +294,24 @@ def decode_answer(body: bytes, request_id: int, answer_type: type[T]) -> T | Ref
         return msgspec.json.decode(envelope.result, type=answer_type)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise ChainUnavailableError(f"an answer that cannot be read: {error}") from error
+
+
+def decode_block_event(message: bytes) -> BlockInfo | Refusal | None:
+    """Read a message about a subscription to NewBlock: a block, the error that ends it, or None for its confirmation.
+
+    Of a block, however large, only the identity is made into objects. Raises ChainUnavailableError when it is nothing
+    of this kind.
+    """
+    try:
+        envelope = _EVENT_DECODER.decode(message)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise ChainUnavailableError(f"an event that cannot be read: {error}") from error
+    if envelope.error is not None:
+        return envelope.error
+    if envelope.result is None:
+        raise ChainUnavailableError("an event with neither result nor error")
+    data = envelope.result.data
+    return data.value.value() if data is not None and data.value is not None else None
 
 
 def error_of_refusal(refusal: Refusal) -> ChainError:

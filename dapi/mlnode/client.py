@@ -11,14 +11,12 @@ from operator import attrgetter
 from typing import Any, Final, Literal, TypeVar
 
 import msgspec
-from twisted.internet.defer import CancelledError, Deferred
-from twisted.internet.error import ConnectError, ConnectingCancelledError, ConnectionClosed
+from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
-from twisted.web.client import RequestGenerationFailed, RequestTransmissionFailed, ResponseFailed, ResponseNeverReceived
 from twisted.web.iweb import IAgent
 
 from dapi.errors import MLNodeError
-from dapi.exchange import AnswerTooLongError, Exchanges
+from dapi.exchange import AnswerTooLongError, Exchanges, NoAnswerError
 from dapi.messages import ProofBatch
 
 BATCH_SIZE: Final = 100
@@ -105,6 +103,23 @@ class InferenceRequest(msgspec.Struct, frozen=True):
     model: str
     dtype: str
     additional_args: tuple[str, ...]
+
+
+class InferenceUpState(enum.StrEnum):
+    """How far a node is with bringing inference up, as ``GET /api/v1/inference/up/status`` tells it."""
+
+    NOT_STARTED = "not_started"
+    IN_PROGRESS = "in_progress"
+    COMPLETED = "completed"
+    CANCELLED = "cancelled"
+    FAILED = "failed"
+
+
+class InferenceUpStatus(msgspec.Struct, frozen=True):
+    """How far a node is with bringing inference up; ``error`` says why it failed."""
+
+    status: InferenceUpState
+    error: str | None = None
 
 
 class _StateAnswer(msgspec.Struct, frozen=True):
@@ -199,6 +214,21 @@ class MLNodeClient:
             "inference/up", "POST", "/api/v1/inference/up", Any, body, timeout_seconds=timeout
         ).addCallback(_nothing)
 
+    def inference_up_async(
+        self, model: str, dtype: str = "float16", additional_args: tuple[str, ...] = ()
+    ) -> Deferred[None]:
+        """Have the node begin to serve a model; refused with 404 or 405 by a node that has only ``inference_up``."""
+        body = msgspec.json.encode(InferenceRequest(model, dtype, additional_args))
+        return self._call("inference/up/async", "POST", "/api/v1/inference/up/async", Any, body).addCallback(_nothing)
+
+    def inference_up_status(self) -> Deferred[InferenceUpStatus]:
+        """Ask what became of ``inference_up_async``."""
+        return self._call("inference/up/status", "GET", "/api/v1/inference/up/status", InferenceUpStatus)
+
+    def inference_health(self, inference_url: str) -> Deferred[None]:
+        """Fire when the inference that the node serves at this base is well; a sick one refuses (503)."""
+        return self._call("health", "GET", "/health", Any, base_url=inference_url.rstrip("/")).addCallback(_nothing)
+
     def close(self) -> Deferred[None]:
         """Cancel what is under way; fires when no connection is left. Calls can be made again afterwards."""
         for call in self._calls.copy():
@@ -218,6 +248,7 @@ class MLNodeClient:
         answer: Any,
         body: bytes | None = None,
         *,
+        base_url: str | None = None,
         timeout_seconds: float | None = None,
     ) -> Deferred[Any]:
         """Make a call; the Deferred fires with its answer, decoded as ``answer`` (Any: not looked at)."""
@@ -230,29 +261,19 @@ class MLNodeClient:
             self._calls.discard(calling)
             return result
 
-        calling = Deferred.fromCoroutine(self._answer(call, method, path, answer, body))
+        url = (self.base_url if base_url is None else base_url) + path
+        calling = Deferred.fromCoroutine(self._answer(call, method, url, answer, body))
         calling.addTimeout(seconds, self._reactor, timed_out)
         self._calls.add(calling)
         return calling.addBoth(forget)
 
-    async def _answer(self, call: str, method: str, path: str, answer: Any, body: bytes | None) -> Any:
+    async def _answer(self, call: str, method: str, url: str, answer: Any, body: bytes | None) -> Any:
         try:
-            status, received = await self._exchanges.exchange(method, self.base_url + path, body)
+            status, received = await self._exchanges.exchange(method, url, body)
         except AnswerTooLongError as error:
             raise MLNodeError(self.node_id, call, str(error), error.status, _shown(error.begin)) from error
-        except (
-            ConnectError,
-            ConnectingCancelledError,
-            ConnectionClosed,
-            OSError,
-            RequestGenerationFailed,
-            RequestTransmissionFailed,
-            ResponseFailed,
-            ResponseNeverReceived,
-        ) as error:
-            if _is_cancellation(error):
-                raise CancelledError from error
-            raise MLNodeError(self.node_id, call, _reason(error)) from error
+        except NoAnswerError as error:
+            raise MLNodeError(self.node_id, call, str(error)) from error
         if not 200 <= status < 300:
             raise MLNodeError(self.node_id, call, "refused", status, _shown(received))
         if answer is Any:
@@ -273,17 +294,3 @@ def _shown(body: bytes) -> str:
     """Return the beginning of a body as one line that a log can hold."""
     text = body[: 4 * _BODY_SHOWN].decode("utf-8", "replace")
     return "".join(c if c.isprintable() else " " for c in text)[:_BODY_SHOWN]
-
-
-def _is_cancellation(error: BaseException) -> bool:
-    if isinstance(error, CancelledError | ConnectingCancelledError):
-        return True
-    return any(_is_cancellation(reason.value) for reason in getattr(error, "reasons", ()) if reason.value is not None)
-
-
-def _reason(error: BaseException) -> str:
-    """Say what went wrong below HTTP; Twisted wraps the cause into a list of failures."""
-    causes = [reason.value for reason in getattr(error, "reasons", ()) if reason.value is not None]
-    if causes:
-        return "; ".join(_reason(cause) for cause in causes)
-    return str(error).rstrip(".") or type(error).__name__

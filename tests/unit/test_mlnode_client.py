@@ -24,6 +24,8 @@ from dapi.errors import MLNodeError
 from dapi.mlnode.client import (
     MAIN_NETWORK_PARAMS,
     TEST_NETWORK_PARAMS,
+    InferenceUpState,
+    InferenceUpStatus,
     InitRequest,
     MLNodeClient,
     MLNodeState,
@@ -167,6 +169,36 @@ class CallTests(SynchronousTestCase):
             ),
         )
 
+    def test_inference_up_async(self) -> None:
+        body = {"model": "Qwen/Qwen2.5-7B-Instruct", "dtype": "float16", "additional_args": ["--quantization", "fp8"]}
+        self.assertEqual(
+            (None, "POST /api/v1/inference/up/async", body),
+            self.call(
+                b'{"status":"starting"}',
+                lambda c: c.inference_up_async("Qwen/Qwen2.5-7B-Instruct", additional_args=("--quantization", "fp8")),
+            ),
+        )
+
+    def test_inference_up_status(self) -> None:
+        for state in InferenceUpState:
+            answer = json.dumps(
+                {
+                    "status": state.value,
+                    "is_starting": False,
+                    "is_running": False,
+                    "elapsed_seconds": None,
+                    "error": "no memory",
+                }
+            ).encode()
+            expected = (InferenceUpStatus(state, "no memory"), "GET /api/v1/inference/up/status", None)
+            self.assertEqual(expected, self.call(answer, MLNodeClient.inference_up_status))
+
+    def test_inference_health(self) -> None:
+        node = StubbedNode(b"")
+        self.assertIsNone(self.successResultOf(node.client.inference_health("http://10.0.0.21:5000/v3.0.8/")))
+        [(method, url, _, body)] = node.requests
+        self.assertEqual((b"GET", "http://10.0.0.21:5000/v3.0.8/health", b""), (method, url, body))
+
 
 ALL_CALLS: dict[str, Callable[[MLNodeClient], Deferred[Any]]] = {
     "state": MLNodeClient.state,
@@ -179,9 +211,18 @@ ALL_CALLS: dict[str, Callable[[MLNodeClient], Deferred[Any]]] = {
     "pow/validate": lambda client: client.validate(generated_batch()),
     "pow/stop": MLNodeClient.pow_stop,
     "inference/up": lambda client: client.inference_up("model"),
+    "inference/up/async": lambda client: client.inference_up_async("model"),
+    "inference/up/status": MLNodeClient.inference_up_status,
+    "health": lambda client: client.inference_health("http://10.0.0.21:5000"),
 }
 
-DECODED_CALLS = set(ALL_CALLS) - {"pow/phase/generate", "pow/phase/validate", "inference/up"}
+DECODED_CALLS = set(ALL_CALLS) - {
+    "pow/phase/generate",
+    "pow/phase/validate",
+    "inference/up",
+    "inference/up/async",
+    "health",
+}
 
 
 class RefusalTests(SynchronousTestCase):
@@ -258,7 +299,7 @@ class FailingAgent:
 class _HalfAnswer(Resource):
     """Sends the head and the first half of an answer, and then nothing."""
 
-    isLeaf = True  # noqa: N815
+    isLeaf = True
 
     def __init__(self) -> None:
         super().__init__()

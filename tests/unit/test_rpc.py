@@ -6,7 +6,7 @@ import base64
 from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred
-from twisted.internet.error import ConnectingCancelledError, DNSLookupError
+from twisted.internet.error import ConnectingCancelledError, ConnectionLost, DNSLookupError
 from twisted.internet.error import ConnectionRefusedError as TCPConnectionRefusedError
 from twisted.internet.testing import MemoryReactorClock
 from twisted.python.failure import Failure
@@ -21,6 +21,7 @@ from tests.unit.chain_nodes import (
     RAW,
     Nodes,
     RpcTestCase,
+    broadcast,
     checked,
     error,
     found,
@@ -172,6 +173,21 @@ class FailOverTests(RpcTestCase):
         self.assertEqual(len(logged), 1)
 
 
+class BroadcastAtSeveralTests(RpcTestCase):
+    """A refusal is proof only of the node that was asked first."""
+
+    def test_a_refusal_after_a_lost_answer_proves_nothing(self) -> None:
+        nodes = Nodes(a=ResponseFailed([Failure(ConnectionLost())]), b=checked(4, "sdk", "unauthorized"))
+        lost = self.failureResultOf(broadcast(self.client(nodes)), ChainUnavailableError)
+        self.assertIn("unauthorized", str(lost.value))
+        self.assertEqual([host for host, _ in nodes.asked], ["a", "b"])
+
+    def test_a_refusal_of_the_first_does(self) -> None:
+        nodes = Nodes(a=checked(4, "sdk", "unauthorized"), b=checked())
+        self.failureResultOf(broadcast(self.client(nodes)), ChainRefusedError)
+        self.assertEqual([host for host, _ in nodes.asked], ["a"])
+
+
 class TimeTests(RpcTestCase):
     """Time limits, cancelling, closing."""
 
@@ -192,7 +208,8 @@ class TimeTests(RpcTestCase):
 
     def test_a_cancelled_call_is_not_tried_elsewhere(self) -> None:
         cancelled = ResponseFailed([Failure(CancelledError())])
-        for error_of_cancel in (CancelledError(), ConnectingCancelledError(None), cancelled):
+        # Cancelled while a name is looked up, Twisted tells a failed look-up.
+        for error_of_cancel in (CancelledError(), ConnectingCancelledError(None), cancelled, DNSLookupError()):
             silent: Deferred[Any] = Deferred(lambda d, e=error_of_cancel: d.errback(e))  # type: ignore[misc]
             nodes = Nodes(a=silent, b=status())
             answer = self.client(nodes).status()
