@@ -57,7 +57,13 @@ class Secret:
 Port = Annotated[int, Meta(ge=0, le=65535, description="a port, 0 to 65535; 0 lets the system pick one")]
 Seconds = Annotated[float, Meta(gt=0, le=86400, description="a number of seconds above 0, one day at most")]
 Text = Annotated[str, Meta(min_length=1, description="a text")]
-HttpUrl = Annotated[str, Meta(pattern=r"^https?://[^/\s]+\S*\Z", description="a URL, http://… or https://…")]
+HttpUrl = Annotated[
+    str,
+    Meta(
+        pattern=r"^https?://([^\s/@]+@)?(\[[0-9A-Fa-f:.]+\]|[^\s/:@?#\[\]]+)(:[0-9]{1,5})?([/?#]\S*)?\Z",
+        description="a URL, http://… or https://…",
+    ),
+]
 ChainUrls = Annotated[
     str,
     Meta(
@@ -107,8 +113,9 @@ class StorageConfig(Struct, frozen=True, kw_only=True):
     """Where batches are kept until the chain has them."""
 
     path: Text = "~/.dapi/outbox.db"
-    reserve_bytes: Annotated[int, Meta(ge=2**20, description="a whole number of bytes, 1 MiB at least")] = 16 * 2**20
-    """Kept occupied beside the database, and given up on a full disk so that it can be drained."""
+    reserve_bytes: Annotated[int, Meta(ge=2**23, description="a whole number of bytes, 8 MiB at least")] = 16 * 2**20
+    """Kept occupied beside the database, and given up on a full disk so that it can be drained: what the write-ahead
+    log holds, 4 MiB and the last commit, has to fit into the file then."""
 
 
 class WebSocketConfig(Struct, frozen=True, kw_only=True):
@@ -127,6 +134,8 @@ class PocConfig(Struct, frozen=True, kw_only=True):
 
     network: Literal["main", "test"] = "main"
     """Whose model parameters an init carries."""
+    follow_chain: bool = True
+    """Have the chain's phases drive the nodes, where a chain is configured; else the admin API does."""
 
 
 class Config(Struct, frozen=True, kw_only=True):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import ipaddress
 import random as random_module
 import time
@@ -23,26 +22,24 @@ from dapi import __version__
 from dapi.broker.broker import Broker, PocSettings
 from dapi.broker.node_worker import NodeWorker
 from dapi.broker.nodes import Node, NodeStore
-from dapi.chain.addresses import address_of
-from dapi.chain.block_watcher import BlockWatcher
 from dapi.chain.cosmos_message_client import CosmosMessageClient
-from dapi.chain.keyring import SigningKey, load_signing_key, load_signing_key_file
+from dapi.chain.keyring import SigningKey
 from dapi.chain.outbox import Outbox
-from dapi.chain.rpc import ChainRpc
 from dapi.chain.submissions import Submissions
-from dapi.chain.submitter import Submitter, SubmitterSettings
-from dapi.config import ChainNodeConfig, Config
+from dapi.chain_service import ChainService, load_key
+from dapi.config import Config
 from dapi.database import Database
-from dapi.errors import ConfigError, StoreBusyError, StoreError
+from dapi.errors import StoreBusyError, StoreError
 from dapi.mlnode.client import MAIN_NETWORK_PARAMS, TEST_NETWORK_PARAMS, MLNodeClient
 from dapi.poc.batch_handler import BatchHandler
 from dapi.poc.websocket_client import WebSocketClient
 from dapi.poc.websocket_settings import WebSocketSettings
-from dapi.poc.websocket_url import websocket_address, websocket_endpoint
+from dapi.poc.websocket_url import websocket_address
 from dapi.server.admin import AdminApi
 from dapi.server.callbacks import Callbacks
 from dapi.server.http import HttpSettings, JsonSite
 from dapi.server.listener import HttpListener
+from dapi.websocket.address import websocket_endpoint
 
 _CALLBACK_PATH = "/v1/poc-batches"
 _MAX_ADMIN_BODY_BYTES = 2**20
@@ -81,7 +78,7 @@ class DapiService(MultiService):
     again after that.
 
     Its parts are made at the start: ``database``, ``outbox``, ``broker``, ``callback_listener``, ``admin_listener``,
-    and ``submitter`` (None without a chain).
+    and ``chain`` (None where none is configured).
     """
 
     log = Logger()
@@ -91,8 +88,7 @@ class DapiService(MultiService):
     broker: Broker
     callback_listener: HttpListener
     admin_listener: HttpListener
-    submitter: Submitter | None
-    _rpc: ChainRpc | None
+    chain: ChainService | None
 
     def __init__(
         self, reactor: Any, config: Config, *, on_broken: Callable[[str], object], random: random_module.Random
@@ -146,38 +142,61 @@ class DapiService(MultiService):
         return Deferred.fromCoroutine(self._status())
 
     def _start(self) -> None:
-        reactor, config = self._reactor, self._config
-        self._rpc = self.submitter = None
+        chain_node = self._config.chain_node
         # A key that cannot be used ends the start before anything is open.
-        key = _signing_key(config.chain_node) if config.chain_node.url is not None else None
+        key = load_key(chain_node) if chain_node.url is not None else None
+        self._start_intake()
+        self._start_broker()
+        self.chain = self._start_chain(key) if key is not None else None
+        if key is None:
+            self.log.warn("{problem}", problem=_NO_CHAIN)
+        self._registering = Deferred.fromCoroutine(self._register_nodes())
+        self._registering.addErrback(self._not_registered)
+        self._start_admin()
+
+    def _start_intake(self) -> None:
+        reactor, api, storage = self._reactor, self._config.api, self._config.storage
         self.database = Database(
             reactor,
-            str(Path(config.storage.path).expanduser()),
-            reserve_bytes=config.storage.reserve_bytes,
+            str(Path(storage.path).expanduser()),
+            reserve_bytes=storage.reserve_bytes,
             on_broken=self._on_broken,
         )
         self.outbox = Outbox(reactor, self.database)
-        self._submissions = Submissions(self.database, self.outbox)
         self._recorder = CosmosMessageClient(self.outbox)
         self._callbacks = Callbacks(reactor, self, BatchHandler(None, None, self._recorder))
-        api = config.api
         site = JsonSite(reactor, self._callbacks.resource())
         self.callback_listener = HttpListener(reactor, "callbacks", site, api.ml_server_port, api.ml_server_host)
         self._add(self.database)
         # Before all else, so that no batch finds the door closed because something else takes its time.
         self._add(self.callback_listener)
-        params = TEST_NETWORK_PARAMS if config.poc.network == "test" else MAIN_NETWORK_PARAMS
+
+    def _start_broker(self) -> None:
+        params = TEST_NETWORK_PARAMS if self._config.poc.network == "test" else MAIN_NETWORK_PARAMS
         poc_settings = PocSettings(callback_url=self.callback_url, params=params)
-        self.broker = Broker(reactor, NodeStore(self.database), self._make_worker, poc_settings)
+        self.broker = Broker(self._reactor, NodeStore(self.database), self._make_worker, poc_settings)
         self._add(self.broker)
-        self._registering = Deferred.fromCoroutine(self._register_nodes())
-        self._registering.addErrback(self._not_registered)
-        if key is None:
-            self.log.warn("{problem}", problem=_NO_CHAIN)
-        else:
-            self._add_submitter(key, config.chain_node)
+
+    def _start_chain(self, key: SigningKey) -> ChainService:
+        chain = ChainService(
+            self._reactor,
+            self._config.chain_node,
+            key,
+            database=self.database,
+            outbox=self.outbox,
+            recorder=self._recorder,
+            broker=self.broker,
+            random=self._random,
+            drives_nodes=self._config.poc.follow_chain,
+        )
+        self._add(chain)
+        return chain
+
+    def _start_admin(self) -> None:
+        reactor, api = self._reactor, self._config.api
         is_local = _is_loopback(api.admin_server_host)
-        admin = AdminApi(reactor, self.broker, self.outbox, self.status, local_only=is_local)
+        driver = self.chain.conductor if self.chain is not None else None
+        admin = AdminApi(reactor, self.broker, self.outbox, self.status, driver=driver, local_only=is_local)
         site = JsonSite(reactor, admin.resource(), HttpSettings(max_body_bytes=_MAX_ADMIN_BODY_BYTES))
         self.admin_listener = HttpListener(reactor, "admin", site, api.admin_server_port, api.admin_server_host)
         self._add(self.admin_listener)
@@ -185,26 +204,6 @@ class DapiService(MultiService):
             self.log.warn(
                 "the admin API is open to whoever reaches {host}: it asks for no password", host=api.admin_server_host
             )
-
-    def _add_submitter(self, key: SigningKey, chain: ChainNodeConfig) -> None:
-        participant = _participant_address(chain, key)
-        self._rpc = ChainRpc(self._reactor, str(chain.url).split(","))
-        watcher = BlockWatcher(self._reactor, self._rpc)
-        self.submitter = Submitter(
-            self._reactor,
-            self._submissions,
-            self._rpc,
-            watcher,
-            key=key,
-            participant_address=participant,
-            random=self._random,
-            settings=SubmitterSettings(
-                max_transaction_bytes=chain.max_transaction_bytes, max_nonces=chain.max_nonces_per_message
-            ),
-        )
-        self.log.info("signing as {signer} for {participant}", signer=key.address, participant=participant)
-        self._add(watcher)
-        self._add(self.submitter)
 
     def _add(self, part: Service) -> None:
         part.setServiceParent(self)
@@ -241,7 +240,9 @@ class DapiService(MultiService):
                 self.log.error("the configured nodes are not registered yet: {error}", error=str(error))
                 await deferLater(self._reactor, _REGISTER_RETRY_SECONDS)
             else:
-                return
+                break
+        if self.chain is not None:
+            self.chain.drive_nodes()
 
     def _not_registered(self, failure: Failure) -> None:
         if not failure.check(CancelledError):
@@ -251,8 +252,6 @@ class DapiService(MultiService):
         self._registering.cancel()
         databases = [part for part in self if isinstance(part, Database)]
         failures = await self._stop_parts([part for part in self if part not in databases])
-        if self._rpc is not None:
-            await self._rpc.close()
         if databases:
             await self._drain()
             failures += await self._stop_parts(databases)
@@ -320,34 +319,20 @@ class DapiService(MultiService):
             return None
 
     async def _chain_status(self) -> dict[str, Any]:
-        if self.submitter is None:
+        if self.chain is None:
             return {"state": "not configured", "reason": _NO_CHAIN}
-        return self.submitter.status() | {"oldest_waiting_seconds": await self._oldest_waiting_seconds()}
+        return {
+            **self.chain.submitter.status(),
+            "oldest_waiting_seconds": await self._oldest_waiting_seconds(self.chain.submissions),
+            "poc": self.chain.conductor.status() if self.chain.conductor is not None else None,
+        }
 
-    async def _oldest_waiting_seconds(self) -> float | None:
+    async def _oldest_waiting_seconds(self, submissions: Submissions) -> float | None:
         try:
-            oldest = await self._submissions.oldest_received_at().addTimeout(_COUNTS_SECONDS, self._reactor)
+            oldest = await submissions.oldest_received_at().addTimeout(_COUNTS_SECONDS, self._reactor)
         except (StoreError, DeferredTimeoutError):
             return None
         return None if oldest is None else max(0.0, round(time.time() - oldest, 1))
-
-
-def _signing_key(chain: ChainNodeConfig) -> SigningKey:
-    if chain.key_file is not None:
-        return load_signing_key_file(chain.key_file)
-    if chain.signer_key_name is None:
-        raise ConfigError(
-            "chain_node.url is set, and no key to sign with: set chain_node.signer_key_name (KEY_NAME) or "
-            "chain_node.key_file, or leave the url out to keep batches without submitting them"
-        )
-    password = chain.keyring_password.reveal() if chain.keyring_password is not None else None
-    return load_signing_key(chain.keyring_backend, chain.keyring_dir, chain.signer_key_name, password)
-
-
-def _participant_address(chain: ChainNodeConfig, key: SigningKey) -> str:
-    if chain.account_public_key is None:
-        return key.address
-    return address_of(base64.b64decode(chain.account_public_key).hex())
 
 
 def _is_loopback(host: str | None) -> bool:

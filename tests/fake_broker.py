@@ -145,3 +145,18 @@ class FakeListing:
             return fail(UnknownBatchError(f"no failed batch has the id {batch_id!r}"))
         self.failed.remove(batch_id)
         return succeed(None)
+
+
+class FakeDriver:
+    """Follows a chain that stands still."""
+
+    def __init__(self) -> None:
+        self.advice: dict[str, Any] = {"safe": True, "reason": None, "blocks_left": 100}
+        self.asked: list[int] = []
+
+    def epochs(self, limit: int) -> Deferred[list[dict[str, Any]]]:
+        self.asked.append(limit)
+        return succeed([{"height": 1000, "nodes": {"node1": {"generated": 3}}}])
+
+    def restart_advice(self) -> dict[str, Any]:
+        return self.advice

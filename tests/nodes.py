@@ -10,13 +10,16 @@ from typing import Any, TypeVar
 
 from treq.testing import RequestTraversalAgent
 from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.error import ConnectionRefusedError  # noqa: A004 - what the reactor fails with
 from twisted.internet.task import Clock
+from twisted.web.iweb import IAgent
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Request
+from zope.interface import implementer
 
 from dapi.broker.node_worker import NodeWorker
 from dapi.broker.nodes import Node, NodeConfig, decode_node_config
-from dapi.database.file import open_to_read, open_to_write, prepare
+from dapi.database.file import open_prepared, open_to_read
 from dapi.messages import ProofBatch, Receipt, ValidatedBatch, Via
 from dapi.mlnode.client import MAIN_NETWORK_PARAMS, InitRequest, MLNodeClient
 from dapi.poc.batch_handler import BatchHandler
@@ -54,23 +57,29 @@ def node_config(node_id: str = "node1", **changes: Any) -> NodeConfig:
 class StubNode(Resource):
     """A node's HTTP API and WebSocket, as far as a worker sees them; ``events`` is what happened to it, in order.
 
-    A call whose path is in ``refused`` is answered with that status, one in ``held`` only after ``release``.
+    A call whose path is in ``refused`` is answered with that status, one in ``held`` only after ``release``; one in
+    ``unreachable`` finds nobody at its port.
+    ``pow_status`` is what its proof of work says, ``up_status`` what became of inference (None: a node that brings it
+    up while the caller waits, and knows no other form).
     """
 
-    isLeaf = True  # noqa: N815
+    isLeaf = True
 
     def __init__(self, state: str = "STOPPED") -> None:
         super().__init__()
         self.state = state
+        self.pow_status = "NOT_LOADED"
+        self.up_status: str | None = None
         self.events: list[str] = []
         self.bodies: list[Any] = []
         self.refused: dict[str, int] = {}
         self.held: set[str] = set()
-        self.agent = RequestTraversalAgent(self)
+        self.unreachable: set[str] = set()
+        self.agent = StubAgent(self)
         self._waiting: list[tuple[Request, str]] = []
 
     def render(self, request: Request) -> Any:
-        path = request.path.decode().removeprefix("/api/v1/")
+        path = request.path.decode().removeprefix("/api/v1/").removeprefix("/")
         body = request.content.read()
         self.events.append(path)
         self.bodies.append(json.loads(body) if body else None)
@@ -88,10 +97,18 @@ class StubNode(Resource):
             request.finish()
         self.agent.flush()
 
+    def _refusal(self, path: str) -> int | None:
+        serves = self.state == "INFERENCE"
+        if path in ("inference/up/async", "inference/up/status") and self.up_status is None:
+            return 404
+        if path == "health":
+            return None if serves and self.up_status != "in_progress" else 503
+        if path in ("inference/up", "inference/up/async") and serves:
+            return 409
+        return 409 if path == "pow/status" and self.state != "POW" else None
+
     def _answer(self, request: Request, path: str) -> bytes:
-        status = self.refused.get(path)
-        if path == "inference/up" and self.state == "INFERENCE":
-            status = 409
+        status = self.refused.get(path, self._refusal(path))
         if status is not None:
             request.setResponseCode(status)
             return b'{"detail": "no"}'
@@ -103,11 +120,30 @@ class StubNode(Resource):
                 self.state = "STOPPED"
             case "pow/init/generate" | "pow/init/validate":
                 self.state = "POW"
-                status_now = "GENERATING" if path.endswith("generate") else "VALIDATING"
-                answer["pow_status"] = {"status": status_now, "is_model_initialized": False}
-            case "inference/up":
+                self.pow_status = "GENERATING" if path.endswith("generate") else "VALIDATING"
+                answer["pow_status"] = {"status": self.pow_status, "is_model_initialized": False}
+            case "pow/status":
+                answer = {"status": self.pow_status, "is_model_initialized": True}
+            case "inference/up" | "inference/up/async":
                 self.state = "INFERENCE"
+            case "inference/up/status":
+                answer = {"status": self.up_status, "error": "no memory" if self.up_status == "failed" else None}
         return json.dumps(answer).encode()
+
+
+@implementer(IAgent)
+class StubAgent:
+    """Brings requests to a StubNode, or not."""
+
+    def __init__(self, node: StubNode) -> None:
+        self._node = node
+        self._agent = RequestTraversalAgent(node)
+        self.flush = self._agent.flush
+
+    def request(self, method: bytes, uri: bytes, headers: Any = None, body: Any = None) -> Deferred[Any]:
+        if uri.decode().rpartition("/")[2] in self._node.unreachable:
+            return fail(ConnectionRefusedError())
+        return self._agent.request(method, uri, headers, body)  # type: ignore[no-any-return]
 
 
 class FakeWebSocket:
@@ -166,8 +202,7 @@ class SynchronousDatabase:
 
     def __init__(self, path: str) -> None:
         self._path = Path(path).absolute()
-        self._connection = open_to_write(self._path)
-        prepare(self._connection, self._path)
+        self._connection = open_prepared(self._path)
         self.failure: Exception | None = None
         self.gate: Deferred[None] | None = None
 

@@ -28,6 +28,8 @@ from dapi.errors import ConfigError, StoreBusyError, UnknownNodeError
 from dapi.mlnode.client import BATCH_SIZE, FRAUD_THRESHOLD, R_TARGET, InitRequest, PowParams
 
 _LOAD_RETRY_SECONDS = 2.0
+# A token in the URL, keys among a model's arguments.
+_MAY_HOLD_SECRETS = ("websocket_url", "models")
 _NOT_LOADED = "the nodes are not loaded from the database yet"
 
 T = TypeVar("T")
@@ -84,6 +86,7 @@ class Broker(MultiService):
         self._problem: str | None = None
         self._highest_num = 0
         self._removed: frozenset[str] = frozenset()
+        self._on_change: Callable[[], object] = lambda: None
         self._loading: Deferred[None] = succeed(None)
 
     def startService(self) -> None:
@@ -103,6 +106,24 @@ class Broker(MultiService):
         """Return the registered nodes, by number; raises StoreBusyError while they are not loaded."""
         self._check_loaded()
         return [worker.node for worker in self._group.workers()]
+
+    def workers(self) -> list[NodeWorker]:
+        """Return the workers of all registered nodes, by number; raises StoreBusyError while they are not loaded."""
+        self._check_loaded()
+        return self._group.workers()
+
+    @property
+    def node_count(self) -> int:
+        """What the nodes of a stage that begins now are to be told; raises StoreBusyError while they are not loaded.
+
+        Of the numbers ever given, not of the nodes: nonces of two nodes must not overlap.
+        """
+        self._check_loaded()
+        return self._highest_num + 1
+
+    def observe_changes(self, observer: Callable[[], object]) -> None:
+        """Have ``observer`` called whenever the nodes were loaded, or one was added, changed or removed."""
+        self._on_change = observer
 
     def worker_by_num(self, num: int) -> NodeWorker:
         """Return the worker of the node with this number, an enabled one or not.
@@ -165,14 +186,18 @@ class Broker(MultiService):
         ``block_hash`` is passed on as it is, ``public_key`` is hex. This and the other three fail with StoreBusyError
         while the nodes are not loaded, and when dapi stops.
         """
-        return self._tell_all(lambda node: StartPocCommand(self._request(node, block_height, block_hash, public_key)))
+        return self._tell_all(
+            lambda node: StartPocCommand(self.request_for(node, block_height, block_hash, public_key, self.node_count))
+        )
 
     def start_validation(
         self, block_height: int, block_hash: str, public_key: str
     ) -> Deferred[dict[str, CommandResult]]:
         """Have all enabled nodes validate; as ``start_poc``."""
         return self._tell_all(
-            lambda node: InitValidateCommand(self._request(node, block_height, block_hash, public_key))
+            lambda node: InitValidateCommand(
+                self.request_for(node, block_height, block_hash, public_key, self.node_count)
+            )
         )
 
     def inference_up(self) -> Deferred[dict[str, CommandResult]]:
@@ -190,7 +215,10 @@ class Broker(MultiService):
 
         return Deferred.fromCoroutine(tell())
 
-    def _request(self, node: Node, block_height: int, block_hash: str, public_key: str) -> InitRequest:
+    def request_for(
+        self, node: Node, block_height: int, block_hash: str, public_key: str, node_count: int
+    ) -> InitRequest:
+        """Make the init of a node for a stage; see InitRequest for the fields."""
         settings = self._poc_settings
         return InitRequest(
             block_hash=block_hash,
@@ -201,8 +229,7 @@ class Broker(MultiService):
             fraud_threshold=settings.fraud_threshold,
             params=settings.params,
             node_id=node.num,
-            # Of the numbers ever given, not of the nodes: nonces of two nodes must not overlap.
-            node_count=self._highest_num + 1,
+            node_count=node_count,
             url=settings.callback_url,
         )
 
@@ -220,6 +247,7 @@ class Broker(MultiService):
             try:
                 async with self._one_at_a_time:
                     self._take(await self._store.load())
+                    self._on_change()
             except StoreBusyError as error:
                 self._problem = f"{_NOT_LOADED}: {error}"
                 self.log.warn("{problem}", problem=self._problem)
@@ -258,7 +286,10 @@ class Broker(MultiService):
         async def in_turn() -> T:
             async with self._one_at_a_time:
                 self._check_working()
-                return await change()
+                try:
+                    return await change()
+                finally:
+                    self._on_change()
 
         # Whoever waits may go away (an HTTP client does); the change is then finished all the same.
         done: Deferred[T] = Deferred()
@@ -321,7 +352,9 @@ class Broker(MultiService):
 
     def _tell_differences(self, said: NodeConfig, kept: NodeConfig) -> None:
         differences = [
-            f"{field}: {getattr(kept, field)!r} in the database, {getattr(said, field)!r} in the file"
+            field
+            if field in _MAY_HOLD_SECRETS
+            else f"{field}: {getattr(kept, field)!r} in the database, {getattr(said, field)!r} in the file"
             for field in NodeConfig.__struct_fields__
             if getattr(kept, field) != getattr(said, field)
         ]

@@ -9,15 +9,18 @@ import msgspec
 from twisted.application.service import Service
 from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.internet.interfaces import IReactorTime
+from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
-from dapi.broker.node_worker_commands import Command, CommandResult
+from dapi.broker.node_worker_commands import Command, CommandResult, InferenceUpCommand
 from dapi.broker.nodes import Node
 from dapi.errors import MLNodeError
 from dapi.mlnode.client import MLNodeClient
 from dapi.poc.batch_handler import BatchCounts, BatchHandler
 
 QUEUE_LIMIT = 16
+
+_STOPPED = "the worker was stopped"
 
 
 class NodeWebSocket(Protocol):
@@ -64,9 +67,11 @@ class NodeWorker(Service):
 
     Promises: a command's Deferred always fires with a CommandResult, whatever becomes of node, command or worker;
     one command at a time; commands given before the service starts wait for the start, those given after its stop
-    fail at once. Does not promise that a command that was cut short by the stop did not reach the node.
+    fail at once. An InferenceUpCommand takes minutes, and gives way to whatever command comes after it. Does not
+    promise that a command that was cut short did not reach the node.
 
-    ``node`` may be replaced by one whose ``poc_url`` and ``websocket_base`` are the same.
+    ``node`` may be replaced by one whose ``poc_url`` and ``websocket_base`` are the same. ``last_begun`` is the command
+    that was begun last, whoever gave it: what an earlier one achieved need not hold any more.
     """
 
     log = Logger()
@@ -83,12 +88,14 @@ class NodeWorker(Service):
         self.ml_client = ml_client
         self.batch_handler = batch_handler
         self.websocket_client = websocket_client
+        self.last_begun: Command | None = None
         self._reactor = reactor
         self._queue: deque[_Waiting] = deque()
         self._stopped = False
         self._is_working = False
         self._current: Command | None = None
         self._executing: Deferred[CommandResult] | None = None
+        self._cut_short_by = _STOPPED
         self._working: Deferred[None] = succeed(None)
         self._last: CommandRecord | None = None
 
@@ -103,7 +110,7 @@ class NodeWorker(Service):
         super().stopService()  # type: ignore[no-untyped-call]
         self._stopped = True
         while self._queue:
-            self._queue.popleft().answer.callback(self._refused("the worker was stopped"))
+            self._queue.popleft().answer.callback(self._refused(_STOPPED))
         if self._executing is not None:
             self._executing.cancel()
         return Deferred.fromCoroutine(self._close())
@@ -111,16 +118,40 @@ class NodeWorker(Service):
     def submit(self, command: Command) -> Deferred[CommandResult]:
         """Have a command executed after those that wait; fires with its result, and never fails.
 
-        Cancelling the Deferred does not cancel the command.
+        Cancelling the Deferred does not cancel the command; ``cancel`` does.
         """
         if self._stopped:
-            return succeed(self._refused("the worker was stopped"))
+            return succeed(self._refused(_STOPPED))
         if len(self._queue) >= QUEUE_LIMIT:
             return succeed(self._refused(f"{len(self._queue)} commands are waiting already"))
         waiting = _Waiting(command, Deferred())
+        # Into the queue first: whoever hears of what gives way may give a command, too.
         self._queue.append(waiting)
+        for other in [self._current, *(each.command for each in self._queue)]:
+            if isinstance(other, InferenceUpCommand) and other is not command:
+                self.cancel(other, f"superseded by {_name(command)}")
         self._work()
         return waiting.answer
+
+    def cancel(self, command: Command, reason: str) -> None:
+        """Have a command that was submitted not be executed, or no further: it fails with ``reason``, soon.
+
+        Harmless when it has ended.
+        """
+        if command is self._current:
+            self._cut_short_by = reason
+            if self._executing is not None:
+                self._executing.cancel()
+            return
+        for waiting in self._queue:
+            if waiting.command is command:
+                self._queue.remove(waiting)
+                waiting.answer.callback(self._refused(reason))
+                return
+
+    def pause(self, seconds: float) -> Deferred[None]:
+        """Let a command wait."""
+        return deferLater(self._reactor, seconds)
 
     def status(self) -> WorkerStatus:
         """Tell what the worker, its WebSocket and its batches do."""
@@ -147,7 +178,7 @@ class NodeWorker(Service):
     async def _work_off(self) -> None:
         while self.running and self._queue:
             command, answer = self._queue.popleft()
-            self._current = command
+            self._current = self.last_begun = command
             result = await self._result_of(command)
             self._last = CommandRecord(_name(command), result, self._reactor.seconds())
             self._current = None
@@ -156,14 +187,18 @@ class NodeWorker(Service):
 
     async def _result_of(self, command: Command) -> CommandResult:
         """Execute a command; whatever it raises becomes a result."""
-        self.log.info("{node_id}: {command}", node_id=self.node.id, command=_name(command))
+        before = self._last.result if self._last is not None and self._last.command == _name(command) else None
+        # A node that is down is told the same every few seconds: one line for each new reason is enough.
+        log = self.log.info if before is None or before.succeeded else self.log.debug
+        log("{node_id}: {command}", node_id=self.node.id, command=_name(command))
+        self._cut_short_by = _STOPPED
         self._executing = Deferred.fromCoroutine(command.execute(self))
         try:
             result = await self._executing
         except MLNodeError as error:
             result = CommandResult.failed(str(error))
         except CancelledError:
-            result = CommandResult.failed(f"{self.node.id}: cut short: the worker was stopped")
+            result = CommandResult.failed(f"{self.node.id}: cut short: {self._cut_short_by}")
         except Exception as error:  # noqa: BLE001 - a defect in one command must not end the worker
             self.log.failure("{node_id}: {command} broke", node_id=self.node.id, command=_name(command))
             result = CommandResult.failed(f"{self.node.id}: unexpected {type(error).__name__}: {error}")
@@ -177,7 +212,8 @@ class NodeWorker(Service):
                 status=result.status,
             )
         else:
-            self.log.warn(
+            log = self.log.debug if result == before else self.log.warn
+            log(
                 "{node_id}: {command} failed: {error}",
                 node_id=self.node.id,
                 command=_name(command),

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Protocol
 import msgspec
 
 from dapi.errors import MLNodeError
-from dapi.mlnode.client import InitRequest, MLNodeState, PowStatus
+from dapi.mlnode.client import InferenceUpState, InitRequest, MLNodeClient, MLNodeState, PowStatus
 
 if TYPE_CHECKING:
     from twisted.internet.defer import Deferred
@@ -22,8 +22,9 @@ if TYPE_CHECKING:
 
 UNKNOWN = "UNKNOWN"
 
-_CONFLICT = 409
 _DTYPE = "float16"
+_UP_POLL_SECONDS = 2.0
+_NO_SUCH_CALL = (404, 405)
 
 
 class CommandResult(msgspec.Struct, frozen=True):
@@ -71,21 +72,27 @@ class InitValidateCommand(msgspec.Struct, frozen=True):
 
 
 class InferenceUpCommand(msgspec.Struct, frozen=True):
-    """Have the node serve its first model."""
+    """Have the node serve its first model.
+
+    That may take minutes, in which the worker cuts it short for any command that comes after it. Given again to a node
+    that is on its way, it only waits.
+    """
 
     async def execute(self, worker: NodeWorker) -> CommandResult:
-        """Stop whatever else the node runs, close its WebSocket, and wait until it serves: that may take minutes."""
+        """Stop what the node runs unless it serves or is about to, close its WebSocket, and wait until it serves."""
         try:
-            state = await _free_for(worker, MLNodeState.INFERENCE)
+            stage = await _inference_stage(worker)
         finally:
             await worker.websocket_client.stopService()
-        model, settings = next(iter(worker.node.config.models.items()))
-        try:
-            await worker.ml_client.inference_up(model, _DTYPE, settings.args)
-        except MLNodeError as error:
-            # A node that serves already, or is about to, refuses to be told so again (409).
-            if state is not MLNodeState.INFERENCE or error.status != _CONFLICT:
-                raise
+        if stage is InferenceUpState.NOT_STARTED:
+            stage = await _begin_inference(worker)
+        error = None
+        while stage is InferenceUpState.IN_PROGRESS:
+            await worker.pause(_UP_POLL_SECONDS)
+            answer = await worker.ml_client.inference_up_status()
+            stage, error = answer.status, answer.error
+        if stage is not InferenceUpState.COMPLETED:
+            raise MLNodeError(worker.node.id, "inference/up", f"{stage}: {error}" if error else stage)
         return CommandResult(True, MLNodeState.INFERENCE)
 
 
@@ -104,7 +111,8 @@ class StopNodeCommand(msgspec.Struct, frozen=True):
 async def _init(worker: NodeWorker, init: _Init, request: InitRequest) -> CommandResult:
     """Send an init, also to a node that runs one: an equal one restarts nothing, a different one must."""
     try:
-        await _free_for(worker, MLNodeState.POW)
+        if await worker.ml_client.state() not in (MLNodeState.STOPPED, MLNodeState.POW):
+            await worker.ml_client.stop()
         answer = await init(request)
     except Exception:
         await worker.websocket_client.stopService()
@@ -113,12 +121,50 @@ async def _init(worker: NodeWorker, init: _Init, request: InitRequest) -> Comman
     return CommandResult(True, answer.status)
 
 
-async def _free_for(worker: NodeWorker, wanted: MLNodeState) -> MLNodeState:
-    """Stop the node unless it does what is wanted or nothing; return what it did."""
+async def _inference_stage(worker: NodeWorker) -> InferenceUpState:
+    """Return COMPLETED where the node serves, IN_PROGRESS where it is about to; else stop it: NOT_STARTED.
+
+    A node says INFERENCE from the moment it begins; to stop it for being unhealthy then is to begin for ever. Where
+    the inference port cannot be reached from here, the node's own word is enough.
+    """
     state = await worker.ml_client.state()
-    if state not in (MLNodeState.STOPPED, wanted):
+    if state is MLNodeState.INFERENCE:
+        try:
+            await worker.ml_client.inference_health(worker.node.inference_url)
+        except MLNodeError as error:
+            stage = await _told_stage(worker.ml_client)
+            if stage is InferenceUpState.IN_PROGRESS:
+                return stage
+            if stage is InferenceUpState.COMPLETED and error.status is None:
+                return stage
+        else:
+            return InferenceUpState.COMPLETED
+    if state is not MLNodeState.STOPPED:
         await worker.ml_client.stop()
-    return state
+    return InferenceUpState.NOT_STARTED
+
+
+async def _told_stage(client: MLNodeClient) -> InferenceUpState | None:
+    """Return what the node says of it; None for a node without the asynchronous form."""
+    try:
+        return (await client.inference_up_status()).status
+    except MLNodeError as error:
+        if error.status not in _NO_SUCH_CALL:
+            raise
+        return None
+
+
+async def _begin_inference(worker: NodeWorker) -> InferenceUpState:
+    """Tell a stopped node to serve; a node without the asynchronous form serves when this returns."""
+    model, settings = next(iter(worker.node.config.models.items()))
+    try:
+        await worker.ml_client.inference_up_async(model, _DTYPE, settings.args)
+    except MLNodeError as error:
+        if error.status not in _NO_SUCH_CALL:
+            raise
+        await worker.ml_client.inference_up(model, _DTYPE, settings.args)
+        return InferenceUpState.COMPLETED
+    return InferenceUpState.IN_PROGRESS
 
 
 class _Init(Protocol):

@@ -64,6 +64,12 @@ class NodeConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         return f"{scheme}://{host}:{self.poc_port}{_prefix(self.version)}{_prefix(self.poc_segment)}"
 
     @property
+    def inference_url(self) -> str:
+        """The base that the node serves inference at: ``scheme://host:inference_port[/version][inference_segment]``."""
+        scheme, host = _scheme_and_host(self.host)
+        return f"{scheme}://{host}:{self.inference_port}{_prefix(self.version)}{_prefix(self.inference_segment)}"
+
+    @property
     def address(self) -> tuple[str, int, str]:
         """What no two nodes may share: host, PoC port and, where a proxy tells nodes apart by it, PoC segment."""
         return _scheme_and_host(self.host)[1].lower(), self.poc_port, _prefix(self.poc_segment)
@@ -90,13 +96,23 @@ class Node(msgspec.Struct, frozen=True):
         return self.config.poc_url
 
     @property
+    def inference_url(self) -> str:
+        """The base that the node serves inference at."""
+        return self.config.inference_url
+
+    @property
     def websocket_base(self) -> str:
         """What the URL of the node's WebSocket is made from: the operator's own, or the base of its HTTP API."""
         return self.config.websocket_url or self.config.poc_url
 
 
 def decode_node_config(value: object) -> NodeConfig:
-    """Make a NodeConfig of a decoded JSON or YAML object; raise ConfigError, naming the node and the field."""
+    """Make a NodeConfig of a decoded JSON or YAML object; raise ConfigError, naming the node and the field.
+
+    ``node_num`` is allowed and means nothing: so what the admin API shows of a node can be given back to it.
+    """
+    if isinstance(value, dict):
+        value = {name: field for name, field in value.items() if name != "node_num"}
     name = value.get("id") if isinstance(value, dict) else None
     where = f"node {name}" if isinstance(name, str) and name else "node"
     try:
@@ -129,6 +145,9 @@ def check_apart(config: NodeConfig, other: NodeConfig) -> None:
 def _check(config: NodeConfig, where: str) -> None:
     if config.id.strip() != config.id or not config.id.isprintable():
         raise ConfigError(f"{where}: id: must not begin or end with blanks or hold control characters")
+    if "/" in config.id:
+        # It is a part of the admin API's paths.
+        raise ConfigError(f"{where}: id: must not hold a slash")
     scheme, host = _scheme_and_host(config.host)
     if scheme not in ("http", "https"):
         raise ConfigError(f"{where}: host: {scheme}:// is not http:// or https://")
@@ -136,7 +155,8 @@ def _check(config: NodeConfig, where: str) -> None:
         raise ConfigError(
             f"{where}: host: is no host name or address; a port belongs into poc_port, a path into poc_segment"
         )
-    for field, segment in (("version", config.version), ("poc_segment", config.poc_segment)):
+    for field in ("version", "poc_segment", "inference_segment"):
+        segment = getattr(config, field)
         if not re.fullmatch(r"[A-Za-z0-9._~/%+-]*", segment):
             raise ConfigError(f"{where}: {field}: {segment!r} is no part of a path")
     if config.websocket_url:

@@ -26,6 +26,7 @@ from dapi.errors import DapiError, StoreError
 from dapi.server.answers import HttpError, body_of, json_answer, new_app, shielded
 from dapi.server.batch_list import BatchListing, BatchQuery, page_of
 from dapi.server.browser_guard import BrowserGuard
+from dapi.server.epochs import Driver, EpochRoutes
 
 if TYPE_CHECKING:
     from klein import Klein
@@ -80,8 +81,9 @@ class PocParameters(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class AdminApi:
     """The routes below ``/admin/v1``.
 
-    ``status`` returns what ``GET status`` shows, or a Deferred of it. ``local_only`` says that the server is bound to a
-    loopback address. ``wait_seconds`` is how long a ``poc`` route waits for the nodes; the commands go on after it.
+    ``status`` returns what ``GET status`` shows, or a Deferred of it. ``driver`` has the nodes follow the chain,
+    None where nothing does. ``local_only`` says that the server is bound to a loopback address. ``wait_seconds`` is how
+    long a ``poc`` route waits for the nodes; the commands go on after it.
     """
 
     def __init__(
@@ -91,6 +93,7 @@ class AdminApi:
         batches: BatchListing,
         status: Callable[[], Any],
         *,
+        driver: Driver | None = None,
         local_only: bool = True,
         wait_seconds: float = 20.0,
     ) -> None:
@@ -98,6 +101,7 @@ class AdminApi:
         self._broker = broker
         self._batches = batches
         self._status = status
+        self._epochs = EpochRoutes(driver)
         self._local_only = local_only
         self._wait_seconds = wait_seconds
 
@@ -107,6 +111,7 @@ class AdminApi:
         with app.subroute("/admin/v1") as admin:
             self._add_node_routes(admin)
             self._add_poc_routes(admin)
+            self._epochs.add_to(admin)
             admin.route("/status", methods=["GET"], endpoint="status")(self._get_status)
             admin.route("/batches", methods=["GET"], endpoint="batches")(self._get_batches)
             admin.route("/batches/<batch_id>/retry", methods=["POST"], endpoint="retry")(self._retry_batch)
@@ -182,6 +187,7 @@ class AdminApi:
 
     def _about_a_block(self, command: Callable[[int, str, str], Deferred[Results]]) -> Callable[[Request], Any]:
         async def handle(request: Request) -> bytes:
+            self._epochs.refuse_unless_forced(request)
             given = _decode(request, PocParameters)
             return await self._answer_results(request, command(given.block_height, given.block_hash, given.public_key))
 
@@ -189,6 +195,7 @@ class AdminApi:
 
     def _without_a_block(self, command: Callable[[], Deferred[Results]]) -> Callable[[Request], Any]:
         async def handle(request: Request) -> bytes:
+            self._epochs.refuse_unless_forced(request)
             return await self._answer_results(request, command())
 
         return handle
@@ -224,7 +231,12 @@ class AdminApi:
 
 
 def _config_of(node: Node) -> dict[str, Any]:
-    return {**msgspec.to_builtins(node.config), "node_num": node.num}
+    config = msgspec.to_builtins(node.config)
+    # What follows the question mark may be a token.
+    path, mark, _secret = (config["websocket_url"] or "").partition("?")
+    if mark:
+        config["websocket_url"] = f"{path}?(hidden)"
+    return {**config, "node_num": node.num}
 
 
 def _result_so_far(status: WorkerStatus) -> Any:

@@ -13,12 +13,10 @@ from twisted.python.failure import Failure
 from twisted.web.iweb import IRequest
 
 from dapi.errors import ConfigError, MessageError, StoreError, UnknownBatchError, UnknownNodeError
-from dapi.server.http import error_body
+from dapi.server.http import RETRY_AFTER_SECONDS, error_body
 
 if TYPE_CHECKING:
     from klein import Klein
-
-RETRY_AFTER_SECONDS = 5
 
 T = TypeVar("T")
 

@@ -22,7 +22,7 @@ class BrowserGuard(Resource):
     points to 127.0.0.1 is of the same origin to the browser.
     """
 
-    isLeaf = True  # noqa: N815 - twisted.web's name
+    isLeaf = True
 
     def __init__(self, guarded: IResource, local_only: bool) -> None:
         super().__init__()

@@ -15,17 +15,18 @@ import msgspec
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.defer import TimeoutError as DeferredTimeoutError
 from twisted.internet.interfaces import IReactorTime
-from twisted.logger import Logger, LogLevel
+from twisted.logger import Logger
 from twisted.web.resource import IResource
 from twisted.web.server import Request
 
 from dapi.errors import DapiError, MessageError, StoreBrokenError, UnknownNodeError
 from dapi.messages import Kind, Receipt, Via, decode_generated, decode_validated
 from dapi.poc.batch_handler import BatchHandler
-from dapi.server.answers import answer, body_of, error_answer, new_app, shielded, status_of
+from dapi.server.answers import HttpError, answer, body_of, error_answer, new_app, shielded, status_of
 
 # Below /v1 as ML nodes know them, and below /mlnode/v1 as later ones do.
 _BASES = ("/v1/poc-batches", "/mlnode/v1/poc-batches")
+_SECONDS_BETWEEN_LINES = 60.0
 
 
 class Worker(Protocol):
@@ -79,7 +80,7 @@ class Callbacks:
         self._workers = workers
         self._unnamed_handler = unnamed_handler
         self._answer_seconds = answer_seconds
-        self._last_refusal = ""
+        self._logged_at: dict[str, float] = {}
         self.counts = CallbackCounts()
 
     def resource(self) -> IResource:
@@ -106,19 +107,21 @@ class Callbacks:
         return self._unnamed_handler.handle_validated_batch(decode_validated(body), via=Via.HTTP)
 
     async def _take(self, request: Request, kind: Kind, handle: Callable[[bytes], Deferred[Receipt]]) -> bytes:
+        if request.getHeader("content-length") is None:
+            raise HttpError(411, "send the batch with a Content-Length")
         try:
             storing = shielded(handle(body_of(request)), f"storing a {kind} batch")
             await storing.addTimeout(self._answer_seconds, self._reactor)
         except DeferredTimeoutError:
             self.counts.late += 1
-            self._tell(request, kind, f"not stored within {self._answer_seconds:.0f} s; it goes on")
+            self._tell(request, kind, "late", f"not stored within {self._answer_seconds:.0f} s; it goes on")
             return error_answer(request, 503, "not stored in time, try again")
         except CancelledError:
             self.counts.gone += 1
             raise
         except DapiError as error:
             self._count_refusal(error)
-            self._tell(request, kind, str(error))
+            self._tell(request, kind, type(error).__name__, str(error))
             return error_answer(request, status_of(error), str(error))
         if kind is Kind.GENERATED:
             self.counts.generated += 1
@@ -137,11 +140,15 @@ class Callbacks:
             case _:
                 self.counts.store_busy += 1
 
-    def _tell(self, request: Request, kind: Kind, refusal: str) -> None:
-        """Log a refusal; a node tries again every 5 s, so one that says the same as the last goes to debug."""
-        level = LogLevel.debug if refusal == self._last_refusal else LogLevel.warn
-        self._last_refusal = refusal
-        peer = request.getClientAddress()
-        self.log.emit(
-            level, "{kind} batch from {peer} not taken: {refusal}", kind=str(kind), peer=peer.host, refusal=refusal
+    def _tell(self, request: Request, kind: Kind, cause: str, refusal: str) -> None:
+        """Log a refusal, of each cause one a minute: a node tries again every 5 s, and there may be many."""
+        now, logged_at = self._reactor.seconds(), self._logged_at.get(cause)
+        if logged_at is not None and now - logged_at < _SECONDS_BETWEEN_LINES:
+            return
+        self._logged_at[cause] = now
+        self.log.warn(
+            "{kind} batch from {peer} not taken: {refusal}",
+            kind=str(kind),
+            peer=request.getClientAddress().host,
+            refusal=refusal,
         )

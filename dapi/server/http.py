@@ -10,11 +10,13 @@ first byte to its answer, and every answer to a fault is JSON ``{"error": …}``
 
 from __future__ import annotations
 
+from collections import Counter
 from io import BytesIO
-from typing import Any
+from typing import Any, cast
 from urllib.parse import unquote_to_bytes
 
 import msgspec
+from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IAddress, IDelayedCall, IReactorTime, ITCPTransport
 from twisted.logger import Logger
@@ -24,7 +26,7 @@ from twisted.web.resource import IResource
 from twisted.web.server import Request, Site
 
 _REQUEST_TIMEOUT = 408
-_RETRY_AFTER_SECONDS = 5
+RETRY_AFTER_SECONDS = 5
 
 
 class HttpSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -32,12 +34,14 @@ class HttpSettings(msgspec.Struct, frozen=True, kw_only=True):
 
     ``deadline_seconds`` runs from a request's first byte until its answer, ``idle_seconds`` is how long a connection
     may stay quiet between requests. ``max_body_bytes`` is for one request, ``max_buffered_bytes`` for all bodies in
-    memory together. ``linger_seconds`` is how long a refused client may go on sending, so that it reads the refusal.
+    memory together, ``max_connections_per_peer`` for one address, so that it alone cannot take all connections.
+    ``linger_seconds`` is how long a refused client may go on sending, so that it reads the refusal.
     """
 
     max_body_bytes: int = 64 * 2**20
     max_buffered_bytes: int = 256 * 2**20
     max_connections: int = 512
+    max_connections_per_peer: int = 256
     deadline_seconds: float = 30.0
     idle_seconds: float = 60.0
     linger_seconds: float = 5.0
@@ -87,7 +91,7 @@ class JsonRequest(Request):
         waiting, self.notifications = self.notifications, []
         for notified in waiting:
             notified.errback(Failure(TimeoutError("the request's deadline has passed")))
-        self.setHeader(b"Retry-After", b"%d" % _RETRY_AFTER_SECONDS)
+        self.setHeader(b"Retry-After", b"%d" % RETRY_AFTER_SECONDS)
         self.setHeader(b"Connection", b"close")
         self.channel.persistent = False
         self.answer_fault(503, "not done in time, try again")
@@ -124,6 +128,7 @@ class JsonChannel(HTTPChannel):
     def connectionMade(self) -> None:
         """Be counted."""
         super().connectionMade()
+        self.peer_host: str = self.transport.getPeer().host
         self.site.opened(self)
 
     def connectionLost(self, reason: Failure) -> None:  # type: ignore[override]
@@ -205,7 +210,7 @@ class JsonChannel(HTTPChannel):
         if self._is_refused:
             return False
         if self.site.buffered_bytes + size > self.site.settings.max_buffered_bytes:
-            self.refuse(503, "too many bodies at once, try again", b"Retry-After: %d\r\n" % _RETRY_AFTER_SECONDS)
+            self.refuse(503, "too many bodies at once, try again", b"Retry-After: %d\r\n" % RETRY_AFTER_SECONDS)
             return False
         self.site.buffered_bytes += size
         self._buffered_bytes += size
@@ -281,6 +286,7 @@ class JsonSite(Site):
         self.buffered_bytes = 0
         self.is_stopping = False
         self._channels: set[JsonChannel] = set()
+        self._peers: Counter[str] = Counter()
         self._is_full = False
         self._when_empty: list[Deferred[None]] = []
 
@@ -308,25 +314,37 @@ class JsonSite(Site):
         self.counts.answers[code] = self.counts.answers.get(code, 0) + 1
 
     def buildProtocol(self, addr: IAddress | None) -> Any:
-        """Take a connection, or close it at once (None) when there are too many."""
-        if len(self._channels) < self.settings.max_connections:
+        """Take a connection, or close it at once (None) when there are too many, in all or from its peer."""
+        peer = cast(IPv4Address | IPv6Address, addr).host
+        total, of_peer = len(self._channels), self._peers[peer]
+        if total < self.settings.max_connections and of_peer < self.settings.max_connections_per_peer:
             return super().buildProtocol(addr)
         self.counts.connections_refused += 1
         if not self._is_full:
             self._is_full = True
-            self.log_.warn("all {limit} connections are taken: new ones are closed", limit=len(self._channels))
+            self.log_.warn(
+                "{total} connections, {of_peer} of them from {peer}, are too many: its new ones are closed",
+                total=total,
+                of_peer=of_peer,
+                peer=peer,
+            )
         return None
 
     def opened(self, channel: JsonChannel) -> None:
         """Count a connection in."""
         self._channels.add(channel)
+        self._peers[channel.peer_host] += 1
 
     def closed(self, channel: JsonChannel) -> None:
         """Count a connection out."""
         self._channels.discard(channel)
-        if self._is_full:
+        self._peers[channel.peer_host] -= 1
+        if not self._peers[channel.peer_host]:
+            del self._peers[channel.peer_host]
+        # Not at the first that goes, or a crowd that comes and goes would fill the log.
+        if self._is_full and len(self._channels) <= self.settings.max_connections // 4:
             self._is_full = False
-            self.log_.info("connections are taken again")
+            self.log_.info("no longer too many connections")
         if not self._channels:
             waiting, self._when_empty = self._when_empty, []
             for fired in waiting:

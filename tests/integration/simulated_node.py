@@ -36,7 +36,7 @@ def finished(seconds: float) -> Deferred[None]:
 class Callbacks(Resource):
     """Takes batches by HTTP; ``answer`` is the status, None for no answer at all."""
 
-    isLeaf = True  # noqa: N815
+    isLeaf = True
 
     def __init__(self) -> None:
         super().__init__()

@@ -69,6 +69,18 @@ async def test_closing_the_old_connection_late_makes_the_new_one_useless(world: 
 
 
 @pytest_twisted.ensureDeferred
+async def test_what_is_offered_while_a_connection_closes_goes_by_http(world: World) -> None:
+    await world.init()
+    client = await world.open()
+    await client.when_messages(1)
+    client.onCloseFrame = lambda *_: None
+    world.node.close_connections(1000)
+    seen, by_http = len(client.messages), world.ledger.counts["http"]
+    await soon(world.ledger.when(lambda: world.ledger.counts["http"] >= by_http + 2))
+    assert len(client.messages) == seen
+
+
+@pytest_twisted.ensureDeferred
 async def test_refusals_come_after_the_upgrade(world: World) -> None:
     client = world.connect()
     assert await soon(client.closed) == (1008, "PoW is not running")

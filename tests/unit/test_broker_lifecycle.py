@@ -110,6 +110,14 @@ class ConfigurationFileTests(BrokerTestCase):
         self.assertIn("POST the node to /admin/v1/nodes", line)
         self.assertNotIn("host", line)
 
+    def test_differences_do_not_tell_secrets(self) -> None:
+        self.add("a", websocket_url="ws://h/ws?token=hunter2")
+        config = node_config("a", models={"m": {"args": ["--api-key", "hunter3"]}})
+        self.successResultOf(self.broker.register_missing([config]))
+        [line] = self.lines
+        self.assertNotIn("hunter", line)
+        self.assertIn("models; websocket_url", line)
+
     def test_removed_ones_stay_removed(self) -> None:
         self.add("a")
         self.successResultOf(self.broker.remove_node("a"))

@@ -8,6 +8,7 @@ from typing import Any
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import Clock
 from twisted.internet.testing import MemoryReactorClock
+from twisted.logger import LogEvent, LogLevel, formatEvent, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
 from dapi.broker.node_worker import QUEUE_LIMIT, CommandRecord, NodeWorker
@@ -110,6 +111,109 @@ class QueueTests(WorkerTestCase):
         self.assertEqual(CommandResult(False, "UNKNOWN", "node1: unexpected ZeroDivisionError: defect"), result)
         self.assertEqual(1, len(self.flushLoggedErrors(ZeroDivisionError)))
         self.assertTrue(self.successResultOf(self.worker.submit(StopNodeCommand())).succeeded)
+
+
+class CancelTests(WorkerTestCase):
+    """What is not wanted any more is not waited for."""
+
+    def test_running(self) -> None:
+        command = WaitCommand()
+        answer = self.worker.submit(command)
+        self.worker.cancel(command, "superseded")
+        self.assertEqual(CommandResult(False, "UNKNOWN", "node1: cut short: superseded"), self.successResultOf(answer))
+
+    def test_running_while_it_asks_the_node(self) -> None:
+        self.stub.held = {"pow/init/generate"}
+        command = StartPocCommand(INIT)
+        answer = self.worker.submit(command)
+        self.worker.cancel(command, "superseded")
+        self.assertIn("cut short: superseded", str(self.successResultOf(answer).error))
+        self.assertEqual(["state", "pow/init/generate", "websocket stop"], self.stub.events)
+
+    def test_waiting(self) -> None:
+        first, second, third = WaitCommand(), WaitCommand(), WaitCommand()
+        answers = [self.worker.submit(command) for command in (first, second, third)]
+        self.worker.cancel(second, "superseded")
+        self.assertIn("not executed: superseded", str(self.successResultOf(answers[1]).error))
+        first.done.callback("DONE")
+        self.assertEqual((False, True), (second.is_begun, third.is_begun))
+        third.done.callback("DONE")
+
+    def test_the_one_that_is_meant_among_equal_ones(self) -> None:
+        slow, commands = WaitCommand(), [StartPocCommand(INIT), StartPocCommand(INIT)]
+        self.worker.submit(slow)
+        answers = [self.worker.submit(command) for command in commands]
+        self.worker.cancel(commands[1], "superseded")
+        self.assertNoResult(answers[0])
+        self.assertFalse(self.successResultOf(answers[1]).succeeded)
+        slow.done.callback("DONE")
+        self.assertTrue(self.successResultOf(answers[0]).succeeded)
+
+    def test_ended(self) -> None:
+        command = StopNodeCommand()
+        self.assertTrue(self.successResultOf(self.worker.submit(command)).succeeded)
+        self.worker.cancel(command, "superseded")
+        later = WaitCommand()
+        answer = self.worker.submit(later)
+        self.worker.cancel(command, "superseded")
+        later.done.callback("DONE")
+        self.assertTrue(self.successResultOf(answer).succeeded)
+
+    def test_reason_is_that_of_the_last_cut(self) -> None:
+        first, second = WaitCommand(), WaitCommand()
+        self.worker.submit(first)
+        answer = self.worker.submit(second)
+        self.worker.cancel(first, "superseded")
+        self.successResultOf(self.worker.stopService())
+        self.assertIn("cut short: the worker was stopped", str(self.successResultOf(answer).error))
+
+    def test_inference_up_gives_way(self) -> None:
+        self.stub.up_status = "in_progress"
+        for command in (StartPocCommand(INIT), StopNodeCommand(), InferenceUpCommand()):
+            up = self.worker.submit(InferenceUpCommand())
+            self.assertNoResult(up)
+            answer = self.worker.submit(command)
+            error = f"node1: cut short: superseded by {type(command).__name__}"
+            self.assertEqual(error, self.successResultOf(up).error)
+        self.assertNoResult(answer)
+        self.successResultOf(self.worker.stopService())
+        self.assertEqual([], self.clock.getDelayedCalls())
+
+    def test_inference_up_that_waits_gives_way(self) -> None:
+        slow, last = WaitCommand(), StopNodeCommand()
+        first = self.worker.submit(slow)
+        up = self.worker.submit(InferenceUpCommand())
+        answer = self.worker.submit(last)
+        self.assertIn("superseded by StopNodeCommand", str(self.successResultOf(up).error))
+        self.assertNoResult(first)
+        slow.done.callback("DONE")
+        self.assertTrue(self.successResultOf(answer).succeeded)
+        self.assertIs(last, self.worker.last_begun)
+
+
+class LogTests(WorkerTestCase):
+    """A node that is down for a day does not fill the log."""
+
+    def test_same_failure_again(self) -> None:
+        events: list[LogEvent] = []
+        globalLogPublisher.addObserver(events.append)
+        self.addCleanup(globalLogPublisher.removeObserver, events.append)
+        for status in (503, 503, 503, 500):
+            self.stub.refused["state"] = status
+            self.worker.submit(StartPocCommand(INIT))
+        del self.stub.refused["state"]
+        self.worker.submit(StartPocCommand(INIT))
+        lines = [formatEvent(event) for event in events if event["log_level"] > LogLevel.debug]
+        lines = [line for line in lines if line.startswith("node1")]
+        self.assertEqual(
+            [
+                "node1: StartPocCommand",
+                'node1: StartPocCommand failed: node1: state (503): refused: {"detail": "no"}',
+                'node1: StartPocCommand failed: node1: state (500): refused: {"detail": "no"}',
+                "node1: StartPocCommand done: GENERATING",
+            ],
+            lines,
+        )
 
 
 class StopTests(WorkerTestCase):

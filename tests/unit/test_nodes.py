@@ -44,6 +44,16 @@ class DecodingTests(SynchronousTestCase):
         del fields["max_concurrent"]
         self.assertEqual(500, decode_node_config(fields).max_concurrent)
 
+    def test_what_the_admin_api_shows_can_be_given_back(self) -> None:
+        self.assertEqual(decode_node_config(node_fields()), decode_node_config(node_fields() | {"node_num": 3}))
+
+    def test_inference_url(self) -> None:
+        for changes, expected in (
+            ({"host": "h"}, "http://h:5000"),
+            ({"host": "https://h", "version": "v3", "inference_segment": "a/"}, "https://h:5000/v3/a"),
+        ):
+            self.assertEqual(expected, node_config(**changes).inference_url)
+
     def test_poc_url(self) -> None:
         for changes, expected in (
             ({"host": "10.0.0.21"}, "http://10.0.0.21:8080"),
@@ -64,6 +74,7 @@ class DecodingTests(SynchronousTestCase):
             ({"id": ""}, "id"),
             ({"id": " node1"}, "id"),
             ({"id": "node\n1"}, "id"),
+            ({"id": "rack/1"}, "id"),
             ({"id": "x" * 129}, "id"),
             ({"id": 7}, "id"),
             ({"host": ""}, "host"),
@@ -85,6 +96,7 @@ class DecodingTests(SynchronousTestCase):
             ({"models": {"Qwen": {"arguments": []}}}, "models[...].arguments"),
             ({"hardware": [{"type": "A100", "count": -1}]}, "hardware[0].count"),
             ({"poc_segment": "/poc?x=1"}, "poc_segment"),
+            ({"inference_segment": "/a b"}, "inference_segment"),
             ({"version": "v1#2"}, "version"),
             ({"websocket_url": "http://h/ws"}, "websocket_url"),
             ({"websocket_url": "ws://h"}, "websocket_url"),

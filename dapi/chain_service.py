@@ -1,0 +1,172 @@
+"""The part of the assembly that talks to the chain: it signs and submits, and has the nodes follow the phases."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import random as random_module
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from twisted.application.service import MultiService
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+
+from dapi.broker.broker import Broker
+from dapi.broker.reconciler import NodeDuty, Reconciler
+from dapi.chain.addresses import address_of
+from dapi.chain.block_events import BlockEvents
+from dapi.chain.block_watcher import BlockWatcher
+from dapi.chain.cosmos_message_client import CosmosMessageClient
+from dapi.chain.keyring import SigningKey, load_signing_key, load_signing_key_file
+from dapi.chain.outbox import Outbox
+from dapi.chain.phases import PocStage
+from dapi.chain.rpc import ChainRpc
+from dapi.chain.stage_queries import poc_batches_for_stage
+from dapi.chain.stages import StageBook
+from dapi.chain.submissions import Submissions
+from dapi.chain.submitter import Submitter, SubmitterSettings
+from dapi.config import ChainNodeConfig
+from dapi.database import Database
+from dapi.errors import ConfigError
+from dapi.mlnode.client import R_TARGET
+from dapi.orchestration.conductor import Conductor
+from dapi.orchestration.validation import StageValidation
+from dapi.orchestration.validation_batches import Sampling
+
+# All batches of a stage come in one answer, of tens of megabytes on a large network.
+_LARGE_ANSWER_SECONDS = 60.0
+
+
+class ChainService(MultiService):
+    """Follows the chain, submits to it with ``key``, and, unless ``drives_nodes`` is false, conducts the nodes.
+
+    Stopping fires when none of it is left on the reactor; what is under way is on disk, and is taken up again.
+    """
+
+    log = Logger()
+
+    def __init__(
+        self,
+        reactor: Any,
+        config: ChainNodeConfig,
+        key: SigningKey,
+        *,
+        database: Database,
+        outbox: Outbox,
+        recorder: CosmosMessageClient,
+        broker: Broker,
+        random: random_module.Random,
+        drives_nodes: bool,
+    ) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._reactor = reactor
+        self._random = random
+        self._public_key = _participant_key(config, key).hex()
+        self._sampling_secret = hashlib.sha256(key.sign(b"dapi: which nonces are validated")).digest()
+        urls = str(config.url).split(",")
+        self._rpc = ChainRpc(reactor, urls)
+        self._patient_rpc = ChainRpc(reactor, urls, timeout_seconds=_LARGE_ANSWER_SECONDS)
+        self._watcher = BlockWatcher(reactor, self._rpc, BlockEvents(reactor, urls, random=random))
+        self.submissions = Submissions(database, outbox)
+        self._address = address_of(self._public_key)
+        self.submitter = self._make_submitter(config, key)
+        self._watcher.setServiceParent(self)  # type: ignore[no-untyped-call]
+        self.submitter.setServiceParent(self)  # type: ignore[no-untyped-call]
+        self.conductor: Conductor | None = None
+        if drives_nodes:
+            self._reconciler = Reconciler(reactor, broker, random=random)
+            self.conductor = self._make_conductor(key, broker, database, outbox)
+            recorder.observe_verdicts(self.conductor.verdict_came)
+        self.log.info("signing as {signer} for {participant}", signer=key.address, participant=self._address)
+
+    def drive_nodes(self) -> None:
+        """Have the nodes follow the phases from now on, unless the settings say otherwise.
+
+        To be called once those of the configuration file are registered: a stage that begins counts the nodes.
+        """
+        if self.conductor is not None:
+            self._reconciler.setServiceParent(self)  # type: ignore[no-untyped-call]
+            self.conductor.setServiceParent(self)  # type: ignore[no-untyped-call]
+
+    def stopService(self) -> Deferred[None]:
+        """Stop all of it; fires when nothing is left."""
+        return Deferred.fromCoroutine(self._stop(super().stopService()))  # type: ignore[no-untyped-call]
+
+    async def _stop(self, parts_stopped: Deferred[Any]) -> None:
+        await parts_stopped
+        await self._rpc.close()
+        await self._patient_rpc.close()
+
+    def _make_submitter(self, config: ChainNodeConfig, key: SigningKey) -> Submitter:
+        return Submitter(
+            self._reactor,
+            self.submissions,
+            self._rpc,
+            self._watcher,
+            key=key,
+            participant_address=self._address,
+            random=self._random,
+            settings=SubmitterSettings(
+                max_transaction_bytes=config.max_transaction_bytes, max_nonces=config.max_nonces_per_message
+            ),
+        )
+
+    def _make_conductor(self, key: SigningKey, broker: Broker, database: Database, outbox: Outbox) -> Conductor:
+        return Conductor(
+            self._reactor,
+            self._rpc,
+            self._watcher,
+            broker,
+            self._reconciler,
+            StageBook(database),
+            outbox,
+            self.submissions,
+            key=key,
+            public_key=self._public_key,
+            address=self._address,
+            make_validation=self._make_validation,
+            random=self._random,
+        )
+
+    def _make_validation(
+        self, stage: PocStage, block_hash: str, sample_size: int, on_silent_node: Callable[[str], None]
+    ) -> StageValidation:
+        sampling = Sampling(
+            public_key=self._public_key,
+            block_hash=block_hash,
+            block_height=stage.height,
+            size=sample_size,
+            r_target=R_TARGET,
+            secret=self._sampling_secret,
+        )
+        return StageValidation(
+            self._reactor,
+            stage,
+            sampling,
+            query=partial(poc_batches_for_stage, self._reactor, self._patient_rpc, stage.height),
+            height=lambda: self._watcher.head.height if self._watcher.head is not None else 0,
+            workers=lambda: self._reconciler.workers_at(NodeDuty.VALIDATE),
+            on_silent_node=on_silent_node,
+            random=self._random,
+        )
+
+
+def load_key(config: ChainNodeConfig) -> SigningKey:
+    """Return the key that the settings name; raises ConfigError or StartError."""
+    if config.key_file is not None:
+        return load_signing_key_file(config.key_file)
+    if config.signer_key_name is None:
+        raise ConfigError(
+            "chain_node.url is set, and no key to sign with: set chain_node.signer_key_name (KEY_NAME) or "
+            "chain_node.key_file, or leave the url out to keep batches without submitting them"
+        )
+    password = config.keyring_password.reveal() if config.keyring_password is not None else None
+    return load_signing_key(config.keyring_backend, config.keyring_dir, config.signer_key_name, password)
+
+
+def _participant_key(config: ChainNodeConfig, key: SigningKey) -> bytes:
+    if config.account_public_key is None:
+        return key.public_key
+    return base64.b64decode(config.account_public_key)

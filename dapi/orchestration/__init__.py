@@ -1,0 +1,1 @@
+"""What the chain's phases make the nodes do: who acts in which stage, and what has been done for it."""

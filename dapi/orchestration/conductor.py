@@ -1,0 +1,334 @@
+"""Has the nodes do what the chain's phase wants.
+
+Level-triggered: at each block it asks 'which stage is it, and what has been done for it', and does what is missing. A
+missed block, a failed query or a restart delays a step, and never skips it.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import msgspec
+from twisted.application.service import Service
+from twisted.internet.defer import CancelledError, Deferred, succeed
+from twisted.internet.task import deferLater
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from dapi.broker.broker import Broker
+from dapi.broker.reconciler import Intention, NodeDuty, Reconciler
+from dapi.chain.block_watcher import BlockWatcher
+from dapi.chain.keyring import SigningKey
+from dapi.chain.ledger import by_node
+from dapi.chain.outbox import Outbox
+from dapi.chain.phases import EpochInfo, Phase, PocStage, Window
+from dapi.chain.queries import epoch_info
+from dapi.chain.rpc import ChainRpc
+from dapi.chain.seed import seed_entry
+from dapi.chain.stage_queries import preserved_nodes
+from dapi.chain.stages import StageBook
+from dapi.chain.submissions import Submissions
+from dapi.errors import ChainError, StoreError
+from dapi.messages import Kind
+from dapi.orchestration.stage_work import StageWork
+from dapi.wake import Wake
+
+_RETRY_MIN_SECONDS, _RETRY_MAX_SECONDS = 3.0, 5.0
+_LOOK_AGAIN_SECONDS = 30.0
+_BLOCKS_BEFORE_A_WARNING = 3
+# What a restart of dapi and a failed command or two may take.
+_BLOCKS_FOR_A_RESTART = 10
+
+
+class Validation(Protocol):
+    """The validation of one stage: hands its batches to the nodes, and follows their answers."""
+
+    def start(self) -> Deferred[None]:
+        """Begin; fires when all is answered, or when the window is over."""
+
+    def stop(self) -> None:
+        """Do nothing more; ``start``'s Deferred fires."""
+
+    def answered(self, public_key: str, height: int) -> None:
+        """Hear of a verdict on a participant (its key in hex) in a stage; any stage's may be told, and told twice."""
+
+    def status(self) -> dict[str, Any]:
+        """Tell how far it is."""
+
+
+class Situation(msgspec.Struct, frozen=True):
+    """Where the chain is, as of the last turn. ``blocks_left`` is counted to the end of the window that is open now.
+
+    ``stage_height`` is what the stage's messages carry, None in the inference phase; then ``blocks_left`` is counted to
+    the next PoC, as far as that is known.
+    """
+
+    height: int
+    epoch_index: int
+    phase: Phase
+    stage_height: int | None
+    is_confirmation: bool
+    blocks_left: int | None
+
+
+class Conductor(Service):
+    """Follows the chain's phases with all enabled nodes, for as long as it runs.
+
+    ``public_key`` is the participant's, in hex, and ``address`` its address. ``make_validation`` is given a stage, its
+    block hash, the sample size, and a function that is to be called with the id of a node that answers nothing.
+    """
+
+    log = Logger()
+
+    def __init__(
+        self,
+        reactor: Any,
+        rpc: ChainRpc,
+        watcher: BlockWatcher,
+        broker: Broker,
+        reconciler: Reconciler,
+        stages: StageBook,
+        outbox: Outbox,
+        submissions: Submissions,
+        *,
+        key: SigningKey,
+        public_key: str,
+        address: str,
+        make_validation: Callable[[PocStage, str, int, Callable[[str], None]], Validation],
+        random: random.Random,
+    ) -> None:
+        self._reactor = reactor
+        self._rpc = rpc
+        self._watcher = watcher
+        self._broker = broker
+        self._reconciler = reconciler
+        self._stages = stages
+        self._outbox = outbox
+        self._submissions = submissions
+        self._key = key
+        self._public_key = public_key
+        self._address = address
+        self._make_validation = make_validation
+        self._random = random
+        self._wake = Wake(reactor)
+        self._running: Deferred[None] = succeed(None)
+        self._known: dict[int, PocStage] = {}
+        self._work: StageWork | None = None
+        self._validation: Validation | None = None
+        self._validated: Deferred[None] = succeed(None)
+        self._seeded: int | None = None
+        self._closing: dict[tuple[int, Kind], str] = {}
+        self._problem: str | None = None
+        self.situation: Situation | None = None
+        watcher.observe(self._wake.ring)
+        # In the seconds between the end of generation and the switch, each delivery may be the one that is waited for.
+        outbox.observe(self._wake.ring)
+
+    def startService(self) -> None:
+        """Begin to follow the phases, from what the database says was done."""
+        super().startService()  # type: ignore[no-untyped-call]
+        self._running = Deferred.fromCoroutine(self._run())
+        self._running.addErrback(self._ended)
+
+    def stopService(self) -> Deferred[None]:
+        """Stop following; the nodes go on with what they do. Fires when nothing is left of it."""
+        super().stopService()  # type: ignore[no-untyped-call]
+        self._leave_stage()
+        self._running.cancel()
+        return Deferred.fromCoroutine(self._stop())
+
+    async def _stop(self) -> None:
+        await self._running
+        await self._validated
+
+    def verdict_came(self, public_key: str, height: int) -> None:
+        """Hear of a verdict that was stored: a participant's key in hex, and the stage's height."""
+        if self._validation is not None:
+            self._validation.answered(public_key, height)
+
+    async def _run(self) -> None:
+        has_read = False
+        # A stop in the middle of a turn may end as the failure of one of its steps.
+        while self.running:
+            try:
+                if not has_read:
+                    self._known = {record.stage.height: record.stage for record in await self._stages.latest()}
+                    has_read = True
+                await self._turn()
+                if self.running:
+                    await self._wake.wait(_LOOK_AGAIN_SECONDS)
+            except (ChainError, StoreError) as error:
+                self._note(str(error))
+                if self.running:
+                    await deferLater(self._reactor, self._random.uniform(_RETRY_MIN_SECONDS, _RETRY_MAX_SECONDS))
+
+    async def _turn(self) -> None:
+        head = self._watcher.head
+        if head is None or self._watcher.problem is not None:
+            # A chain that stands still, or a node of it that lags behind, says nothing about what to do.
+            return
+        info = await epoch_info(self._rpc, head.height)
+        stage = info.stage_under_way()
+        if self._work is not None and (stage is None or stage.height != self._work.record.stage.height):
+            self._leave_stage()
+        if stage is not None:
+            await self._do_stage(stage, info, head.height)
+        else:
+            self._reconciler.intend({node.id: Intention(NodeDuty.INFERENCE) for node in self._broker.nodes()})
+        self.situation = _situation(info, stage, head.height)
+        await self._look_at_deadlines(info, head.height)
+        self._problem = None
+
+    async def _do_stage(self, stage: PocStage, info: EpochInfo, height: int) -> None:
+        record = await self._stages.begin(stage, self._broker.node_count)
+        self._known[stage.height] = stage
+        if not stage.is_confirmation and self._seeded != stage.epoch_index:
+            await self._outbox.put(seed_entry(self._key, stage.epoch_index, stage.height))
+            self._seeded = stage.epoch_index
+        if self._work is None:
+            block_hash = await self._block_hash(stage, info)
+            if not block_hash:
+                # The chain tells a confirmation's seed at the end of the block in which its generation starts.
+                return
+            # In a regular PoC the latest epoch is the one to come: who serves inference is said by the one before.
+            current_epoch = stage.epoch_index if stage.is_confirmation else stage.epoch_index - 1
+            preserved = await preserved_nodes(self._rpc, current_epoch, self._address) if current_epoch > 0 else set()
+            self._work = StageWork(record, block_hash, self._public_key, preserved)
+            self.log.info(
+                "{what} of epoch {epoch} is under way: stage {height}, {preserved} nodes stay in inference",
+                what="confirmation PoC" if stage.is_confirmation else "PoC",
+                epoch=stage.epoch_index,
+                height=stage.height,
+                preserved=len(preserved),
+            )
+        self._work.record = record
+        self._note_stopped(self._work)
+        self._reconciler.intend(self._work.intentions(self._broker.workers(), height))
+        if stage.validation_start <= height <= stage.validations.last and not record.is_handed_out:
+            self._validate(self._work, info.sample_size)
+
+    async def _block_hash(self, stage: PocStage, info: EpochInfo) -> str:
+        """Return the text that nodes seed their computation with, to the letter as the chain wrote it."""
+        if stage.is_confirmation:
+            return info.confirmation.seed_block_hash if info.confirmation is not None else ""
+        return (await self._rpc.block(stage.height)).hash
+
+    def _note_stopped(self, work: StageWork) -> None:
+        for worker in self._reconciler.workers_at(NodeDuty.STOPPED):
+            work.stopped(worker.node.id)
+
+    def _validate(self, work: StageWork, sample_size: int) -> None:
+        if self._validation is not None:
+            return
+        stage = work.record.stage
+        validation = self._make_validation(stage, work.block_hash, sample_size, self._stop_silent_node)
+
+        def over(_result: None) -> Deferred[None] | None:
+            # Stopped before its end it is taken up again, by the next process or when the chain can be asked.
+            return self._stages.handed_out(stage.height) if self._validation is validation else None
+
+        self._validation = validation
+        self._validated = validation.start().addCallback(over)
+        self._validated.addErrback(
+            lambda failure: self.log.failure("the validation of stage {height} ended", failure, height=stage.height)
+        )
+
+    def _stop_silent_node(self, node_id: str) -> None:
+        if self._work is not None:
+            self._work.stop_once(node_id)
+            self._wake.ring()
+
+    def _leave_stage(self) -> None:
+        self._work = None
+        if self._validation is not None:
+            validation, self._validation = self._validation, None
+            validation.stop()
+
+    async def _look_at_deadlines(self, info: EpochInfo, height: int) -> None:
+        """Give up what can make its window no more, and warn of what is close to that."""
+        self._known.update((stage.height, stage) for stage in info.stages())
+        closing = {}
+        for stage_height, kind in await self._submissions.stages_waiting():
+            stage = self._known.get(stage_height)
+            if stage is None:
+                # The chain has never told of such a stage; it will say what it thinks of its messages.
+                continue
+            left = stage.window(kind).last - height
+            if left <= 0:
+                reason = f"its window ended with block {stage.window(kind).last}"
+                number = await self._submissions.expire(stage_height, kind, reason)
+                self.log.error(
+                    "{number} {kind} messages of stage {stage} expired: {reason}",
+                    number=number,
+                    kind=kind,
+                    stage=stage_height,
+                    reason=reason,
+                )
+            elif left <= _BLOCKS_BEFORE_A_WARNING:
+                closing[stage_height, kind] = f"{kind} messages of stage {stage_height} wait, {left} blocks are left"
+        for key in closing.keys() - self._closing.keys():
+            self.log.warn("{warning}", warning=closing[key])
+        self._closing = closing
+
+    def _note(self, problem: str) -> None:
+        if problem != self._problem:
+            self.log.warn("the nodes are left as they are for now: {problem}", problem=problem)
+        self._problem = problem
+
+    def _ended(self, failure: Failure) -> None:
+        if not failure.check(CancelledError):
+            self.log.failure("following the phases ended, which it never should", failure)
+
+    # What it tells.
+
+    def status(self) -> dict[str, Any]:
+        """Tell the phase, what keeps it from being followed, what is urgent, and how far validation is."""
+        situation = self.situation
+        return {
+            "situation": situation,
+            "problem": self._problem or self._watcher.problem,
+            "warnings": [*self._closing.values(), *self._reconciler.warnings()],
+            "nodes": self._reconciler.status(),
+            "validation": self._validation.status() if self._validation is not None else None,
+        }
+
+    def epochs(self, limit: int) -> Deferred[list[dict[str, Any]]]:
+        """Fire with the latest stages, the newest first, each with what became of each node's work in it."""
+        return Deferred.fromCoroutine(self._epochs(limit))
+
+    async def _epochs(self, limit: int) -> list[dict[str, Any]]:
+        return [
+            {
+                **msgspec.structs.asdict(record.stage),
+                "node_count": record.node_count,
+                "is_handed_out": record.is_handed_out,
+                "nodes": by_node(await self._stages.ledger(record.stage.height)),
+            }
+            for record in await self._stages.latest(limit)
+        ]
+
+    def restart_advice(self) -> dict[str, Any]:
+        """Tell whether dapi may be restarted now without harm (``safe``), why not, and for how many blocks it may."""
+        situation = self.situation
+        if situation is None or self._watcher.problem is not None:
+            return {"safe": False, "reason": "where the chain is, is not known now", "blocks_left": None}
+        if situation.phase is not Phase.INFERENCE:
+            return {"safe": False, "reason": f"the chain is in {situation.phase}", "blocks_left": 0}
+        left = situation.blocks_left
+        if left is not None and left < _BLOCKS_FOR_A_RESTART:
+            return {"safe": False, "reason": f"PoC starts in {left} blocks", "blocks_left": left}
+        return {"safe": True, "reason": None, "blocks_left": left}
+
+
+def _situation(info: EpochInfo, stage: PocStage | None, height: int) -> Situation:
+    if stage is None:
+        starts = [stage.start for stage in info.stages() if stage.start > height]
+        next_poc = info.next_poc_start()
+        starts += [next_poc] if next_poc is not None else []
+        left = min(starts) - height if starts else None
+        return Situation(height, info.index, Phase.INFERENCE, None, False, left)
+    window: Window = stage.batches if height < stage.batches.last else stage.validations
+    left = window.last - height
+    return Situation(height, stage.epoch_index, stage.phase(height), stage.height, stage.is_confirmation, left)

@@ -1,0 +1,70 @@
+"""What each node should do in a stage follows from the height, its number and its deliveries."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from dapi.broker.reconciler import Intention, NodeDuty
+from dapi.chain.phases import EpochParameters, regular_stage
+from dapi.chain.stages import StageRecord
+from dapi.orchestration.stage_work import StageWork
+from dapi.poc.batch_handler import BatchCounts
+
+START = 100
+# As on the main network: between the end of generation and the switch there is time.
+STAGE = regular_stage(EpochParameters(17280, 60, 5, 5, 20, 120), 7, START)
+GENERATION_END = START + 60
+
+
+class Named:
+    def __init__(self, **fields: Any) -> None:
+        self.__dict__.update(fields)
+
+
+def worker(node_id: str, num: int) -> Any:
+    return Named(node=Named(id=node_id, num=num), batch_handler=Named(counts=BatchCounts()))
+
+
+def work_of(duty: NodeDuty) -> Intention:
+    return Intention(duty, block_height=START, block_hash="AB", public_key="02aa", node_count=3)
+
+
+class StageWorkTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.workers = [worker("a", 1), worker("b", 2)]
+        self.work = StageWork(StageRecord(STAGE, 3, False), "AB", "02aa", {"kept"})
+
+    def duties(self, height: int, *more: Any) -> list[NodeDuty]:
+        return [intention.duty for intention in self.work.intentions([*self.workers, *more], height).values()]
+
+    def test_all_generate_and_then_all_validate(self) -> None:
+        for height in (START, GENERATION_END - 1):
+            intentions = self.work.intentions(self.workers, height)
+            self.assertEqual(intentions, {"a": work_of(NodeDuty.GENERATE), "b": work_of(NodeDuty.GENERATE)})
+        for height in (GENERATION_END + 3, STAGE.inference_from - 1):
+            intentions = self.work.intentions(self.workers, height)
+            self.assertEqual(intentions, {"a": work_of(NodeDuty.VALIDATE), "b": work_of(NodeDuty.VALIDATE)})
+
+    def test_each_switches_after_its_own_delivery(self) -> None:
+        self.workers[0].batch_handler.counts.generated = 5
+        self.assertEqual(self.duties(GENERATION_END), [NodeDuty.GENERATE, NodeDuty.GENERATE])
+        self.workers[1].batch_handler.counts.generated = 1
+        self.assertEqual(self.duties(GENERATION_END), [NodeDuty.GENERATE, NodeDuty.VALIDATE])
+        self.workers[0].batch_handler.counts.generated = 6
+        self.assertEqual(self.duties(GENERATION_END + 1), [NodeDuty.VALIDATE, NodeDuty.VALIDATE])
+
+    def test_who_came_later_or_is_preserved_serves_inference(self) -> None:
+        later, kept = worker("later", 3), worker("kept", 0)
+        duties = self.duties(START, later, kept)
+        self.assertEqual(duties, [NodeDuty.GENERATE, NodeDuty.GENERATE, NodeDuty.INFERENCE, NodeDuty.INFERENCE])
+
+    def test_a_silent_node_is_stopped_once(self) -> None:
+        height = STAGE.validation_start
+        self.work.stop_once("b")
+        self.assertEqual(self.duties(height), [NodeDuty.VALIDATE, NodeDuty.STOPPED])
+        self.work.stopped("a")
+        self.assertEqual(self.duties(height), [NodeDuty.VALIDATE, NodeDuty.STOPPED])
+        self.work.stopped("b")
+        self.assertEqual(self.duties(height), [NodeDuty.VALIDATE, NodeDuty.VALIDATE])
