@@ -8,7 +8,7 @@ VENV := .venv
 PY := $(VENV)/bin/python
 STAMP := $(VENV)/.dapi-is-set-up
 PYTHONS := python3 python3.11 python3.12 python3.13 python3.14
-BENCHES := intake
+BENCHES := intake signing
 
 .PHONY: setup test lint types unit integration demo bench proto
 
@@ -39,12 +39,11 @@ types: $(STAMP)
 	@$(PY) -m mypy
 
 unit: $(STAMP)
-	@$(PY) -m tests.runners
+	@$(PY) -m tests.runners unit
 
-# A process of their own: pytest-twisted and asynchronous trial tests cannot share one.
+# Processes of their own: pytest-twisted and asynchronous trial tests cannot share one.
 integration: $(STAMP)
-	@echo "== integration tests"
-	@$(PY) -m pytest -q tests/integration
+	@$(PY) -m tests.runners integration
 
 demo: $(STAMP)
 	@$(PY) -m dapi.simulator.demo

@@ -62,10 +62,10 @@ async def main(rounds: int, sizes: dict[int, int]) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--quick", action="store_true", help="one round of few batches: to see that it runs")
     arguments = parser.parse_args()
     if arguments.quick:
-        asyncio.run(main(1, {20: 500, 1_000: 100, 20_000: 20}))
+        asyncio.run(main(1, {20: 2_000, 1_000: 500, 20_000: 50}))
     else:
-        asyncio.run(main(arguments.rounds, {20: 20_000, 1_000: 4_000, 20_000: 300}))
+        asyncio.run(main(arguments.rounds, {20: 40_000, 1_000: 12_000, 20_000: 900}))

@@ -49,9 +49,10 @@ async def run_websockets(url: str) -> None:
     from websockets.asyncio.client import connect
 
     async with connect(url, max_size=2**26, compression=None, ping_interval=None) as socket:
-        async for payload in socket:
-            raw = payload.encode() if isinstance(payload, str) else payload
-            await socket.send(encode_ack(decode_envelope(raw).id), text=True)
+        while True:
+            # As bytes: decode_envelope checks that they are UTF-8, and text would have to be encoded again for it.
+            payload = await socket.recv(decode=False)
+            await socket.send(encode_ack(decode_envelope(payload).id), text=True)
 
 
 if __name__ == "__main__":

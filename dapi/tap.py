@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import os
 import sys
 from types import TracebackType
 
 from twisted.application.service import IService
+from twisted.internet.error import ReactorNotRunning
 from twisted.internet.interfaces import IReactorCore
 from twisted.logger import Logger
 from twisted.python import usage
@@ -80,7 +82,9 @@ def _stop(reactor: IReactorCore, reason: str) -> None:
     """Stop the process for good, with exit code 1: twistd has no way of its own to end with one."""
     _log.critical("stopping: {reason}", reason=reason)
     atexit.register(_exit_with_failure)
-    reactor.stop()
+    # Its file may break while it is stopping already.
+    with contextlib.suppress(ReactorNotRunning):
+        reactor.stop()
 
 
 def _exit_with_failure() -> None:

@@ -1,6 +1,9 @@
-"""Runs the unit tests under pytest, then under trial, and fails unless both ran the same number of them.
+"""Runs the tests: ``python -m tests.runners unit`` and ``python -m tests.runners integration``.
 
-Each runner skips in silence what it does not recognise: trial a pytest function, pytest a file of another name.
+Unit tests run under pytest and then under trial, and both must have run the same number of them: each runner skips in
+silence what it does not recognise (trial a pytest function, pytest a file of another name).
+
+Integration tests wait most of their time, so their files are shared out to a few pytest processes side by side.
 """
 
 from __future__ import annotations
@@ -8,6 +11,10 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+import tempfile
+from pathlib import Path
+
+_PROCESSES = 3
 
 
 def run(heading: str, *arguments: str) -> str:
@@ -26,8 +33,8 @@ def run(heading: str, *arguments: str) -> str:
     return "".join(lines)
 
 
-def main() -> None:
-    """Run both and compare."""
+def unit() -> None:
+    """Run the unit tests under both, and compare."""
     by_pytest = run("unit tests, by pytest", "pytest", "-q", "tests/unit")
     summary = by_pytest.rstrip().rpartition("\n")[2]
     pytest_count = sum(int(count) for count in re.findall(r"(\d+) (?:passed|skipped|xfailed|xpassed)", summary))
@@ -39,5 +46,25 @@ def main() -> None:
         sys.exit(f"pytest ran {pytest_count} unit tests and trial {trial_count}: each has to run all of them")
 
 
+def integration() -> None:
+    """Run the integration tests in several processes; leave with the first exit code that is not 0."""
+    files = sorted(str(path) for path in Path("tests/integration").glob("test_*.py"))
+    failed = 0
+    with tempfile.TemporaryDirectory() as folder:
+        started = []
+        for number in range(_PROCESSES):
+            output = Path(folder, str(number))
+            command = [sys.executable, "-m", "pytest", "-q", *files[number::_PROCESSES]]
+            with output.open("wb") as file:
+                process = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT)
+            started.append((process, output))
+        for number, (process, output) in enumerate(started, start=1):
+            code = process.wait()
+            print(f"== integration tests, part {number} of {_PROCESSES}")
+            print(output.read_text(errors="replace"), end="", flush=True)
+            failed = failed or code
+    sys.exit(failed)
+
+
 if __name__ == "__main__":
-    main()
+    {"unit": unit, "integration": integration}[sys.argv[1]]()

@@ -1,8 +1,9 @@
-"""``python -m dapi.simulator.demo``: dapi and three simulated ML nodes, a line a second of what arrives over which way.
+"""``python -m dapi.simulator.demo``: dapi between a simulated chain and three simulated ML nodes, a line a second.
 
 Everything runs in this process, on ports of 127.0.0.1 that the system picks, in a temporary folder that is removed at
-the end. Nodes 1 and 2 have a WebSocket, and every third ack of node 2 is lost, so that it delivers those batches twice;
-node 3 has none. It is ended by Ctrl-C, SIGTERM or ``--seconds``.
+the end. The chain makes a block a second, and its epochs are short: nodes generate, validate, and serve inference, over
+and over, as its phases want. Nodes 1 and 2 have a WebSocket, and every third ack of node 2 is lost, so that it delivers
+those batches twice; node 3 has none. It is ended by Ctrl-C, SIGTERM or ``--seconds``.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import treq
+from coincurve import PrivateKey
 from treq.client import HTTPClient
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.task import deferLater
@@ -32,18 +34,25 @@ from twisted.logger import (
 from twisted.python.failure import Failure
 from twisted.web.client import Agent, HTTPConnectionPool
 
-from dapi.config import ApiConfig, Config, PocConfig, StorageConfig
+from dapi.config import ApiConfig, ChainNodeConfig, Config, PocConfig, StorageConfig
 from dapi.service import DapiService, make_service
+from dapi.simulator.chain import SimulatedChain
+from dapi.simulator.chain_epochs import EpochParams, Epochs
 from dapi.simulator.ml_node import SimulatedMLNode
 from dapi.simulator.ml_node_settings import MLNodeSettings
 
 _HOST = "127.0.0.1"
-_POC = {
-    "block_height": 1000,
-    "block_hash": "2E5B0C5F6D1A4B7F9C3E8D7A6B5C4D3E2F1A0B9C8D7E6F5A4B3C2D1E0F9A8B7C",
-    # The key of the worked example in the network's documents.
-    "public_key": "031b84c5567b126440995d3ed5aaba0565d71e1834604819ff9c17f5e9d5dd078f",
-}
+# Of the participant; a key that is worth nothing.
+_SECRET = b"\1" * 32
+# The first PoC starts when everybody is there.
+_FIRST_POC = 5
+_EPOCHS = EpochParams(
+    epoch_length=30,
+    poc_stage_duration=10,
+    poc_exchange_duration=2,
+    poc_validation_delay=3,
+    poc_validation_duration=8,
+)
 _MODELS: dict[str, Any] = {"simulated": {"args": []}}
 # A node's batches are shown by its own ledger, which is not to fill the memory of a demo that is left running.
 _REMEMBERED = 100
@@ -71,19 +80,16 @@ class Demo:
                 (_node_settings(), _node_settings(double_every=3), _node_settings(websocket=False)), start=1
             )
         ]
-        self._service: DapiService = make_service(
-            Config(
-                api=ApiConfig(ml_server_host=_HOST, ml_server_port=0, admin_server_host=_HOST, admin_server_port=0),
-                storage=StorageConfig(path=str(Path(folder) / "outbox.db"), reserve_bytes=2**20),
-                poc=PocConfig(network="test"),
-            ),
-            reactor,
-        )
+        self._chain = SimulatedChain(reactor, random.Random(0), epochs=Epochs(_FIRST_POC, _EPOCHS))  # noqa: S311
+        self._chain.add_account(PrivateKey(_SECRET).public_key.format())
+        self._folder = folder
+        self._service: DapiService | None = None
         self._http = HTTPClient(Agent(reactor, pool=HTTPConnectionPool(reactor, persistent=False)))
         self.is_stopping = False
         self._showing: Deferred[None] | None = None
         self._stored: Counter[str] = Counter()
         self._newest: dict[str, str] = {}
+        self._admin_url = ""
 
     def start(self, seconds: float) -> Deferred[None]:
         """Start all and show what arrives.
@@ -106,25 +112,41 @@ class Demo:
         self.is_stopping = True
         if self._showing is not None:
             self._showing.cancel()
-        await self._service.stopService()
+        if self._service is not None:
+            await self._service.stopService()
         await gatherResults([node.stopService() for node in self._nodes])
+        await self._chain.stopService()
 
     async def _show(self, seconds: float) -> None:
         for node in self._nodes:
             node.startService()
-        self._service.startService()
+        self._chain.startService()
+        service = self._service = make_service(self._config(), self._reactor)
+        service.startService()
+        self._admin_url = f"http://{_HOST}:{service.admin_listener.port}"
         print(f"admin: {self._admin_url}", flush=True)
-        print(f"callbacks: {self._service.callback_url}", flush=True)
+        print(f"callbacks: {service.callback_url}", flush=True)
+        print(f"chain: {self._chain.url}, PoC starts at block {_FIRST_POC}", flush=True)
         for node in self._nodes:
             await self._register(node)
-        results = (await self._call("POST", "/admin/v1/poc/start", _POC))["results"]
-        for node_id, result in sorted(results.items()):
-            print(f"{node_id}: PoC {'started' if result['succeeded'] else result['error']}", flush=True)
         began = self._reactor.seconds()
         while self._reactor.seconds() - began < seconds:
             await deferLater(self._reactor, 1.0)
-            parts = [await self._line_of(node) for node in self._nodes]
-            print(f"{self._reactor.seconds() - began:4.0f} s | " + " | ".join(parts), flush=True)
+            status = await self._call("GET", "/admin/v1/status")
+            nodes = [await self._line_of(node) for node in self._nodes]
+            line = " | ".join([_phase_in(status), *nodes, await self._line_of_chain(status)])
+            print(f"{self._reactor.seconds() - began:4.0f} s | {line}", flush=True)
+
+    def _config(self) -> Config:
+        key_file = Path(self._folder) / "key"
+        key_file.touch(mode=0o600)
+        key_file.write_text(_SECRET.hex())
+        return Config(
+            api=ApiConfig(ml_server_host=_HOST, ml_server_port=0, admin_server_host=_HOST, admin_server_port=0),
+            chain_node=ChainNodeConfig(url=self._chain.url, key_file=str(key_file)),
+            storage=StorageConfig(path=str(Path(self._folder) / "outbox.db"), reserve_bytes=8 * 2**20),
+            poc=PocConfig(network="test"),
+        )
 
     async def _register(self, node: SimulatedMLNode) -> None:
         config = {
@@ -153,9 +175,15 @@ class Demo:
             f"doubled {counts['doubled']}, stored {self._stored[name]}"
         )
 
-    @property
-    def _admin_url(self) -> str:
-        return f"http://{_HOST}:{self._service.admin_listener.port}"
+    async def _line_of_chain(self, status: Any) -> str:
+        """Tell what became of all that was stored: batches, verdicts and seeds."""
+        counts = status["batches"]
+        newest = (await self._call("GET", "/admin/v1/batches?state=confirmed&limit=1"))["batches"]
+        where = f" (newest in block {newest[0]['included_height']})" if newest else ""
+        return (
+            f"stored {counts['stored']}, in flight {counts['in_flight']}, confirmed {counts['confirmed']}{where}, "
+            f"failed {counts['failed'] + counts['expired']}"
+        )
 
     async def _call(self, method: str, path: str, body: Any = None) -> Any:
         response = await self._http.request(method, self._admin_url + path, json=body)
@@ -163,6 +191,15 @@ class Demo:
         if response.code >= 400:
             raise RuntimeError(f"{method} {path}: {response.code}: {answer.get('error')}")
         return answer
+
+
+def _phase_in(status: Any) -> str:
+    """Tell where the chain is, as dapi sees it."""
+    situation = status["chain"]["poc"]["situation"]
+    if situation is None:
+        return "no block yet"
+    left = "" if situation["blocks_left"] is None else f", {situation['blocks_left']} blocks left"
+    return f"block {situation['height']}, {situation['phase']}{left}"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

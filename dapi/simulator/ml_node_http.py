@@ -37,7 +37,7 @@ class RefusedError(Exception):
 class NodeResource(Resource):
     """Answers the calls of ``routes`` (by method and path) below ``prefix``, and upgrades to the WebSocket."""
 
-    isLeaf = True  # noqa: N815
+    isLeaf = True
     log = Logger()
 
     def __init__(

@@ -41,8 +41,9 @@ class NodeWebSocketProtocol(WebSocketServerProtocol):
         self._drop_call: IDelayedCall | None = None
 
     def offer(self, payload: bytes) -> None:
-        """Send one message, as the text or binary frame that the settings say."""
-        self.sendMessage(payload, isBinary=self.factory.node.settings.binary_frames)  # type: ignore[no-untyped-call]
+        """Send one message, as the text or binary frame that the settings say; it is lost on one that is closing."""
+        if self.state == self.STATE_OPEN:
+            self.sendMessage(payload, isBinary=self.factory.node.settings.binary_frames)  # type: ignore[no-untyped-call]
 
     def close_with(self, code: int, reason: str) -> None:
         """Begin the closing handshake."""

@@ -75,8 +75,9 @@ def clean_reactor(logged_errors: LoggedErrors) -> Iterator[None]:
         if not left:
             break
     unheard = logged_errors.flush()
+    description = "left behind:\n" + "\n".join(sorted(str(thing) for thing in left))
     for call in left:
         if hasattr(call, "active") and call.active():
             call.cancel()
-    assert not left, "left behind:\n" + "\n".join(sorted(str(thing) for thing in left))
+    assert not left, description
     assert not unheard, "logged, not flushed:\n" + "\n".join(failure.getTraceback() for failure in unheard)

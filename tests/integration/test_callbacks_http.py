@@ -6,7 +6,9 @@ import json
 import socket
 import subprocess
 import sys
+import threading
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,9 +21,12 @@ from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThread
 from twisted.web.client import Agent
 
+from dapi.chain.cosmos_message_client import CosmosMessageClient
+from dapi.chain.outbox import Outbox
+from dapi.database import Database
 from dapi.errors import StartError, UnknownNodeError
 from dapi.messages import ProofBatch, Receipt, ValidatedBatch, Via
-from dapi.poc.batch_handler import BatchHandler
+from dapi.poc.batch_handler import BatchHandler, Recorder
 from dapi.server.callbacks import Callbacks
 from dapi.server.http import JsonSite
 from dapi.server.listener import HttpListener
@@ -71,8 +76,8 @@ class Disk:
 class OneNode:
     """A broker of one node, number 1, which is its own worker."""
 
-    def __init__(self, disk: Disk) -> None:
-        self.batch_handler = BatchHandler("node1", 1, disk)
+    def __init__(self, recorder: Recorder) -> None:
+        self.batch_handler = BatchHandler("node1", 1, recorder)
 
     def worker_by_num(self, num: int) -> OneNode:
         if num != 1:
@@ -146,13 +151,24 @@ async def test_too_large_is_read_by_a_client_that_sends_first() -> None:
         assert listener.site.buffered_bytes == 0
 
 
+@pytest.mark.parametrize(
+    "head",
+    [
+        pytest.param("HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked", id="chunked"),
+        pytest.param("HTTP/1.1\r\nHost: a\r\nConnection: close", id="none"),
+        pytest.param("HTTP/1.0", id="until the connection ends"),
+    ],
+)
 @pytest_twisted.ensureDeferred
-async def test_no_declared_length() -> None:
-    _, callbacks = make()
+async def test_no_declared_length(head: str) -> None:
+    disk, callbacks = make()
     async with serving(callbacks.resource()) as listener:
         client = await connect(listener.port)
-        client.transport.write(f"POST {GENERATED} HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n".encode())
-        assert parse(await client.when_closed())[0] == 411
+        client.transport.write(f"POST {GENERATED} {head}\r\n\r\n".encode())
+        status, _, body = parse(await client.when_closed())
+        assert (status, list(body)) == (411, ["error"])
+        assert "Content-Length" in body["error"]
+        assert disk.storing == []
 
 
 @pytest.mark.parametrize(
@@ -197,6 +213,39 @@ async def test_slow_disk_is_answered_and_goes_on() -> None:
         client.transport.write(post_of(generated_fields()))
         await client.when_received(b"\r\n\r\n")
         assert parse(client.received)[0] == 200
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_disk_that_hangs_costs_no_answer_and_no_batch(tmp_path: Path) -> None:
+    database = Database(reactor, str(tmp_path / "a.db"), on_broken=pytest.fail, reserve_bytes=2**16)
+    database.startService()
+    outbox = Outbox(reactor, database)
+    recorder = CosmosMessageClient(outbox)
+    callbacks = Callbacks(reactor, OneNode(recorder), BatchHandler(None, None, recorder), answer_seconds=0.2)
+    back = threading.Event()
+    hung = database.write(lambda connection: back.wait(PATIENCE_SECONDS))
+    try:
+        async with serving(callbacks.resource()) as listener:
+            clients = [await connect(listener.port) for _ in range(20)]
+            for number, client in enumerate(clients):
+                client.transport.write(post_of(generated_fields(nonces=[number // 2], dist=[0.5])))
+            for client in clients:
+                await client.when_received(b"}")
+                assert parse(client.received)[0] == 503
+            assert callbacks.counts.generated == 0
+            back.set()
+            await hung
+            # Every one of them comes again, for no answer said that it was stored.
+            for number in range(10):
+                client = await connect(listener.port)
+                client.transport.write(post_of(generated_fields(nonces=[number], dist=[0.5])))
+                await client.when_received(b"\r\n\r\n")
+                assert parse(client.received)[0] == 200
+        page = await outbox.batches()
+        assert [row.seen for row in page.batches] == [3] * 10
+    finally:
+        back.set()
+        await database.stopService()
 
 
 @pytest_twisted.ensureDeferred

@@ -8,6 +8,7 @@ import re
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +26,11 @@ PATIENCE_SECONDS = 30
 
 # One line in which each node has delivered the way that it can, and node 2 some batches twice.
 ALL_ARRIVED = (
-    r"^ *\d+ s \| node1: websocket [1-9]\d*, http \d+, doubled \d+, stored [1-9]\d*"
+    r"^ *\d+ s \| block \d+, PoCGenerate, \d+ blocks left"
+    r" \| node1: websocket [1-9]\d*, http \d+, doubled \d+, stored [1-9]\d*"
     r" \| node2: websocket [1-9]\d*, http [1-9]\d*, doubled [1-9]\d*, stored [1-9]\d*"
-    r" \| node3: websocket 0, http [1-9]\d*, doubled 0, stored [1-9]\d*$"
+    r" \| node3: websocket 0, http [1-9]\d*, doubled 0, stored [1-9]\d*"
+    r" \| stored \d+, in flight \d+, confirmed [1-9]\d* \(newest in block \d+\), failed 0$"
 )
 
 
@@ -111,6 +114,14 @@ async def test_batches_of_all_three_nodes_arrive_and_each_is_there_once(
     assert ("node3", "websocket") not in ways
     assert any(batch["seen"] > 1 for batch in batches if batch["node_id"] == "node2")
     assert all(batch["seen"] == 1 for batch in batches if batch["node_id"] == "node3")
+    confirmed = [batch for batch in batches if batch["state"] == "confirmed"]
+    assert confirmed
+    assert {batch["state"] for batch in batches} <= {"stored", "in_flight", "confirmed"}
+    # A block comes each second: within three of them, and a look, a batch is in one.
+    for batch in confirmed:
+        waited = datetime.fromisoformat(batch["finished_at"]) - datetime.fromisoformat(batch["received_at"])
+        assert waited.total_seconds() < 5
+        assert batch["included_height"] > batch["height"]
     demo.transport.signalProcess("INT")
     assert await demo.when_ended() == 0
     assert demo.output.endswith("\nstopped\n")
@@ -119,9 +130,26 @@ async def test_batches_of_all_three_nodes_arrive_and_each_is_there_once(
 
 
 @pytest_twisted.ensureDeferred
+async def test_whole_epochs_run_by_themselves(start: Callable[..., Demo]) -> None:
+    demo = start()
+    for phase in ("PoCGenerate", "PoCValidate", "Inference", "PoCGenerate"):
+        # Each of them after the one before.
+        seen = len(demo.output)
+        await demo.when_written(rf"(?s)\A.{{{seen}}}.*block \d+, {phase}, \d+ blocks left")
+    admin = re.search(r"^admin: (http://127\.0\.0\.1:\d+)$", demo.output, re.MULTILINE)
+    assert admin is not None
+    batches = await get_batches(admin[1])
+    assert {batch["kind"] for batch in batches} == {"generated", "validated"}
+    assert not re.search(r"failed [1-9]", demo.output)
+    demo.transport.signalProcess("INT")
+    assert await demo.when_ended() == 0
+    assert demo.errors == ""
+
+
+@pytest_twisted.ensureDeferred
 async def test_sigterm_ends_it_too(start: Callable[..., Demo], tmp_path: Path) -> None:
     demo = start()
-    await demo.when_written(r"^node3: PoC started$")
+    await demo.when_written(r"^node3: .* no WebSocket$")
     demo.transport.signalProcess("TERM")
     assert await demo.when_ended() == 0
     assert list(tmp_path.iterdir()) == []

@@ -9,9 +9,12 @@ import sys
 import sysconfig
 import venv
 import zipfile
+from importlib import metadata
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 PROJECT = Path(__file__).parent.parent.parent
 # Nothing is fetched: the dependencies are those of the environment that runs the tests.
@@ -72,6 +75,26 @@ def test_twistd_knows_dapi_after(way: str, source: Path, python: Path, request: 
     assert "--callback-port=" in run(python, "-c", TWISTD, "dapi", "--help", cwd=elsewhere)
     home = Path(run(python, "-c", "import dapi.service; print(dapi.__file__)", cwd=elsewhere).strip())
     assert home.is_relative_to(source if way == "editable" else elsewhere / "venv")
+
+
+def installed_with(requirement: Requirement, found: set[str]) -> set[str]:
+    """Add to ``found`` the names of all distributions that this one brings, in this environment."""
+    name = canonicalize_name(requirement.name)
+    if name not in found:
+        found.add(name)
+        for text in metadata.requires(requirement.name) or ():
+            needed = Requirement(text)
+            if any(not needed.marker or needed.marker.evaluate({"extra": e}) for e in ("", *requirement.extras)):
+                installed_with(needed, found)
+    return found
+
+
+def test_every_distribution_is_pinned() -> None:
+    lines = (PROJECT / "constraints.txt").read_text().splitlines()
+    pins = dict(line.split("==") for line in lines if not line.startswith("#"))
+    pinned = {canonicalize_name(name): version for name, version in pins.items()}
+    names = installed_with(Requirement("dapi[test]"), set()) - {"dapi"}
+    assert {name: pinned.get(name) for name in names} == {name: metadata.version(name) for name in names}
 
 
 def test_wheel_holds_what_it_should(wheel: Path) -> None:

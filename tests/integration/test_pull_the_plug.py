@@ -20,7 +20,7 @@ from tests.integration.twistd_process import Run, admin_port, get, post, twistd
 __all__ = ["twistd"]
 
 KILLS = 4
-DELIVERED_BEFORE_A_KILL = 150
+DELIVERED_BEFORE_A_KILL = 100
 PATIENCE_SECONDS = 60
 POC = {"block_height": 1000, "block_hash": "AB" * 32, "public_key": PUBLIC_KEY}
 

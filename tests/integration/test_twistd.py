@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import signal
 import socket
@@ -13,6 +14,7 @@ import treq
 from twisted.internet import reactor
 from twisted.web.client import Agent
 
+from tests.batches import validated_fields
 from tests.integration.twistd_process import Run, admin_port, get, twistd
 
 __all__ = ["twistd"]
@@ -38,6 +40,27 @@ async def test_the_callback_port_is_open_before_the_admin_port(twistd: Run) -> N
     process = twistd()
     await admin_port(process)
     assert process.output.index("callbacks: listening on") < process.output.index("admin: listening on")
+
+
+@pytest_twisted.ensureDeferred
+async def test_takes_batches_while_neither_chain_nor_node_answers(twistd: Run, tmp_path: Path) -> None:
+    key = tmp_path / "key"
+    key.write_text("1" * 64)
+    key.chmod(0o600)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        port = silent.getsockname()[1]
+        nodes = tmp_path / "nodes.json"
+        node = {"id": "a", "host": "127.0.0.1", "inference_port": 1, "poc_port": port, "models": {"m": {}}}
+        nodes.write_text(json.dumps([node]))
+        process = twistd(
+            *("--node-config", str(nodes), "--chain-url", f"http://127.0.0.1:{port}"),
+            environ={"DAPI_CHAIN_NODE__KEY_FILE": str(key)},
+        )
+        callbacks = await process.when_written(r"callbacks: listening on 127\.0\.0\.1:(\d+)")
+        url = f"http://127.0.0.1:{callbacks}/v1/poc-batches/validated"
+        taken = await treq.post(url, json=validated_fields(), agent=Agent(reactor))
+        assert (taken.code, await treq.content(taken)) == (200, b"")
+        await admin_port(process)
 
 
 @pytest_twisted.ensureDeferred
@@ -87,6 +110,8 @@ async def test_a_database_that_must_not_be_touched_refuses(twistd: Run, tmp_path
 async def test_ends_with_a_failure_when_its_file_breaks(twistd: Run, tmp_path: Path) -> None:
     process = twistd()
     port = await admin_port(process)
+    while not (await get(port, "/admin/v1/status"))["broker"]["is_loaded"]:
+        pass
     for path in (tmp_path / "outbox.db", tmp_path / "outbox.db-wal"):
         with path.open("r+b") as file:
             file.write(b"\xff" * path.stat().st_size)

@@ -200,12 +200,16 @@ class CallbackTests(SynchronousTestCase):
         self.refused(self.post("/v1/poc-batches/other", b""), 404)
         self.refused(self.post("/", b""), 404)
 
-    def test_repeated_refusals_are_told_once(self) -> None:
+    def test_repeated_refusals_are_told_once_a_minute(self) -> None:
         told: list[Any] = []
         globalLogPublisher.addObserver(told.append)
         self.addCleanup(globalLogPublisher.removeObserver, told.append)
-        for number in (7, 7, 7, 8):
+        for number in (7, 8, 7, 8):
             self.refused(self.post("/v1/poc-batches/generated", generated_fields(node_id=number)), 404)
-        self.assertEqual(
-            [event["log_level"].name for event in told if "refusal" in event], ["warn", "debug", "debug", "warn"]
-        )
+        self.refused(self.post("/v1/poc-batches/generated", b"{"), 400)
+        self.clock.advance(60)
+        self.refused(self.post("/v1/poc-batches/generated", generated_fields(node_id=9)), 404)
+        refusals = [event["refusal"] for event in told if "refusal" in event]
+        self.assertEqual(len(refusals), 3, refusals)
+        self.assertIn("7", refusals[0])
+        self.assertIn("9", refusals[2])

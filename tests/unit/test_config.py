@@ -62,7 +62,7 @@ class SourceTests(ConfigTestCase):
               signer_key_name: warm
               keyring_backend: test
               keyring_dir: /keys
-            storage: {{path: /data/x.db, reserve_bytes: 1048576}}
+            storage: {{path: /data/x.db, reserve_bytes: 8388608}}
             websocket: {{idle_seconds: 90, max_message_bytes: 1024, compression: true, ca_file: /ca.pem}}
             poc: {{network: test}}
             """
@@ -72,7 +72,7 @@ class SourceTests(ConfigTestCase):
         chain = config.chain_node
         self.assertEqual((chain.url, chain.account_public_key), ("http://node:26657", PUBLIC_KEY))
         self.assertEqual((chain.signer_key_name, chain.keyring_backend, chain.keyring_dir), ("warm", "test", "/keys"))
-        self.assertEqual((config.storage.path, config.storage.reserve_bytes), ("/data/x.db", 2**20))
+        self.assertEqual((config.storage.path, config.storage.reserve_bytes), ("/data/x.db", 2**23))
         websocket = config.websocket
         self.assertEqual((websocket.idle_seconds, websocket.max_message_bytes), (90.0, 1024))
         self.assertEqual((websocket.compression, websocket.ca_file), (True, "/ca.pem"))
@@ -144,7 +144,11 @@ class RefusalTests(ConfigTestCase):
         for key, values, allowed in (
             ("api.ml_server_port", ("70000", "-1", "'9100'", "yes", "1.5", "[1]", "{a: 1}"), "0 to 65535"),
             ("api.admin_server_host", ("5", "''", "[a]"), "a text"),
-            ("api.poc_callback_url", ("api:9100", "ftp://x", "'http://'", '"http://a\\nb"', "7"), "http://"),
+            (
+                "api.poc_callback_url",
+                ("api:9100", "ftp://x", "'http://'", '"http://a\\nb"', "7", "http://a:x", "'http://[::1'"),
+                "http://",
+            ),
             ("chain_node.url", ("node", "ftp://node:26657", '"http://a,b"'), "http://"),
             (
                 "chain_node.account_public_key",
@@ -152,7 +156,7 @@ class RefusalTests(ConfigTestCase):
                 "33 bytes",
             ),
             ("chain_node.keyring_backend", ("os", "File", "1"), "one of file, test"),
-            ("storage.reserve_bytes", ("-1", "0", "1048575", "1.5", "16M"), "1 MiB at least"),
+            ("storage.reserve_bytes", ("-1", "0", "8388607", "1.5", "16M"), "8 MiB at least"),
             ("websocket.idle_seconds", ("0", "-3", ".nan", ".inf", "soon"), "seconds"),
             ("websocket.max_message_bytes", ("1023", "0"), "1024"),
             ("websocket.compression", ("1", "'true'"), "true or false"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from io import BytesIO
 from typing import Any
 
 from twisted.internet.address import IPv4Address
@@ -10,6 +11,7 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.error import ConnectionDone, ConnectionLost
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
+from twisted.logger import globalLogPublisher
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 from twisted.web.resource import Resource
@@ -66,7 +68,7 @@ class Transport(StringTransport):
 class Echo(Resource):
     """Answers with the length of the body, or when told to; ``/slow`` is answered by the test."""
 
-    isLeaf = True  # noqa: N815
+    isLeaf = True
 
     def __init__(self) -> None:
         super().__init__()
@@ -86,6 +88,9 @@ class ServerTests(SynchronousTestCase):
         self.clock = Clock()
         self.resource = Echo()
         self.site = JsonSite(self.clock, self.resource, SETTINGS)
+        self.events: list[Any] = []
+        globalLogPublisher.addObserver(self.events.append)
+        self.addCleanup(globalLogPublisher.removeObserver, self.events.append)
 
     def connect(self) -> Transport:
         return Transport(self.site)
@@ -267,15 +272,41 @@ class ServerTests(SynchronousTestCase):
         first.send(post)
         self.assertEqual(len(self.resource.waiting), 3)
 
+    def told(self) -> list[str]:
+        """The levels of what was logged about connections so far."""
+        return [event["log_level"].name for event in self.events if "connections" in event["log_format"]]
+
     def test_too_many_connections(self) -> None:
         transports = [self.connect() for _ in range(3)]
         self.assertIsNone(self.site.buildProtocol(PEER))
         self.assertIsNone(self.site.buildProtocol(PEER))
         self.assertEqual(self.site.counts.connections_refused, 2)
+        self.assertEqual(self.told(), ["warn"])
         transports[0].lose()
+        self.assertEqual(self.told(), ["warn"])
         self.assertEqual(self.site.connections, 2)
+        last = self.connect()
+        last.send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+        self.assertEqual(self.site.counts.answers, {200: 1})
+        for transport in (*transports, last):
+            transport.lose()
+        self.assertEqual(self.told(), ["warn", "info"])
+
+    def test_too_many_connections_of_one_peer(self) -> None:
+        self.site = JsonSite(self.clock, self.resource, HttpSettings(max_connections=3, max_connections_per_peer=2))
+        transports = [self.connect() for _ in range(2)]
+        self.assertIsNone(self.site.buildProtocol(IPv4Address("TCP", "127.0.0.1", 40001)))
+        self.assertEqual(self.site.counts.connections_refused, 1)
+        self.assertIsNotNone(self.site.buildProtocol(IPv4Address("TCP", "127.0.0.2", 40000)))
+        transports[0].lose()
         self.connect().send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
         self.assertEqual(self.site.counts.answers, {200: 1})
+
+    def test_no_body_touches_the_disk(self) -> None:
+        self.site = JsonSite(self.clock, self.resource)
+        self.connect().send(b"POST /slow HTTP/1.1\r\nHost: a\r\nContent-Length: 200000\r\n\r\n" + bytes(200_000))
+        (request,) = self.resource.waiting
+        self.assertIsInstance(request.content, BytesIO)
 
     def test_closing(self) -> None:
         quiet, busy, stuck = self.connect(), self.connect(), self.connect()

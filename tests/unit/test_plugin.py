@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import subprocess
 import sys
@@ -9,12 +10,13 @@ import tempfile
 from pathlib import Path
 
 from twisted.application.service import IService, IServiceMaker
+from twisted.internet.error import ReactorNotRunning
 from twisted.plugin import IPlugin, getPlugins
 from twisted.python.usage import UsageError
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
-from dapi.tap import Options
+from dapi.tap import Options, _stop
 
 
 def plugin() -> IServiceMaker:
@@ -77,6 +79,16 @@ class PluginTests(SynchronousTestCase):
         self.assertTrue(verifyObject(IService, service))
         self.assertFalse(service.running)
         self.assertEqual(list(self.folder.iterdir()), [])
+
+    def test_a_file_that_breaks_while_the_process_stops_already(self) -> None:
+        class Stopping:
+            def stop(self) -> None:
+                raise ReactorNotRunning
+
+        at_exit: list[object] = []
+        self.patch(atexit, "register", at_exit.append)
+        _stop(Stopping(), "the disk failed")
+        self.assertEqual(len(at_exit), 1)
 
     def test_plugin_imports_nothing_of_ours(self) -> None:
         code = (

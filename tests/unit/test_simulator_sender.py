@@ -33,7 +33,7 @@ class Connection:
 class Callbacks(Resource):
     """Answers each callback with ``status``, or never."""
 
-    isLeaf = True  # noqa: N815
+    isLeaf = True
     status: int | None = 200
 
     def render_POST(self, request: Request) -> Any:
