@@ -108,9 +108,9 @@ class Reconciler(Service):
         """Return the workers of the nodes that are where they are intended to be, with this duty."""
         return [node.worker for node in self._nodes.values() if node.is_at(duty)]
 
-    def warnings(self) -> list[str]:
-        """Say in words which nodes were to generate for the last 60 s without a batch from them."""
-        return [warning for node in self._nodes.values() if (warning := node.warning()) is not None]
+    def warnings(self) -> dict[str, str]:
+        """Say in words, by node id, which nodes were to generate for the last 60 s without a batch from them."""
+        return {node_id: said for node_id, node in self._nodes.items() if (said := node.warning()) is not None}
 
     def _make_command(self, node: Node, intention: Intention) -> Command:
         if intention.duty is NodeDuty.STOPPED:

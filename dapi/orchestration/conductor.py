@@ -119,7 +119,7 @@ class Conductor(Service):
         self._validation: Validation | None = None
         self._validated: Deferred[None] = succeed(None)
         self._seeded: int | None = None
-        self._closing: dict[tuple[int, Kind], str] = {}
+        self._warnings: dict[object, str] = {}
         self._problem: str | None = None
         self.situation: Situation | None = None
         watcher.observe(self._wake.ring)
@@ -249,7 +249,7 @@ class Conductor(Service):
     async def _look_at_deadlines(self, info: EpochInfo, height: int) -> None:
         """Give up what can make its window no more, and warn of what is close to that."""
         self._known.update((stage.height, stage) for stage in info.stages())
-        closing = {}
+        closing: dict[object, str] = {}
         for stage_height, kind in await self._submissions.stages_waiting():
             stage = self._known.get(stage_height)
             if stage is None:
@@ -268,9 +268,14 @@ class Conductor(Service):
                 )
             elif left <= _BLOCKS_BEFORE_A_WARNING:
                 closing[stage_height, kind] = f"{kind} messages of stage {stage_height} wait, {left} blocks are left"
-        for key in closing.keys() - self._closing.keys():
-            self.log.warn("{warning}", warning=closing[key])
-        self._closing = closing
+        self._warn(closing)
+
+    def _warn(self, closing: dict[object, str]) -> None:
+        """Log what has become urgent since the last turn; the rest was logged before."""
+        warnings = closing | self._reconciler.warnings()
+        for cause in warnings.keys() - self._warnings.keys():
+            self.log.warn("{warning}", warning=warnings[cause])
+        self._warnings = warnings
 
     def _note(self, problem: str) -> None:
         if problem != self._problem:
@@ -289,7 +294,7 @@ class Conductor(Service):
         return {
             "situation": situation,
             "problem": self._problem or self._watcher.problem,
-            "warnings": [*self._closing.values(), *self._reconciler.warnings()],
+            "warnings": list(self._warnings.values()),
             "nodes": self._reconciler.status(),
             "validation": self._validation.status() if self._validation is not None else None,
         }

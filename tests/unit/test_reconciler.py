@@ -588,18 +588,18 @@ class WarningTests(ReconcilerTestCase):
     def test_silent(self) -> None:
         self.intend(GENERATE)
         self.blocks(59)
-        self.assertEqual([], self.reconciler.warnings())
+        self.assertEqual({}, self.reconciler.warnings())
         self.blocks(1)
-        self.assertEqual(["a: is to generate, and no batch came from it for 60 s"], self.reconciler.warnings())
+        self.assertEqual({"a": "a: is to generate, and no batch came from it for 60 s"}, self.reconciler.warnings())
         self.batch()
-        self.assertEqual([], self.reconciler.warnings())
+        self.assertEqual({}, self.reconciler.warnings())
 
     def test_silent_again(self) -> None:
         self.intend(GENERATE)
         for _ in range(10):
             self.blocks(20)
             self.batch()
-            self.assertEqual([], self.reconciler.warnings())
+            self.assertEqual({}, self.reconciler.warnings())
         self.blocks(61)
         self.assertEqual(1, len(self.reconciler.warnings()))
 
@@ -607,19 +607,19 @@ class WarningTests(ReconcilerTestCase):
         self.stub.refused["state"] = 502
         self.intend(GENERATE)
         self.blocks(60)
-        [warning] = self.reconciler.warnings()
+        [warning] = self.reconciler.warnings().values()
         self.assertIn('(a: state (502): refused: {"detail": "no"})', warning)
 
     def test_only_of_those_who_are_to_generate(self) -> None:
         for intention in (VALIDATE, INFERENCE, STOPPED, None):
             self.intend(intention)
             self.blocks(100)
-            self.assertEqual([], self.reconciler.warnings())
+            self.assertEqual({}, self.reconciler.warnings())
         self.intend(GENERATE)
-        self.assertEqual([], self.reconciler.warnings())
+        self.assertEqual({}, self.reconciler.warnings())
         self.blocks(100)
         self.intend(NEXT)
-        self.assertEqual([], self.reconciler.warnings())
+        self.assertEqual({}, self.reconciler.warnings())
         self.blocks(100)
         self.successResultOf(self.broker.disable_node("a"))
-        self.assertEqual([], self.reconciler.warnings())
+        self.assertEqual({}, self.reconciler.warnings())
