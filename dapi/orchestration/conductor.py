@@ -31,7 +31,6 @@ from dapi.chain.stage_queries import preserved_nodes
 from dapi.chain.stages import StageBook
 from dapi.chain.submissions import Submissions
 from dapi.errors import ChainError, StoreError
-from dapi.messages import Kind
 from dapi.orchestration.stage_work import StageWork
 from dapi.wake import Wake
 

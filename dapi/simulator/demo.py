@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import math
 import random
+import signal
 import sys
 import tempfile
 from collections import Counter
@@ -217,18 +218,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
     globalLogBeginner.beginLoggingTo([serious], redirectStandardIO=False)
     failures: list[Failure] = []
 
+    def end() -> None:
+        # `make` and `timeout` pass a signal on that came here by itself as well: the first one counts.
+        if not demo.is_stopping:
+            demo.is_stopping = True
+            reactor.stop()
+
     def over(result: Failure | None) -> None:
         if result is not None:
             failures.append(result)
             print(f"the demo failed: {result.getErrorMessage()}", file=sys.stderr, flush=True)
-        if not demo.is_stopping:
-            reactor.stop()
+        end()
+
+    def start() -> None:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda *_: reactor.callFromThread(end))
+        demo.start(options.seconds).addBoth(over)
 
     with tempfile.TemporaryDirectory(prefix="dapi-demo-") as folder:
         demo = Demo(reactor, folder)
-        # Ctrl-C and SIGTERM end in the reactor's shutdown too, which waits for what this returns.
         reactor.addSystemEventTrigger("before", "shutdown", lambda: demo.stop().addErrback(failures.append))
-        reactor.callWhenRunning(lambda: demo.start(options.seconds).addBoth(over))
+        reactor.callWhenRunning(start)
         reactor.run()
     print("failed" if failures else "stopped", flush=True)
     return 1 if failures else 0
