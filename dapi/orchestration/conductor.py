@@ -23,7 +23,7 @@ from dapi.chain.block_watcher import BlockWatcher
 from dapi.chain.keyring import SigningKey
 from dapi.chain.ledger import by_node
 from dapi.chain.outbox import Outbox
-from dapi.chain.phases import EpochInfo, Phase, PocStage, Window
+from dapi.chain.phases import Duty, EpochInfo, Phase, PocStage, Window
 from dapi.chain.queries import epoch_info
 from dapi.chain.rpc import ChainRpc
 from dapi.chain.seed import seed_entry
@@ -122,8 +122,7 @@ class Conductor(Service):
         self._problem: str | None = None
         self.situation: Situation | None = None
         watcher.observe(self._wake.ring)
-        # In the seconds between the end of generation and the switch, each delivery may be the one that is waited for.
-        outbox.observe(self._wake.ring)
+        outbox.observe(self._batch_stored)
 
     def startService(self) -> None:
         """Begin to follow the phases, from what the database says was done."""
@@ -146,6 +145,12 @@ class Conductor(Service):
         """Hear of a verdict that was stored: a participant's key in hex, and the stage's height."""
         if self._validation is not None:
             self._validation.answered(public_key, height)
+
+    def _batch_stored(self) -> None:
+        # Between the end of generation and the switch, each delivery may be the one that a node is waited for.
+        work, situation = self._work, self.situation
+        if work is not None and situation is not None and work.record.stage.duty(situation.height) is Duty.SWITCH:
+            self._reconciler.intend(work.intentions(self._broker.workers(), situation.height))
 
     async def _run(self) -> None:
         has_read = False
