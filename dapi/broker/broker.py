@@ -131,10 +131,10 @@ class Broker(MultiService):
         Raises UnknownNodeError, or StoreBusyError while the nodes are not loaded.
         """
         self._check_loaded()
-        for worker in self._group.workers():
-            if worker.node.num == num:
-                return worker
-        raise UnknownNodeError(f"no node has the number {num}")
+        worker = self._group.get_by_num(num)
+        if worker is None:
+            raise UnknownNodeError(f"no node has the number {num}")
+        return worker
 
     def status(self) -> BrokerStatus:
         """Tell what the broker and its workers do."""

@@ -45,6 +45,10 @@ class NodeWorkGroup(MultiService):
         """Return a node's worker."""
         return self._workers.get(node_id)
 
+    def get_by_num(self, num: int) -> NodeWorker | None:
+        """Return the worker of the node with this number; every callback asks for one."""
+        return next((worker for worker in self._workers.values() if worker.node.num == num), None)
+
     def put(self, worker: NodeWorker) -> None:
         """Make a worker its node's, in place of an older one."""
         self.remove(worker.node.id)
