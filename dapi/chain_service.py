@@ -32,7 +32,7 @@ from dapi.database import Database
 from dapi.errors import ConfigError
 from dapi.mlnode.client import R_TARGET
 from dapi.orchestration.conductor import Conductor
-from dapi.orchestration.validation import StageValidation
+from dapi.orchestration.validation import StageValidation, ValidationSettings
 from dapi.orchestration.validation_batches import Sampling
 
 # All batches of a stage come in one answer, of tens of megabytes on a large network.
@@ -75,6 +75,8 @@ class ChainService(MultiService):
         self._watcher.setServiceParent(self)  # type: ignore[no-untyped-call]
         self.submitter.setServiceParent(self)  # type: ignore[no-untyped-call]
         self.conductor: Conductor | None = None
+        # Taken at the start of each stage's validation.
+        self.validation_settings = ValidationSettings()
         if drives_nodes:
             self._reconciler = Reconciler(reactor, broker, random=random)
             self.conductor = self._make_conductor(key, broker, database, outbox)
@@ -131,7 +133,12 @@ class ChainService(MultiService):
         )
 
     def _make_validation(
-        self, stage: PocStage, block_hash: str, sample_size: int, on_silent_node: Callable[[str], None]
+        self,
+        stage: PocStage,
+        block_hash: str,
+        sample_size: int,
+        answered: set[str],
+        on_silent_node: Callable[[str], None],
     ) -> StageValidation:
         sampling = Sampling(
             public_key=self._public_key,
@@ -150,6 +157,8 @@ class ChainService(MultiService):
             workers=lambda: self._reconciler.workers_at(NodeDuty.VALIDATE),
             on_silent_node=on_silent_node,
             random=self._random,
+            already_answered=answered,
+            settings=self.validation_settings,
         )
 
 

@@ -206,7 +206,7 @@ class SynchronousDatabase:
         self.failure: Exception | None = None
         self.gate: Deferred[None] | None = None
 
-    def write(self, function: Callable[[sqlite3.Connection], T]) -> Deferred[T]:
+    def write(self, function: Callable[[sqlite3.Connection], T], *, intake: bool = False) -> Deferred[T]:
         done = self._run(function, self._connection)
         gate = self.gate
         return done if gate is None else done.addCallback(lambda result: _after(gate, result))

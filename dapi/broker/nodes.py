@@ -159,15 +159,19 @@ def _check(config: NodeConfig, where: str) -> None:
         segment = getattr(config, field)
         if not re.fullmatch(r"[A-Za-z0-9._~/%+-]*", segment):
             raise ConfigError(f"{where}: {field}: {segment!r} is no part of a path")
+    _check_urls(config, where)
+
+
+def _check_urls(config: NodeConfig, where: str) -> None:
     if config.websocket_url:
         parts = urlsplit(config.websocket_url)
         if parts.scheme not in ("ws", "wss") or not parts.path.strip("/"):
             raise ConfigError(f"{where}: websocket_url: must be a full ws:// or wss:// URL, with its path")
-    field = "websocket_url" if config.websocket_url else "host"
-    try:
-        websocket_url(config.websocket_url or config.poc_url)
-    except ConfigError as error:
-        raise ConfigError(f"{where}: {field}: {error}") from error
+    for field, url in (("host", config.poc_url), ("websocket_url", config.websocket_url or config.poc_url)):
+        try:
+            websocket_url(url)
+        except ConfigError as error:
+            raise ConfigError(f"{where}: {field}: {error}") from error
 
 
 def _scheme_and_host(text: str) -> tuple[str, str]:

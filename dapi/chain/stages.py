@@ -11,8 +11,14 @@ from twisted.internet.defer import Deferred
 from dapi.chain.ledger import LedgerLine, stage_ledger
 from dapi.chain.phases import PocStage
 from dapi.database import Database, transaction
+from dapi.messages import Kind, State
+from dapi.messages.inference_pb2 import MsgSubmitPocValidation
 
 _COLUMNS = "stage, node_count, is_handed_out"
+_VERDICTS = (
+    "SELECT message FROM waiting WHERE height = ?1 AND kind = ?2"
+    " UNION ALL SELECT message FROM finished WHERE height = ?1 AND kind = ?2 AND state = ?3 AND message IS NOT NULL"
+)
 # Windows of older stages are over; their batches have been finished long ago.
 _REMEMBERED = 50
 
@@ -43,6 +49,10 @@ class StageBook:
         """Note that the validation of the stage ``height`` needs nothing more."""
         return self._database.write(partial(_handed_out, height=height))
 
+    def participants_answered(self, height: int) -> Deferred[set[str]]:
+        """Fire with the addresses of those on whom there is a verdict in the stage ``height`` that did not fail."""
+        return self._database.read(partial(_participants_answered, height=height))
+
     def latest(self, limit: int = _REMEMBERED) -> Deferred[list[StageRecord]]:
         """Fire with the latest stages, the newest first."""
         return self._database.read(partial(_latest, limit=limit))
@@ -67,6 +77,11 @@ def _begin(connection: sqlite3.Connection, *, stage: PocStage, node_count: int) 
 
 def _handed_out(connection: sqlite3.Connection, *, height: int) -> None:
     connection.execute("UPDATE stages SET is_handed_out = 1 WHERE height = ?", (height,))
+
+
+def _participants_answered(connection: sqlite3.Connection, *, height: int) -> set[str]:
+    rows = connection.execute(_VERDICTS, (height, Kind.VALIDATED, State.CONFIRMED))
+    return {MsgSubmitPocValidation.FromString(message).participant_address for (message,) in rows}
 
 
 def _latest(connection: sqlite3.Connection, *, limit: int) -> list[StageRecord]:

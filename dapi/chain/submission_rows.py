@@ -287,6 +287,16 @@ def stages_waiting(connection: sqlite3.Connection) -> list[tuple[int, Kind]]:
     return [(height, Kind(kind)) for height, kind in rows]
 
 
+def stages_unconfirmed(connection: sqlite3.Connection, *, received_before: float) -> list[tuple[int, Kind]]:
+    """Tell the stages and kinds of what came before then (unix seconds) and is under way still."""
+    rows = connection.execute(
+        "SELECT DISTINCT height, kind FROM waiting"
+        f" WHERE kind IN ({_KINDS}) AND state = 'in_flight' AND received_at < ?",
+        (received_before,),
+    )
+    return [(height, Kind(kind)) for height, kind in rows]
+
+
 def expire(
     connection: sqlite3.Connection, changes: Changes, *, height: int, kind: Kind, reason: str, now: float
 ) -> int:

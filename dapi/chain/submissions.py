@@ -113,6 +113,10 @@ class Submissions:
         """Fire with the PoC stages (their start heights) and kinds of which there are messages that wait."""
         return self._database.read(rows.stages_waiting)
 
+    def stages_unconfirmed(self, seconds: float) -> Deferred[list[tuple[int, Kind]]]:
+        """Fire with the PoC stages and kinds of which there are messages under way that came so long ago."""
+        return self._database.read(partial(rows.stages_unconfirmed, received_before=self._now() - seconds))
+
     def expire(self, height: int, kind: Kind, reason: str) -> Deferred[int]:
         """Give up what waits of a stage: its window is over. Fires with the number of batches."""
         return self._change(partial(rows.expire, height=height, kind=kind, reason=reason, now=self._now()))

@@ -213,6 +213,9 @@ class Submitter(Service):
         head, signer, number = self._watcher.head, self._signer, self._account_number
         if head is None or signer is None or not self._has_more or self._has_moved is not None:
             return None
+        # The chain may have halted, or gone, since the turn began.
+        if self._watcher.problem is not None:
+            return None
         room = self._settings.max_transaction_bytes - signer.size_of([])
         messages = await self._submissions.next_messages(head.height + 1, room, self._settings.max_nonces)
         timeout_ns = self._timestamps.next(head.block_time_ns) if messages else None

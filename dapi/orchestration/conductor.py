@@ -37,6 +37,8 @@ from dapi.wake import Wake
 _RETRY_MIN_SECONDS, _RETRY_MAX_SECONDS = 3.0, 5.0
 _LOOK_AGAIN_SECONDS = 30.0
 _BLOCKS_BEFORE_A_WARNING = 3
+# What is in a transaction for longer is close to its window's end, too: its mempool may be full.
+_SECONDS_TO_BE_CONFIRMED = 20.0
 # What a restart of dapi and a failed command or two may take.
 _BLOCKS_FOR_A_RESTART = 10
 
@@ -76,7 +78,8 @@ class Conductor(Service):
     """Follows the chain's phases with all enabled nodes, for as long as it runs.
 
     ``public_key`` is the participant's, in hex, and ``address`` its address. ``make_validation`` is given a stage, its
-    block hash, the sample size, and a function that is to be called with the id of a node that answers nothing.
+    block hash, the sample size, the addresses of participants on whom there is a verdict already, and a function that
+    is to be called with the id of a node that answers nothing.
     """
 
     log = Logger()
@@ -95,7 +98,7 @@ class Conductor(Service):
         key: SigningKey,
         public_key: str,
         address: str,
-        make_validation: Callable[[PocStage, str, int, Callable[[str], None]], Validation],
+        make_validation: Callable[[PocStage, str, int, set[str], Callable[[str], None]], Validation],
         random: random.Random,
     ) -> None:
         self._reactor = reactor
@@ -211,7 +214,7 @@ class Conductor(Service):
         self._note_stopped(self._work)
         self._reconciler.intend(self._work.intentions(self._broker.workers(), height))
         if stage.validation_start <= height <= stage.validations.last and not record.is_handed_out:
-            self._validate(self._work, info.sample_size)
+            await self._validate(self._work, info.sample_size)
 
     async def _block_hash(self, stage: PocStage, info: EpochInfo) -> str:
         """Return the text that nodes seed their computation with, to the letter as the chain wrote it."""
@@ -223,11 +226,12 @@ class Conductor(Service):
         for worker in self._reconciler.workers_at(NodeDuty.STOPPED):
             work.stopped(worker.node.id)
 
-    def _validate(self, work: StageWork, sample_size: int) -> None:
+    async def _validate(self, work: StageWork, sample_size: int) -> None:
         if self._validation is not None:
             return
         stage = work.record.stage
-        validation = self._make_validation(stage, work.block_hash, sample_size, self._stop_silent_node)
+        answered = await self._stages.participants_answered(stage.height)
+        validation = self._make_validation(stage, work.block_hash, sample_size, answered, self._stop_silent_node)
 
         def over(_result: None) -> Deferred[None] | None:
             # Stopped before its end it is taken up again, by the next process or when the chain can be asked.
@@ -253,14 +257,18 @@ class Conductor(Service):
     async def _look_at_deadlines(self, info: EpochInfo, height: int) -> None:
         """Give up what can make its window no more, and warn of what is close to that."""
         self._known.update((stage.height, stage) for stage in info.stages())
+        waiting = await self._submissions.stages_waiting()
         closing: dict[object, str] = {}
-        for stage_height, kind in await self._submissions.stages_waiting():
+        for stage_height, kind in {*waiting, *await self._submissions.stages_unconfirmed(_SECONDS_TO_BE_CONFIRMED)}:
             stage = self._known.get(stage_height)
             if stage is None:
                 # The chain has never told of such a stage; it will say what it thinks of its messages.
                 continue
             left = stage.window(kind).last - height
             if left <= 0:
+                if (stage_height, kind) not in waiting:
+                    # What is in a transaction may be on the chain: its submitter decides.
+                    continue
                 reason = f"its window ended with block {stage.window(kind).last}"
                 number = await self._submissions.expire(stage_height, kind, reason)
                 self.log.error(
@@ -278,7 +286,8 @@ class Conductor(Service):
         """Log what has become urgent since the last turn; the rest was logged before."""
         warnings = closing | self._reconciler.warnings()
         for cause in warnings.keys() - self._warnings.keys():
-            self.log.warn("{warning}", warning=warnings[cause])
+            # Not as 'warning': twisted's older observers take an event with that field for one of Python's warnings.
+            self.log.warn("{urgent}", urgent=warnings[cause])
         self._warnings = warnings
 
     def _note(self, problem: str) -> None:
@@ -289,6 +298,7 @@ class Conductor(Service):
     def _ended(self, failure: Failure) -> None:
         if not failure.check(CancelledError):
             self.log.failure("following the phases ended, which it never should", failure)
+            self._problem = f"following the phases ended, restart dapi: {failure.getErrorMessage()}"
 
     # What it tells.
 
@@ -297,7 +307,8 @@ class Conductor(Service):
         situation = self.situation
         return {
             "situation": situation,
-            "problem": self._problem or self._watcher.problem,
+            # What failed last may be over, and is not tried again while the chain has a problem of its own.
+            "problem": self._watcher.problem or self._problem,
             "warnings": list(self._warnings.values()),
             "nodes": self._reconciler.status(),
             "validation": self._validation.status() if self._validation is not None else None,

@@ -18,6 +18,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from dapi.broker.node_worker import NodeWorker
+from dapi.chain.addresses import address_of
 from dapi.chain.phases import PocStage
 from dapi.chain.stage_queries import ParticipantBatches
 from dapi.errors import ChainError, MLNodeError
@@ -79,7 +80,7 @@ class StageValidation:
 
     ``query(at_height)`` gives the stage's batches at a height (see ``poc_batches_for_stage``), ``height()`` the latest
     block's height, ``workers()`` those whose nodes validate now (best without those whose model is still loading: what
-    they take has to wait for that). ``already_answered`` are the hex keys of participants on whom there is a verdict
+    they take has to wait for that). ``already_answered`` are the addresses of participants on whom there is a verdict
     from an earlier run. ``on_silent_node`` is called with the id of a node that took batches and answers none, so that
     it is stopped and started anew; until it was seen to be away, it gets nothing more. ``random`` spreads retries.
 
@@ -115,7 +116,8 @@ class StageValidation:
         self._settings = settings or ValidationSettings()
         self._wake = Wake(reactor)
         self._participants: set[str] = set()
-        self._answered = {public_key.lower() for public_key in already_answered}
+        self._already_answered = already_answered
+        self._answered: set[str] = set()
         self._handed: set[str] = set()
         self._waiting: dict[str, _Task] = {}
         self._nodes: dict[str, _Node] = {}
@@ -236,6 +238,8 @@ class StageValidation:
         self._dropped = samples.dropped
         for batch in samples.batches:
             key = batch.public_key.lower()
+            if address_of(batch.public_key) in self._already_answered:
+                self._answered.add(key)
             if key in self._waiting and not self._waiting[key].handings:
                 self._waiting[key].batch = batch
             elif key not in self._participants and key not in self._answered:

@@ -9,7 +9,17 @@ import pytest
 import pytest_twisted
 
 from dapi.simulator.chain_epochs import ConfirmationEvent, EpochParams
-from tests.integration.whole_world import FIRST_POC, LONG, PATIENCE_SECONDS, World, phase_of, reactor, world
+from dapi.simulator.ml_node import SimulatedMLNode
+from tests.integration.whole_world import (
+    FIRST_POC,
+    LONG,
+    PATIENCE_SECONDS,
+    SOON_SECONDS,
+    World,
+    phase_of,
+    reactor,
+    world,
+)
 
 __all__ = ["world"]
 
@@ -41,6 +51,7 @@ async def test_whole_epochs_by_itself(short_world: World) -> None:
     world.start()
     for epoch in (1, 2):
         start = FIRST_POC + 40 * (epoch - 1)
+        world.produce_to(start - 2)
         for height, phase in ((start + 2, "generate"), (start + 13, "validate"), (start + 20, None)):
             await world.chain.when_height(height).addTimeout(PATIENCE_SECONDS, reactor)
             await world.when_all(phase)
@@ -150,6 +161,11 @@ async def test_a_jump_of_50_blocks(world: World) -> None:
     await world.when_all(None)
 
 
+def stage_of(node: SimulatedMLNode) -> tuple[int, int] | None:
+    """The stage that a node works in, and the node count that it was told."""
+    return (node.run.request.block_height, node.run.request.node_count) if node.run is not None else None
+
+
 @pytest_twisted.ensureDeferred
 async def test_node_added_and_removed_in_the_middle_of_a_stage(world: World) -> None:
     first = world.node("node1")
@@ -162,14 +178,15 @@ async def test_node_added_and_removed_in_the_middle_of_a_stage(world: World) -> 
     # Another node count would restart the first one: the second serves inference, and joins at the next PoC.
     await world.when(lambda: phase_of(second) is None, "node2 serves inference", 10)
     assert first.run is run
-    world.produce_to(FIRST_POC + LONG.epoch_length)
-    await world.when_all("generate")
-    assert {node.run.request.node_count for node in (first, second) if node.run is not None} == {3}
+    second_poc = FIRST_POC + LONG.epoch_length
+    world.produce_to(second_poc)
+    for node in (first, second):
+        await world.when(lambda node=node: stage_of(node) == (second_poc, 3), f"{node.node_name} joins", SOON_SECONDS)
     await service.broker.remove_node("node1")
-    world.produce_to(FIRST_POC + LONG.epoch_length + LONG.poc_stage_duration + 5)
-    await world.when(lambda: phase_of(second) == "validate", "node2 validates", 10)
-    # Nobody knows its batches any more.
-    await world.when(lambda: phase_of(first) == "nothing", "node1 was stopped", 10)
+    world.produce_to(second_poc + LONG.poc_stage_duration + 5)
+    await world.when(lambda: phase_of(second) == "validate", "node2 validates", SOON_SECONDS)
+    # Nobody tells the removed one anything any more.
+    assert phase_of(first) == "generate"
 
 
 @pytest_twisted.ensureDeferred

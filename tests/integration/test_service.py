@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import socket
 import sqlite3
@@ -21,12 +22,15 @@ from twisted.web.client import Agent
 from zope.interface.verify import verifyObject
 
 from dapi.broker.nodes import NodeConfig, decode_node_config
+from dapi.chain.keyring import SigningKey
 from dapi.chain.outbox import OutboxEntry
-from dapi.config import ApiConfig, ChainNodeConfig, Config, Secret, StorageConfig
+from dapi.config import ApiConfig, ChainNodeConfig, Config, PocConfig, Secret, StorageConfig, WebSocketConfig
 from dapi.errors import StartError
 from dapi.messages import Kind, Via
+from dapi.mlnode.client import TEST_NETWORK_PARAMS
 from dapi.service import DapiService, make_service
 from tests.batches import generated_batch
+from tests.integration.certificates import Authority
 
 PATIENCE_SECONDS = 20
 
@@ -124,6 +128,46 @@ async def test_takes_a_batch_and_tells_of_it(start: Start, tmp_path: Path) -> No
     assert status["broker"] == {"is_loaded": True, "problem": None, "highest_num": 1}
     assert status["uptime_seconds"] >= 0
     assert status["version"] == "0.1.0"
+
+
+@pytest_twisted.ensureDeferred
+async def test_each_setting_reaches_its_part(start: Start, tmp_path: Path) -> None:
+    key_file = tmp_path / "key"
+    key_file.write_text("1" * 64)
+    key_file.chmod(0o600)
+    participant = SigningKey(b"2" * 32)
+    service = await start(
+        config(
+            tmp_path / "a.db",
+            node("a"),
+            chain_node=ChainNodeConfig(
+                url="http://127.0.0.1:1,http://127.0.0.1:2",
+                key_file=str(key_file),
+                account_public_key=base64.b64encode(participant.public_key).decode(),
+                max_nonces_per_message=5,
+                max_transaction_bytes=20_000,
+            ),
+            websocket=WebSocketConfig(
+                idle_seconds=7.0, max_message_bytes=2048, compression=True, ca_file=Authority().write(tmp_path)
+            ),
+            poc=PocConfig(network="test", follow_chain=False),
+        )
+    )
+    assert (tmp_path / "a.db.reserve").stat().st_size == 2**20
+    worker = service.broker.worker_by_num(1)
+    websocket = worker.websocket_client._settings  # type: ignore[attr-defined]
+    assert {name: getattr(websocket, name) for name in WebSocketConfig.__struct_fields__} == {
+        "idle_seconds": 7.0,
+        "max_message_bytes": 2048,
+        "compression": True,
+        "ca_file": service._config.websocket.ca_file,
+    }
+    assert service.broker.request_for(worker.node, 1, "AB", "02", 2).params == TEST_NETWORK_PARAMS
+    assert service.chain is not None
+    assert service.chain.conductor is None
+    submitting = service.chain.submitter._settings
+    assert (submitting.max_nonces, submitting.max_transaction_bytes) == (5, 20_000)
+    assert service.chain.submitter.status()["participant"] == participant.address
 
 
 @pytest_twisted.ensureDeferred

@@ -122,6 +122,8 @@ async def test_a_halt_stops_all_clocks(world: World) -> None:
 @pytest_twisted.ensureDeferred
 async def test_halted_it_says_so_and_offers_nothing(world: World) -> None:
     chain = world.chain(None)
+    # It halts while the submitter still asks for the account, and what comes then waits, too.
+    chain.switches.answer_delay_seconds = 0.1
     dapi = world.dapi(chain)
     await dapi.when_status(state="submitting")
     # As if ten seconds had gone by.
@@ -130,6 +132,7 @@ async def test_halted_it_says_so_and_offers_nothing(world: World) -> None:
     await dapi.when_status(state="waiting", reason="halted")
     await deferLater(reactor, 0.5)
     assert dapi.rpc.sent == []
+    chain.switches.answer_delay_seconds = 0
     chain.simulated.produce_block()
     await chain.mempool(1)
     chain.simulated.produce_block()

@@ -15,7 +15,7 @@ from twisted.internet import reactor
 from twisted.web.client import Agent
 
 from tests.batches import validated_fields
-from tests.integration.twistd_process import Run, admin_port, get, twistd
+from tests.integration.twistd_process import Run, admin_port, get, post, twistd
 
 __all__ = ["twistd"]
 
@@ -131,6 +131,35 @@ async def test_a_wrong_setting_refuses(twistd: Run) -> None:
     assert await process.when_ended() == 1
     assert "environment KEYRING_BACKEND" in process.last_line()
     assert "hunter2" not in process.output
+
+
+@pytest_twisted.ensureDeferred
+async def test_secrets_are_in_no_line_and_no_answer(twistd: Run, tmp_path: Path) -> None:
+    vectors = json.loads((Path(__file__).parents[1] / "vectors" / "keyring.json").read_text("utf-8"))
+    (tmp_path / "keyring-file").mkdir()
+    (tmp_path / "keyring-file" / "warm.info").write_text(vectors["files"]["keyring-file/participant.info"])
+    # Nobody listens there, and whatever fails is told.
+    node = {"id": "a", "host": "127.0.0.1", "inference_port": 1, "poc_port": 1, "models": {"m": {}}}
+    (tmp_path / "nodes.json").write_text(json.dumps([{**node, "websocket_url": "ws://127.0.0.1:1/ws?key=hush-node"}]))
+    process = twistd(
+        *("--node-config", str(tmp_path / "nodes.json"), "--chain-url", "http://127.0.0.1:1/rpc?key=hush-chain"),
+        environ={
+            "KEY_NAME": "warm",
+            "KEYRING_PASSWORD": vectors["password"],
+            "DAPI_CHAIN_NODE__KEYRING_DIR": str(tmp_path),
+            "DAPI_POC__FOLLOW_CHAIN": "false",
+        },
+    )
+    port = await admin_port(process)
+    await process.when_written("a: registered")
+    block = {"block_height": 5, "block_hash": "AB", "public_key": vectors["participant"]["public_key"]}
+    shown = [await post(port, "/admin/v1/poc/start", block)]
+    shown += [await get(port, f"/admin/v1/{route}") for route in ("status", "nodes", "batches")]
+    text = json.dumps(shown, ensure_ascii=False)
+    assert vectors["participant"]["address"] in text
+    for secret in (vectors["password"], vectors["participant"]["secret"], "hush-node", "hush-chain"):
+        assert secret not in text
+        assert secret not in process.output
 
 
 @pytest_twisted.ensureDeferred

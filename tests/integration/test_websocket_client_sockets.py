@@ -142,9 +142,12 @@ async def test_restart_never_has_two_connections_at_once(running: Running) -> No
         most = max(most, len(server.connections))
 
     server = running.serve(NodeServer(count))
-    client = running.connect(f"http://127.0.0.1:{server.port}")
+    # Long delays tell a fresh start from a retry also on a busy machine.
+    delays = {"retry_min_seconds": 3, "retry_max_seconds": 5, "close_timeout_seconds": 5}
+    client = running.connect(f"http://127.0.0.1:{server.port}", **delays)
     for number in range(1, 6):
-        await when(lambda number=number: server.opened == number, f"connection {number}")
+        # Here, not at the server: an upgrade whose answer is still on its way is given up without a close frame.
+        await when(lambda number=number: client.status().connections == number, f"connection {number}")
         client.restart()
         client.restart()
     await when(lambda: server.opened == 6, "the last connection")
@@ -152,7 +155,7 @@ async def test_restart_never_has_two_connections_at_once(running: Running) -> No
     assert server.closes == [1000] * 5
     gaps = [made - lost for lost, made in zip(server.lost_at, server.made_at[1:], strict=False)]
     # Settled for a tenth of a second, and no retry's delay.
-    assert all(0.08 <= gap <= 0.28 for gap in gaps), gaps
+    assert all(0.08 <= gap < 2 for gap in gaps), gaps
 
 
 @pytest_twisted.ensureDeferred

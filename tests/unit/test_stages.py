@@ -1,8 +1,12 @@
 """A stage is remembered as it was first seen, also over a restart."""
 
+from dapi.chain.addresses import address_of
 from dapi.chain.phases import EpochParameters, PocStage, regular_stage
 from dapi.chain.stages import StageBook, StageRecord
+from dapi.messages import Kind
+from tests.chain_tools import Key
 from tests.unit.store_tools import StoreTestCase
+from tests.unit.test_submissions import HASH, SubmissionsTestCase
 
 
 def stage_at(height: int, *, stage_duration: int = 10) -> PocStage:
@@ -40,3 +44,29 @@ class StageBookTests(StoreTestCase):
             [StageRecord(stage_at(140), 4, False), StageRecord(stage_at(100), 3, True)],
         )
         self.assertEqual(self.clock.wait_for(again.latest(1)), [StageRecord(stage_at(140), 4, False)])
+
+
+class AnsweredTests(SubmissionsTestCase):
+    """Who was validated in a stage is known from the verdicts that are kept, wherever they are on their way."""
+
+    def verdict_on(self, seed: int, height: int = 100) -> str:
+        """Keep a verdict, and return the address of whom it is on."""
+        public_key = Key(seed).public.hex()
+        self.record_verdict(height=height, public_key=public_key)
+        return address_of(public_key)
+
+    def test_all_but_those_that_failed(self) -> None:
+        confirmed, failed = self.verdict_on(1), self.verdict_on(2)
+        first, second = self.send(self.next(height=101))
+        self.wait(self.submissions.confirmed([first], HASH, 102))
+        self.wait(self.submissions.failed([second], HASH, "no"))
+        expired = self.verdict_on(3)
+        self.wait(self.submissions.expire(100, Kind.VALIDATED, "late"))
+        under_way = self.verdict_on(4)
+        self.send(self.next(height=101), "EF" * 32)
+        stored = self.verdict_on(5)
+        self.verdict_on(6, height=140)
+        self.record(1, 2, height=100)
+        answered = self.wait(StageBook(self.database).participants_answered(100))
+        self.assertEqual(answered, {confirmed, under_way, stored})
+        self.assertTrue({failed, expired}.isdisjoint(answered))

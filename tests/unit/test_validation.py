@@ -131,7 +131,7 @@ class AnswerTests(ValidationTestCase):
         self.assertEqual(self.shown("answered"), [1])
 
     def test_who_was_answered_before_a_restart_is_left_alone(self) -> None:
-        self.start(already_answered=[HEX[0].upper()])
+        self.start(already_answered={KEYS[0].address})
         self.assertEqual(self.nodes["a"].took, [1])
         self.assertEqual(self.shown("participants", "answered"), [2, 1])
         self.query_again()
@@ -139,7 +139,7 @@ class AnswerTests(ValidationTestCase):
         self.assert_over()
 
     def test_all_answered_before_a_restart(self) -> None:
-        self.start(already_answered=HEX[:2])
+        self.start(already_answered={key.address for key in KEYS[:2]})
         self.query_again()
         self.assert_over()
         self.assertEqual(self.nodes["a"].took, [])
