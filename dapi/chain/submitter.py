@@ -44,9 +44,8 @@ class SubmitterSettings:
     """Bounds of what is under way.
 
     ``max_in_flight`` transactions at once, each of ``max_transaction_bytes`` at most (CometBFT's RPC takes about
-    749,000), and ``max_nonces`` in one message (the chain's own limit). After a failure everything waits a
-    random time between the two of ``retry``; a transaction that is in no block yet is offered again after
-    ``offer_again_seconds``.
+    749,000), and ``max_nonces`` in one message (the chain's own limit). A failure is followed by a random time between
+    the two of ``retry``; a transaction that is in no block yet is offered again after ``offer_again_seconds``.
     """
 
     max_in_flight: int = 16
@@ -61,9 +60,8 @@ class Submitter(Service):
     """Sends what waits, many transactions at once, and follows each until a block or its own time has decided.
 
     ``key`` signs; ``participant_address`` is the creator of all messages, and another one where the key was granted the
-    right to submit for it.
-
-    While the chain has a problem (see BlockWatcher) nothing is sent and nothing grows: everything waits on disk.
+    right to submit for it. While the chain has a problem (see BlockWatcher) nothing is sent and nothing grows:
+    everything waits on disk.
     """
 
     log = Logger()
@@ -335,15 +333,19 @@ class Submitter(Service):
             await self._submissions.again(messages, transaction.hash, reason, not_before=not_before)
         elif outcome is Outcome.SENT_BEFORE and await self._is_ours(first):
             await self._submissions.confirmed(messages, transaction.hash, block, reason=reason)
+        elif outcome is Outcome.NEXT_BLOCK:
+            # The window is over, and so it is for all that waits of this stage and kind.
+            await self._submissions.again(messages, transaction.hash, reason)
+            await self._submissions.expire(first.height, first.kind, reason)
+            self._tell_of_loss(messages, "expired", reason)
         else:
             await self._submissions.failed(messages, transaction.hash, reason)
-            self.log.error(
-                "{number} {kind} messages of stage {height} failed: {reason}",
-                number=len(messages),
-                kind=first.kind,
-                height=first.height,
-                reason=reason,
-            )
+            self._tell_of_loss(messages, "failed", reason)
+
+    def _tell_of_loss(self, messages: list[Message], what: str, reason: str) -> None:
+        kind, height = messages[0].kind, messages[0].height
+        text = "{number} {kind} messages of stage {height} {what}: {reason}"
+        self.log.error(text, number=len(messages), kind=kind, height=height, what=what, reason=reason)
 
     async def _is_ours(self, verdict: Message) -> bool:
         """Tell whether the verdict that the chain has is this one."""

@@ -120,11 +120,11 @@ async def test_after_the_window_it_is_final_for_all_of_the_stage_at_once(world: 
     records = [lambda nonce=nonce: dapi.record(nonce) for nonce in range(5)]
     await one_transaction_of(world, chain, dapi, *records, dapi.record_verdict)
     await dapi.next_block(chain)
-    await dapi.when(lambda counts: counts["failed"] == 5)
+    await dapi.when(lambda counts: counts["expired"] == 5)
     await chain.mempool(1)
     await dapi.next_block(chain)
-    await dapi.when(lambda counts: (counts["confirmed"], counts["failed"]) == (1, 5))
-    reasons = {row.reason for row in (await dapi.rows()).values() if row.state == State.FAILED}
+    await dapi.when(lambda counts: (counts["confirmed"], counts["expired"]) == (1, 5))
+    reasons = {row.reason for row in (await dapi.rows()).values() if row.state == State.EXPIRED}
     assert {reason[:15] for reason in reasons} == {"inference 1108:"}
     assert len(chain.transactions()) == 2
 
@@ -139,7 +139,7 @@ async def test_windows_that_are_checked_by_the_mempool_give_the_same(world: Worl
     assert [row.included_height in range(18, 24) for row in rows.values() if row.kind == "validated"] == [True]
     await chain.simulated.when_height(24)
     await dapi.record(2)
-    await dapi.when(lambda counts: counts["failed"] == 1)
+    await dapi.when(lambda counts: counts["expired"] == 1)
 
 
 @pytest_twisted.ensureDeferred
@@ -157,7 +157,7 @@ async def test_a_confirmation_that_is_over_is_final(world: World) -> None:
     chain = world.chain(0.1, SHORT, first_height=500)
     dapi = world.dapi(chain)
     await dapi.record(1, block_height=400)
-    rows = await dapi.when_all(State.FAILED, 1)
+    rows = await dapi.when_all(State.EXPIRED, 1)
     assert [row.reason[:15] for row in rows.values()] == ["inference 1128:"]
     assert len(chain.blockchain.ledger) == 1
 
