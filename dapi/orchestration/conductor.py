@@ -190,7 +190,6 @@ class Conductor(Service):
 
     async def _do_stage(self, stage: PocStage, info: EpochInfo, height: int) -> None:
         record = await self._stages.begin(stage, self._broker.node_count)
-        self._known[stage.height] = stage
         if not stage.is_confirmation and self._seeded != stage.epoch_index:
             await self._outbox.put(seed_entry(self._key, stage.epoch_index, stage.height))
             self._seeded = stage.epoch_index
