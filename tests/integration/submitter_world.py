@@ -95,7 +95,6 @@ class SpyRpc(ChainRpc):
         super().__init__(*args, **settings)
         self.sent: list[str] = []
         self.lookups = 0
-        self.looked_height = 0
         self.on_send: Callable[[bytes], None] = lambda raw: None
         self.loses: str | None = None
 
@@ -109,11 +108,7 @@ class SpyRpc(ChainRpc):
 
     def lookup(self, tx_hash: str) -> Deferred[TxLookup]:
         self.lookups += 1
-        return super().lookup(tx_hash).addCallback(self._looked)
-
-    def _looked(self, lookup: TxLookup) -> TxLookup:
-        self.looked_height = max(self.looked_height, lookup.status.height)
-        return lookup
+        return super().lookup(tx_hash)
 
 
 class Dapi:
@@ -219,9 +214,9 @@ class Dapi:
         return await until(found)
 
     async def next_block(self, chain: Chain) -> None:
-        """Make a block, and wait until what is under way was looked for in it."""
+        """Make a block, and wait until all that is under way was looked for in it, and what was found is on disk."""
         height = chain.simulated.produce_block().height
-        await until(lambda: self.rpc.looked_height >= height)
+        await until(lambda: self.submitter._looked[0] >= height)
 
 
 class World:
