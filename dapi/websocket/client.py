@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from random import Random
 from typing import Any, Generic, TypeVar
@@ -73,7 +74,7 @@ class _Target:
         self.factory = WatchedConnectionFactory(reactor, address, settings, make_connection)
 
 
-class SupervisedWebSocket(Service, Generic[C]):
+class SupervisedWebSocket(Service, Generic[C], ABC):
     """Keeps one WebSocket open for as long as the service runs: to the first of ``addresses`` that works.
 
     Every interruption is followed by a delay, uniform in 3 to 5 s by default, for ever. A try that brought nothing of
@@ -125,9 +126,9 @@ class SupervisedWebSocket(Service, Generic[C]):
 
     # What a subclass adds.
 
+    @abstractmethod
     def make_connection(self, address: WebSocketAddress) -> C:
         """Make the protocol of the next connection, with this client as its observer."""
-        raise NotImplementedError
 
     def note_failure(self, reason: str) -> None:
         """Hear why a try failed or a connection ended by itself."""

@@ -10,6 +10,7 @@ close handshake Autobahn reports the peer's echo.
 
 from __future__ import annotations
 
+from abc import ABCMeta, abstractmethod
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -53,7 +54,7 @@ class ConnectionObserver(Protocol):
         """Hear that it is gone; ``connection_opened`` may never have come."""
 
 
-class WatchedConnection(WebSocketClientProtocol):
+class WatchedConnection(WebSocketClientProtocol, metaclass=ABCMeta):
     """A connection to one node, from TCP to its end; what its messages are for is a subclass's business.
 
     ``opened_at`` is when the upgrade was accepted, None before.
@@ -97,9 +98,9 @@ class WatchedConnection(WebSocketClientProtocol):
 
     # What a subclass adds.
 
+    @abstractmethod
     def take(self, payload: bytes) -> None:
         """Take a message; a text message's bytes are valid UTF-8."""
-        raise NotImplementedError
 
     def must_pause(self) -> bool:
         """Tell whether nothing more should be read for now: here, when the node does not read what we send."""

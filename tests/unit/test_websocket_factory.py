@@ -15,7 +15,7 @@ class FactoryTests(SynchronousTestCase):
         self.factory = WatchedConnectionFactory(Clock(), websocket_address("ws://node"), settings, self._no_connection)
 
     def _no_connection(self, _address: object) -> WatchedConnection:
-        raise NotImplementedError
+        raise AssertionError("nobody connects here")
 
     def test_no_timer_of_autobahns_own(self) -> None:
         """They floor to whole seconds, and run on the process's reactor instead of the one that was given."""
