@@ -21,6 +21,9 @@ from dapi.errors import ConfigError, DapiError
 # 5 ms every commit would wait for several of these.
 _SWITCH_INTERVAL_SECONDS = 0.0005
 
+# The default of twistd's --pidfile.
+_PID_FILE = "twistd.pid"
+
 _log = Logger()
 
 
@@ -52,6 +55,16 @@ class Options(usage.Options):
             )
         except ConfigError as error:
             raise usage.UsageError(str(error)) from error
+        self._want_no_pid_file()
+
+    def _want_no_pid_file(self) -> None:
+        """Have twistd neither write its pid file in the foreground nor mind an old one, unless one is asked for.
+
+        After a kill -9 the file stays, and in a container the next process has the very number that is in it: twistd
+        would take that for another server and never start again. The lock of the database keeps a second one out.
+        """
+        if self.parent is not None and self.parent["nodaemon"] and self.parent["pidfile"] == _PID_FILE:
+            self.parent["pidfile"] = ""
 
 
 def makeService(options: Options) -> IService:

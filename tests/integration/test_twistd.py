@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import signal
 import socket
@@ -33,6 +34,18 @@ async def test_starts_answers_and_ends_on_sigterm(twistd: Run, tmp_path: Path) -
     assert await process.when_ended() == -signal.SIGTERM
     assert "Traceback" not in process.output
     assert not list(tmp_path.glob("outbox.db-*"))
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_pid_file_that_a_killed_one_left_keeps_nobody_out(twistd: Run, tmp_path: Path) -> None:
+    pid_file = tmp_path / "twistd.pid"
+    # In a container, what is started after a kill -9 has the number that is in the file.
+    pid_file.write_text(str(os.getpid()))
+    process = twistd()
+    await admin_port(process)
+    process.transport.signalProcess("TERM")
+    await process.when_ended()
+    assert pid_file.read_text() == str(os.getpid())
 
 
 @pytest_twisted.ensureDeferred

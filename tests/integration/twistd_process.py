@@ -68,7 +68,7 @@ Run = Callable[..., Twistd]
 
 @pytest.fixture
 def twistd(tmp_path: Path) -> Any:
-    """Runs ``twistd -n dapi`` with its database in the test's folder; what still runs at the end is killed."""
+    """Runs ``twistd -n dapi`` in the test's folder, with its database there; what still runs at the end is killed."""
     runs: list[Twistd] = []
 
     def run(
@@ -79,12 +79,10 @@ def twistd(tmp_path: Path) -> Any:
         environ: dict[str, str] | None = None,
     ) -> Twistd:
         process = Twistd()
-        folder = tmp_path / str(len(runs))
-        folder.mkdir()
         ports = ("--callback-host", "127.0.0.1", "--callback-port", str(callback_port))
         database_path = str(tmp_path / database)
         command = [TWISTD, "-n", "dapi", "--database", database_path, *ports, "--admin-port", str(admin_port), *options]
-        reactor.spawnProcess(process, TWISTD, command, env={**_environ(), **(environ or {})}, path=str(folder))
+        reactor.spawnProcess(process, TWISTD, command, env={**_environ(), **(environ or {})}, path=str(tmp_path))
         runs.append(process)
         return process
 
