@@ -65,11 +65,12 @@ class CosmosMessageClient:
             fraud_detected=batch.fraud_detected,
         )
         stored = self._put(batch, Kind.VALIDATED, message.SerializeToString(), batch_id, node_id, via)
-        return stored.addCallback(self._tell_verdict, batch)
+        # Not the batch itself: its lists are in no bound of what waits for the disk.
+        return stored.addCallback(self._tell_verdict, batch.public_key, batch.block_height)
 
-    def _tell_verdict(self, receipt: Receipt, batch: ValidatedBatch) -> Receipt:
+    def _tell_verdict(self, receipt: Receipt, public_key: str, height: int) -> Receipt:
         if self._on_verdict is not None:
-            self._on_verdict(batch.public_key, batch.block_height)
+            self._on_verdict(public_key, height)
         return receipt
 
     def _put(

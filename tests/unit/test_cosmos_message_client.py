@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 from twisted.internet.defer import Deferred, succeed
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -38,6 +40,17 @@ class KeptEntries:
     def put(self, entry: OutboxEntry) -> Deferred[Receipt]:
         self.entries.append(entry)
         return succeed(Receipt(entry.batch_id, 1))
+
+
+class SlowOutbox:
+    """An outbox whose disk hangs."""
+
+    def __init__(self) -> None:
+        self.waiting: list[Deferred[Receipt]] = []
+
+    def put(self, entry: OutboxEntry) -> Deferred[Receipt]:
+        self.waiting.append(Deferred())
+        return self.waiting[-1]
 
 
 class CosmosMessageClientTests(SynchronousTestCase):
@@ -99,6 +112,17 @@ class CosmosMessageClientTests(SynchronousTestCase):
         refused = self.client.submit_poc_validation(validated("04aa"), batch_id="v-1", node_id=None, via=Via.HTTP)
         self.assertEqual(self.failureResultOf(refused, MessageError).value.field, "public_key")
         self.assertEqual(self.outbox.entries, [])
+
+    def test_what_waits_for_the_disk_holds_no_batch(self) -> None:
+        # The outbox bounds what waits by the bytes of its messages, and a verdict's have none of its lists.
+        outbox = SlowOutbox()
+        client = CosmosMessageClient(outbox)
+        batches = generated(), validated()
+        held = [sys.getrefcount(batch) for batch in batches]
+        client.submit_poc_batch(batches[0], batch_id="b-1", node_id="node1", via=Via.HTTP)
+        client.submit_poc_validation(batches[1], batch_id="v-1", node_id=None, via=Via.HTTP)
+        self.assertEqual(len(outbox.waiting), 2)
+        self.assertEqual([sys.getrefcount(batch) for batch in batches], held)
 
     def test_names_of_our_own_in_the_descriptor_pool(self) -> None:
         self.assertEqual(inference_pb2.DESCRIPTOR.package, "dapi.inference")
