@@ -9,9 +9,9 @@ Sources, each overriding the ones before it:
 4. command line options.
 
 Nodes come from ``nodes:`` in the YAML file and from a list in the form of ``node-config.json`` (``--node-config`` or
-``NODE_CONFIG_PATH``), which wins where both name a node. A variable that is empty, or a key without a value, counts as
-not set. A wrong value is a ConfigError that names the key, the value, its source and what is allowed; a key that nobody
-knows is a warning only.
+``NODE_CONFIG_PATH``), which wins where both name a node. A variable that is empty, or a key without a value or with an
+empty text, counts as not set. A wrong value is a ConfigError that names the key, the value, its source and what is
+allowed; a key that nobody knows is a warning only.
 """
 
 from __future__ import annotations
@@ -286,7 +286,8 @@ def _leaves(tree: Mapping[Any, Any], prefix: str = "") -> Iterable[tuple[str, An
         key = f"{prefix}{name}"
         if isinstance(value, dict) and key not in _FIELDS:
             yield from _leaves(value, f"{key}.")
-        elif value is not None:
+        elif value not in (None, ""):
+            # The network's own files write what is not set as an empty text.
             yield key, value
 
 

@@ -81,6 +81,7 @@ class SourceTests(ConfigTestCase):
     def test_an_empty_file_and_a_key_without_value_set_nothing(self) -> None:
         self.assertEqual(self.load(""), Config())
         self.assertEqual(self.load("api:\n  ml_server_port:\nnodes:\n"), Config())
+        self.assertEqual(self.load("api: {ml_server_host: '', poc_callback_url: ''}"), Config())
 
     def test_environment_overrides_the_file(self) -> None:
         config = self.load(
@@ -143,7 +144,7 @@ class RefusalTests(ConfigTestCase):
     def test_every_wrong_value_in_a_file(self) -> None:
         for key, values, allowed in (
             ("api.ml_server_port", ("70000", "-1", "'9100'", "yes", "1.5", "[1]", "{a: 1}"), "0 to 65535"),
-            ("api.admin_server_host", ("5", "''", "[a]"), "a text"),
+            ("api.admin_server_host", ("5", "[a]"), "a text"),
             (
                 "api.poc_callback_url",
                 ("api:9100", "ftp://x", "'http://'", '"http://a\\nb"', "7", "http://a:x", "'http://[::1'"),
@@ -286,7 +287,8 @@ class UnknownKeyTests(ConfigTestCase):
         text = """
         api: {port: 8080, public_url: "http://x", public_server_port: 9000, ml_server_port: 9101, test_mode: false,
               ml_grpc_server_port: 9300, ml_grpc_callback_address: "x:1"}
-        chain_node: {url: "http://node:26657", is_genesis: false, seed_api_url: "http://seed", keyring_backend: test}
+        chain_node: {url: "http://node:26657", is_genesis: false, seed_api_url: "http://seed", keyring_backend: test,
+                     account_public_key: "", signer_key_name: ""}
         merged_node_config: true
         nats: {host: "0.0.0.0", port: 4222}
         ml_node_key_config: {worker_public: a, worker_private: b}
@@ -305,6 +307,8 @@ class UnknownKeyTests(ConfigTestCase):
         config, warnings = load_config(self.write(text), environ=environ)
         self.assertEqual(warnings, [])
         self.assertEqual(config.api.ml_server_port, 9101)
+        self.assertIsNone(config.chain_node.account_public_key)
+        self.assertIsNone(config.chain_node.signer_key_name)
 
 
 class SecretTests(ConfigTestCase):
