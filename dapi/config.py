@@ -322,11 +322,13 @@ def _convert_section(name: str, type_: type[Struct], settings: Mapping[str, _Set
 
 
 def _convert(key: str, type_: Any, setting: _Setting) -> Any:
-    is_secret = Secret in typing.get_args(type_)
+    parts = typing.get_args(type_)
+    is_secret = Secret in parts
     try:
         value = msgspec.convert(setting.value, Text if is_secret else type_, strict=not setting.is_text)
     except msgspec.ValidationError:
-        said = "" if is_secret else f" is {setting.value!r}, which"
+        # A URL may hold a password or a token.
+        said = "" if is_secret or HttpUrl in parts or ChainUrls in parts else f" is {setting.value!r}, which"
         raise ConfigError(f"{key} ({setting.source}){said} is not allowed: {_allowed(type_)} is needed") from None
     return Secret(value) if is_secret else value
 

@@ -218,7 +218,7 @@ class DapiService(MultiService):
                 "{node_id}: at {poc_url}, it cannot reach {callback_url}: set api.poc_callback_url",
                 node_id=node.id,
                 poc_url=node.poc_url,
-                callback_url=self.callback_url,
+                callback_url=_without_user(self.callback_url),
             )
         handler = BatchHandler(node.id, node.num, self._recorder)
         websocket_client = WebSocketClient(
@@ -301,7 +301,7 @@ class DapiService(MultiService):
             "outbox": {name: value for name, value in self.outbox.status().items() if name != "database"},
             "callbacks": {
                 "port": self.callback_listener.port,
-                "url": self.callback_url,
+                "url": _without_user(self.callback_url),
                 "connections": site.connections,
                 "batches": self._callbacks.counts,
                 "answers": site.counts.answers,
@@ -340,6 +340,12 @@ def _is_loopback(host: str | None) -> bool:
         return host == "localhost" or ipaddress.ip_address(host or "").is_loopback
     except ValueError:
         return False
+
+
+def _without_user(url: str) -> str:
+    """Return a URL as it may be shown: what stands before the host may be a password."""
+    parts = urlsplit(url)
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
 
 
 def _check_ca_file(reactor: Any, ca_file: str | None) -> None:

@@ -321,6 +321,16 @@ async def test_a_node_that_cannot_reach_the_callbacks_is_named(start: Start, tmp
 
 
 @pytest_twisted.ensureDeferred
+async def test_the_callback_urls_password_is_for_the_nodes_only(start: Start, tmp_path: Path, log: list[str]) -> None:
+    api = ApiConfig(ml_server_port=0, admin_server_port=0, poc_callback_url="http://user:hunter2@127.0.0.1:9100")
+    service = await start(config(tmp_path / "a.db", node("far", host="192.0.2.1"), api=api))
+    assert service.callback_url == "http://user:hunter2@127.0.0.1:9100/v1/poc-batches"
+    assert (await service.status())["callbacks"]["url"] == "http://127.0.0.1:9100/v1/poc-batches"
+    assert [line for line in log if "api.poc_callback_url" in line]
+    assert not [line for line in log if "hunter2" in line]
+
+
+@pytest_twisted.ensureDeferred
 async def test_the_callback_url_is_what_was_set(start: Start, tmp_path: Path, log: list[str]) -> None:
     api = ApiConfig(ml_server_port=0, admin_server_port=0, poc_callback_url="http://10.0.0.9:9100/x/")
     service = await start(config(tmp_path / "a.db", node("far", host="192.0.2.1"), api=api))

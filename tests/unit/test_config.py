@@ -334,5 +334,13 @@ class SecretTests(ConfigTestCase):
             "chain_node:\n  keyring_password: hunter2: hunter2",
         ):
             self.assertNotIn("hunter2", self.refused(text))
+        for key, value in (
+            ("chain_node.url", "https://rpc.example/hunter2, http://b:26657"),
+            ("api.poc_callback_url", "htp://user:hunter2@proxy:9100"),
+        ):
+            message = self.refused(**{f"DAPI_{key.upper().replace('.', '__')}": value})
+            self.assertIn(key, message)
+            self.assertIn("http://", message)
+            self.assertNotIn("hunter2", message)
         self.assertIn("chain_node.keyring_password", self.refused("chain_node: {keyring_password: 12345}"))
         self.assertNotIn("12345", self.refused("chain_node: {keyring_password: 12345}"))
