@@ -60,8 +60,8 @@ Text = Annotated[str, Meta(min_length=1, description="a text")]
 HttpUrl = Annotated[
     str,
     Meta(
-        pattern=r"^https?://([^\s/@]+@)?(\[[0-9A-Fa-f:.]+\]|[^\s/:@?#\[\]]+)(:[0-9]{1,5})?([/?#]\S*)?\Z",
-        description="a URL, http://… or https://…",
+        pattern=r"^https?://([^\s/@]+@)?(\[[0-9A-Fa-f:.]+\]|[^\s/:@?#\[\]]+)(:[0-9]{1,5})?(/[^\s?#]*)?\Z",
+        description="a URL, http://… or https://…, without a query",
     ),
 ]
 ChainUrls = Annotated[
