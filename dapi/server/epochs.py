@@ -48,7 +48,8 @@ class EpochRoutes:
 
     async def _get_epochs(self, request: Request) -> bytes:
         text = _text(request, b"limit") or str(_DEFAULT_STAGES)
-        if not text.isdecimal() or not 1 <= int(text) <= _MAX_STAGES:
+        # int() refuses thousands of digits.
+        if not text.isdecimal() or len(text) > len(str(_MAX_STAGES)) or not 1 <= int(text) <= _MAX_STAGES:
             raise HttpError(400, f"limit: is {text!r}, and has to be a whole number from 1 to {_MAX_STAGES}")
         return json_answer(request, {"epochs": await self._followed().epochs(int(text))})
 
