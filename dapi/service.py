@@ -29,7 +29,7 @@ from dapi.chain.submissions import Submissions
 from dapi.chain_service import ChainService, load_key
 from dapi.config import Config
 from dapi.database import Database
-from dapi.errors import StoreBusyError, StoreError
+from dapi.errors import StartError, StoreBusyError, StoreError
 from dapi.mlnode.client import MAIN_NETWORK_PARAMS, TEST_NETWORK_PARAMS, MLNodeClient
 from dapi.poc.batch_handler import BatchHandler
 from dapi.poc.websocket_client import WebSocketClient
@@ -113,6 +113,8 @@ class DapiService(MultiService):
 
     def startService(self) -> None:
         """Start all parts, in order."""
+        if self._is_stopping:
+            raise StartError("dapi is still stopping: start it when the Deferred of stopService has fired")
         super().startService()  # type: ignore[no-untyped-call]
         self._started_at = self._reactor.seconds()
         try:

@@ -280,6 +280,19 @@ async def test_stop_is_harmless_at_any_time(tmp_path: Path) -> None:
 
 
 @pytest_twisted.ensureDeferred
+async def test_a_start_before_the_stop_is_done_is_refused_and_harms_nothing(start: Start, tmp_path: Path) -> None:
+    service = await start(config(tmp_path / "a.db", node("a")))
+    stopped = service.stopService()
+    with pytest.raises(StartError, match="still stopping"):
+        service.startService()
+    assert not service.running
+    await stopped
+    service.startService()
+    await when_loaded(service)
+    assert (await service.status())["database"]["state"] == "ok"
+
+
+@pytest_twisted.ensureDeferred
 async def test_a_parts_failure_is_told_and_the_others_are_stopped(tmp_path: Path, logged_errors: Any) -> None:
     class Stubborn(Service):
         def stopService(self) -> Deferred[None]:
