@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import sqlite3
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -188,11 +190,27 @@ def primary_code(error: sqlite3.Error) -> int:
     return getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
 
 
-def is_for_want_of_room(error: sqlite3.Error) -> bool:
-    """Tell whether it failed because the disk is full."""
+def is_for_want_of_room(path: Path, error: sqlite3.Error) -> bool:
+    """Tell whether it failed because the disk, or a quota of it, is full.
+
+    SQLite reports a quota's refusal as any other failed write. To take one for the other is safe: what was written
+    before stays on disk, and what was being written is rolled back. Only a failed fsync puts what was there in doubt.
+    """
+    code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR)
     # The second: no room for the index of the WAL, which SQLite does not call full.
-    codes = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_SHMSIZE)
-    return getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) in codes
+    if code in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_SHMSIZE):
+        return True
+    return code == sqlite3.SQLITE_IOERR_WRITE and is_quota_used_up(path.parent)
+
+
+def is_quota_used_up(folder: Path) -> bool:
+    """Tell whether a quota has no room for a little more in a folder; statvfs does not know of all quotas."""
+    try:
+        with tempfile.TemporaryFile(dir=folder) as probe:
+            os.posix_fallocate(probe.fileno(), 0, _MIB)
+    except OSError as error:
+        return error.errno == errno.EDQUOT
+    return False
 
 
 def why_not_opened(path: Path, error: sqlite3.Error) -> str:
@@ -200,7 +218,7 @@ def why_not_opened(path: Path, error: sqlite3.Error) -> str:
     match primary_code(error):
         case sqlite3.SQLITE_CORRUPT | sqlite3.SQLITE_NOTADB:
             return _corrupt(path, error)
-        case _ if is_for_want_of_room(error):
+        case _ if is_for_want_of_room(path, error):
             return f"the database {path} cannot be opened: the disk is full: make room in {path.parent}"
         case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED:
             return f"the database {path} is locked by another program: close that one first"

@@ -27,6 +27,7 @@ from twisted.python.failure import Failure
 
 from dapi.database.file import (
     is_for_want_of_room,
+    is_quota_used_up,
     open_prepared,
     open_to_read,
     primary_code,
@@ -58,11 +59,12 @@ class Database(Service):
     process (or service), corrupt, foreign, of a newer version, not to be written. ``stopService`` finishes what was
     queued, and its Deferred fires when the file is closed, the threads are gone and the lock is free.
 
-    When the disk is full, nothing is lost and nothing new is taken: a reserve file (``path`` + ``.reserve``) is given
-    up, so that what is stored can still be marked as done, and writes of ``intake`` are refused until it could be
-    made again, or until what was done has left twice its room inside the file. When the store breaks (a failed fsync,
-    a corrupt page), nothing is retried, because what the page cache then says need not be on disk: everything is
-    refused, and ``on_broken`` is called once, with the reason; the process should stop, and recover from the file.
+    When the disk, or a quota, is full, nothing is lost and nothing new is taken: a reserve file (``path`` +
+    ``.reserve``) is given up, so that what is stored can still be marked as done, and writes of ``intake`` are refused
+    until it could be made again, or until what was done has left twice its room inside the file. When the store breaks
+    (a failed fsync, a corrupt page), nothing is retried, because what the page cache then says need not be on disk:
+    everything is refused, and ``on_broken`` is called once, with the reason; the process should stop, and recover from
+    the file.
 
     What is promised ends at the disk's own honesty; a large file (above 64 MiB) is not looked through at start.
     """
@@ -121,7 +123,7 @@ class Database(Service):
         try:
             return open_prepared(self._path)
         except sqlite3.Error as error:
-            if not (is_for_want_of_room(error) and self._reserve_path.exists()):
+            if not (is_for_want_of_room(self._path, error) and self._reserve_path.exists()):
                 raise
         # Others filled the disk meanwhile. The reserve has room for what opening needs.
         self._reserve_path.unlink()
@@ -238,7 +240,7 @@ class Database(Service):
             return
         text = f"{self._path}: {error}"
         match primary_code(error):
-            case _ if is_for_want_of_room(error):
+            case _ if is_for_want_of_room(self._path, error):
                 with contextlib.suppress(FileNotFoundError):
                     self._reserve_path.unlink()
                 self._turn("full", self._no_room())
@@ -271,11 +273,13 @@ class Database(Service):
                 os.posix_fallocate(reserve, 0, self._reserve_bytes)
             finally:
                 os.close(reserve)
+            is_made = not is_quota_used_up(self._path.parent)
         except OSError:
+            is_made = False
+        if not is_made:
             with contextlib.suppress(OSError):
                 self._reserve_path.unlink()
-            return False
-        return True
+        return is_made
 
     def _has_spare_pages(self) -> bool:
         """Tell whether the file has room within: rows that are deleted leave it there, not to the disk."""
@@ -284,7 +288,8 @@ class Database(Service):
         return bool(free * page_bytes >= 2 * self._reserve_bytes)
 
     def _no_room(self) -> str:
-        return f"the disk is full: {2 * self._reserve_bytes // MIB} MiB must be free in {self._path.parent}"
+        room = 2 * self._reserve_bytes // MIB
+        return f"the disk is full: {room} MiB must be free in {self._path.parent}, within any quota"
 
     def _heal(self, connection: sqlite3.Connection) -> None:
         if self._health.state == "full":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sqlite3
 import stat
@@ -9,7 +10,7 @@ import threading
 from pathlib import Path
 
 from twisted.application.service import IService
-from twisted.internet.defer import CancelledError
+from twisted.internet.defer import CancelledError, Deferred
 from zope.interface.verify import verifyObject
 
 from dapi.database import service as database_service
@@ -475,6 +476,64 @@ class FullDiskTests(StoreTestCase):
         self.room = 0
         self.database = self.open_database(free_bytes=lambda _: self.room)
         self.assertEqual(self.database.status()["state"], "ok")
+
+
+class QuotaTests(StoreTestCase):
+    """A quota that is used up is a full disk, though SQLite says I/O error and the free space says nothing."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.database = self.open_database()
+        self.left = 0
+        self.patch(os, "posix_fallocate", self.allocate)
+
+    def allocate(self, _file: int, _offset: int, size: int) -> None:
+        if size > self.left:
+            raise OSError(errno.EDQUOT, os.strerror(errno.EDQUOT))
+        self.left -= size
+
+    def fail(self, code: int) -> Deferred[None]:
+        def write(_: sqlite3.Connection) -> None:
+            raise failing(sqlite3.OperationalError, code)
+
+        return self.database.write(write, intake=True)
+
+    def probe(self, left: int) -> object:
+        self.left = left
+        self.clock.advance(1)
+        self.execute(self.database, "SELECT 1")
+        self.clock.turn()
+        return self.database.status()["state"]
+
+    def test_gives_up_the_reserve_and_heals(self) -> None:
+        with self.assertRaisesRegex(StoreBusyError, "quota"):
+            self.clock.wait_for(self.fail(sqlite3.SQLITE_IOERR_WRITE))
+        self.assertFalse(Path(f"{self.path}.reserve").exists())
+        self.execute(self.database, add_node("a"))
+        self.assertEqual(self.probe(65535), "full")
+        # The room that the reserve itself left is none for new batches.
+        self.assertEqual(self.probe(65536), "full")
+        self.assertFalse(Path(f"{self.path}.reserve").exists())
+        self.assertEqual(self.probe(10**7), "ok")
+        self.assertEqual(self.broken, [])
+
+    def test_a_failed_fsync_is_one_all_the_same(self) -> None:
+        with self.assertRaises(StoreBrokenError):
+            self.clock.wait_for(self.fail(sqlite3.SQLITE_IOERR_FSYNC))
+        self.clock.turn()
+        self.assertEqual(len(self.broken), 1)
+
+    def test_opening_may_use_up_the_reserve(self) -> None:
+        self.close_database(self.database)
+
+        def open_within_a_quota(path: Path) -> sqlite3.Connection:
+            if Path(f"{self.path}.reserve").exists():
+                raise failing(sqlite3.OperationalError, sqlite3.SQLITE_IOERR_WRITE)
+            return open_prepared(path)
+
+        self.patch(database_service, "open_prepared", open_within_a_quota)
+        self.database = self.open_database()
+        self.assertEqual(self.database.status()["state"], "full")
 
 
 class LockedTests(StoreTestCase):
