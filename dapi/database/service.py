@@ -82,7 +82,8 @@ class Database(Service):
         now: Callable[[], float] = time.time,
     ) -> None:
         self._reactor = reactor
-        self._path = Path(path).absolute()
+        # SQLite follows a link, too: the lock belongs beside the file, the reserve on the disk that is to be drained.
+        self._path = Path(os.path.realpath(path))
         self._on_broken = on_broken
         self._reserve_path = Path(f"{self._path}.reserve")
         self._reserve_bytes = reserve_bytes

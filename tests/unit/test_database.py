@@ -13,8 +13,8 @@ from twisted.application.service import IService
 from twisted.internet.defer import CancelledError, Deferred
 from zope.interface.verify import verifyObject
 
+from dapi.database import Database, transaction
 from dapi.database import service as database_service
-from dapi.database import transaction
 from dapi.database.file import open_prepared
 from dapi.errors import StartError, StoreBrokenError, StoreBusyError
 from tests.unit.store_tools import Obstacle, StoreTestCase
@@ -83,6 +83,17 @@ class OpeningTests(StoreTestCase):
         self.assertEqual(reserve.st_size, 1024 * 1024)
         self.assertGreaterEqual(reserve.st_blocks * 512, 1024 * 1024)
 
+    def test_what_is_beside_it_is_where_a_link_leads(self) -> None:
+        disk = self.path.parent / "disk"
+        disk.mkdir(parents=True)
+        self.path.symlink_to(disk / "there.db")
+        asked: list[str] = []
+        database = self.open_database(free_bytes=lambda folder: asked.append(folder) or 10**9)
+        self.execute(database, add_node("a"))
+        self.assertEqual(asked, [str(disk)])
+        beside = {f"there.db{end}" for end in ("", "-shm", "-wal", ".lock", ".reserve")}
+        self.assertEqual({found.name for found in disk.iterdir()}, beside)
+
     def test_status(self) -> None:
         self.clock.advance(1000)
         database = self.open_database()
@@ -119,6 +130,14 @@ class RefusalTests(StoreTestCase):
         self.assertIn("in use by another dapi: stop that one", self.refusal())
         self.close_database(database)
         self.open_database()
+
+    def test_second_service_by_another_name(self) -> None:
+        link = self.path.parent / "link.db"
+        self.path.parent.mkdir()
+        link.symlink_to(self.path)
+        with self.assertRaisesRegex(StartError, "in use by another dapi"):
+            self.open_database()
+            Database(self.clock, str(link), on_broken=self.broken.append).startService()
 
     def test_a_refusal_gives_the_lock_back(self) -> None:
         self.make_file("CREATE TABLE t (x)")
