@@ -41,9 +41,9 @@ class WebSocketAddress(NamedTuple):
         return f"[{self.host}]" if ":" in self.host else self.host
 
     def __str__(self) -> str:
-        """Tell the address without the query, which may carry a token."""
+        """Tell whom it reaches, without path and query: either may carry a key."""
         scheme = "wss" if self.is_secure else "ws"
-        return f"{scheme}://{self.host_header}:{self.port}{self.resource.partition('?')[0]}"
+        return f"{scheme}://{self.host_header}:{self.port}"
 
 
 class UrlParts(NamedTuple):

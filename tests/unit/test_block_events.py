@@ -29,12 +29,13 @@ class AddressTests(SynchronousTestCase):
             "https://node": "wss://node:443/websocket",
             "http://[::1]:26657/rpc/": "ws://[::1]:26657/rpc/websocket",
         }.items():
-            self.assertEqual(str(events_address(url)), expected)
-            self.assertEqual(events_address(url).is_secure, url.startswith("https"))
+            address = events_address(url)
+            self.assertEqual(f"{address}{address.resource}", expected)
+            self.assertEqual(address.is_secure, url.startswith("https"))
 
-    def test_a_query_is_kept_and_not_shown(self) -> None:
-        address = events_address("https://node/rpc?key=secret")
-        self.assertEqual(address.resource, "/rpc/websocket?key=secret")
+    def test_path_and_query_are_kept_and_not_shown(self) -> None:
+        address = events_address("https://node/secret/rpc?key=secret")
+        self.assertEqual(address.resource, "/secret/rpc/websocket?key=secret")
         self.assertNotIn("secret", str(address))
 
     def test_bad(self) -> None:
@@ -255,6 +256,6 @@ class LogTests(SynchronousTestCase):
         link.flush()
         told = [event["log_format"].format(**event) for event in lines]
         self.assertEqual(len(told), 3, told)
-        self.assertIn("chain: no WebSocket to ws://127.0.0.1:8080/websocket: TCP: ", told[0])
-        self.assertIn("chain: no WebSocket to ws://127.0.0.1:8081/websocket: 404", told[1])
-        self.assertEqual(told[2], "chain: WebSocket to ws://127.0.0.1:8080/websocket is open")
+        self.assertIn("chain: no WebSocket to ws://127.0.0.1:8080: TCP: ", told[0])
+        self.assertIn("chain: no WebSocket to ws://127.0.0.1:8081: 404", told[1])
+        self.assertEqual(told[2], "chain: WebSocket to ws://127.0.0.1:8080 is open")

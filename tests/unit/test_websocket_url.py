@@ -77,9 +77,9 @@ class UrlTests(SynchronousTestCase):
         self.assertEqual(websocket_address("node").port, 80)
 
     def test_a_token_is_asked_for_but_not_shown(self) -> None:
-        address = websocket_address("wss://node/ws?token=secret")
-        self.assertEqual(address.resource, "/ws?token=secret")
-        self.assertEqual(str(address), "wss://node:443/ws")
+        address = websocket_address("wss://node/secret/ws?token=secret")
+        self.assertEqual(address.resource, "/secret/ws?token=secret")
+        self.assertEqual(str(address), "wss://node:443")
 
 
 class EndpointTests(SynchronousTestCase):
