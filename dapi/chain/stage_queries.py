@@ -43,6 +43,13 @@ class ParticipantBatches(msgspec.Struct, frozen=True):
     batches: tuple[StoredNonces, ...]
 
 
+class PreservedNodes(msgspec.Struct, frozen=True):
+    """Ids of the nodes that stay in inference while others do PoC (POC_SLOT): the participant's, and all others'."""
+
+    own: frozenset[str] = frozenset()
+    others: frozenset[str] = frozenset()
+
+
 async def poc_batches_for_stage(
     reactor: Any, rpc: ChainRpc, height: int, at_height: int, *, max_bytes: int = MAX_ANSWER_BYTES
 ) -> list[ParticipantBatches]:
@@ -61,8 +68,8 @@ async def poc_batches_for_stage(
     return await deferToThreadPool(reactor, reactor.getThreadPool(), decode_batches, answer.value)
 
 
-async def preserved_nodes(rpc: ChainRpc, epoch_index: int, participant: str) -> set[str]:
-    """Return the ids of the participant's nodes that stay in inference while others do PoC: those with POC_SLOT.
+async def preserved_nodes(rpc: ChainRpc, epoch_index: int, participant: str) -> PreservedNodes:
+    """Return the ids of the nodes that stay in inference while others do PoC, the participant's apart.
 
     ``epoch_index`` is that of the epoch in force. During PoC it is the latest one less 1: the latest is in preparation
     and has no nodes yet. An epoch without a group preserves none. Main group and models' groups are of one height.
@@ -73,18 +80,21 @@ async def preserved_nodes(rpc: ChainRpc, epoch_index: int, participant: str) -> 
         main, height = await _group(rpc, epoch_index, "", None)
     except ChainRefusedError as error:
         if (error.codespace, error.code) == ("sdk", _NOT_FOUND):
-            return set()
+            return PreservedNodes()
         raise
     groups = [main, *[(await _group(rpc, epoch_index, model, height))[0] for model in main.sub_group_models]]
-    return {
+    preserved = {
         # An id that is no UTF-8 cannot be one of ours.
-        node.node_id.decode("utf-8", "replace")
+        (member.member_address == participant, node.node_id.decode("utf-8", "replace"))
         for group in groups
         for member in group.validation_weights
-        if member.member_address == participant
         for node in member.ml_nodes
         if len(node.timeslot_allocation) > _POC_SLOT and node.timeslot_allocation[_POC_SLOT]
     }
+    return PreservedNodes(
+        own=frozenset(node_id for is_own, node_id in preserved if is_own),
+        others=frozenset(node_id for is_own, node_id in preserved if not is_own),
+    )
 
 
 def decode_batches(value: bytes) -> list[ParticipantBatches]:

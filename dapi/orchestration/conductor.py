@@ -27,7 +27,7 @@ from dapi.chain.phases import Duty, EpochInfo, Phase, PocStage, Window
 from dapi.chain.queries import epoch_info
 from dapi.chain.rpc import ChainRpc
 from dapi.chain.seed import seed_entry
-from dapi.chain.stage_queries import preserved_nodes
+from dapi.chain.stage_queries import PreservedNodes, preserved_nodes
 from dapi.chain.stages import StageBook
 from dapi.chain.submissions import Submissions
 from dapi.errors import ChainError, StoreError
@@ -200,14 +200,16 @@ class Conductor(Service):
                 return
             # In a regular PoC the latest epoch is the one to come: who serves inference is said by the one before.
             current_epoch = stage.epoch_index if stage.is_confirmation else stage.epoch_index - 1
-            preserved = await preserved_nodes(self._rpc, current_epoch, self._address) if current_epoch > 0 else set()
+            preserved = PreservedNodes()
+            if current_epoch > 0:
+                preserved = await preserved_nodes(self._rpc, current_epoch, self._address)
             self._work = StageWork(record, block_hash, self._public_key, preserved)
             self.log.info(
                 "{what} of epoch {epoch} is under way: stage {height}, {preserved} nodes stay in inference",
                 what="confirmation PoC" if stage.is_confirmation else "PoC",
                 epoch=stage.epoch_index,
                 height=stage.height,
-                preserved=len(preserved),
+                preserved=len(preserved.own),
             )
         self._work.record = record
         self._note_stopped(self._work)
@@ -284,6 +286,8 @@ class Conductor(Service):
     def _warn(self, closing: dict[object, str]) -> None:
         """Log what has become urgent since the last turn; the rest was logged before."""
         warnings = closing | self._reconciler.warnings()
+        if self._work is not None:
+            warnings |= self._work.warnings(self._broker.nodes())
         for cause in warnings.keys() - self._warnings.keys():
             # Not as 'warning': twisted's older observers take an event with that field for one of Python's warnings.
             self.log.warn("{urgent}", urgent=warnings[cause])

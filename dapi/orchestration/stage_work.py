@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
 
 from dapi.broker.node_worker import NodeWorker
+from dapi.broker.nodes import Node
 from dapi.broker.reconciler import Intention, NodeDuty
 from dapi.chain.phases import Duty
+from dapi.chain.stage_queries import PreservedNodes
 from dapi.chain.stages import StageRecord
 
 _INFERENCE = Intention(NodeDuty.INFERENCE)
@@ -16,11 +18,11 @@ _STOPPED = Intention(NodeDuty.STOPPED)
 class StageWork:
     """The nodes' part in one stage.
 
-    ``preserved`` are the ids of nodes that serve inference all the time (POC_SLOT), ``block_hash`` is the text that
-    the nodes seed their computation with.
+    ``preserved`` are the nodes that serve inference all the time (POC_SLOT), ``block_hash`` is the text that the nodes
+    seed their computation with.
     """
 
-    def __init__(self, record: StageRecord, block_hash: str, public_key: str, preserved: Collection[str]) -> None:
+    def __init__(self, record: StageRecord, block_hash: str, public_key: str, preserved: PreservedNodes) -> None:
         self.record = record
         self.block_hash = block_hash
         self._public_key = public_key
@@ -41,10 +43,28 @@ class StageWork:
         duty = self.record.stage.duty(height)
         return {worker.node.id: self._intention(worker, duty) for worker in workers}
 
+    def warnings(self, nodes: Iterable[Node]) -> dict[object, str]:
+        """Say in words which nodes work for nothing: the chain tells nodes apart by their ids alone, whosever they are.
+
+        Fact: trap T17 of ``chain-details.md``.
+        """
+        height = self.record.stage.height
+        return {
+            (node.id, height): (
+                f"{node.id}: another participant's node of this id serves inference during PoC (POC_SLOT), so the chain"
+                f" drops all batches of ours in stage {height} without a word: give it an id that nobody else has"
+            )
+            for node in nodes
+            if node.enabled and self._takes_part(node) and node.id in self._preserved.others
+        }
+
+    def _takes_part(self, node: Node) -> bool:
+        # Another node count would restart the nodes that work already: who came later joins at the next stage.
+        return node.id not in self._preserved.own and node.num < self.record.node_count
+
     def _intention(self, worker: NodeWorker, duty: Duty) -> Intention:
         node = worker.node
-        # Another node count would restart the nodes that work already: who came later joins at the next stage.
-        if node.id in self._preserved or node.num >= self.record.node_count or duty is Duty.INFERENCE:
+        if not self._takes_part(node) or duty is Duty.INFERENCE:
             return _INFERENCE
         if node.id in self._to_stop:
             return _STOPPED

@@ -116,6 +116,11 @@ async def test_nodes_of_a_poc_slot_serve_inference_all_the_time(world: World) ->
         world.produce_to(height)
         await world.when(lambda phase=phase: phase_of(other) == phase, f"node2: {phase}", 10)
         assert phase_of(kept) is None
+        # What node2 delivers the chain drops, for the sake of another participant's node of that id.
+        await world.when(
+            lambda: "node2: another participant's node of this id" in str(conductor_of(world).status()["warnings"]),
+            "the warning",
+        )
         # Nor does a restart in the middle of PoC take it for one that does.
         await world.stop()
         world.start()

@@ -287,5 +287,5 @@ async def test_nodes_that_stay_in_inference(world: World) -> None:
     world.chain.state.epoch_groups[0, ""] = (GroupMember(address),)
     world.chain.state.epoch_groups[0, "Qwen/Qwen2.5-7B-Instruct"] = (GroupMember(address, nodes),)
     # The PoC of epoch 1 is under way: the epoch in force is the one before, and epoch 1 has no models' groups yet.
-    assert await soon(Deferred.fromCoroutine(preserved_nodes(world.rpc, 0, address))) == {"node1"}
-    assert await soon(Deferred.fromCoroutine(preserved_nodes(world.rpc, 1, address))) == set()
+    assert (await soon(Deferred.fromCoroutine(preserved_nodes(world.rpc, 0, address)))).own == {"node1"}
+    assert (await soon(Deferred.fromCoroutine(preserved_nodes(world.rpc, 1, address)))).own == set()

@@ -38,8 +38,9 @@ class FakeRpc:
         self.asked: list[tuple[str, int | None]] = []
         self.failing: set[str] = set()
         self.seed_hash: str | None = None
-        # By the epoch that is asked for.
+        # By the epoch that is asked for: ours, and another participant's.
         self.preserved: dict[int, list[str]] = {}
+        self.preserved_of_another: dict[int, list[str]] = {}
 
     def abci_query(self, path: str, data: bytes, height: int | None = None, **_: Any) -> Deferred[Any]:
         name = path.rpartition("/")[2]
@@ -71,10 +72,11 @@ class FakeRpc:
 
     def _group(self, data: bytes) -> validation_pb2.QueryEpochGroupDataResponse:
         answer = validation_pb2.QueryEpochGroupDataResponse()
-        member = answer.epoch_group_data.validation_weights.add(member_address=KEY.address)
         request = validation_pb2.QueryEpochGroupDataRequest.FromString(data)
-        for node_id in self.preserved.get(request.epoch_index, ()):
-            member.ml_nodes.add(node_id=node_id.encode(), timeslot_allocation=[True, True])
+        for address, preserved in ((KEY.address, self.preserved), ("another", self.preserved_of_another)):
+            member = answer.epoch_group_data.validation_weights.add(member_address=address)
+            for node_id in preserved.get(request.epoch_index, ()):
+                member.ml_nodes.add(node_id=node_id.encode(), timeslot_allocation=[True, True])
         return answer
 
 
@@ -121,7 +123,8 @@ class FakeBroker:
     def __init__(self) -> None:
         self._workers = [
             SimpleNamespace(
-                node=SimpleNamespace(id=node_id, num=num), batch_handler=SimpleNamespace(counts=BatchCounts())
+                node=SimpleNamespace(id=node_id, num=num, enabled=True),
+                batch_handler=SimpleNamespace(counts=BatchCounts()),
             )
             for num, node_id in enumerate(("a", "b"), start=1)
         ]

@@ -90,6 +90,19 @@ class PhaseTests(ConductorTestCase):
         self.move(CONFIRMATION_START)
         self.assertEqual(self.duties(), [NodeDuty.INFERENCE, NodeDuty.GENERATE])
 
+    def test_anothers_node_of_the_same_id_is_warned_of_once_a_stage(self) -> None:
+        # Ours are 'a', which stays in inference itself, and 'b', whose batches the chain drops in silence.
+        self.rpc.preserved, self.rpc.preserved_of_another = {1: ["a"], 2: ["a"]}, {1: ["a", "b", "c"], 2: ["b"]}
+        for start, lines in ((START, 1), (START + LENGTH, 2)):
+            for height in (start, start + 1, start + VALIDATION_START - START):
+                self.move(height)
+                (warning,) = self.conductor.status()["warnings"]
+                self.assertIn("b: another participant's node of this id", warning)
+            self.assertEqual(self.duties(), [NodeDuty.INFERENCE, NodeDuty.VALIDATE])
+            self.assertEqual(sum("another participant's" in line for line in self.lines), lines)
+            self.move(start + VALIDATION_END - START)
+            self.assertEqual(self.conductor.status()["warnings"], [])
+
     def test_the_delivery_that_was_waited_for(self) -> None:
         self.move(GENERATION_END)
         self.assert_duty(NodeDuty.GENERATE)

@@ -13,6 +13,7 @@ from dapi.chain.rpc import ChainRpc
 from dapi.chain.rpc_answers import QueryResult
 from dapi.chain.stage_queries import (
     ParticipantBatches,
+    PreservedNodes,
     StoredNonces,
     decode_batches,
     poc_batches_for_stage,
@@ -163,8 +164,11 @@ class PreservedNodesTests(RpcTestCase):
         self.groups = self.rpc.state.epoch_groups
 
     def preserved(self, epoch_index: int, address: str = ONE.address) -> Any:
-        asking: Coroutine[Any, Any, set[str]] = preserved_nodes(self.rpc, epoch_index, address)
-        return self.successResultOf(Deferred.fromCoroutine(asking))
+        return self.nodes(epoch_index, address).own
+
+    def nodes(self, epoch_index: int, address: str = ONE.address) -> PreservedNodes:
+        asking: Coroutine[Any, Any, PreservedNodes] = preserved_nodes(self.rpc, epoch_index, address)
+        return self.successResultOf(Deferred.fromCoroutine(asking))  # type: ignore[no-any-return]
 
     def test_nodes_of_all_models(self) -> None:
         mine = (GroupNode("a", FREE), GroupNode("b", BUSY))
@@ -174,6 +178,14 @@ class PreservedNodesTests(RpcTestCase):
         self.assertEqual(self.preserved(0), {"b", "c"})
         self.assertEqual(self.preserved(0, TWO.address), {"x"})
         self.assertEqual(self.preserved(0, THREE.address), set())
+
+    def test_those_of_all_others_are_told_too(self) -> None:
+        self.groups[0, ""] = (GroupMember(THREE.address, (GroupNode("b", BUSY), GroupNode("c", FREE))),)
+        self.groups[0, "model-1"] = (
+            GroupMember(TWO.address, (GroupNode("a", BUSY),)),
+            GroupMember(ONE.address, (GroupNode("a", BUSY), GroupNode("d", BUSY))),
+        )
+        self.assertEqual(self.nodes(0), PreservedNodes(own=frozenset("ad"), others=frozenset("ab")))
 
     def test_all_queries_are_of_one_height(self) -> None:
         self.groups[0, "model-1"] = self.groups[0, "model-2"] = ()

@@ -8,6 +8,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from dapi.broker.reconciler import Intention, NodeDuty
 from dapi.chain.phases import EpochParameters, regular_stage
+from dapi.chain.stage_queries import PreservedNodes
 from dapi.chain.stages import StageRecord
 from dapi.orchestration.stage_work import StageWork
 from dapi.poc.batch_handler import BatchCounts
@@ -24,7 +25,7 @@ class Named:
 
 
 def worker(node_id: str, num: int) -> Any:
-    return Named(node=Named(id=node_id, num=num), batch_handler=Named(counts=BatchCounts()))
+    return Named(node=Named(id=node_id, num=num, enabled=True), batch_handler=Named(counts=BatchCounts()))
 
 
 def work_of(duty: NodeDuty) -> Intention:
@@ -34,7 +35,8 @@ def work_of(duty: NodeDuty) -> Intention:
 class StageWorkTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.workers = [worker("a", 1), worker("b", 2)]
-        self.work = StageWork(StageRecord(STAGE, 3, False), "AB", "02aa", {"kept"})
+        preserved = PreservedNodes(own=frozenset({"kept"}), others=frozenset({"b", "kept", "later", "another"}))
+        self.work = StageWork(StageRecord(STAGE, 3, False), "AB", "02aa", preserved)
 
     def duties(self, height: int, *more: Any) -> list[NodeDuty]:
         return [intention.duty for intention in self.work.intentions([*self.workers, *more], height).values()]
@@ -59,6 +61,14 @@ class StageWorkTests(SynchronousTestCase):
         later, kept = worker("later", 3), worker("kept", 0)
         duties = self.duties(START, later, kept)
         self.assertEqual(duties, [NodeDuty.GENERATE, NodeDuty.GENERATE, NodeDuty.INFERENCE, NodeDuty.INFERENCE])
+
+    def test_a_node_whose_batches_the_chain_drops_for_anothers_node_of_its_id(self) -> None:
+        nodes = [each.node for each in (*self.workers, worker("later", 3), worker("kept", 0))]
+        ((cause, warning),) = self.work.warnings(nodes).items()
+        self.assertEqual(cause, ("b", START))
+        self.assertRegex(warning, f"^b: another participant's node of this id .* stage {START} .* nobody else has$")
+        nodes[1].enabled = False
+        self.assertEqual(self.work.warnings(nodes), {})
 
     def test_a_silent_node_is_stopped_once(self) -> None:
         height = STAGE.validation_start
