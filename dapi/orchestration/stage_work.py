@@ -79,5 +79,6 @@ class StageWork:
         )
 
     def _has_delivered_since_the_end(self, worker: NodeWorker) -> bool:
-        delivered = worker.batch_handler.counts.generated
+        # A batch that was refused comes again, and a double of an older one is not the node's last.
+        delivered = worker.batch_handler.counts.stored
         return delivered > self._delivered_at_the_end.setdefault(worker.node.id, delivered)

@@ -32,10 +32,14 @@ class Recorder(Protocol):
 
 
 class BatchCounts(msgspec.Struct):
-    """How many batches a handler was given since it was made, and what was special about them."""
+    """How many batches a handler was given since it was made, and what was special about them.
+
+    ``stored`` counts those that are on disk and had not been there before.
+    """
 
     generated: int = 0
     validated: int = 0
+    stored: int = 0
     empty: int = 0
     doubled: int = 0
     mismatched: int = 0
@@ -116,6 +120,8 @@ class BatchHandler:
         def count(receipt: Receipt) -> Receipt:
             if receipt.seen > 1:
                 self.counts.doubled += 1
+            else:
+                self.counts.stored += 1
             return receipt
 
         def count_failure(failure: object) -> object:

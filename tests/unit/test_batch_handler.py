@@ -65,18 +65,21 @@ class BatchHandlerTests(SynchronousTestCase):
         self.recorder.answer = Deferred()
         handled = self.handler.handle_generated_batch(generated_batch())
         self.assertNoResult(handled)
+        self.assertEqual(self.handler.counts.stored, 0)
         self.recorder.answer.callback(Receipt("id", 1))
+        self.assertEqual(self.handler.counts.stored, 1)
         self.assertEqual(self.successResultOf(handled), Receipt("id", 1))
 
     def test_failure_to_store_is_passed_on_and_counted(self) -> None:
         self.recorder.answer = fail(StoreBusyError("disk full"))
         self.failureResultOf(self.handler.handle_generated_batch(generated_batch()), StoreBusyError)
-        self.assertEqual(self.handler.counts.not_stored, 1)
+        self.assertEqual((self.handler.counts.not_stored, self.handler.counts.stored), (1, 0))
 
     def test_double_delivery_is_counted(self) -> None:
         for via in (Via.WEBSOCKET, Via.HTTP):
             self.successResultOf(self.handler.handle_generated_batch(generated_batch(), via))
-        self.assertEqual((self.handler.counts.generated, self.handler.counts.doubled), (2, 1))
+        counts = self.handler.counts
+        self.assertEqual((counts.generated, counts.doubled, counts.stored), (2, 1, 1))
 
     def test_connection_and_not_the_number_in_the_batch_names_the_node(self) -> None:
         self.successResultOf(self.handler.handle_generated_batch(generated_batch(node_id=9)))

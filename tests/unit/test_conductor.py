@@ -107,10 +107,18 @@ class PhaseTests(ConductorTestCase):
         self.move(GENERATION_END)
         self.assert_duty(NodeDuty.GENERATE)
         asked = len(self.rpc.asked)
-        self.broker.workers()[1].batch_handler.counts.generated += 1
+        self.broker.workers()[1].batch_handler.counts.stored += 1
         self.keep("last")
         self.assertEqual(self.duties(), [NodeDuty.GENERATE, NodeDuty.VALIDATE])
         self.assertEqual(len(self.rpc.asked), asked)
+
+    def test_what_was_refused_or_came_before_is_not_the_delivery_that_was_waited_for(self) -> None:
+        self.move(GENERATION_END)
+        refused, doubled = (worker.batch_handler.counts for worker in self.broker.workers())
+        refused.generated, refused.not_stored = 1, 1
+        doubled.generated, doubled.doubled = 1, 1
+        self.move(GENERATION_END + 1)
+        self.assert_duty(NodeDuty.GENERATE)
 
     def test_a_silent_node_is_stopped_and_then_validates_again(self) -> None:
         self.move(VALIDATION_START)

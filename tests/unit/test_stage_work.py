@@ -50,11 +50,11 @@ class StageWorkTests(SynchronousTestCase):
             self.assertEqual(intentions, {"a": work_of(NodeDuty.VALIDATE), "b": work_of(NodeDuty.VALIDATE)})
 
     def test_each_switches_after_its_own_delivery(self) -> None:
-        self.workers[0].batch_handler.counts.generated = 5
+        self.workers[0].batch_handler.counts.stored = 5
         self.assertEqual(self.duties(GENERATION_END), [NodeDuty.GENERATE, NodeDuty.GENERATE])
-        self.workers[1].batch_handler.counts.generated = 1
+        self.workers[1].batch_handler.counts.stored = 1
         self.assertEqual(self.duties(GENERATION_END), [NodeDuty.GENERATE, NodeDuty.VALIDATE])
-        self.workers[0].batch_handler.counts.generated = 6
+        self.workers[0].batch_handler.counts.stored = 6
         self.assertEqual(self.duties(GENERATION_END + 1), [NodeDuty.VALIDATE, NodeDuty.VALIDATE])
 
     def test_who_came_later_or_is_preserved_serves_inference(self) -> None:
