@@ -184,7 +184,10 @@ class Conductor(Service):
             await self._do_stage(stage, info, head.height)
         else:
             self._reconciler.intend({node.id: Intention(NodeDuty.INFERENCE) for node in self._broker.nodes()})
+        # At once: a batch that is stored in the middle of a turn is judged by it.
         self.situation = _situation(info, stage, head.height)
+        if self._work is not None:
+            await self._validate(self._work, head.height, info.sample_size)
         await self._look_at_deadlines(info, head.height)
         self._problem = None
 
@@ -214,8 +217,6 @@ class Conductor(Service):
         self._work.record = record
         self._note_stopped(self._work)
         self._reconciler.intend(self._work.intentions(self._broker.workers(), height))
-        if stage.validation_start <= height <= stage.validations.last and not record.is_handed_out:
-            await self._validate(self._work, info.sample_size)
 
     async def _block_hash(self, stage: PocStage, info: EpochInfo) -> str:
         """Return the text that nodes seed their computation with, to the letter as the chain wrote it."""
@@ -227,10 +228,12 @@ class Conductor(Service):
         for worker in self._reconciler.workers_at(NodeDuty.STOPPED):
             work.stopped(worker.node.id)
 
-    async def _validate(self, work: StageWork, sample_size: int) -> None:
-        if self._validation is not None:
-            return
+    async def _validate(self, work: StageWork, height: int, sample_size: int) -> None:
+        """Begin the validation of a stage in its time, unless it has begun or nothing is left to do."""
         stage = work.record.stage
+        is_time = stage.validation_start <= height <= stage.validations.last
+        if not is_time or work.record.is_handed_out or self._validation is not None:
+            return
         answered = await self._stages.participants_answered(stage.height)
         validation = self._make_validation(stage, work.block_hash, sample_size, answered, self._stop_silent_node)
 

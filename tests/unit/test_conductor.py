@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from twisted.internet.defer import Deferred
+
 from dapi.broker.reconciler import Intention, NodeDuty
 from dapi.chain.phases import Phase
 from dapi.errors import StoreBusyError
@@ -111,6 +113,15 @@ class PhaseTests(ConductorTestCase):
         self.keep("last")
         self.assertEqual(self.duties(), [NodeDuty.GENERATE, NodeDuty.VALIDATE])
         self.assertEqual(len(self.rpc.asked), asked)
+
+    def test_a_delivery_in_the_middle_of_a_turn_takes_back_nothing(self) -> None:
+        self.move(GENERATION_END)
+        never: Deferred[set[str]] = Deferred()
+        self.stages.participants_answered = lambda _height: never  # type: ignore[method-assign]
+        # The nodes are told to validate, and the turn goes on.
+        self.move(VALIDATION_START)
+        self.keep("late")
+        self.assert_duty(NodeDuty.VALIDATE)
 
     def test_what_was_refused_or_came_before_is_not_the_delivery_that_was_waited_for(self) -> None:
         self.move(GENERATION_END)
