@@ -338,8 +338,11 @@ class Conductor(Service):
     def restart_advice(self) -> dict[str, Any]:
         """Tell whether dapi may be restarted now without harm (``safe``), why not, and for how many blocks it may."""
         situation = self.situation
-        if situation is None or self._watcher.problem is not None:
-            return {"safe": False, "reason": "where the chain is, is not known now", "blocks_left": None}
+        # After a turn that failed, the situation is that of an earlier one.
+        problem = self._watcher.problem or self._problem
+        if situation is None or problem is not None:
+            reason = "where the chain is, is not known now" + (f": {problem}" if problem is not None else "")
+            return {"safe": False, "reason": reason, "blocks_left": None}
         if situation.phase is not Phase.INFERENCE:
             return {"safe": False, "reason": f"the chain is in {situation.phase}", "blocks_left": 0}
         left = situation.blocks_left

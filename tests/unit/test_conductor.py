@@ -304,6 +304,19 @@ class DeadlineTests(ConductorTestCase):
             situation = self.conductor.situation
             self.assertEqual((situation.phase, situation.blocks_left), (phase, left))
 
+    def test_no_restart_where_the_chain_could_not_be_asked(self) -> None:
+        self.move(VALIDATION_END)
+        self.assertIs(self.conductor.restart_advice()["safe"], True)
+        self.rpc.failing = {"EpochInfo"}
+        # PoC has begun meanwhile, as far as anybody knows.
+        self.move(START + LENGTH)
+        advice = self.conductor.restart_advice()
+        self.assertEqual((advice["safe"], advice["blocks_left"]), (False, None))
+        self.assertIn("EpochInfo: no answer", advice["reason"])
+        self.rpc.failing = set()
+        self.retry()
+        self.assertIn("PoCGenerate", self.conductor.restart_advice()["reason"])
+
     def test_no_restart_right_before_poc(self) -> None:
         self.move(START + LENGTH - 9)
         self.assertEqual(self.conductor.restart_advice()["blocks_left"], 9)
