@@ -104,7 +104,7 @@ class PocStage(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class EpochParameters(msgspec.Struct, frozen=True):
-    """The durations of an epoch, in blocks."""
+    """The durations of an epoch, in blocks; epoch 0 is shorter by ``epoch_shift``."""
 
     epoch_length: int
     poc_stage_duration: int
@@ -112,6 +112,7 @@ class EpochParameters(msgspec.Struct, frozen=True):
     poc_validation_delay: int
     poc_validation_duration: int
     set_new_validators_delay: int
+    epoch_shift: int = 0
 
 
 class ConfirmationEvent(msgspec.Struct, frozen=True):
@@ -146,10 +147,10 @@ class EpochInfo(msgspec.Struct, frozen=True):
         """Return the stage that is under way, None in the inference phase."""
         return next((stage for stage in self.stages() if stage.is_under_way(self.block_height)), None)
 
-    def next_poc_start(self) -> int | None:
-        """Return the height at which the next regular PoC starts, None before the first epoch."""
+    def next_poc_start(self) -> int:
+        """Return the height at which the next regular PoC starts."""
         if self.index == 0:
-            return None
+            return self.parameters.epoch_length - self.parameters.epoch_shift
         return self.poc_start + self.parameters.epoch_length
 
 

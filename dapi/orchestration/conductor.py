@@ -63,7 +63,7 @@ class Situation(msgspec.Struct, frozen=True):
     """Where the chain is, as of the last turn. ``blocks_left`` is counted to the end of the window that is open now.
 
     ``stage_height`` is what the stage's messages carry, None in the inference phase; then ``blocks_left`` is counted to
-    the next PoC, as far as that is known.
+    the next PoC.
     """
 
     height: int
@@ -71,7 +71,7 @@ class Situation(msgspec.Struct, frozen=True):
     phase: Phase
     stage_height: int | None
     is_confirmation: bool
-    blocks_left: int | None
+    blocks_left: int
 
 
 class Conductor(Service):
@@ -346,7 +346,7 @@ class Conductor(Service):
         if situation.phase is not Phase.INFERENCE:
             return {"safe": False, "reason": f"the chain is in {situation.phase}", "blocks_left": 0}
         left = situation.blocks_left
-        if left is not None and left < _BLOCKS_FOR_A_RESTART:
+        if left < _BLOCKS_FOR_A_RESTART:
             return {"safe": False, "reason": f"PoC starts in {left} blocks", "blocks_left": left}
         return {"safe": True, "reason": None, "blocks_left": left}
 
@@ -354,10 +354,8 @@ class Conductor(Service):
 def _situation(info: EpochInfo, stage: PocStage | None, height: int) -> Situation:
     if stage is None:
         starts = [stage.start for stage in info.stages() if stage.start > height]
-        next_poc = info.next_poc_start()
-        starts += [next_poc] if next_poc is not None else []
-        left = min(starts) - height if starts else None
-        return Situation(height, info.index, Phase.INFERENCE, None, False, left)
+        left = min([*starts, info.next_poc_start()]) - height
+        return Situation(height, info.index, Phase.INFERENCE, None, False, max(0, left))
     window: Window = stage.batches if height < stage.batches.last else stage.validations
     left = window.last - height
     return Situation(height, stage.epoch_index, stage.phase(height), stage.height, stage.is_confirmation, left)

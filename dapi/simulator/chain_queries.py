@@ -93,6 +93,7 @@ def _epoch_info(state: ChainState, _data: bytes, height: int) -> bytes:
         for number, value in (
             (1, params.epoch_length),
             (2, 1),
+            (3, params.epoch_length - (state.epochs.first_start or params.epoch_length)),
             (5, params.poc_stage_duration),
             (6, params.poc_exchange_duration),
             (7, params.poc_validation_delay),

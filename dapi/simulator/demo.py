@@ -199,8 +199,7 @@ def _phase_in(status: Any) -> str:
     situation = status["chain"]["poc"]["situation"]
     if situation is None:
         return "no block yet"
-    left = "" if situation["blocks_left"] is None else f", {situation['blocks_left']} blocks left"
-    return f"block {situation['height']}, {situation['phase']}{left}"
+    return f"block {situation['height']}, {situation['phase']}, {situation['blocks_left']} blocks left"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -7,7 +7,7 @@ from twisted.internet.defer import Deferred
 from dapi.broker.reconciler import Intention, NodeDuty
 from dapi.chain.phases import Phase
 from dapi.errors import StoreBusyError
-from dapi.messages import Kind, State
+from dapi.messages import Kind, State, epochs_pb2
 from tests.unit.conductor_world import (
     CONFIRMATION_START,
     EXCHANGE_END,
@@ -316,6 +316,21 @@ class DeadlineTests(ConductorTestCase):
         self.rpc.failing = set()
         self.retry()
         self.assertIn("PoCGenerate", self.conductor.restart_advice()["reason"])
+
+    def test_no_restart_right_before_the_first_poc_of_a_chain(self) -> None:
+        ask = self.rpc._epoch
+
+        def of_epoch_0(height: int) -> epochs_pb2.QueryEpochInfoResponse:
+            info = ask(height)
+            info.latest_epoch.Clear()
+            info.params.epoch_params.epoch_shift = LENGTH - START
+            return info
+
+        self.rpc._epoch = of_epoch_0  # type: ignore[method-assign]
+        for height, is_safe in ((START - 10, True), (START - 9, False), (START, False)):
+            self.move(height)
+            advice = self.conductor.restart_advice()
+            self.assertEqual((advice["safe"], advice["blocks_left"]), (is_safe, START - height))
 
     def test_no_restart_right_before_poc(self) -> None:
         self.move(START + LENGTH - 9)

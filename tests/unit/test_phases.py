@@ -1,5 +1,6 @@
 """Windows, phases and duties are what the network's arithmetic says, to the block."""
 
+import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
@@ -153,9 +154,12 @@ class EpochInfoTests(SynchronousTestCase):
             self.assertEqual(stage, confirmation_stage(DEFAULT, EVENT))
         self.assertIs(self.info(599, event=EVENT).stage_under_way(), None)
 
-    def test_epoch_0_has_no_poc(self) -> None:
-        info = self.info(105, index=0)
-        self.assertEqual((info.stages(), info.next_poc_start()), ([], None))
+    def test_epoch_0_has_no_poc_and_is_shorter_than_the_others(self) -> None:
+        # As on the main network: 17280 blocks less 16980.
+        first = msgspec.structs.replace(DEFAULT, epoch_shift=16980)
+        info = EpochInfo(105, 0, 0, first, 200, None)
+        self.assertEqual((info.stages(), info.next_poc_start()), ([], 300))
+        self.assertEqual(EpochInfo(305, 1, 300, first, 200, None).next_poc_start(), 300 + 17280)
 
     def test_next_poc(self) -> None:
         self.assertEqual(self.info(105).next_poc_start(), 100 + 17280)
