@@ -65,6 +65,30 @@ class PhaseTests(ConductorTestCase):
         self.clock.advance(30)
         self.assert_duty(NodeDuty.GENERATE)
 
+    def test_durations_that_are_governed_anew_in_the_middle_of_a_stage(self) -> None:
+        self.move(START)
+        ask = self.rpc._epoch
+
+        def with_a_longer_generation(height: int) -> epochs_pb2.QueryEpochInfoResponse:
+            info = ask(height)
+            info.params.epoch_params.poc_stage_duration += 10
+            return info
+
+        self.rpc._epoch = with_a_longer_generation  # type: ignore[method-assign]
+        self.keep("in the longer window")
+        for height, duty in (
+            (GENERATION_END + 9, NodeDuty.GENERATE),
+            (EXCHANGE_END + 8, NodeDuty.VALIDATE),
+            (VALIDATION_END + 9, NodeDuty.VALIDATE),
+            (VALIDATION_END + 10, NodeDuty.INFERENCE),
+        ):
+            self.move(height)
+            self.assert_duty(duty)
+            still = State.STORED if height < EXCHANGE_END + 10 else State.EXPIRED
+            self.assertEqual(self.state_of("in the longer window"), still)
+        # It is the same stage, as far as the nodes are told.
+        self.assertEqual([one.stage.height for one in self.validations], [START])
+
     def test_leaving_a_stage_ends_its_validation(self) -> None:
         self.move(VALIDATION_START)
         self.move(START + LENGTH)
@@ -288,6 +312,7 @@ class DeadlineTests(ConductorTestCase):
         self.assertEqual(len(self.conductor.status()["warnings"]), 1)
         self.move(EXCHANGE_END + 1)
         self.assertEqual(self.state_of("late"), State.IN_FLIGHT)
+        self.assertNotIn("expired", str(self.lines))
 
     def test_a_stage_that_the_chain_never_told_of_is_left_to_the_submitter(self) -> None:
         self.keep("odd", 77)

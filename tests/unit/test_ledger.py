@@ -4,6 +4,7 @@ from dapi.chain.ledger import LedgerLine, NodeLedger, by_node, stage_ledger
 from dapi.chain.outbox import Outbox, OutboxEntry
 from dapi.chain.submissions import Submissions
 from dapi.messages import Kind, State, Via
+from dapi.messages.inference_pb2 import MsgSubmitPocBatch
 from tests.unit.store_tools import StoreTestCase
 
 
@@ -35,6 +36,16 @@ class LedgerTests(StoreTestCase):
                 LedgerLine("a", Kind.GENERATED, State.IN_FLIGHT, 1, 5, 2),
                 LedgerLine("b", Kind.GENERATED, State.STORED, 1, 5, 1),
             ],
+        )
+
+    def test_a_batch_that_is_sent_in_parts_is_one(self) -> None:
+        message = MsgSubmitPocBatch(poc_stage_start_block_height=100, nonces=range(5), dist=[0.5] * 5)
+        entry = OutboxEntry("1", Kind.GENERATED, "a", 100, 5, Via.HTTP, message.SerializeToString())
+        self.clock.wait_for(self.outbox.put(entry))
+        self.assertEqual(len(self.clock.wait_for(self.submissions.next_messages(101, 10**6, 2))), 3)
+        self.assertEqual(
+            self.clock.wait_for(stage_ledger(self.database, 100)),
+            [LedgerLine("a", Kind.GENERATED, State.IN_FLIGHT, 1, 5, 1)],
         )
 
     def test_summed_up_by_node(self) -> None:

@@ -346,6 +346,14 @@ class SilenceTests(ValidationTestCase):
         self.wait(10)
         self.assertEqual(len(self.silent), 1)
 
+    def test_to_take_more_is_no_answer(self) -> None:
+        self.wait(50)
+        self.participants(0, 1, 2, 3, 4, 5)
+        self.query_again()
+        self.assertEqual((len(self.nodes["a"].took), len(self.nodes["b"].took)), (3, 3))
+        self.wait(10)
+        self.assertEqual(sorted(self.silent), ["a", "b"])
+
     def test_a_node_that_is_loading_is_not_silent(self) -> None:
         self.nodes["a"].loads = True
         self.wait(30)
