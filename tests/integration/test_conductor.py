@@ -10,6 +10,7 @@ import pytest_twisted
 
 from dapi.simulator.chain_epochs import ConfirmationEvent, EpochParams
 from dapi.simulator.ml_node import SimulatedMLNode
+from dapi.websocket.client import WebSocketState
 from tests.integration.whole_world import (
     FIRST_POC,
     LONG,
@@ -202,8 +203,9 @@ async def test_a_disabled_node_is_left_alone(world: World) -> None:
     await world.when_all("generate")
 
 
+@pytest.mark.parametrize("restarts", [False, True])
 @pytest_twisted.ensureDeferred
-async def test_a_confirmation_in_the_inference_phase(world: World) -> None:
+async def test_a_confirmation_in_the_inference_phase(world: World, restarts: bool) -> None:
     node = world.node("node1")
     world.start()
     world.produce_to(VALIDATION_END + 2)
@@ -214,15 +216,39 @@ async def test_a_confirmation_in_the_inference_phase(world: World) -> None:
     world.produce_to(start)
     world.chain.state.confirmation = ConfirmationEvent(1, 1, trigger, start, "ab" * 32)
     await world.when_all("generate")
-    assert node.run is not None
-    assert (node.run.request.block_height, node.run.request.block_hash) == (trigger, "ab" * 32)
+    run = node.run
+    assert run is not None
+    assert (run.request.block_height, run.request.block_hash) == (trigger, "ab" * 32)
     await node.ledger.when_delivered(2).addTimeout(PATIENCE_SECONDS, reactor)
-    world.produce_to(start + LONG.poc_stage_duration - 1 + LONG.poc_exchange_duration - 2)
+    if restarts:
+        await world.stop()
+        world.start()
+        by_websocket = node.ledger.counts["websocket"]
+        await node.ledger.when_delivered(by_websocket + 1, via="websocket").addTimeout(10, reactor)
+        assert node.run is run
+    # Blocks that are made at once leave no time for what is under way: nothing may be when the window's end is near.
+    node.settings.batches_per_walk = 0
+    await world.when(lambda: node.ledger.counts["made"] == node.ledger.counts["delivered"], "all is delivered")
+    await world.when_nothing_is_left()
+    exchange_end = start + LONG.poc_stage_duration - 1 + LONG.poc_exchange_duration
+    world.produce_to(exchange_end - 2)
     await world.when_all("validate")
-    world.produce_to(start + 90)
+    if restarts:
+        await world.stop()
+        world.start()
+        await world.when(lambda: is_websocket_open(world), "the WebSocket is open again", 10)
+        assert node.run is run
+    world.produce_to(exchange_end + LONG.poc_validation_delay + LONG.poc_validation_duration)
     await world.when_all(None)
     await world.when_nothing_is_left()
     assert {height for height, _, _ in world.chain.state.batches} == {trigger}
+
+
+def is_websocket_open(world: World) -> bool:
+    """Whether dapi has the WebSockets of all nodes open."""
+    assert world.service is not None
+    nodes = world.service.broker.status().nodes
+    return bool(nodes) and all(node.websocket.state is WebSocketState.OPEN for node in nodes)
 
 
 @pytest_twisted.ensureDeferred

@@ -28,12 +28,12 @@ PATIENCE_SECONDS = 30
 SOON_SECONDS = 10
 SECRET = b"\1" * 32
 FIRST_POC = 6
-# Stages that last longer than SOON_SECONDS at two blocks a second.
+# Stages that last longer than SOON_SECONDS at two blocks a second, with time for what comes at the switch to be sent.
 LONG = EpochParams(
     epoch_length=200,
     poc_stage_duration=30,
-    poc_exchange_duration=6,
-    poc_validation_delay=6,
+    poc_exchange_duration=12,
+    poc_validation_delay=12,
     poc_validation_duration=40,
 )
 
