@@ -3,7 +3,8 @@
 Unit tests run under pytest and then under trial, and both must have run the same number of them: each runner skips in
 silence what it does not recognise (trial a pytest function, pytest a file of another name).
 
-Integration tests wait most of their time, so their files are shared out to a few pytest processes side by side.
+Integration tests wait most of their time, so their files are shared out to a few pytest processes side by side. Some of
+them run once more, on asyncio's reactor: whoever embeds dapi may have that one.
 """
 
 from __future__ import annotations
@@ -15,6 +16,9 @@ import tempfile
 from pathlib import Path
 
 _PROCESSES = 3
+_FOLDER = Path("tests/integration")
+# The whole tree and the sockets: what is the reactor's business.
+_ON_ASYNCIO = ("test_service.py", "test_websocket_client_sockets.py")
 
 
 def run(heading: str, *arguments: str) -> str:
@@ -48,19 +52,21 @@ def unit() -> None:
 
 def integration() -> None:
     """Run the integration tests in several processes; leave with the first exit code that is not 0."""
-    files = sorted(str(path) for path in Path("tests/integration").glob("test_*.py"))
+    files = sorted(str(path) for path in _FOLDER.glob("test_*.py"))
+    parts = {f"part {number + 1} of {_PROCESSES}": files[number::_PROCESSES] for number in range(_PROCESSES)}
+    parts["on asyncio"] = ["--reactor=asyncio", *(str(_FOLDER / name) for name in _ON_ASYNCIO)]
     failed = 0
     with tempfile.TemporaryDirectory() as folder:
         started = []
-        for number in range(_PROCESSES):
-            output = Path(folder, str(number))
-            command = [sys.executable, "-m", "pytest", "-q", *files[number::_PROCESSES]]
+        for name, arguments in parts.items():
+            output = Path(folder, name)
+            command = [sys.executable, "-m", "pytest", "-q", *arguments]
             with output.open("wb") as file:
                 process = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT)
-            started.append((process, output))
-        for number, (process, output) in enumerate(started, start=1):
+            started.append((name, process, output))
+        for name, process, output in started:
             code = process.wait()
-            print(f"== integration tests, part {number} of {_PROCESSES}")
+            print(f"== integration tests, {name}")
             print(output.read_text(errors="replace"), end="", flush=True)
             failed = failed or code
     sys.exit(failed)
