@@ -63,17 +63,23 @@ class BatchHandler:
         self._recorder = recorder
         self._said_num = node_num
         self._offered: OrderedDict[str, None] = OrderedDict()
-        self._on_bypass: Callable[[], None] | None = None
+        self._on_bypass: Callable[[float | None], None] | None = None
 
-    def observe_bypass(self, observer: Callable[[], None]) -> None:
+    def observe_bypass(self, observer: Callable[[float | None], None]) -> None:
         """Have ``observer`` called whenever a batch comes by HTTP that the WebSocket was never offered.
 
-        The node walks its WebSocket first, so this is the surest sign of a connection that it has forgotten.
+        The node walks its WebSocket first, so this is the surest sign of a connection that it has forgotten. It chose
+        the way when it began to send, which is what ``observer`` is told.
         """
         self._on_bypass = observer
 
-    def handle_generated_batch(self, batch: ProofBatch, via: Via = Via.WEBSOCKET) -> Deferred[Receipt]:
-        """Record a generated batch; see Recorder for what the Deferred fires with."""
+    def handle_generated_batch(
+        self, batch: ProofBatch, via: Via = Via.WEBSOCKET, begun_at: float | None = None
+    ) -> Deferred[Receipt]:
+        """Record a generated batch; see Recorder for what the Deferred fires with.
+
+        ``begun_at`` is when the node began to send it, on the reactor's clock; None for just now.
+        """
         self.counts.generated += 1
         if self.node_id is None:
             raise ValueError("a generated batch belongs to a node, and this handler has none")
@@ -89,7 +95,7 @@ class BatchHandler:
                 )
         self._said_num = batch.node_id
         batch_id = content_id(batch)
-        self._watch_for_bypass(batch_id, via)
+        self._watch_for_bypass(batch_id, via, begun_at)
         if not batch.nonces:
             return self._nothing_to_keep(batch_id)
         return self._counted(self._recorder.submit_poc_batch(batch, batch_id=batch_id, node_id=self.node_id, via=via))
@@ -130,7 +136,7 @@ class BatchHandler:
 
         return recorded.addCallbacks(count, count_failure)  # type: ignore[arg-type]
 
-    def _watch_for_bypass(self, batch_id: str, via: Via) -> None:
+    def _watch_for_bypass(self, batch_id: str, via: Via, begun_at: float | None = None) -> None:
         if via is Via.WEBSOCKET:
             # Kept from the moment of the offer, not of the storing: a batch that the disk took too long for comes by
             # HTTP next, and its connection is a good one.
@@ -138,4 +144,4 @@ class BatchHandler:
             if len(self._offered) > _OFFERS_REMEMBERED:
                 self._offered.popitem(last=False)
         elif batch_id not in self._offered and self._on_bypass is not None:
-            self._on_bypass()
+            self._on_bypass(begun_at)

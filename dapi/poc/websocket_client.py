@@ -99,14 +99,17 @@ class WebSocketClient(SupervisedWebSocket[WebSocketNodeProtocol]):
         """Keep it as the last error."""
         self._counts.last_error = reason
 
-    def _on_bypass(self) -> None:
-        """Replace a connection that would have taken what the node has delivered by HTTP."""
+    def _on_bypass(self, begun_at: float | None) -> None:
+        """Replace a connection that would have taken what the node has delivered by HTTP.
+
+        One that was not there yet when a long upload began is a good one: the node will try it with its next batch.
+        """
         connection = self._connection
         if self._supervisor is None or connection is None or not connection.is_waiting_for_batches():
             return
         now = self._clock.seconds()
         if (
-            now - connection.reading_since > self._settings.bypass_grace_seconds
+            (now if begun_at is None else begun_at) - connection.reading_since > self._settings.bypass_grace_seconds
             and now - self._replaced_at >= self._settings.bypass_interval_seconds
         ):
             self._replaced_at = now

@@ -8,10 +8,10 @@ from dapi.websocket.settings import MIB, ConnectionSettings
 class WebSocketSettings(ConnectionSettings, frozen=True, kw_only=True):
     """Times in seconds, sizes in bytes; those not told of here, and ConfigError, are as in ConnectionSettings.
 
-    ``idle_seconds`` without a batch, or a batch by HTTP from a connection that has been reading for more than
-    ``bypass_grace_seconds`` (the node walks its list every 5 s), have the connection replaced, the latter once
-    in ``bypass_interval_seconds`` at most. ``max_waiting_messages`` and ``max_waiting_bytes`` of a connection may wait
-    for the disk before reading pauses.
+    ``idle_seconds`` without a batch, or a batch by HTTP whose upload began when the connection had been reading for
+    more than ``bypass_grace_seconds`` (the node walks its list every 5 s), have the connection replaced, the latter
+    once in ``bypass_interval_seconds`` at most. ``max_waiting_messages`` and ``max_waiting_bytes`` of a connection may
+    wait for the disk before reading pauses.
     """
 
     idle_seconds: float = 60

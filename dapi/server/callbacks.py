@@ -23,6 +23,7 @@ from dapi.errors import DapiError, MessageError, StoreBrokenError, UnknownNodeEr
 from dapi.messages import Kind, Receipt, Via, decode_generated, decode_validated
 from dapi.poc.batch_handler import BatchHandler
 from dapi.server.answers import HttpError, answer, body_of, error_answer, new_app, shielded, status_of
+from dapi.server.http import JsonRequest
 
 # Below /v1 as ML nodes know them, and below /mlnode/v1 as later ones do.
 _BASES = ("/v1/poc-batches", "/mlnode/v1/poc-batches")
@@ -98,19 +99,20 @@ class Callbacks:
             app.route(f"{base}/validated", methods=["POST"], endpoint=f"validated{number}")(validated)
         return app.resource()
 
-    def _handle_generated(self, body: bytes) -> Deferred[Receipt]:
-        batch = decode_generated(body)
+    def _handle_generated(self, request: Request) -> Deferred[Receipt]:
+        batch = decode_generated(body_of(request))
         handler = self._workers.worker_by_num(batch.node_id).batch_handler
-        return handler.handle_generated_batch(batch, via=Via.HTTP)
+        begun_at = request.begun_at if isinstance(request, JsonRequest) else None
+        return handler.handle_generated_batch(batch, via=Via.HTTP, begun_at=begun_at)
 
-    def _handle_validated(self, body: bytes) -> Deferred[Receipt]:
-        return self._unnamed_handler.handle_validated_batch(decode_validated(body), via=Via.HTTP)
+    def _handle_validated(self, request: Request) -> Deferred[Receipt]:
+        return self._unnamed_handler.handle_validated_batch(decode_validated(body_of(request)), via=Via.HTTP)
 
-    async def _take(self, request: Request, kind: Kind, handle: Callable[[bytes], Deferred[Receipt]]) -> bytes:
+    async def _take(self, request: Request, kind: Kind, handle: Callable[[Request], Deferred[Receipt]]) -> bytes:
         if request.getHeader("content-length") is None:
             raise HttpError(411, "send the batch with a Content-Length")
         try:
-            storing = shielded(handle(body_of(request)), f"storing a {kind} batch")
+            storing = shielded(handle(request), f"storing a {kind} batch")
             await storing.addTimeout(self._answer_seconds, self._reactor)
         except DeferredTimeoutError:
             self.counts.late += 1

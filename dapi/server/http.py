@@ -55,11 +55,20 @@ class HttpCounts(msgspec.Struct):
 
 
 class JsonRequest(Request):
-    """A request whose faults are answered in JSON, with its body in memory."""
+    """A request whose faults are answered in JSON, with its body in memory.
+
+    ``begun_at`` is when its head had come, on the reactor's clock; a body may take long after that.
+    """
 
     defaultContentType = b"application/json"
     channel: JsonChannel
     is_received = False
+    begun_at: float | None = None
+
+    def gotLength(self, length: int | None) -> None:
+        """Note that the head is there."""
+        self.begun_at = self.channel.site.reactor.seconds()
+        super().gotLength(length)
 
     def handleContentChunk(self, data: bytes) -> None:
         """Keep a part of the body, as long as all bodies together have room."""

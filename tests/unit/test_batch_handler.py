@@ -41,7 +41,7 @@ class BatchHandlerTests(SynchronousTestCase):
         self.handler = BatchHandler("node-a", 1, self.recorder)
         self.bypasses = 0
 
-    def _bypassed(self) -> None:
+    def _bypassed(self, _begun_at: float | None) -> None:
         self.bypasses += 1
 
     def test_generated_batch_goes_to_the_recorder_under_the_nodes_name(self) -> None:

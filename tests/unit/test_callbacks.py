@@ -6,8 +6,10 @@ import json
 from typing import Any
 
 from treq.testing import StubTreq
+from twisted.internet.address import IPv4Address
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
+from twisted.internet.testing import StringTransport
 from twisted.logger import globalLogPublisher
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
@@ -16,6 +18,7 @@ from dapi.errors import StoreBrokenError, StoreBusyError, UnknownNodeError
 from dapi.messages import ProofBatch, Receipt, ValidatedBatch, Via, content_id
 from dapi.poc.batch_handler import BatchHandler
 from dapi.server.callbacks import CallbackCounts, Callbacks
+from dapi.server.http import JsonSite
 from tests.batches import generated_batch, generated_fields, validated_batch, validated_fields
 
 BASES = ("/v1/poc-batches", "/mlnode/v1/poc-batches")
@@ -113,6 +116,19 @@ class CallbackTests(SynchronousTestCase):
             batch = validated_batch()
             self.assertEqual(self.recorder.given[-1], (batch, content_id(batch), None, Via.HTTP))
         self.assertEqual(self.callbacks.counts, CallbackCounts(validated=2))
+
+    def test_a_bypass_is_told_with_when_its_upload_began(self) -> None:
+        begun: list[float | None] = []
+        self.workers.worker.batch_handler.observe_bypass(begun.append)
+        peer = IPv4Address("TCP", "127.0.0.1", 40000)
+        channel: Any = JsonSite(self.clock, self.callbacks.resource()).buildProtocol(peer)
+        channel.makeConnection(StringTransport(peerAddress=peer))
+        body = json.dumps(generated_fields()).encode()
+        self.clock.advance(10)
+        channel.dataReceived(b"POST /v1/poc-batches/generated HTTP/1.1\r\nContent-Length: %d\r\n\r\n" % len(body))
+        self.clock.advance(20)
+        channel.dataReceived(body)
+        self.assertEqual(begun, [10])
 
     def test_trailing_slash(self) -> None:
         waiting = self.post("/v1/poc-batches/generated/", generated_fields())

@@ -17,9 +17,9 @@ class ReplacementTests(SynchronousTestCase):
         self.client = self.world.client
         self.link = self.world.open()
 
-    def _by_http(self, name: str = "http") -> None:
+    def _by_http(self, name: str = "http", begun_at: float | None = None) -> None:
         """Let a batch come by HTTP that was never offered over the WebSocket."""
-        self.world.handler.handle_generated_batch(generated_batch(block_hash=name), Via.HTTP)
+        self.world.handler.handle_generated_batch(generated_batch(block_hash=name), Via.HTTP, begun_at)
         self.world.advance(0.1)
 
     def test_a_minute_without_a_batch(self) -> None:
@@ -78,6 +78,19 @@ class ReplacementTests(SynchronousTestCase):
         self.world.advance(4.8)
         self._by_http()
         self.assertEqual(self.client.status().state, WebSocketState.OPEN)
+
+    def test_not_for_an_upload_that_began_before_that(self) -> None:
+        """Else a node whose uploads take long would lose each fresh connection before it could use it."""
+        self.world.advance(5.1)
+        self._by_http("1")
+        begun_at = self.world.clock.seconds()
+        self.world.until_next_attempt()
+        self.world.accept()
+        self.world.advance(20)
+        self._by_http("2", begun_at)
+        self.assertEqual(self.client.status().state, WebSocketState.OPEN)
+        self._by_http("3", self.world.clock.seconds())
+        self.assertEqual(self.client.status().state, WebSocketState.WAITING)
 
     def test_not_when_the_batch_was_offered_here(self) -> None:
         self.world.advance(5.1)
