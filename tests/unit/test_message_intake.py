@@ -236,6 +236,15 @@ class ByteBoundTests(IntakeTestCase):
         self.recorder.store()
         self.assertEqual(self.recorder.taken, ["a", "b", "c"])
 
+    def test_a_small_one_does_not_overtake_a_large_one_that_waits(self) -> None:
+        self.intake.take(message("a"))
+        self.intake.take(message("large", nonces=list(range(200)), dist=[0.5] * 200))
+        self.intake.take(message("b"))
+        self.assertEqual(self.recorder.taken, ["a"])
+        for _ in range(3):
+            self.recorder.store()
+        self.assertEqual(self.recorder.taken, ["a", "large", "b"])
+
     def test_one_message_may_be_larger_than_that_alone(self) -> None:
         large = message("large", nonces=list(range(200)), dist=[0.5] * 200)
         self.assertGreater(len(large), self.max_bytes)

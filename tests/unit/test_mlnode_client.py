@@ -392,12 +392,12 @@ class ConnectTimeoutTests(SynchronousTestCase):
 
     def test_connect_timeout(self) -> None:
         reactor = MemoryReactorClock()
-        client = MLNodeClient(reactor, "http://10.0.0.21:8080", node_id="node1", connect_timeout_seconds=7.0)
+        client = MLNodeClient(reactor, "http://10.0.0.21:8080", node_id="node1")
         calling = client.state()
         # The endpoint tries its first address after a turn of the reactor.
         reactor.advance(0)
         [(_, port, _, timeout, _)] = reactor.tcpClients
-        self.assertEqual((8080, 7.0), (port, timeout))
+        self.assertEqual((8080, 10.0), (port, timeout))
         reactor.advance(30)
         self.failureResultOf(calling, MLNodeError)
         self.assertEqual([], reactor.getDelayedCalls())
