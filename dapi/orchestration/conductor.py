@@ -31,7 +31,8 @@ from dapi.chain.stage_queries import PreservedNodes, preserved_nodes
 from dapi.chain.stages import StageBook
 from dapi.chain.submissions import Submissions
 from dapi.errors import ChainError, StoreError
-from dapi.orchestration.stage_work import StageWork
+from dapi.orchestration.stage_work import QUIET_SECONDS, StageWork
+from dapi.timer import Timer
 from dapi.wake import Wake
 
 _RETRY_MIN_SECONDS, _RETRY_MAX_SECONDS = 3.0, 5.0
@@ -116,6 +117,8 @@ class Conductor(Service):
         self._random = random
         self._wake = Wake(reactor)
         self._running: Deferred[None] = succeed(None)
+        # The pause after a delivery may be all that a switch waits for.
+        self._pause = Timer(reactor, QUIET_SECONDS, self._look_at_the_switch)
         self._known: dict[int, PocStage] = {}
         self._work: StageWork | None = None
         self._validation: Validation | None = None
@@ -150,10 +153,19 @@ class Conductor(Service):
             self._validation.answered(public_key, height)
 
     def _batch_stored(self) -> None:
-        # Between the end of generation and the switch, each delivery may be the one that a node is waited for.
+        if self._look_at_the_switch():
+            self._pause.start()
+
+    def _look_at_the_switch(self) -> bool:
+        """Switch the nodes that have delivered all, if it is the time between the end of generation and the switch."""
         work, situation = self._work, self.situation
-        if work is not None and situation is not None and work.record.stage.duty(situation.height) is Duty.SWITCH:
-            self._reconciler.intend(work.intentions(self._broker.workers(), situation.height))
+        if work is None or situation is None or work.record.stage.duty(situation.height) is not Duty.SWITCH:
+            return False
+        self._intend(work, situation.height)
+        return True
+
+    def _intend(self, work: StageWork, height: int) -> None:
+        self._reconciler.intend(work.intentions(self._broker.workers(), height, self._reactor.seconds()))
 
     async def _run(self) -> None:
         has_read = False
@@ -216,7 +228,7 @@ class Conductor(Service):
             )
         self._work.record = record
         self._note_stopped(self._work)
-        self._reconciler.intend(self._work.intentions(self._broker.workers(), height))
+        self._intend(self._work, height)
 
     async def _block_hash(self, stage: PocStage, info: EpochInfo) -> str:
         """Return the text that nodes seed their computation with, to the letter as the chain wrote it."""
@@ -254,6 +266,7 @@ class Conductor(Service):
 
     def _leave_stage(self) -> None:
         self._work = None
+        self._pause.cancel()
         if self._validation is not None:
             validation, self._validation = self._validation, None
             validation.stop()

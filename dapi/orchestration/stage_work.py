@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+import attrs
+
 from dapi.broker.node_worker import NodeWorker
 from dapi.broker.nodes import Node
 from dapi.broker.reconciler import Intention, NodeDuty
@@ -11,8 +13,21 @@ from dapi.chain.phases import Duty
 from dapi.chain.stage_queries import PreservedNodes
 from dapi.chain.stages import StageRecord
 
+# A node delivers all that it has one after the other, every 5 s: after a pause as long as this, nothing more is coming.
+QUIET_SECONDS = 2.0
+
 _INFERENCE = Intention(NodeDuty.INFERENCE)
 _STOPPED = Intention(NodeDuty.STOPPED)
+
+
+@attrs.define
+class _Deliveries:
+    """How many batches of a node were stored when generation ended, how many since, and when that was new."""
+
+    at_the_end: int
+    now: int
+    since: float
+    are_complete: bool = False
 
 
 class StageWork:
@@ -27,7 +42,7 @@ class StageWork:
         self.block_hash = block_hash
         self._public_key = public_key
         self._preserved = preserved
-        self._delivered_at_the_end: dict[str, int] = {}
+        self._deliveries: dict[str, _Deliveries] = {}
         self._to_stop: set[str] = set()
 
     def stop_once(self, node_id: str) -> None:
@@ -38,10 +53,10 @@ class StageWork:
         """Note that a node was stopped."""
         self._to_stop.discard(node_id)
 
-    def intentions(self, workers: Iterable[NodeWorker], height: int) -> dict[str, Intention]:
-        """Return what each node should do when the latest block is ``height``, by node id."""
+    def intentions(self, workers: Iterable[NodeWorker], height: int, now: float) -> dict[str, Intention]:
+        """Return what each node should do when the latest block is ``height``, by node id; ``now`` in seconds."""
         duty = self.record.stage.duty(height)
-        return {worker.node.id: self._intention(worker, duty) for worker in workers}
+        return {worker.node.id: self._intention(worker, duty, now) for worker in workers}
 
     def warnings(self, nodes: Iterable[Node]) -> dict[object, str]:
         """Say in words which nodes work for nothing: the chain tells nodes apart by their ids alone, whosever they are.
@@ -62,14 +77,14 @@ class StageWork:
         # Another node count would restart the nodes that work already: who came later joins at the next stage.
         return node.id not in self._preserved.own and node.num < self.record.node_count
 
-    def _intention(self, worker: NodeWorker, duty: Duty) -> Intention:
+    def _intention(self, worker: NodeWorker, duty: Duty, now: float) -> Intention:
         node = worker.node
         if not self._takes_part(node) or duty is Duty.INFERENCE:
             return _INFERENCE
         if node.id in self._to_stop:
             return _STOPPED
         if duty is Duty.SWITCH:
-            duty = Duty.VALIDATE if self._has_delivered_since_the_end(worker) else Duty.GENERATE
+            duty = Duty.VALIDATE if self._has_delivered_all(worker, now) else Duty.GENERATE
         return Intention(
             NodeDuty.VALIDATE if duty is Duty.VALIDATE else NodeDuty.GENERATE,
             block_height=self.record.stage.height,
@@ -78,7 +93,17 @@ class StageWork:
             node_count=self.record.node_count,
         )
 
-    def _has_delivered_since_the_end(self, worker: NodeWorker) -> bool:
-        # A batch that was refused comes again, and a double of an older one is not the node's last.
-        delivered = worker.batch_handler.counts.stored
-        return delivered > self._delivered_at_the_end.setdefault(worker.node.id, delivered)
+    def _has_delivered_all(self, worker: NodeWorker, now: float) -> bool:
+        """Tell whether the node has delivered since the end of generation, and then paused.
+
+        The first delivery need not be the last: one that could not reach dapi for a while has more to bring.
+        """
+        # A batch that was refused comes again, and a double of an older one says nothing about what is left.
+        stored = worker.batch_handler.counts.stored
+        deliveries = self._deliveries.setdefault(worker.node.id, _Deliveries(stored, stored, now))
+        if stored != deliveries.now:
+            deliveries.now, deliveries.since = stored, now
+        if stored > deliveries.at_the_end and now - deliveries.since >= QUIET_SECONDS:
+            # For good: what comes later must not have it generate again.
+            deliveries.are_complete = True
+        return deliveries.are_complete

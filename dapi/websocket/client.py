@@ -18,12 +18,12 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from dapi.timer import Timer
 from dapi.websocket.address import WebSocketAddress, websocket_endpoint
 from dapi.websocket.factory import WatchedConnectionFactory
 from dapi.websocket.protocol import WatchedConnection
 from dapi.websocket.reasons import Ending, failed_attempt
 from dapi.websocket.settings import ConnectionSettings
-from dapi.websocket.timer import Timer
 
 C = TypeVar("C", bound=WatchedConnection)
 

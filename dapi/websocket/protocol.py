@@ -23,6 +23,7 @@ from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from dapi.timer import Timer
 from dapi.websocket.address import WebSocketAddress
 from dapi.websocket.reasons import (
     Ending,
@@ -33,7 +34,6 @@ from dapi.websocket.reasons import (
     refused_upgrade,
 )
 from dapi.websocket.settings import ConnectionSettings
-from dapi.websocket.timer import Timer
 
 _MAX_UNPARSED_BYTES = 64 * 1024
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import pytest_twisted
 
+from dapi.orchestration.stage_work import QUIET_SECONDS
 from dapi.simulator.chain_epochs import ConfirmationEvent, EpochParams
 from dapi.simulator.ml_node import SimulatedMLNode
 from dapi.websocket.client import WebSocketState
@@ -272,6 +273,7 @@ async def test_the_switch_follows_the_last_delivery(world: World) -> None:
     assert phase_of(node) == "generate"
     node.settings.batches_per_walk = 1
     await world.when(lambda: handler.counts.generated > delivered, "the last delivery")
-    # At once, and not at the next block or the end of the window.
-    await world.when(lambda: phase_of(node) == "validate", "the switch", 1)
+    node.settings.batches_per_walk = 0
+    # After the pause that shows it to be the last, and not at the end of the window.
+    await world.when(lambda: phase_of(node) == "validate", "the switch", QUIET_SECONDS + 1)
     assert world.chain.height < GENERATION_END + LONG.poc_exchange_duration - 2

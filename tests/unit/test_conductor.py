@@ -8,6 +8,7 @@ from dapi.broker.reconciler import Intention, NodeDuty
 from dapi.chain.phases import Phase
 from dapi.errors import StoreBusyError
 from dapi.messages import Kind, State, epochs_pb2
+from dapi.orchestration.stage_work import QUIET_SECONDS
 from tests.unit.conductor_world import (
     CONFIRMATION_START,
     EXCHANGE_END,
@@ -133,8 +134,12 @@ class PhaseTests(ConductorTestCase):
         self.move(GENERATION_END)
         self.assert_duty(NodeDuty.GENERATE)
         asked = len(self.rpc.asked)
-        self.broker.workers()[1].batch_handler.counts.stored += 1
-        self.keep("last")
+        for batch_id in ("first", "last"):
+            self.broker.workers()[1].batch_handler.counts.stored += 1
+            self.keep(batch_id)
+            self.clock.advance(QUIET_SECONDS - 0.1)
+            self.assert_duty(NodeDuty.GENERATE)
+        self.clock.advance(0.1)
         self.assertEqual(self.duties(), [NodeDuty.GENERATE, NodeDuty.VALIDATE])
         self.assertEqual(len(self.rpc.asked), asked)
 
@@ -153,6 +158,7 @@ class PhaseTests(ConductorTestCase):
         refused.generated, refused.not_stored = 1, 1
         doubled.generated, doubled.doubled = 1, 1
         self.move(GENERATION_END + 1)
+        self.clock.advance(QUIET_SECONDS)
         self.assert_duty(NodeDuty.GENERATE)
 
     def test_a_silent_node_is_stopped_and_then_validates_again(self) -> None:

@@ -10,7 +10,7 @@ from dapi.broker.reconciler import Intention, NodeDuty
 from dapi.chain.phases import EpochParameters, regular_stage
 from dapi.chain.stage_queries import PreservedNodes
 from dapi.chain.stages import StageRecord
-from dapi.orchestration.stage_work import StageWork
+from dapi.orchestration.stage_work import QUIET_SECONDS, StageWork
 from dapi.poc.batch_handler import BatchCounts
 
 START = 100
@@ -37,25 +37,45 @@ class StageWorkTests(SynchronousTestCase):
         self.workers = [worker("a", 1), worker("b", 2)]
         preserved = PreservedNodes(own=frozenset({"kept"}), others=frozenset({"b", "kept", "later", "another"}))
         self.work = StageWork(StageRecord(STAGE, 3, False), "AB", "02aa", preserved)
+        self.now = 1000.0
 
     def duties(self, height: int, *more: Any) -> list[NodeDuty]:
-        return [intention.duty for intention in self.work.intentions([*self.workers, *more], height).values()]
+        intentions = self.work.intentions([*self.workers, *more], height, self.now)
+        return [intention.duty for intention in intentions.values()]
 
     def test_all_generate_and_then_all_validate(self) -> None:
         for height in (START, GENERATION_END - 1):
-            intentions = self.work.intentions(self.workers, height)
+            intentions = self.work.intentions(self.workers, height, self.now)
             self.assertEqual(intentions, {"a": work_of(NodeDuty.GENERATE), "b": work_of(NodeDuty.GENERATE)})
         for height in (GENERATION_END + 3, STAGE.inference_from - 1):
-            intentions = self.work.intentions(self.workers, height)
+            intentions = self.work.intentions(self.workers, height, self.now)
             self.assertEqual(intentions, {"a": work_of(NodeDuty.VALIDATE), "b": work_of(NodeDuty.VALIDATE)})
 
     def test_each_switches_after_its_own_delivery(self) -> None:
-        self.workers[0].batch_handler.counts.stored = 5
+        first, second = (worker.batch_handler.counts for worker in self.workers)
+        first.stored = 5
         self.assertEqual(self.duties(GENERATION_END), [NodeDuty.GENERATE, NodeDuty.GENERATE])
-        self.workers[1].batch_handler.counts.stored = 1
+        second.stored = 1
+        self.assertEqual(self.duties(GENERATION_END), [NodeDuty.GENERATE, NodeDuty.GENERATE])
+        self.now += QUIET_SECONDS
         self.assertEqual(self.duties(GENERATION_END), [NodeDuty.GENERATE, NodeDuty.VALIDATE])
-        self.workers[0].batch_handler.counts.stored = 6
+        first.stored = 6
+        self.assertEqual(self.duties(GENERATION_END + 1), [NodeDuty.GENERATE, NodeDuty.VALIDATE])
+        self.now += QUIET_SECONDS
         self.assertEqual(self.duties(GENERATION_END + 1), [NodeDuty.VALIDATE, NodeDuty.VALIDATE])
+
+    def test_one_with_more_to_bring_is_waited_for_but_never_called_back(self) -> None:
+        _, counts = (worker.batch_handler.counts for worker in self.workers)
+        self.duties(GENERATION_END)
+        for _ in range(3):
+            counts.stored += 1
+            self.assertEqual(self.duties(GENERATION_END), [NodeDuty.GENERATE, NodeDuty.GENERATE])
+            self.now += QUIET_SECONDS - 0.1
+            self.assertEqual(self.duties(GENERATION_END), [NodeDuty.GENERATE, NodeDuty.GENERATE])
+        self.now += 0.1
+        self.assertEqual(self.duties(GENERATION_END), [NodeDuty.GENERATE, NodeDuty.VALIDATE])
+        counts.stored += 1
+        self.assertEqual(self.duties(GENERATION_END), [NodeDuty.GENERATE, NodeDuty.VALIDATE])
 
     def test_who_came_later_or_is_preserved_serves_inference(self) -> None:
         later, kept = worker("later", 3), worker("kept", 0)

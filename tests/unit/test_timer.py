@@ -3,7 +3,7 @@
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from dapi.websocket.timer import Timer
+from dapi.timer import Timer
 
 
 class TimerTests(SynchronousTestCase):
