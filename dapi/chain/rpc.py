@@ -119,8 +119,8 @@ class ChainRpc:
         async def ask(node: _Node) -> BroadcastResult:
             nonlocal is_first
             was_first, is_first = is_first, False
-            answer = await self._ask(node, "broadcast_tx_sync", {"tx": to_base64(raw)}, BroadcastAnswer)
             try:
+                answer = await self._ask(node, "broadcast_tx_sync", {"tx": to_base64(raw)}, BroadcastAnswer)
                 return broadcast_refused(answer, tx_hash) if isinstance(answer, Refusal) else answer.value()
             except ChainRefusedError as error:
                 if was_first:

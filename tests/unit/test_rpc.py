@@ -19,6 +19,7 @@ from tests.unit.chain_nodes import (
     HASH,
     NOT_FOUND,
     RAW,
+    Answer,
     Nodes,
     RpcTestCase,
     broadcast,
@@ -181,6 +182,13 @@ class BroadcastAtSeveralTests(RpcTestCase):
         lost = self.failureResultOf(broadcast(self.client(nodes)), ChainUnavailableError)
         self.assertIn("unauthorized", str(lost.value))
         self.assertEqual([host for host, _ in nodes.asked], ["a", "b"])
+
+    def test_nor_does_one_by_http_status(self) -> None:
+        lost = ResponseFailed([Failure(ConnectionLost())])
+        for status_code, body in ((413, b"Request Entity Too Large"), (503, b"poc_v2_enabled=true")):
+            nodes = Nodes(a=lost, b=Answer(body, status_code))
+            failure = self.failureResultOf(broadcast(self.client(nodes)), ChainUnavailableError)
+            self.assertIn(body.decode(), str(failure.value))
 
     def test_a_refusal_of_the_first_does(self) -> None:
         nodes = Nodes(a=checked(4, "sdk", "unauthorized"), b=checked())
