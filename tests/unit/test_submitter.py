@@ -116,7 +116,8 @@ class SubmitterTests(StoreTestCase):
 
     def settle(self) -> None:
         """Let both threads of the database, and what follows from their answers, come to rest."""
-        for _ in range(12):
+        # A turn that fails has tried as often as there is room, one try after the other.
+        for _ in range(SubmitterSettings().max_in_flight + 4):
             self.clock.wait_for(self.database.write(lambda connection: None))
             self.clock.wait_for(self.database.read(lambda connection: None))
 
