@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator
 import msgspec
 
 from dapi.chain.transactions import BATCH_TYPE_URL, SEED_TYPE_URL, VALIDATION_TYPE_URL
+from dapi.errors import StoreBusyError
 from dapi.messages import Kind, State
 from dapi.messages.inference_pb2 import MsgSubmitPocBatch, MsgSubmitPocValidation
 
@@ -158,12 +159,15 @@ def _cut(connection: sqlite3.Connection, changes: Changes, seq: int, size: int) 
 
 
 def sent(connection: sqlite3.Connection, changes: Changes, *, seqs: str, tx_hash: str, timeout_ns: int) -> None:
-    """Put messages into a transaction."""
+    """Put messages into a transaction; StoreBusyError, and none is, when one of them does not wait any more."""
     moved = connection.execute(
         "UPDATE waiting SET state = 'in_flight', tx_hash = ?, tx_timeout_ns = ?, attempts = attempts + 1"
-        f" WHERE seq IN {_IN} RETURNING parent",
+        f" WHERE seq IN {_IN} AND state = 'stored' RETURNING parent",
         (tx_hash, timeout_ns, seqs),
     ).fetchall()
+    if len(moved) < len(json.loads(seqs)):
+        # Its window was found to be over, or another part of its batch failed: what is not noted must not be sent.
+        raise StoreBusyError("a message was given up while its transaction was made")
     connection.execute(
         "INSERT INTO numbers (name, value) VALUES ('last_timeout_ns', ?1)"
         " ON CONFLICT (name) DO UPDATE SET value = max(value, ?1)",

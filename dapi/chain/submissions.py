@@ -51,7 +51,10 @@ class Submissions:
         return self._change(partial(rows.next_messages, height=height, max_bytes=max_bytes, max_nonces=max_nonces))
 
     def sent(self, messages: Sequence[Message], tx_hash: str, timeout_ns: int) -> Deferred[None]:
-        """Note that a transaction is about to be sent; fires when that is on disk, and only then it may be."""
+        """Note that a transaction is about to be sent; fires when that is on disk, and only then it may be.
+
+        Fails with StoreBusyError, and nothing is noted, when a message was given up since it was chosen.
+        """
         return self._change(partial(rows.sent, seqs=_seqs(messages), tx_hash=tx_hash, timeout_ns=timeout_ns))
 
     def in_flight(self) -> Deferred[list[Transaction]]:

@@ -11,6 +11,7 @@ from dapi.chain.outbox import Outbox
 from dapi.chain.submission_rows import Message
 from dapi.chain.submissions import Submissions
 from dapi.database import Database
+from dapi.errors import StoreBusyError
 from dapi.messages import Kind, State, Via, content_id
 from dapi.messages.inference_pb2 import MsgSubmitPocBatch
 from tests.batches import generated_batch, validated_batch
@@ -363,6 +364,18 @@ class PartTests(SubmissionsTestCase):
                 self.wait(self.outbox.retry(self.batch_id))
                 parts = self.cut()
                 first, second = self.send(parts[:1]), self.send(parts[1:2], OTHER)
+
+    def test_a_part_that_was_chosen_is_not_sent_when_another_has_failed_meanwhile(self) -> None:
+        parts = self.cut()
+        first = self.send(parts[:1])
+        self.wait(self.submissions.failed(first, HASH, "blocked"))
+        small = self.record(1000)
+        (chosen,) = self.next()
+        with self.assertRaises(StoreBusyError):
+            self.send([chosen, *parts[1:2]], OTHER)
+        self.assertEqual(self.counts(), {"failed": 1, "stored": 1})
+        self.assertEqual(self.ids(self.next()), [small])
+        self.assertEqual(self.wait(self.submissions.in_flight()), [])
 
     def test_expired_with_one_under_way(self) -> None:
         under_way = self.send(self.cut()[:1])

@@ -16,7 +16,7 @@ from dapi.chain.rpc_answers import BroadcastResult, ChainStatus, QueryResult, Tx
 from dapi.chain.submissions import Submissions
 from dapi.chain.submitter import Submitter, SubmitterSettings
 from dapi.errors import ChainRefusedError, ChainStaleError, ChainUnavailableError, StoreBrokenError, StoreBusyError
-from dapi.messages import Via, content_id, cosmos_pb2
+from dapi.messages import Kind, Via, content_id, cosmos_pb2
 from tests.batches import generated_batch
 from tests.unit.store_tools import StoreTestCase
 
@@ -194,6 +194,25 @@ class SubmitterTests(StoreTestCase):
         self.assertEqual(self.chain.sent, [])
         self.assertEqual(self.submitter.status()["reason"], "disk full")
         self.submissions.sent = usual  # type: ignore[method-assign]
+        self.pass_time(6)
+        self.assertEqual(len(self.chain.sent), 1)
+
+    def test_what_was_given_up_between_choice_and_note_is_not_sent(self) -> None:
+        usual, expired = self.submissions.next_messages, []
+
+        def next_messages(*args: Any) -> Deferred[Any]:
+            chosen = usual(*args)
+            # Behind the choice, and before the note: the disk does one after the other.
+            expired.append(self.submissions.expire(10, Kind.GENERATED, "its window is over"))
+            return chosen
+
+        self.submissions.next_messages = next_messages  # type: ignore[method-assign]
+        self.record(1)
+        self.assertEqual(self.counts(), {"expired": 1})
+        self.assertEqual(self.chain.sent, [])
+        self.assertEqual(self.submitter.status()["transactions_in_flight"], 0)
+        self.submissions.next_messages = usual  # type: ignore[method-assign]
+        self.record(2)
         self.pass_time(6)
         self.assertEqual(len(self.chain.sent), 1)
 
