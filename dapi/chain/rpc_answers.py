@@ -29,6 +29,10 @@ _POC_V2 = 1161
 # JSON-RPC's own codes for a request that is wrong in itself.
 _OUR_FAULT = {-32600, -32601, -32602}
 
+# The SDK quotes all of a message, with its thousands of nonces, in the error of one that travels inside a MsgExec.
+# Which message it was stands before that, and what is wrong with it after.
+_MAX_LOG_CHARACTERS = 1000
+
 _TIME = re.compile(r"(\d{4})-(\d\d)-(\d\d)[Tt](\d\d):(\d\d):(\d\d)(?:\.(\d{1,9}))?(?:[Zz]|([+-])(\d\d):(\d\d))")
 
 
@@ -176,17 +180,18 @@ class BroadcastAnswer(msgspec.Struct):
 
     def value(self) -> BroadcastResult:
         """Sort it: in the mempool, there already, or one of the three errors."""
+        log = _bounded(self.log)
         if self.code == 0:
-            return BroadcastResult(Broadcast.ACCEPTED, self.hash, 0, self.codespace, self.log)
+            return BroadcastResult(Broadcast.ACCEPTED, self.hash, 0, self.codespace, log)
         if self.codespace == "sdk":
             if self.code == _IN_CACHE:
-                return BroadcastResult(Broadcast.ALREADY_THERE, self.hash, self.code, self.codespace, self.log)
+                return BroadcastResult(Broadcast.ALREADY_THERE, self.hash, self.code, self.codespace, log)
             if self.code == _MEMPOOL_FULL:
-                raise ChainUnavailableError(self.log)
+                raise ChainUnavailableError(log)
             is_stale = self.code == _INVALID_REQUEST and any(words in self.log for words in _STALE_WORDS)
             if self.code in _TIME_IS_OVER or is_stale:
-                raise ChainStaleError(self.code, self.codespace, self.log)
-        raise ChainRefusedError(self.code, self.codespace, self.log)
+                raise ChainStaleError(self.code, self.codespace, log)
+        raise ChainRefusedError(self.code, self.codespace, log)
 
 
 class _ExecutedTx(msgspec.Struct):
@@ -205,7 +210,7 @@ class TxAnswer(msgspec.Struct):
     def value(self) -> TxResult:
         """Make the value."""
         executed = self.tx_result
-        return TxResult(self.hash, int(self.height), executed.code, executed.codespace, executed.log)
+        return TxResult(self.hash, int(self.height), executed.code, executed.codespace, _bounded(executed.log))
 
 
 class _QueryResponse(msgspec.Struct):
@@ -356,6 +361,11 @@ def tx_hash_of(raw: bytes) -> str:
 def to_base64(data: bytes) -> str:
     """Write bytes the way a JSON-RPC parameter wants them."""
     return base64.b64encode(data).decode("ascii")
+
+
+def _bounded(log: str) -> str:
+    half = _MAX_LOG_CHARACTERS // 2
+    return log if len(log) <= _MAX_LOG_CHARACTERS else f"{log[:half]} … {log[-half:]}"
 
 
 def parse_time_ns(text: str) -> int:

@@ -195,8 +195,8 @@ class ChainState:
             try:
                 self._execute(message, height, writes)
             except TxRefused as refusal:
-                # Which of several it was is not said by number here, as on the chain.
-                log = f"failed to execute message; message {message.TYPE_URL}: {refusal.log}"
+                # Which of several it was is not said by number here, as on the chain, which quotes all of it instead.
+                log = f"failed to execute message; message {message}: {refusal.log}"
                 raise TxRefused(refusal.codespace, refusal.code, log) from refusal
 
     def _check_grant(self, message: PocMessage, grantee: str, time_ns: int) -> None:

@@ -165,13 +165,16 @@ class Dapi:
         verdict = validated_batch(**{"block_height": STAGE, **changes})
         return self.recorder.submit_poc_validation(verdict, batch_id=content_id(verdict), node_id=None, via=Via.HTTP)
 
-    def record_without_node(self, nonce: int) -> Deferred[Receipt]:
+    def record_without_node(self, first: int, number: int = 1) -> Deferred[Receipt]:
         """Put what no BatchHandler would: a batch that the chain refuses with 1145."""
-        batch_id = f"{nonce:064x}"
+        batch_id = f"{first:064x}"
         message = MsgSubmitPocBatch(
-            poc_stage_start_block_height=STAGE, batch_id=batch_id, nonces=[nonce], dist=[0.5]
+            poc_stage_start_block_height=STAGE,
+            batch_id=batch_id,
+            nonces=range(first, first + number),
+            dist=[0.5] * number,
         ).SerializeToString()
-        return self.outbox.put(OutboxEntry(batch_id, Kind.GENERATED, None, STAGE, 1, Via.HTTP, message))
+        return self.outbox.put(OutboxEntry(batch_id, Kind.GENERATED, None, STAGE, number, Via.HTTP, message))
 
     async def rows(self) -> dict[str, BatchRow]:
         page = await self.outbox.batches(limit=1000)

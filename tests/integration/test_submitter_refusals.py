@@ -65,7 +65,7 @@ async def test_wrapped_into_one_message_each_goes_alone_when_one_is_refused(worl
     chain.switches.is_catching_up = True
     dapi = world.dapi(chain, seed=7, participant=PARTICIPANT)
     records = [lambda nonce=nonce: dapi.record(nonce) for nonce in range(3)]
-    messages = await one_transaction_of(world, chain, dapi, *records, lambda: dapi.record_without_node(100))
+    messages = await one_transaction_of(world, chain, dapi, *records, lambda: dapi.record_without_node(100, 5000))
     assert len(messages) == 4
     await dapi.next_block(chain)
     await chain.mempool(4)
@@ -73,6 +73,12 @@ async def test_wrapped_into_one_message_each_goes_alone_when_one_is_refused(worl
     await dapi.next_block(chain)
     await dapi.when(lambda counts: (counts["confirmed"], counts["failed"]) == (3, 1))
     assert set(chain.blockchain.batch_counts().values()) == {1}
+    # The chain quotes the whole batch; in a log, and in every row that was in its transaction, that is far too much.
+    assert len(chain.blockchain.ledger[0].log) > 20_000
+    (failed,) = [row for row in (await dapi.rows()).values() if row.state == State.FAILED]
+    assert failed.reason.startswith("inference 1145: ")
+    assert failed.reason.endswith("PoC node id is empty")
+    assert len(failed.reason) < 1500
 
 
 @pytest_twisted.ensureDeferred

@@ -58,8 +58,8 @@ def checked(code: int = 0, codespace: str = "", log: str = "") -> dict[str, Any]
     return result({"code": code, "data": "", "log": log, "codespace": codespace, "hash": HASH})
 
 
-def found(code: int = 0) -> dict[str, Any]:
-    return result({"hash": HASH, "height": "9", "index": 0, "tx_result": {"code": code, "codespace": "c", "log": "l"}})
+def found(code: int = 0, log: str = "l") -> dict[str, Any]:
+    return result({"hash": HASH, "height": "9", "index": 0, "tx_result": {"code": code, "codespace": "c", "log": log}})
 
 
 @implementer(IAgent)

@@ -25,6 +25,7 @@ from tests.unit.chain_nodes import (
     broadcast,
     checked,
     error,
+    found,
     result,
     status,
 )
@@ -88,6 +89,17 @@ class BroadcastTests(RpcTestCase):
         answer = Answer(b"V1 endpoints disabled when poc_v2_enabled=true", 503)
         refused = self.refuse(answer, broadcast, ChainRefusedError)
         self.assertEqual((refused.code, refused.codespace), (1161, "inference"))
+
+    def test_a_log_that_quotes_a_whole_message_is_cut_in_its_middle(self) -> None:
+        begin = "failed to execute message; message index: 0: failed to execute message; message creator:"
+        end = " node_id:: PoC node id is empty"
+        log = begin + " ".join(f"nonces:{nonce} dist:0.5" for nonce in range(10_000)) + end
+        in_block = self.ask(found(1145, log), lambda client: client.tx(HASH)).log
+        by_mempool = self.refuse(checked(1145, "inference", log), broadcast, ChainRefusedError).log
+        for words in (in_block, by_mempool):
+            self.assertLess(len(words), 1500)
+            self.assertIn(begin, words)
+            self.assertTrue(words.endswith(end))
 
     def test_what_never_heals_is_asked_of_one_node_only(self) -> None:
         nodes = Nodes(a=checked(4, "sdk", "unauthorized"), b=checked())
