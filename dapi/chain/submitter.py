@@ -299,7 +299,7 @@ class Submitter(Service):
         reason = f"{codespace} {code}: {log}"
         if outcome is Outcome.MOVED:
             self._stop_sending(reason)
-        may_heal = outcome is Outcome.SIGNATURE and height is None and await self._is_for_another_account(transaction)
+        may_heal = outcome is Outcome.SIGNATURE and await self._is_for_another_account(transaction)
         if may_heal or outcome in (Outcome.MOVED, Outcome.SIGN_AGAIN):
             await self._release(transaction, reason)
             return

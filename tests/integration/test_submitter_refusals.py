@@ -252,6 +252,20 @@ async def test_an_account_number_that_has_changed_is_asked_for_anew(world: World
 
 
 @pytest_twisted.ensureDeferred
+async def test_an_account_number_that_changes_before_the_block_is_no_end_either(world: World) -> None:
+    chain = world.chain(None)
+    dapi = world.dapi(chain)
+    await dapi.record(1)
+    await chain.mempool(1)
+    chain.state.accounts[PARTICIPANT].number = 77
+    await dapi.next_block(chain)
+    assert codes(chain) == [4]
+    await chain.mempool(1)
+    await dapi.next_block(chain)
+    await dapi.when_all(State.CONFIRMED, 1)
+
+
+@pytest_twisted.ensureDeferred
 async def test_an_account_that_is_not_there_yet_is_waited_for(world: World) -> None:
     chain = world.chain(0.1)
     del chain.state.accounts[PARTICIPANT]
