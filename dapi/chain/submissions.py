@@ -58,8 +58,9 @@ class Submissions:
         return self._change(partial(rows.sent, seqs=_seqs(messages), tx_hash=tx_hash, timeout_ns=timeout_ns))
 
     def in_flight(self) -> Deferred[list[Transaction]]:
-        """Fire with the transactions that are under way, as a former process left them."""
-        return self._database.read(rows.in_flight)
+        """Fire with the transactions that are under way, as a former process or a former start left them."""
+        # By the writer: behind what was being noted when its submitter was stopped.
+        return self._database.write(rows.in_flight)
 
     def bodies(self, messages: Sequence[Message]) -> Deferred[list[bytes]]:
         """Fire with the bodies of messages, in their order; one that is gone is missing."""
@@ -126,7 +127,7 @@ class Submissions:
 
     def last_timeout(self) -> Deferred[int]:
         """Fire with the greatest timestamp (ns) that a transaction was ever given, 0 when there was none."""
-        return self._database.read(rows.last_timeout)
+        return self._database.write(rows.last_timeout)
 
     def oldest_received_at(self) -> Deferred[float | None]:
         """Fire with the time (unix seconds) at which the oldest message that waits came, None when none waits."""

@@ -18,7 +18,7 @@ from dapi.chain.submitter import Submitter, SubmitterSettings
 from dapi.errors import ChainRefusedError, ChainStaleError, ChainUnavailableError, StoreBrokenError, StoreBusyError
 from dapi.messages import Kind, Via, content_id, cosmos_pb2
 from tests.batches import generated_batch
-from tests.unit.store_tools import StoreTestCase
+from tests.unit.store_tools import Obstacle, StoreTestCase
 
 SECOND_NS = 10**9
 
@@ -311,6 +311,28 @@ class SubmitterTests(StoreTestCase):
         self.block(800)
         self.pass_time(6)
         self.assertEqual(len(self.chain.sent), 1)
+
+    def test_started_anew_on_an_open_database_it_misses_nothing_that_was_being_noted(self) -> None:
+        usual, obstacles = self.submissions.sent, []
+
+        def sent(*args: Any) -> Deferred[None]:
+            obstacles.append(Obstacle(self.database))
+            return usual(*args)
+
+        self.submissions.sent = sent  # type: ignore[method-assign]
+        batch = generated_batch(block_height=10, nonces=[1], dist=[0.5])
+        self.recorder.submit_poc_batch(batch, batch_id=content_id(batch), node_id="n", via=Via.HTTP)
+        while not obstacles:
+            self.clock.turn()
+        self.stop()
+        self.submissions.sent = usual  # type: ignore[method-assign]
+        self.submitter.startService()
+        for _ in range(4):
+            self.clock.wait_for(self.database.read(lambda connection: None))
+        obstacles[0].remove()
+        self.settle()
+        self.assertEqual(self.submitter.status()["transactions_in_flight"], 1)
+        self.assertEqual(self.counts(), {"in_flight": 1})
 
     def test_a_call_that_ends_as_failed_when_it_is_cancelled_does_not_keep_it_running(self) -> None:
         self.record(1)
