@@ -302,11 +302,13 @@ def stages_unconfirmed(connection: sqlite3.Connection, *, received_before: float
 
 
 def expire(
-    connection: sqlite3.Connection, changes: Changes, *, height: int, kind: Kind, reason: str, now: float
+    connection: sqlite3.Connection, changes: Changes, *, height: int, kind: Kind, reason: str, limit: int, now: float
 ) -> int:
-    """Give up what is to be sent of a stage."""
-    query = "SELECT DISTINCT coalesce(parent, seq) FROM waiting WHERE state = 'stored' AND height = ? AND kind = ?"
-    whole = {seq for (seq,) in connection.execute(query, (height, kind))}
+    """Give up what is to be sent of a stage, at most ``limit`` batches of it; return their number."""
+    query = (
+        "SELECT DISTINCT coalesce(parent, seq) FROM waiting WHERE state = 'stored' AND height = ? AND kind = ? LIMIT ?"
+    )
+    whole = {seq for (seq,) in connection.execute(query, (height, kind, limit))}
     _give_up(connection, changes, whole, now, None, reason)
     return len(whole)
 

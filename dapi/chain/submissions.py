@@ -25,6 +25,9 @@ from dapi.messages import Kind
 
 T = TypeVar("T")
 
+# What comes in from the nodes waits for the same thread, and is to be acknowledged within 3 s.
+_EXPIRED_AT_ONCE = 1000
+
 
 class Submissions:
     """Takes messages out of the outbox, and tells it what became of them.
@@ -123,7 +126,14 @@ class Submissions:
 
     def expire(self, height: int, kind: Kind, reason: str) -> Deferred[int]:
         """Give up what waits of a stage: its window is over. Fires with the number of batches."""
-        return self._change(partial(rows.expire, height=height, kind=kind, reason=reason, now=self._now()))
+        return Deferred.fromCoroutine(self._expire(height, kind, reason))
+
+    async def _expire(self, height: int, kind: Kind, reason: str) -> int:
+        number = 0
+        expire = partial(rows.expire, height=height, kind=kind, reason=reason, limit=_EXPIRED_AT_ONCE, now=self._now())
+        while expired := await self._change(expire):
+            number += expired
+        return number
 
     def last_timeout(self) -> Deferred[int]:
         """Fire with the greatest timestamp (ns) that a transaction was ever given, 0 when there was none."""

@@ -147,16 +147,19 @@ class ChoiceTests(SubmissionsTestCase):
             self.assertEqual(len(self.send(self.next(), str(number))), 1)
         self.assertEqual(self.next(), [])
 
-    def test_a_huge_backlog_costs_no_time(self) -> None:
-        body = b"\x18\x0a" + bytes(2000)
+    def fill(self, number: int) -> None:
+        """Record many at once, two of three of them generated, in seven stages."""
         self.execute(
             self.database,
             "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < ?) INSERT INTO waiting (batch_id,"
             " kind, state, node_id, via, height, nonces, seen, received_at, last_seen_at, message)"
             " SELECT i, iif(i % 3, 'generated', 'validated'), 'stored', 'n', 'http', i % 7, 20, 1, 0, 0, ? FROM n",
-            MANY,
-            body,
+            number,
+            b"\x18\x0a" + bytes(2000),
         )
+
+    def test_a_huge_backlog_costs_no_time(self) -> None:
+        self.fill(MANY)
         started = time.perf_counter()
         for number in range(16):
             self.assertGreater(len(self.send(self.next(height=10**6), str(number))), 10)
@@ -164,6 +167,15 @@ class ChoiceTests(SubmissionsTestCase):
         self.wait(self.submissions.oldest_received_at())
         # 50 calls; one that read all rows would take as long alone.
         self.assertLess(time.perf_counter() - started, 1.0)
+
+    def test_what_comes_in_does_not_wait_for_a_huge_backlog_that_expires(self) -> None:
+        self.fill(21_000)
+        expired = self.submissions.expire(3, Kind.GENERATED, "its window ended")
+        count = "SELECT count(*) FROM finished WHERE state = 'expired'"
+        ((before,),) = self.execute(self.database, count)
+        self.assertLess(before, 1500)
+        self.assertEqual(self.wait(expired), 2000)
+        self.assertEqual(self.execute(self.database, count), [(2000,)])
 
 
 class CourseTests(SubmissionsTestCase):
