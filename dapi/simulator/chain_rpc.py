@@ -213,8 +213,9 @@ class _ChainSocket(WebSocketServerProtocol):
         self._server.socket_closed(self)
 
     def send(self, message: dict[str, Any]) -> None:
-        """Send an answer or an event."""
-        self.sendMessage(json.dumps(message).encode(), isBinary=False)  # type: ignore[no-untyped-call]
+        """Send an answer or an event; it is lost on a connection that is closing."""
+        if self.state == self.STATE_OPEN:
+            self.sendMessage(json.dumps(message).encode(), isBinary=False)  # type: ignore[no-untyped-call]
 
     def ping_or_drop(self) -> None:
         """Ping, or end a connection from which nothing came since the last ping."""

@@ -308,6 +308,19 @@ async def test_subscriptions(world: World) -> None:
 
 
 @pytest_twisted.ensureDeferred
+async def test_a_subscriber_that_is_leaving_stops_no_blocks(world: World) -> None:
+    socket = await subscriber(world.chain)
+    await socket.call("subscribe", [NEW_BLOCK])
+    (leaving,) = world.chain._server._sockets
+    leaving.sendClose(1000)
+    # The close frame is on its way, and the connection is not gone yet.
+    assert world.chain.subscriptions == 1
+    world.chain.produce_block()
+    world.chain.cancel_subscriptions()
+    await soon(socket.closed)
+
+
+@pytest_twisted.ensureDeferred
 async def test_who_answers_no_ping_is_dropped(world: World) -> None:
     socket = await subscriber(world.chain)
     world.chain._server._ping()
