@@ -276,10 +276,11 @@ def _finish(
     height: int | None,
     reason: str | None = None,
 ) -> None:
-    # A failed batch may be wanted again; its last transaction is known to have done nothing.
-    has_failed = state is State.FAILED
+    # A failed batch's last transaction is known to have done nothing.
+    has_failed, is_lost = state is State.FAILED, state is not State.CONFIRMED
     seqs = json.dumps(whole)
-    connection.execute(_FINISH, (state, now, has_failed, tx_hash, height, reason, has_failed, seqs))
+    # What the chain does not have is kept whole: a failed batch may be wanted again, and all of it for a dispute.
+    connection.execute(_FINISH, (state, now, has_failed, tx_hash, height, reason, is_lost, seqs))
     gone = connection.execute(f"DELETE FROM waiting WHERE seq IN {_IN} RETURNING state", (seqs,)).fetchall()
     for (before,) in gone:
         _count(changes, State(before), state, 1)

@@ -22,11 +22,11 @@ _FULLY_CHECKED_BYTES = 64 * _MIB
 
 # The statements that lead from each version of the schema to the next; what was released is never changed.
 #
-# What still has to reach the chain is in ``waiting``, with its body; the rows of what is finished are without (deleting
-# a row gives its space back, emptying it does not), but for those that may be sent again. ``seq`` numbers both and is
-# never given twice. A row with a ``parent`` is a part of the batch with that ``seq``. The indexes serve exactly the
-# filters of a listing, newest first, and the order of sending. A column that is long stands last: what stands before it
-# is then read without it.
+# What still has to reach the chain is in ``waiting``, with its body; of what is finished, only what the chain does not
+# have keeps its own (deleting a row gives its space back, emptying it does not). ``seq`` numbers both and is never
+# given twice. A row with a ``parent`` is a part of the batch with that ``seq``. The indexes serve exactly the filters
+# of a listing, newest first, and the order of sending. A column that is long stands last: what stands before it is then
+# read without it.
 _SCHEMA_VERSIONS = (
     """
     CREATE TABLE waiting (

@@ -276,6 +276,10 @@ class CourseTests(SubmissionsTestCase):
         self.assertEqual(self.wait(self.submissions.expire(10, Kind.GENERATED, "its window ended")), 0)
         self.assertEqual(self.counts(), {"in_flight": 1, "expired": 1})
         self.wait(self.submissions.confirmed(under_way, HASH, 12))
+        # Whole, as proof of what the node has done: only what the chain has needs to be kept no longer.
+        bodies = dict(self.look("SELECT state, message FROM finished"))
+        self.assertIsNone(bodies["confirmed"])
+        self.assertEqual(list(MsgSubmitPocBatch.FromString(bodies["expired"]).nonces), [2])
 
 
 class VerdictTests(SubmissionsTestCase):
