@@ -31,6 +31,9 @@ async def epoch_info(rpc: ChainRpc, height: int | None = None) -> EpochInfo:
         info = epochs_pb2.QueryEpochInfoResponse.FromString(answer.value)
     except DecodeError as error:
         raise ChainUnavailableError(f"{_EPOCH_PATH}: the answer is no epoch: {error}") from error
+    if not info.block_height:
+        # Of nothing, protobuf makes epoch 0, which would have every node leave its PoC.
+        raise ChainUnavailableError(f"{_EPOCH_PATH}: the answer is empty")
     durations = info.params.epoch_params
     event = info.active_confirmation_poc_event
     return EpochInfo(

@@ -23,6 +23,8 @@ T = TypeVar("T")
 # The SDK's codes that are no verdict on the content of a transaction.
 _IN_CACHE, _MEMPOOL_FULL, _TOO_LARGE = 19, 20, 21
 _INVALID_REQUEST = 18
+# The asked node has not come to the height of a query yet.
+_FUTURE_HEIGHT = 26
 _TIME_IS_OVER = {30, 32, 42}
 _STALE_WORDS = ("ttl exceeds", "already passed", "already used timeout")
 _POC_V2 = 1161
@@ -227,8 +229,13 @@ class QueryAnswer(msgspec.Struct):
     response: _QueryResponse
 
     def value(self) -> QueryResult:
-        """Make the value, or raise ChainRefusedError with the application's code."""
+        """Make the value, or raise ChainRefusedError with the application's code.
+
+        ChainUnavailableError where another node may know more: the asked one has not come to the height yet.
+        """
         response = self.response
+        if (response.codespace, response.code) == ("sdk", _FUTURE_HEIGHT):
+            raise ChainUnavailableError(response.log)
         if response.code:
             raise ChainRefusedError(response.code, response.codespace, response.log)
         return QueryResult(response.value or b"", int(response.height))

@@ -22,8 +22,8 @@ MAX_ANSWER_BYTES: Final = 128 << 20
 _BATCHES_PATH = "/inference.inference.Query/PocBatchesForStage"
 _GROUP_PATH = "/inference.inference.Query/EpochGroupData"
 _POC_SLOT = 1
-# The SDK's codes for a height that the asked node has not come to, and for what there is not.
-_FUTURE_HEIGHT, _NOT_FOUND = 26, 22
+# The SDK's code for what there is not.
+_NOT_FOUND = 22
 
 M = TypeVar("M", bound=Message)
 
@@ -60,8 +60,8 @@ async def poc_batches_for_stage(
     reactor's pool, in small pieces, since no other thread runs during a single call of the decoder; on the reactor's
     own thread the JSON around them takes about 1 ms a megabyte. ``max_bytes`` bounds that JSON.
 
-    Raises ChainUnavailableError when it is larger or cannot be had now (the asked node has not come to ``at_height``
-    either), ChainRefusedError when the chain says no.
+    Raises ChainUnavailableError when it is larger or cannot be had now (no node may have come to ``at_height``),
+    ChainRefusedError when the chain says no.
     """
     request = validation_pb2.QueryPocBatchesForStageRequest(block_height=height)
     answer = await _ask(rpc, _BATCHES_PATH, request, at_height, max_bytes)
@@ -127,10 +127,6 @@ async def _ask(rpc: ChainRpc, path: str, request: Message, at_height: int | None
         return await rpc.abci_query(path, request.SerializeToString(), at_height, max_bytes=max_bytes)
     except ChainUnavailableError as error:
         raise ChainUnavailableError(f"{path}: {error}") from error
-    except ChainRefusedError as error:
-        if (error.codespace, error.code) == ("sdk", _FUTURE_HEIGHT):
-            raise ChainUnavailableError(f"{path} at height {at_height}: {error.log}") from error
-        raise
 
 
 def _decoded(path: str, message_type: type[M], value: bytes) -> M:

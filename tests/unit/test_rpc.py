@@ -165,6 +165,15 @@ class FailOverTests(RpcTestCase):
         self.assertTrue(self.successResultOf(client.status()).catching_up)
         self.assertEqual(self.hosts(nodes), ["b", "a"])
 
+    def test_one_that_has_not_come_to_a_height_yet_may_lag_behind_the_others(self) -> None:
+        future = {"code": 26, "codespace": "sdk", "log": "cannot query with height in the future", "value": None}
+        nodes = Nodes(a=result({"response": future}), b=result({"response": {"code": 0, "value": "AAE="}}))
+        client = self.client(nodes)
+        self.assertEqual(self.successResultOf(client.abci_query("/p", b"", 12)).value, b"\x00\x01")
+        nodes.answers["b"] = nodes.answers["a"]
+        failure = self.failureResultOf(client.abci_query("/p", b"", 12), ChainUnavailableError)
+        self.assertIn("height in the future", str(failure.value))
+
     def test_a_failure_is_logged_once(self) -> None:
         logged: list[str] = []
         client = self.client(Nodes(a=TCPConnectionRefusedError()))

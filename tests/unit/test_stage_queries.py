@@ -104,10 +104,6 @@ class BatchQueryTests(RpcTestCase):
         self.assertEqual(self.ask(22), [participant(ONE, ([1], [0.125]), ([2], [0.25]))])
         self.assertEqual(self.rpc.heights, [21, 22])
 
-    def test_a_node_that_has_not_come_to_the_height_is_unavailable(self) -> None:
-        failure = self.failureResultOf(self.asking(LATEST + 1), ChainUnavailableError)
-        self.assertIn("height in the future", str(failure.value))
-
     def test_a_refusal_stays_one(self) -> None:
         self.rpc.abci_query = lambda *_, **__: fail(ChainRefusedError(6, "sdk", "unknown query path"))  # type: ignore[method-assign]
         self.failureResultOf(self.asking(LATEST), ChainRefusedError)
