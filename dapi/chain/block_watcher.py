@@ -6,14 +6,14 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 import msgspec
-from twisted.application.service import Service
-from twisted.internet.defer import CancelledError, Deferred, gatherResults, succeed
+from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
 from dapi.chain.block_events import BlockEvents
 from dapi.chain.rpc_answers import BlockInfo, ChainStatus
 from dapi.errors import ChainRefusedError, ChainUnavailableError
+from dapi.loop import LoopService
 
 _POLL_SECONDS = 1.0
 _STATUS_SECONDS = 5.0
@@ -28,7 +28,7 @@ class StatusSource(Protocol):
         """Fire with the chain's status, or fail with ChainUnavailableError or ChainRefusedError."""
 
 
-class BlockWatcher(Service):
+class BlockWatcher(LoopService):
     """Follows the chain by its events and by asking for its status, and tells observers of every new head.
 
     While ``events`` bring blocks, the status is asked for every 5 s (only it says whether the node is catching up), and
@@ -54,10 +54,10 @@ class BlockWatcher(Service):
         poll_seconds: float = _POLL_SECONDS,
         quiet_seconds: float = _QUIET_SECONDS,
     ) -> None:
+        super().__init__(reactor)
         self.head: ChainStatus | None = None
         self.refusal: ChainRefusedError | None = None
         self.missed_blocks = 0
-        self._reactor = reactor
         self._source = source
         self._events = events
         self._poll_seconds = poll_seconds
@@ -69,13 +69,14 @@ class BlockWatcher(Service):
         self._event_at = float("-inf")
         self._untold_since: float | None = None
         self._told: str | None = None
-        self._following: Deferred[None] = succeed(None)
         if events is not None:
             events.observe(self._block_came)
 
     @property
     def problem(self) -> str | None:
         """Why the chain takes nothing now, or None."""
+        if self.defect is not None:
+            return self.defect
         if self._unreachable is not None:
             return self._unreachable
         if self.head is None or self.head.catching_up:
@@ -91,21 +92,19 @@ class BlockWatcher(Service):
 
     def startService(self) -> None:
         """Begin to follow."""
-        super().startService()  # type: ignore[no-untyped-call]
         if self._events is not None:
             self._events.startService()
-        self._following = Deferred.fromCoroutine(self._follow())
-        self._following.addErrback(self._ended)
+        super().startService()
 
     def stopService(self) -> Deferred[None]:
         """Stop following; fires when nothing is left of it."""
-        super().stopService()  # type: ignore[no-untyped-call]
-        self._following.cancel()
+        stopped = super().stopService()
         if self._events is None:
-            return self._following
-        return gatherResults([self._following, self._events.stopService()]).addCallback(lambda _: None)
+            return stopped
+        return gatherResults([stopped, self._events.stopService()]).addCallback(lambda _: None)
 
-    async def _follow(self) -> None:
+    async def loop(self) -> None:
+        """Ask for the status as often as the events leave it necessary."""
         await self._ask()
         # A call that is cancelled may end like one that failed.
         while self.running:
@@ -204,7 +203,3 @@ class BlockWatcher(Service):
                 self.log.warn("the chain is {problem}; everything waits", problem=problem)
             elif self.head is not None:
                 self.log.info("the chain moves again, at height {height}", height=self.head.height)
-
-    def _ended(self, failure: Any) -> None:
-        if not failure.check(CancelledError):
-            self.log.failure("following the chain ended, which it never should", failure)

@@ -17,8 +17,7 @@ from collections.abc import Coroutine, Iterable
 from typing import Any, cast
 
 import attrs
-from twisted.application.service import Service
-from twisted.internet.defer import CancelledError, Deferred, DeferredList, DeferredLock, succeed
+from twisted.internet.defer import Deferred, DeferredList, DeferredLock
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -33,7 +32,7 @@ from dapi.chain.submission_rows import Message, Transaction
 from dapi.chain.submissions import Submissions
 from dapi.chain.transactions import TimestampSource, TransactionSigner
 from dapi.errors import ChainError, ChainRefusedError, ChainStaleError, ChainUnavailableError, StoreError
-from dapi.wake import Wake
+from dapi.loop import LoopService, Wake
 
 _PASSED = "in no block when its time had passed"
 _DIGITS = re.compile(r"\d+")
@@ -56,7 +55,7 @@ class SubmitterSettings:
     offer_again_seconds: float = 3.0
 
 
-class Submitter(Service):
+class Submitter(LoopService):
     """Sends what waits, many transactions at once, and follows each until a block or its own time has decided.
 
     ``key`` signs; ``participant_address`` is the creator of all messages, and another one where the key was granted the
@@ -78,7 +77,7 @@ class Submitter(Service):
         random: random.Random,
         settings: SubmitterSettings | None = None,
     ) -> None:
-        self._reactor = reactor
+        super().__init__(reactor)
         self._submissions = submissions
         self._rpc = rpc
         self._watcher = watcher
@@ -100,22 +99,9 @@ class Submitter(Service):
         self._last_error: str | None = None
         self._logged_error: str | None = None
         self._wake = Wake(reactor)
-        self._running: Deferred[None] = succeed(None)
         # A block has come, or something was stored.
         watcher.observe(self._wake.ring)
         submissions.observe(self._wake.ring)
-
-    def startService(self) -> None:
-        """Go on from what the database says."""
-        super().startService()  # type: ignore[no-untyped-call]
-        self._running = Deferred.fromCoroutine(self._run())
-        self._running.addErrback(self._ended)
-
-    def stopService(self) -> Deferred[None]:
-        """Stop; what is under way is found again by hash after the next start. Fires when nothing is left."""
-        super().stopService()  # type: ignore[no-untyped-call]
-        self._running.cancel()
-        return self._running
 
     def status(self) -> dict[str, object]:
         """Tell where the chain stands and how the sending goes.
@@ -123,7 +109,7 @@ class Submitter(Service):
         ``state`` is ``submitting``, ``waiting`` (nothing is sent now) or ``moved`` (nothing will be sent).
         """
         head = self._watcher.head
-        reason = self._has_moved or self._watcher.problem or self._obstacle
+        reason = self._has_moved or self.defect or self._watcher.problem or self._obstacle
         return {
             "state": "moved" if self._has_moved else "waiting" if reason else "submitting",
             "reason": reason,
@@ -135,7 +121,8 @@ class Submitter(Service):
             "last_error": self._last_error,
         }
 
-    async def _run(self) -> None:
+    async def loop(self) -> None:
+        """Go on from what the database says, until the service stops: what is under way then is found again by hash."""
         is_recovered = False
         # A stop in the middle of several steps may end in the failure of one of them.
         while self.running:
@@ -382,10 +369,6 @@ class Submitter(Service):
         if cause != self._logged_error:
             self.log.warn("trying again in a few seconds: {error}", error=self._last_error)
         self._logged_error = cause
-
-    def _ended(self, failure: Any) -> None:
-        if not failure.check(CancelledError):
-            self.log.failure("submitting ended, which it never should", failure)
 
 
 def _is_of_a_moved_network(error: ChainRefusedError) -> bool:

@@ -11,11 +11,9 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 import msgspec
-from twisted.application.service import Service
-from twisted.internet.defer import CancelledError, Deferred, succeed
+from twisted.internet.defer import Deferred, succeed
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
-from twisted.python.failure import Failure
 
 from dapi.broker.broker import Broker
 from dapi.broker.reconciler import Intention, NodeDuty, Reconciler
@@ -31,9 +29,9 @@ from dapi.chain.stage_queries import PreservedNodes, preserved_nodes
 from dapi.chain.stages import StageBook
 from dapi.chain.submissions import Submissions
 from dapi.errors import ChainError, StoreError
+from dapi.loop import LoopService, Wake
 from dapi.orchestration.stage_work import QUIET_SECONDS, StageWork
 from dapi.timer import Timer
-from dapi.wake import Wake
 
 _RETRY_MIN_SECONDS, _RETRY_MAX_SECONDS = 3.0, 5.0
 _LOOK_AGAIN_SECONDS = 30.0
@@ -75,7 +73,7 @@ class Situation(msgspec.Struct, frozen=True):
     blocks_left: int
 
 
-class Conductor(Service):
+class Conductor(LoopService):
     """Follows the chain's phases with all enabled nodes, for as long as it runs.
 
     ``public_key`` is the participant's, in hex, and ``address`` its address. ``make_validation`` is given a stage, its
@@ -102,7 +100,7 @@ class Conductor(Service):
         make_validation: Callable[[PocStage, str, int, set[str], Callable[[str], None]], Validation],
         random: random.Random,
     ) -> None:
-        self._reactor = reactor
+        super().__init__(reactor)
         self._rpc = rpc
         self._watcher = watcher
         self._broker = broker
@@ -116,7 +114,6 @@ class Conductor(Service):
         self._make_validation = make_validation
         self._random = random
         self._wake = Wake(reactor)
-        self._running: Deferred[None] = succeed(None)
         # The pause after a delivery may be all that a switch waits for.
         self._pause = Timer(reactor, QUIET_SECONDS, self._look_at_the_switch)
         self._known: dict[int, PocStage] = {}
@@ -130,21 +127,13 @@ class Conductor(Service):
         watcher.observe(self._wake.ring)
         outbox.observe(self._batch_stored)
 
-    def startService(self) -> None:
-        """Begin to follow the phases, from what the database says was done."""
-        super().startService()  # type: ignore[no-untyped-call]
-        self._running = Deferred.fromCoroutine(self._run())
-        self._running.addErrback(self._ended)
-
     def stopService(self) -> Deferred[None]:
         """Stop following; the nodes go on with what they do. Fires when nothing is left of it."""
-        super().stopService()  # type: ignore[no-untyped-call]
         self._leave_stage()
-        self._running.cancel()
-        return Deferred.fromCoroutine(self._stop())
+        return Deferred.fromCoroutine(self._stop(super().stopService()))
 
-    async def _stop(self) -> None:
-        await self._running
+    async def _stop(self, loop_ended: Deferred[None]) -> None:
+        await loop_ended
         await self._validated
 
     def verdict_came(self, public_key: str, height: int) -> None:
@@ -167,7 +156,8 @@ class Conductor(Service):
     def _intend(self, work: StageWork, height: int) -> None:
         self._reconciler.intend(work.intentions(self._broker.workers(), height, self._reactor.seconds()))
 
-    async def _run(self) -> None:
+    async def loop(self) -> None:
+        """Follow the phases from what the database says was done, until the service stops."""
         has_read = False
         # A stop in the middle of a turn may end as the failure of one of its steps.
         while self.running:
@@ -314,11 +304,6 @@ class Conductor(Service):
             self.log.warn("the nodes are left as they are for now: {problem}", problem=problem)
         self._problem = problem
 
-    def _ended(self, failure: Failure) -> None:
-        if not failure.check(CancelledError):
-            self.log.failure("following the phases ended, which it never should", failure)
-            self._problem = f"following the phases ended, restart dapi: {failure.getErrorMessage()}"
-
     # What it tells.
 
     def status(self) -> dict[str, Any]:
@@ -327,7 +312,7 @@ class Conductor(Service):
         return {
             "situation": situation,
             # What failed last may be over, and is not tried again while the chain has a problem of its own.
-            "problem": self._watcher.problem or self._problem,
+            "problem": self.defect or self._watcher.problem or self._problem,
             "warnings": list(self._warnings.values()),
             "nodes": self._reconciler.status(),
             "validation": self._validation.status() if self._validation is not None else None,
@@ -352,7 +337,7 @@ class Conductor(Service):
         """Tell whether dapi may be restarted now without harm (``safe``), why not, and for how many blocks it may."""
         situation = self.situation
         # After a turn that failed, the situation is that of an earlier one.
-        problem = self._watcher.problem or self._problem
+        problem = self.defect or self._watcher.problem or self._problem
         if situation is None or problem is not None:
             reason = "where the chain is, is not known now" + (f": {problem}" if problem is not None else "")
             return {"safe": False, "reason": reason, "blocks_left": None}

@@ -22,9 +22,9 @@ from dapi.chain.addresses import address_of
 from dapi.chain.phases import PocStage
 from dapi.chain.stage_queries import ParticipantBatches
 from dapi.errors import ChainError, MLNodeError
+from dapi.loop import Wake
 from dapi.messages import ProofBatch
 from dapi.orchestration.validation_batches import Dropped, Samples, Sampling, sample_batches
-from dapi.wake import Wake
 
 
 @attrs.frozen

@@ -7,6 +7,7 @@ from twisted.internet.defer import Deferred
 from dapi.broker.reconciler import Intention, NodeDuty
 from dapi.chain.phases import Phase
 from dapi.errors import StoreBusyError
+from dapi.loop import RESTART_SECONDS
 from dapi.messages import Kind, State, epochs_pb2
 from dapi.orchestration.stage_work import QUIET_SECONDS
 from tests.unit.conductor_world import (
@@ -224,11 +225,17 @@ class FailureTests(ConductorTestCase):
             self.retry()
         self.assertEqual(len(self.lines), 1)
 
-    def test_a_defect_of_ours_is_seen_in_the_status(self) -> None:
+    def test_a_defect_of_ours_is_seen_in_the_status_and_does_not_end_it(self) -> None:
+        usual = self.broker.workers
         self.broker.workers = None  # type: ignore[assignment, method-assign]
         self.move(START)
-        self.assertIn("restart dapi", self.conductor.status()["problem"])
+        self.assertIn("Conductor broke", self.conductor.status()["problem"])
+        self.assertFalse(self.conductor.restart_advice()["safe"])
         self.assertEqual(len(self.flushLoggedErrors(TypeError)), 1)
+        self.broker.workers = usual  # type: ignore[method-assign]
+        self.clock.advance(RESTART_SECONDS)
+        self.assert_duty(NodeDuty.GENERATE)
+        self.assertIsNone(self.conductor.status()["problem"])
 
 
 class ConfirmationTests(ConductorTestCase):

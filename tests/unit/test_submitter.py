@@ -16,6 +16,7 @@ from dapi.chain.rpc_answers import BroadcastResult, ChainStatus, QueryResult, Tx
 from dapi.chain.submissions import Submissions
 from dapi.chain.submitter import Submitter, SubmitterSettings
 from dapi.errors import ChainRefusedError, ChainStaleError, ChainUnavailableError, StoreBrokenError, StoreBusyError
+from dapi.loop import RESTART_SECONDS
 from dapi.messages import Kind, Via, content_id, cosmos_pb2
 from tests.batches import generated_batch
 from tests.unit.store_tools import Obstacle, StoreTestCase
@@ -215,6 +216,19 @@ class SubmitterTests(StoreTestCase):
         self.record(2)
         self.pass_time(6)
         self.assertEqual(len(self.chain.sent), 1)
+
+    def test_a_defect_of_ours_is_told_and_does_not_end_the_sending(self) -> None:
+        usual = self.submissions.next_messages
+        self.submissions.next_messages = None  # type: ignore[assignment, method-assign]
+        self.record(1)
+        status = self.submitter.status()
+        self.assertEqual(status["state"], "waiting")
+        self.assertIn("Submitter broke", str(status["reason"]))
+        self.assertEqual(len(self.flushLoggedErrors(TypeError)), 1)
+        self.submissions.next_messages = usual  # type: ignore[method-assign]
+        self.pass_time(RESTART_SECONDS)
+        self.assertEqual(len(self.chain.sent), 1)
+        self.assertEqual(self.submitter.status()["state"], "submitting")
 
     def test_a_broken_store_is_told_and_floods_nothing(self) -> None:
         with capturedLogs() as logs:
