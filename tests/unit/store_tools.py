@@ -22,6 +22,12 @@ T = TypeVar("T")
 # Of waiting for a thread; only a test that fails waits as long.
 _PATIENCE_SECONDS = 10
 
+COUNT_NODES = "SELECT count(*) FROM nodes"
+
+
+def add_node(name: str) -> str:
+    return f"INSERT INTO nodes (id, config, enabled, removed) VALUES ('{name}', '', 1, 0)"
+
 
 class ThreadClock(Clock):
     """A Clock that keeps what threads hand over until the test turns to it."""
