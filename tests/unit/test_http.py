@@ -2,67 +2,23 @@
 
 from __future__ import annotations
 
-import json
 from io import BytesIO
 from typing import Any
 
 from twisted.internet.address import IPv4Address
-from twisted.internet.defer import CancelledError, Deferred
-from twisted.internet.error import ConnectionDone, ConnectionLost
+from twisted.internet.error import ConnectionDone
 from twisted.internet.task import Clock
-from twisted.internet.testing import StringTransport
 from twisted.logger import globalLogPublisher
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Request
 
-from dapi.errors import ConfigError, MessageError, StoreBrokenError, StoreBusyError, UnknownNodeError
-from dapi.server.answers import HttpError, json_answer, new_app, shielded
+from dapi.server.answers import json_answer
 from dapi.server.http import HttpSettings, JsonSite
+from tests.unit.http_world import PEER, Transport
 
-PEER = IPv4Address("TCP", "127.0.0.1", 40000)
 SETTINGS = HttpSettings(max_body_bytes=100, max_buffered_bytes=250, max_connections=3)
-
-
-class Transport(StringTransport):
-    """A connection that closes when it is told to, and remembers whether it was aborted."""
-
-    aborted = False
-
-    def __init__(self, site: JsonSite) -> None:
-        super().__init__(peerAddress=PEER)
-        self.protocol = site.buildProtocol(PEER)
-        self.is_open = True
-        self.protocol.makeConnection(self)
-
-    def loseConnection(self) -> None:
-        self.disconnecting = True
-
-    def abortConnection(self) -> None:
-        self.aborted = True
-        self.lose(ConnectionLost())
-
-    def lose(self, reason: Exception | None = None) -> None:
-        if self.is_open:
-            self.is_open = False
-            self.protocol.connectionLost(Failure(reason or ConnectionDone()))
-
-    def send(self, data: bytes) -> None:
-        self.protocol.dataReceived(data)
-
-    def answers(self) -> list[tuple[int, dict[str, str], Any]]:
-        """Every answer so far: status, headers, decoded body."""
-        found = []
-        rest = self.value()
-        while rest:
-            head, _, rest = rest.partition(b"\r\n\r\n")
-            status, *lines = head.decode().split("\r\n")
-            headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in lines)}
-            length = int(headers["content-length"])
-            body, rest = rest[:length], rest[length:]
-            found.append((int(status.split()[1]), headers, json.loads(body) if body else None))
-        return found
 
 
 class Echo(Resource):
@@ -328,99 +284,3 @@ class ServerTests(SynchronousTestCase):
         self.assertIsNone(self.successResultOf(closed))
         self.assertEqual(self.clock.getDelayedCalls(), [])
         self.assertIsNone(self.successResultOf(self.site.close_connections(2)))
-
-
-class RouteTests(SynchronousTestCase):
-    """What Klein's routes answer to faults."""
-
-    def setUp(self) -> None:
-        app = new_app()
-        self.error: Exception = ValueError("a secret")
-
-        def fail(request: Request) -> bytes:
-            raise self.error
-
-        def fine(request: Request, name: str) -> bytes:
-            return json_answer(request, name)
-
-        app.route("/fail", methods=["GET"])(fail)
-        app.route("/fine/<name>", methods=["GET"])(fine)
-        self.site = JsonSite(Clock(), app.resource())
-
-    def ask(self, line: bytes, headers: bytes = b"Host: a\r\n") -> tuple[int, dict[str, str], Any]:
-        transport = Transport(self.site)
-        transport.send(line + b" HTTP/1.1\r\n" + headers + b"\r\n")
-        (found,) = transport.answers()
-        self.assertEqual(found[1]["content-type"], "application/json")
-        return found
-
-    def test_found(self) -> None:
-        self.assertEqual(self.ask(b"GET /fine/n%C3%B6")[::2], (200, "nö"))
-        self.assertEqual(self.ask(b"GET /fine/x/")[::2], (200, "x"))
-
-    def test_not_found(self) -> None:
-        status, _, body = self.ask(b"GET /nowhere?a=b")
-        self.assertEqual((status, body), (404, {"error": "Not Found: /nowhere?a=b"}))
-        self.assertEqual(self.ask(b"GET //fine//x")[0], 404)
-
-    def test_wrong_method(self) -> None:
-        for method in (b"POST", b"DELETE", b"OPTIONS", b"BREW"):
-            status, headers, body = self.ask(method + b" /fail")
-            self.assertEqual((status, body), (405, {"error": "Method Not Allowed: /fail"}))
-            self.assertIn("GET", headers["allow"])
-
-    def test_path_that_is_not_utf8(self) -> None:
-        self.assertEqual(self.ask(b"GET /fine/%ff")[::2], (400, {"error": "the path is not UTF-8"}))
-
-    def test_host_that_is_no_host_name(self) -> None:
-        for host in (b"", b"Host: a..b\r\n", b"Host: " + b"x" * 200 + b"\r\n", b"Host: \xff\xfe\r\n"):
-            self.assertEqual(self.ask(b"GET /fine/x", host)[0], 200, host)
-
-    def test_defect(self) -> None:
-        status, _, body = self.ask(b"GET /fail")
-        self.assertEqual((status, body), (500, {"error": "internal error: see the log of dapi"}))
-        self.assertEqual(len(self.flushLoggedErrors(ValueError)), 1)
-
-    def test_defect_outside_of_klein(self) -> None:
-        self.site.resource = object()
-        self.assertEqual(self.ask(b"GET /fail")[0], 500)
-        self.assertEqual(len(self.flushLoggedErrors(AttributeError)), 1)
-
-    def test_errors_of_ours(self) -> None:
-        for error, expected in (
-            (HttpError(415, "no"), 415),
-            (MessageError("$.dist", "is wrong"), 400),
-            (ConfigError("port: no"), 400),
-            (UnknownNodeError("node 7"), 404),
-            (StoreBusyError("full"), 503),
-            (StoreBrokenError("gone"), 503),
-        ):
-            self.error = error
-            status, headers, body = self.ask(b"GET /fail")
-            self.assertEqual((status, body), (expected, {"error": str(error)}))
-            self.assertEqual("retry-after" in headers, expected == 503)
-
-
-class ShieldTests(SynchronousTestCase):
-    def setUp(self) -> None:
-        self.work: Deferred[int] = Deferred(lambda _: self.fail("cancelled"))
-        self.outer = shielded(self.work, "storing")
-
-    def test_result_passes(self) -> None:
-        self.work.callback(1)
-        self.assertEqual(self.successResultOf(self.outer), 1)
-
-    def test_failure_passes(self) -> None:
-        self.work.errback(StoreBusyError("full"))
-        self.failureResultOf(self.outer, StoreBusyError)
-
-    def test_cancelled_then_done(self) -> None:
-        self.outer.cancel()
-        self.failureResultOf(self.outer, CancelledError)
-        self.work.callback(1)
-
-    def test_cancelled_then_failed(self) -> None:
-        self.outer.cancel()
-        self.failureResultOf(self.outer, CancelledError)
-        self.work.errback(StoreBusyError("full"))
-        self.assertIsNone(self.successResultOf(self.work))
