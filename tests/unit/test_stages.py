@@ -6,7 +6,7 @@ from dapi.chain.stages import StageBook, StageRecord
 from dapi.messages import Kind
 from tests.chain_tools import Key
 from tests.unit.store_tools import StoreTestCase
-from tests.unit.test_submissions import HASH, SubmissionsTestCase
+from tests.unit.submissions_world import HASH, SubmissionsTestCase
 
 
 def stage_at(height: int, *, stage_duration: int = 10) -> PocStage:
