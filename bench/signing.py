@@ -24,7 +24,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from dapi.chain.keyring import SigningKey
 from dapi.chain.rpc_answers import TxAnswer, decode_answer, encode_request, to_base64, tx_hash_of
-from dapi.chain.submission_rows import parts_of
+from dapi.chain.submission_choice import parts_of
 from dapi.chain.submitter import SubmitterSettings
 from dapi.chain.transactions import BATCH_TYPE_URL, TransactionSigner
 from dapi.messages import inference_pb2

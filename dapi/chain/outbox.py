@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 import time
+import zlib
 from collections import Counter, deque
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -28,12 +29,13 @@ _MAX_BYTES = 8 * MIB
 # What a delivery takes in memory besides its message, until it is on disk: small ones must not be counted as nothing.
 _DELIVERY_BYTES = 1024
 
-_ROW = "(?,?,?,?,?,?,?,?,?,?)"
+_ROW = "(?,?,?,?,?,?,?,?,?,?,?)"
 # One statement for the whole group: each further one waits for the interpreter lock beside a busy reactor.
 _INSERT = (
     "INSERT INTO waiting"
-    " (batch_id, kind, state, node_id, via, height, nonces, seen, received_at, last_seen_at, message)"
-    " SELECT column1, column2, 'stored', column3, column4, column5, column6, column7, column8, column9, column10"
+    " (batch_id, kind, state, node_id, via, height, nonces, seen, received_at, last_seen_at, crc32, message)"
+    " SELECT column1, column2, 'stored', column3, column4, column5, column6, column7, column8, column9, column10,"
+    " column11"
     " FROM (VALUES {rows}) WHERE NOT EXISTS (SELECT 1 FROM finished WHERE batch_id = column1)"
     " ON CONFLICT (batch_id) DO NOTHING"
 )
@@ -48,9 +50,9 @@ _SEE_AGAIN = (
 )
 _RETRY = (
     "INSERT INTO waiting (seq, batch_id, kind, state, node_id, via, height, nonces, seen, received_at, last_seen_at,"
-    " attempts, message)"
+    " attempts, crc32, message)"
     " SELECT seq, batch_id, kind, 'stored', node_id, via, height, nonces, seen, received_at, last_seen_at,"
-    " attempts, message FROM finished WHERE batch_id = ? AND state = 'failed' AND message IS NOT NULL"
+    " attempts, crc32, message FROM finished WHERE batch_id = ? AND state = 'failed' AND message IS NOT NULL"
 )
 _COUNT = (
     "SELECT json_group_object(state, number) FROM (SELECT state, sum(number) AS number FROM ("
@@ -285,7 +287,7 @@ def _store(rows: list[_Row], now: float, connection: sqlite3.Connection) -> _Sto
     values: list[object] = []
     for entry, times, received_at in rows:
         values += (entry.batch_id, entry.kind.value, entry.node_id, entry.via.value, entry.height, entry.nonces)
-        values += (times, received_at, received_at, entry.message)
+        values += (times, received_at, received_at, zlib.crc32(entry.message), entry.message)
     new = connection.execute(_INSERT.format(rows=",".join([_ROW] * len(rows))), values).rowcount
     if new == len(rows):
         return _Stored(new, {})

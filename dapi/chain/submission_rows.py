@@ -8,42 +8,29 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 
 import msgspec
 
 from dapi.chain.transactions import BATCH_TYPE_URL, SEED_TYPE_URL, VALIDATION_TYPE_URL
 from dapi.errors import StoreBusyError
 from dapi.messages import Kind, State
-from dapi.messages.inference_pb2 import MsgSubmitPocBatch, MsgSubmitPocValidation
-
-# What a message takes in a transaction beside its own bytes: creator, type URL, lengths.
-_OVERHEAD_BYTES = 256
-# The most that a nonce and its distance take: a varint of 10 bytes and a double.
-_NONCE_BYTES = 18
-_MAX_MESSAGES = 200
+from dapi.messages.inference_pb2 import MsgSubmitPocValidation
 
 _TYPE_URLS = {Kind.GENERATED: BATCH_TYPE_URL, Kind.VALIDATED: VALIDATION_TYPE_URL, Kind.SEED: SEED_TYPE_URL}
 
 # In this order they are sent, and in this order they stand in their transaction.
-_ORDER = "height, kind, seq"
-_IN = "(SELECT value FROM json_each(?))"
-_OF_TRANSACTION = f"seq IN {_IN} AND tx_hash = ?"
-_CANDIDATES = "SELECT seq, kind, height, attempts, alone, nonces, length(message) FROM waiting WHERE state = 'stored'"
-_NEXT = f"{_CANDIDATES} AND not_before <= ? ORDER BY {_ORDER} LIMIT {_MAX_MESSAGES}"
-_PARTS = f"{_CANDIDATES} AND parent = ? ORDER BY seq LIMIT {_MAX_MESSAGES}"
+ORDER = "height, kind, seq"
+IN = "(SELECT value FROM json_each(?))"
+_OF_TRANSACTION = f"seq IN {IN} AND tx_hash = ?"
 # A verdict is short, and is kept to tell later whether the chain has the same or another one.
 _FINISH = (
     "INSERT INTO finished (seq, batch_id, kind, state, node_id, via, height, nonces, seen, received_at, last_seen_at,"
-    " finished_at, attempts, tx_hash, included_height, reason, message)"
+    " finished_at, attempts, tx_hash, included_height, reason, crc32, message)"
     " SELECT seq, batch_id, kind, ?, node_id, via, height, nonces, seen, received_at, last_seen_at,"
-    " ?, iif(?, max(0, attempts - 1), attempts), ?, ?, ?, iif(? OR kind = 'validated', message, NULL)"
-    f" FROM waiting WHERE seq IN {_IN}"
-)
-_PART = (
-    "INSERT INTO waiting (batch_id, parent, kind, state, node_id, via, height, nonces, seen, received_at, last_seen_at,"
-    " message) SELECT ?, coalesce(parent, seq), kind, 'stored', node_id, via, height, ?, seen, received_at,"
-    " last_seen_at, ? FROM waiting WHERE seq = ?"
+    " ?, iif(?, max(0, attempts - 1), attempts), nullif(?, ''), ?, ?, crc32,"
+    " iif(? OR kind = 'validated', message, NULL)"
+    f" FROM waiting WHERE seq IN {IN}"
 )
 _KINDS = ", ".join(f"'{kind.value}'" for kind in Kind)
 _VERDICTS = (
@@ -52,9 +39,10 @@ _VERDICTS = (
 )
 _IS_GIVEN_UP = "EXISTS (SELECT 1 FROM waiting AS whole WHERE whole.seq = waiting.parent AND whole.reason IS NOT NULL)"
 _WITHOUT_PARTS = (
-    f"SELECT seq, tx_hash, reason FROM waiting WHERE seq IN {_IN}"
+    f"SELECT seq, tx_hash, reason FROM waiting WHERE seq IN {IN}"
     " AND NOT EXISTS (SELECT 1 FROM waiting AS part WHERE part.parent = waiting.seq)"
 )
+
 
 Changes = dict[State, int]
 """What each state gained."""
@@ -101,68 +89,11 @@ class Transaction(msgspec.Struct, eq=False):
     offered_at: float | None = None
 
 
-def next_messages(
-    connection: sqlite3.Connection, changes: Changes, *, height: int, max_bytes: int, max_nonces: int
-) -> list[Message]:
-    """Choose what goes into the next transaction, bodies included; cut the first if it is too large."""
-    rows = connection.execute(_NEXT, (height,)).fetchall()
-    fitting = min(max_nonces, (max_bytes - _OVERHEAD_BYTES) // _NONCE_BYTES)
-    if rows and _is_large(rows[0], fitting):
-        # One at a time: what comes in meanwhile waits for this thread.
-        whole = _cut(connection, changes, rows[0][0], fitting)
-        rows = connection.execute(_PARTS, (whole,)).fetchall()
-    chosen: dict[int, Message] = {}
-    for row in rows:
-        seq, kind, start, attempts, alone, _, size = row
-        if _is_large(row, fitting) or (alone and chosen):
-            continue
-        max_bytes -= size + _OVERHEAD_BYTES
-        if max_bytes < 0 and chosen:
-            break
-        chosen[seq] = Message(seq, Kind(kind), start, attempts)
-        if alone:
-            break
-    bodies = dict(_bodies_by_seq(connection, list(chosen)))
-    return [msgspec.structs.replace(message, body=bodies[seq]) for seq, message in chosen.items()]
-
-
-def _is_large(row: tuple[int, str, int, int, int, int, int], fitting: int) -> bool:
-    _, kind, _, _, _, nonces, _ = row
-    return kind == Kind.GENERATED and nonces > fitting
-
-
-def parts_of(encoded: bytes, size: int) -> Iterator[MsgSubmitPocBatch]:
-    """Cut an encoded batch into parts of ``size`` nonces, under ids that tell which of them each part has."""
-    whole = MsgSubmitPocBatch.FromString(encoded)
-    for first in range(0, len(whole.nonces), size):
-        nonces = whole.nonces[first : first + size]
-        yield MsgSubmitPocBatch(
-            poc_stage_start_block_height=whole.poc_stage_start_block_height,
-            batch_id=f"{whole.batch_id}-{first}-{first + len(nonces) - 1}",
-            nonces=nonces,
-            dist=whole.dist[first : first + size],
-            node_id=whole.node_id,
-        )
-
-
-def _cut(connection: sqlite3.Connection, changes: Changes, seq: int, size: int) -> int:
-    """Cut a batch into parts, or a part that was cut when more was allowed; return the batch."""
-    encoded, parent = connection.execute("SELECT message, parent FROM waiting WHERE seq = ?", (seq,)).fetchone()
-    for part in parts_of(encoded, size):
-        connection.execute(_PART, (part.batch_id, len(part.nonces), part.SerializeToString(), seq))
-    if parent is not None:
-        connection.execute("DELETE FROM waiting WHERE seq = ?", (seq,))
-        return int(parent)
-    connection.execute("UPDATE waiting SET state = 'in_flight', reason = NULL WHERE seq = ?", (seq,))
-    _count(changes, State.STORED, State.IN_FLIGHT, 1)
-    return seq
-
-
 def sent(connection: sqlite3.Connection, changes: Changes, *, seqs: str, tx_hash: str, timeout_ns: int) -> None:
     """Put messages into a transaction; StoreBusyError, and none is, when one of them does not wait any more."""
     moved = connection.execute(
         "UPDATE waiting SET state = 'in_flight', tx_hash = ?, tx_timeout_ns = ?, attempts = attempts + 1"
-        f" WHERE seq IN {_IN} AND state = 'stored' RETURNING parent",
+        f" WHERE seq IN {IN} AND state = 'stored' RETURNING parent",
         (tx_hash, timeout_ns, seqs),
     ).fetchall()
     if len(moved) < len(json.loads(seqs)):
@@ -173,7 +104,7 @@ def sent(connection: sqlite3.Connection, changes: Changes, *, seqs: str, tx_hash
         " ON CONFLICT (name) DO UPDATE SET value = max(value, ?1)",
         (timeout_ns,),
     )
-    _count(changes, State.STORED, State.IN_FLIGHT, _whole(moved))
+    count(changes, State.STORED, State.IN_FLIGHT, _whole(moved))
 
 
 def again(
@@ -198,7 +129,7 @@ def again(
         f" alone = max(alone, ?), attempts = attempts - ? WHERE {_OF_TRANSACTION} RETURNING parent",
         (reason, not_before, alone, not has_vanished, seqs, tx_hash),
     ).fetchall()
-    _count(changes, State.IN_FLIGHT, State.STORED, _whole(moved))
+    count(changes, State.IN_FLIGHT, State.STORED, _whole(moved))
 
 
 def confirmed(
@@ -216,7 +147,7 @@ def confirmed(
     whole = [seq for seq, parent in rows if parent is None]
     _finish(connection, changes, whole, State.CONFIRMED, now, tx_hash, height, reason)
     parts = json.dumps([seq for seq, parent in rows if parent is not None])
-    connection.execute(f"DELETE FROM waiting WHERE seq IN {_IN}", (parts,))
+    connection.execute(f"DELETE FROM waiting WHERE seq IN {IN}", (parts,))
     _finish_parents(connection, changes, {parent for _, parent in rows if parent is not None}, now, tx_hash, height)
 
 
@@ -226,24 +157,24 @@ def failed(
     """Finish the batches that messages, or parts, of a transaction belong to as failed."""
     query = f"SELECT coalesce(parent, seq) FROM waiting WHERE {_OF_TRANSACTION}"
     whole = {seq for (seq,) in connection.execute(query, (seqs, tx_hash))}
-    _give_up(connection, changes, whole, now, tx_hash, reason)
+    give_up(connection, changes, whole, now, tx_hash, reason)
 
 
-def _give_up(
+def give_up(
     connection: sqlite3.Connection, changes: Changes, whole: set[int], now: float, tx_hash: str | None, reason: str
 ) -> None:
-    """Finish batches as failed in a transaction, or without one as expired.
+    """Finish batches as failed in a transaction (it may be ``""``: in none), or without one as expired.
 
     One of which a part is under way in another transaction waits for the end of that.
     """
     seqs = json.dumps(list(whole))
     connection.execute(
-        f"DELETE FROM waiting WHERE parent IN {_IN} AND (state = 'stored' OR tx_hash = ?)", (seqs, tx_hash)
+        f"DELETE FROM waiting WHERE parent IN {IN} AND (state = 'stored' OR tx_hash = ?)", (seqs, tx_hash)
     )
-    rest = connection.execute(f"SELECT DISTINCT parent FROM waiting WHERE parent IN {_IN}", (seqs,)).fetchall()
+    rest = connection.execute(f"SELECT DISTINCT parent FROM waiting WHERE parent IN {IN}", (seqs,)).fetchall()
     under_way = {parent for (parent,) in rest}
     connection.execute(
-        f"UPDATE waiting SET tx_hash = ?, reason = ? WHERE seq IN {_IN}",
+        f"UPDATE waiting SET tx_hash = ?, reason = ? WHERE seq IN {IN}",
         (tx_hash, reason, json.dumps(list(under_way))),
     )
     state = State.FAILED if tx_hash is not None else State.EXPIRED
@@ -261,7 +192,7 @@ def _finish_parents(
     """Finish batches of which no part is left: given up if they were, else confirmed."""
     for seq, lost_hash, reason in connection.execute(_WITHOUT_PARTS, (json.dumps(list(parents)),)).fetchall():
         if reason is not None:
-            _give_up(connection, changes, {seq}, now, lost_hash, reason)
+            give_up(connection, changes, {seq}, now, lost_hash, reason)
         else:
             _finish(connection, changes, [seq], State.CONFIRMED, now, tx_hash, height)
 
@@ -281,9 +212,9 @@ def _finish(
     seqs = json.dumps(whole)
     # What the chain does not have is kept whole: a failed batch may be wanted again, and all of it for a dispute.
     connection.execute(_FINISH, (state, now, has_failed, tx_hash, height, reason, is_lost, seqs))
-    gone = connection.execute(f"DELETE FROM waiting WHERE seq IN {_IN} RETURNING state", (seqs,)).fetchall()
+    gone = connection.execute(f"DELETE FROM waiting WHERE seq IN {IN} RETURNING state", (seqs,)).fetchall()
     for (before,) in gone:
-        _count(changes, State(before), state, 1)
+        count(changes, State(before), state, 1)
 
 
 def stages_waiting(connection: sqlite3.Connection) -> list[tuple[int, Kind]]:
@@ -310,7 +241,7 @@ def expire(
         "SELECT DISTINCT coalesce(parent, seq) FROM waiting WHERE state = 'stored' AND height = ? AND kind = ? LIMIT ?"
     )
     whole = {seq for (seq,) in connection.execute(query, (height, kind, limit))}
-    _give_up(connection, changes, whole, now, None, reason)
+    give_up(connection, changes, whole, now, None, reason)
     return len(whole)
 
 
@@ -319,7 +250,7 @@ def in_flight(connection: sqlite3.Connection) -> list[Transaction]:
     rows = connection.execute(
         "SELECT tx_hash, tx_timeout_ns, seq, kind, height, attempts FROM waiting"
         # All kinds are named for the index. A batch that is sent in parts is in no transaction itself.
-        f" WHERE kind IN ({_KINDS}) AND state = 'in_flight' AND tx_timeout_ns IS NOT NULL ORDER BY tx_hash, {_ORDER}"
+        f" WHERE kind IN ({_KINDS}) AND state = 'in_flight' AND tx_timeout_ns IS NOT NULL ORDER BY tx_hash, {ORDER}"
     )
     transactions: dict[str, Transaction] = {}
     for tx_hash, timeout_ns, seq, kind, height, attempts in rows:
@@ -330,13 +261,8 @@ def in_flight(connection: sqlite3.Connection) -> list[Transaction]:
 
 def bodies(connection: sqlite3.Connection, *, seqs: str) -> list[bytes]:
     """Read the bodies of messages, in their order."""
-    bodies = dict(_bodies_by_seq(connection, json.loads(seqs)))
+    bodies = dict(connection.execute(f"SELECT seq, message FROM waiting WHERE seq IN {IN}", (seqs,)).fetchall())
     return [bodies[seq] for seq in json.loads(seqs) if seq in bodies]
-
-
-def _bodies_by_seq(connection: sqlite3.Connection, seqs: list[int]) -> list[tuple[int, bytes]]:
-    query = f"SELECT seq, message FROM waiting WHERE seq IN {_IN}"
-    return connection.execute(query, (json.dumps(seqs),)).fetchall()
 
 
 def is_on_chain(connection: sqlite3.Connection, *, seq: int) -> bool | None:
@@ -368,6 +294,7 @@ def _whole(moved: list[tuple[int | None]]) -> int:
     return sum(parent is None for (parent,) in moved)
 
 
-def _count(changes: Changes, before: State, after: State, number: int) -> None:
+def count(changes: Changes, before: State, after: State, number: int) -> None:
+    """Note that so many batches went from one state to another."""
     changes[before] = changes.get(before, 0) - number
     changes[after] = changes.get(after, 0) + number

@@ -16,9 +16,11 @@ from functools import partial
 from typing import TypeVar
 
 from twisted.internet.defer import Deferred
+from twisted.logger import Logger
 
 from dapi.chain import submission_rows as rows
 from dapi.chain.outbox import Outbox
+from dapi.chain.submission_choice import next_messages
 from dapi.chain.submission_rows import Changes, Message, Transaction
 from dapi.database import Database, transaction
 from dapi.messages import Kind
@@ -36,6 +38,8 @@ class Submissions:
     one: to be told twice does no harm. Every Deferred fails with StoreError.
     """
 
+    log = Logger()
+
     def __init__(self, database: Database, outbox: Outbox, *, now: Callable[[], float] = time.time) -> None:
         self._database = database
         self._outbox = outbox
@@ -49,9 +53,24 @@ class Submissions:
         """Fire with the messages that belong into the next transaction, those with the oldest deadline first.
 
         ``height`` is the block that it can be in at the earliest, ``max_bytes`` what the messages may take together,
-        ``max_nonces`` what one message may hold: larger ones are cut into parts here.
+        ``max_nonces`` what one message may hold: larger ones are cut into parts here. What the disk has damaged fails
+        here, and does not stand in the way of the others.
         """
-        return self._change(partial(rows.next_messages, height=height, max_bytes=max_bytes, max_nonces=max_nonces))
+        damaged: set[int] = set()
+        choose = partial(
+            next_messages,
+            height=height,
+            max_bytes=max_bytes,
+            max_nonces=max_nonces,
+            damaged=damaged,
+            now=self._now(),
+        )
+        return self._change(choose).addCallback(self._tell_damaged, damaged)
+
+    def _tell_damaged(self, messages: list[Message], damaged: set[int]) -> list[Message]:
+        if damaged:
+            self.log.critical("{number} batches are damaged on disk, and failed: look at the disk", number=len(damaged))
+        return messages
 
     def sent(self, messages: Sequence[Message], tx_hash: str, timeout_ns: int) -> Deferred[None]:
         """Note that a transaction is about to be sent; fires when that is on disk, and only then it may be.

@@ -48,6 +48,7 @@ _SCHEMA_VERSIONS = (
         tx_hash TEXT,
         tx_timeout_ns INTEGER,
         reason TEXT,
+        crc32 INTEGER NOT NULL,
         message BLOB NOT NULL
     );
     CREATE INDEX waiting_by_kind ON waiting (kind, state);
@@ -71,6 +72,7 @@ _SCHEMA_VERSIONS = (
         tx_hash TEXT,
         included_height INTEGER,
         reason TEXT,
+        crc32 INTEGER,
         message BLOB
     );
     CREATE INDEX finished_by_kind ON finished (kind, state);

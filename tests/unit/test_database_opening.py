@@ -156,8 +156,9 @@ class RefusalTests(StoreTestCase):
         database = self.open_database()
         self.execute(
             database,
-            "INSERT INTO waiting (batch_id, kind, state, via, height, nonces, seen, received_at, last_seen_at, message)"
-            " VALUES ('large', 'generated', 'stored', 'http', 1, 1, 1, 0, 0, zeroblob(65 * 1024 * 1024))",
+            "INSERT INTO waiting"
+            " (batch_id, kind, state, via, height, nonces, seen, received_at, last_seen_at, crc32, message)"
+            " VALUES ('large', 'generated', 'stored', 'http', 1, 1, 1, 0, 0, 0, zeroblob(65 * 1024 * 1024))",
         )
         self.close_database(database)
         corrupt_page(self.path, "nodes")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import zlib
 
 from dapi.messages import Kind
 from dapi.messages.inference_pb2 import MsgSubmitPocBatch
@@ -82,13 +83,15 @@ class ChoiceTests(SubmissionsTestCase):
 
     def fill(self, number: int) -> None:
         """Record many at once, two of three of them generated, in seven stages."""
+        body = b"\x18\x0a" + bytes(2000)
         self.execute(
             self.database,
             "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < ?) INSERT INTO waiting (batch_id,"
-            " kind, state, node_id, via, height, nonces, seen, received_at, last_seen_at, message)"
-            " SELECT i, iif(i % 3, 'generated', 'validated'), 'stored', 'n', 'http', i % 7, 20, 1, 0, 0, ? FROM n",
+            " kind, state, node_id, via, height, nonces, seen, received_at, last_seen_at, crc32, message)"
+            " SELECT i, iif(i % 3, 'generated', 'validated'), 'stored', 'n', 'http', i % 7, 20, 1, 0, 0, ?, ? FROM n",
             number,
-            b"\x18\x0a" + bytes(2000),
+            zlib.crc32(body),
+            body,
         )
 
     def test_a_huge_backlog_costs_no_time(self) -> None:
