@@ -102,7 +102,8 @@ class SizeTests(SynchronousTestCase):
     """What nobody can read at once is split."""
 
     def test_no_file_above_400_lines(self) -> None:
-        long = {str(path.relative_to(ROOT)) for path in SOURCES if path.read_text().count("\n") > 400}
+        files = [*SOURCES, *Path(__file__).parents[1].rglob("*.py")]
+        long = {path.name for path in files if path.read_text().count("\n") > 400}
         self.assertEqual({name for name in long if not name.endswith("_pb2.py")}, set())
 
     def test_no_function_above_50_lines(self) -> None:
