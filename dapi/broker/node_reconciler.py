@@ -12,7 +12,7 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 from twisted.internet.defer import CancelledError, Deferred, succeed
-from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -21,6 +21,7 @@ from dapi.broker.node_worker_commands import Command, CommandResult
 from dapi.broker.nodes import Node
 from dapi.errors import MLNodeError
 from dapi.mlnode.client import MLNodeState, PowState
+from dapi.timer import Timer
 
 _LOOK_SECONDS = 5.0
 _SILENT_SECONDS = 60.0
@@ -113,7 +114,7 @@ class NodeReconciler:
         self._achieved: _Given | None = None
         # A command failed, and the next one waits for the timer.
         self._is_resting = False
-        self._timer: IDelayedCall | None = None
+        self._timer = Timer(reactor, 0, self._timer_fired)
         self._looking: Deferred[Any] | None = None
         self._looked_at = float("-inf")
         self._sick_looks = 0
@@ -136,7 +137,7 @@ class NodeReconciler:
     def leave(self) -> Deferred[None]:
         """Do nothing any more; fires when nothing is left."""
         self._has_left = True
-        self._stop_timer()
+        self._timer.cancel()
         if self._looking is None:
             return succeed(None)
         left: Deferred[None] = Deferred()
@@ -181,7 +182,7 @@ class NodeReconciler:
         self._last_error = None
         self._silent_since = self._reactor.seconds()
         self._is_resting = False
-        self._stop_timer()
+        self._timer.cancel()
         given = self._under_way
         if given is not None and given.intention != intention:
             # A node that is left alone may finish what it was told; a disabled one is about to be stopped.
@@ -232,12 +233,12 @@ class NodeReconciler:
             self._tries = 0
             self._last_error = None
             self._looked_at = self._reactor.seconds()
-            self._start_timer()
+            self._timer.start(self._retry_delay())
         elif not self._is_cancelled:
             self._tries += 1
             self._last_error = result.error
             self._is_resting = True
-            self._start_timer()
+            self._timer.start(self._retry_delay())
         self._act()
 
     async def _look(self, duty: NodeDuty) -> tuple[str, bool]:
@@ -308,23 +309,13 @@ class NodeReconciler:
             )
         self._say(None)
         self._last_error = error
-        self._start_timer()
+        self._timer.start(self._retry_delay())
 
     def _say(self, current: str | None) -> None:
         if current != self._current:
             self._current, self._since = current, self._reactor.seconds()
 
-    def _start_timer(self) -> None:
-        self._stop_timer()
-        self._timer = self._reactor.callLater(self._retry_delay(), self._timer_fired)
-
-    def _stop_timer(self) -> None:
-        if self._timer is not None:
-            timer, self._timer = self._timer, None
-            timer.cancel()
-
     def _timer_fired(self) -> None:
-        self._timer = None
         self._is_resting = False
         self._looked_at = float("-inf")
         self._act()

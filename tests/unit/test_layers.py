@@ -22,7 +22,7 @@ MAY_IMPORT = {
     "poc": {"messages", "errors", "websocket", "timer"},
     "mlnode": {"messages", "errors", "exchange"},
     "chain": {"messages", "errors", "database", "exchange", "websocket", "loop"},
-    "broker": {"poc", "mlnode", "messages", "errors", "database"},
+    "broker": {"poc", "mlnode", "messages", "errors", "database", "timer"},
     "orchestration": {"chain", "broker", "mlnode", "messages", "errors", "timer", "loop"},
     "timer": set(),
     "loop": set(),
