@@ -117,6 +117,7 @@ class NodeReconciler:
         self._timer = Timer(reactor, 0, self._timer_fired)
         self._looking: Deferred[Any] | None = None
         self._looked_at = float("-inf")
+        # In a row, at the inference that it serves now.
         self._sick_looks = 0
         self._current: str | None = None
         self._since = reactor.seconds()
@@ -230,7 +231,7 @@ class NodeReconciler:
         self._say(result.status if result.succeeded else None)
         self._achieved = given if result.succeeded else None
         if result.succeeded:
-            self._tries = 0
+            self._tries = self._sick_looks = 0
             self._last_error = None
             self._looked_at = self._reactor.seconds()
             self._timer.start(self._retry_delay())
@@ -268,7 +269,6 @@ class NodeReconciler:
             self._sick_looks += 1
             if self._sick_looks < _SICK_LOOKS:
                 raise
-            self._sick_looks = 0
             return "INFERENCE, not healthy", False
         self._sick_looks = 0
         return MLNodeState.INFERENCE, True

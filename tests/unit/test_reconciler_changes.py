@@ -107,6 +107,21 @@ class FoundElsewhereTests(ReconcilerTestCase):
         self.advance(30 + 10)
         self.assertEqual(["stop", "websocket stop", "inference/up/async", "inference/up"], self.told())
 
+    def test_what_an_earlier_inference_lacked_is_not_held_against_the_next(self) -> None:
+        self.intend(INFERENCE)
+        self.told()
+        self.stub.refused["health"] = 503
+        self.advance(10)
+        self.assertEqual([], self.told())
+        del self.stub.refused["health"]
+        self.intend(GENERATE)
+        self.intend(INFERENCE)
+        self.told()
+        self.stub.refused["health"] = 503
+        self.advance(5)
+        self.assert_standing(last_error='a: health (503): refused: {"detail": "no"}')
+        self.assertEqual([], self.told())
+
     def test_inference_port_that_cannot_be_reached(self) -> None:
         self.intend(INFERENCE)
         self.told()
