@@ -323,16 +323,15 @@ class Submitter(LoopService):
         elif outcome is Outcome.NEXT_BLOCK:
             # The window is over, and so it is for all that waits of this stage and kind.
             await self._submissions.again(messages, transaction.hash, reason)
-            await self._submissions.expire(first.height, first.kind, reason)
-            self._tell_of_loss(messages, "expired", reason)
+            number = await self._submissions.expire(first.height, first.kind, reason)
+            self._tell_of_loss(first, number, "expired", reason)
         else:
             await self._submissions.failed(messages, transaction.hash, reason)
-            self._tell_of_loss(messages, "failed", reason)
+            self._tell_of_loss(first, len(messages), "failed", reason)
 
-    def _tell_of_loss(self, messages: list[Message], what: str, reason: str) -> None:
-        kind, height = messages[0].kind, messages[0].height
+    def _tell_of_loss(self, one: Message, number: int, what: str, reason: str) -> None:
         text = "{number} {kind} messages of stage {height} {what}: {reason}"
-        self.log.error(text, number=len(messages), kind=kind, height=height, what=what, reason=reason)
+        self.log.error(text, number=number, kind=one.kind, height=one.height, what=what, reason=reason)
 
     async def _is_ours(self, verdict: Message) -> bool:
         """Tell whether the verdict that the chain has is this one."""

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import pytest_twisted
+from twisted.logger import LogLevel, capturedLogs
 
 from dapi.errors import UnknownBatchError
 from dapi.messages import State
@@ -134,6 +135,21 @@ async def test_after_the_window_it_is_final_for_all_of_the_stage_at_once(world: 
 
 
 @pytest_twisted.ensureDeferred
+async def test_the_log_counts_all_that_expires_not_only_what_was_under_way(world: World) -> None:
+    chain = world.chain(None, SHORT, first_height=17)
+    dapi = world.dapi(chain, max_in_flight=1)
+    await dapi.record(1)
+    await chain.mempool(1)
+    await dapi.record(2)
+    await dapi.record(3)
+    with capturedLogs() as logs:
+        await dapi.next_block(chain)
+    assert (await dapi.outbox.counts())["expired"] == 3
+    (lost,) = [event for event in logs if event.get("what") == "expired"]
+    assert (lost["log_level"], lost["number"], lost["height"]) == (LogLevel.error, 3, STAGE)
+
+
+@pytest_twisted.ensureDeferred
 async def test_windows_that_are_checked_by_the_mempool_give_the_same(world: World) -> None:
     chain = world.chain(0.1, SHORT, rules=Rules(windows_in_check_tx=True))
     dapi = world.dapi(chain)
@@ -150,9 +166,12 @@ async def test_windows_that_are_checked_by_the_mempool_give_the_same(world: Worl
 async def test_a_stage_that_the_chain_never_had_is_final(world: World) -> None:
     chain = world.chain(0.1)
     dapi = world.dapi(chain)
-    receipt = await dapi.record(1, block_height=STAGE - 5)
-    rows = await dapi.when_all(State.FAILED, 1)
+    with capturedLogs() as logs:
+        receipt = await dapi.record(1, block_height=STAGE - 5)
+        rows = await dapi.when_all(State.FAILED, 1)
     assert rows[receipt.batch_id].reason.startswith("inference 1107: ")
+    (lost,) = [event for event in logs if event.get("what") == "failed"]
+    assert (lost["log_level"], lost["number"], lost["height"]) == (LogLevel.error, 1, STAGE - 5)
 
 
 @pytest_twisted.ensureDeferred
