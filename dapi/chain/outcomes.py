@@ -9,6 +9,7 @@ import enum
 import re
 from collections.abc import Sequence
 
+from dapi.chain.rpc_answers import is_stale
 from dapi.chain.submission_rows import Message
 
 
@@ -38,9 +39,6 @@ _INFERENCE = {
     1161: Outcome.MOVED,
 }
 _SIGNATURE = frozenset({4, 9})
-_TIMED_OUT = frozenset({30, 32, 42})
-_INVALID_REQUEST = 18
-_STALE_WORDS = ("ttl exceeds", "already passed", "already used timeout")
 # What these say depends on nothing but the stage, the kind and the block, and so holds for all that share them.
 _OF_THE_WINDOW = frozenset({1107, 1108, 1128})
 _MESSAGE_INDEX = re.compile(r"message index: (\d+)")
@@ -54,8 +52,7 @@ def judge(code: int, codespace: str, log: str) -> Outcome:
         return _INFERENCE.get(code, Outcome.FINAL)
     if codespace != "sdk":
         return Outcome.FINAL
-    is_stale = code == _INVALID_REQUEST and any(words in log for words in _STALE_WORDS)
-    if code in _TIMED_OUT or is_stale:
+    if is_stale(code, log):
         return Outcome.SIGN_AGAIN
     return Outcome.SIGNATURE if code in _SIGNATURE else Outcome.FINAL
 

@@ -190,8 +190,7 @@ class BroadcastAnswer(msgspec.Struct):
                 return BroadcastResult(Broadcast.ALREADY_THERE, self.hash, self.code, self.codespace, log)
             if self.code == _MEMPOOL_FULL:
                 raise ChainUnavailableError(log)
-            is_stale = self.code == _INVALID_REQUEST and any(words in self.log for words in _STALE_WORDS)
-            if self.code in _TIME_IS_OVER or is_stale:
+            if is_stale(self.code, self.log):
                 raise ChainStaleError(self.code, self.codespace, log)
         raise ChainRefusedError(self.code, self.codespace, log)
 
@@ -324,6 +323,11 @@ def decode_block_event(message: bytes) -> BlockInfo | Refusal | None:
         raise ChainUnavailableError("an event with neither result nor error")
     data = envelope.result.data
     return data.value.value() if data is not None and data.value is not None else None
+
+
+def is_stale(code: int, log: str) -> bool:
+    """Whether a code of the SDK's says that a transaction's time is over, too far ahead, or used already."""
+    return code in _TIME_IS_OVER or (code == _INVALID_REQUEST and any(words in log for words in _STALE_WORDS))
 
 
 def error_of_refusal(refusal: Refusal) -> ChainError:
