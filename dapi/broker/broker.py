@@ -25,7 +25,7 @@ from dapi.broker.node_worker_commands import (
 )
 from dapi.broker.nodes import Node, NodeConfig, NodeStore, StoredNodes, check_apart
 from dapi.errors import ConfigError, StoreBusyError, UnknownNodeError
-from dapi.mlnode.client import BATCH_SIZE, FRAUD_THRESHOLD, R_TARGET, InitRequest, PowParams
+from dapi.mlnode.client import InitRequest, PowParams
 
 _LOAD_RETRY_SECONDS = 2.0
 # A token in the URL, keys among a model's arguments.
@@ -40,9 +40,6 @@ class PocSettings(msgspec.Struct, frozen=True, kw_only=True):
 
     callback_url: str
     params: PowParams
-    batch_size: int = BATCH_SIZE
-    r_target: float = R_TARGET
-    fraud_threshold: float = FRAUD_THRESHOLD
 
 
 class BrokerStatus(msgspec.Struct, frozen=True):
@@ -219,18 +216,14 @@ class Broker(MultiService):
         self, node: Node, block_height: int, block_hash: str, public_key: str, node_count: int
     ) -> InitRequest:
         """Make the init of a node for a stage; see InitRequest for the fields."""
-        settings = self._poc_settings
         return InitRequest(
             block_hash=block_hash,
             block_height=block_height,
             public_key=public_key,
-            batch_size=settings.batch_size,
-            r_target=settings.r_target,
-            fraud_threshold=settings.fraud_threshold,
-            params=settings.params,
+            params=self._poc_settings.params,
             node_id=node.num,
             node_count=node_count,
-            url=settings.callback_url,
+            url=self._poc_settings.callback_url,
         )
 
     def _check_loaded(self) -> None:

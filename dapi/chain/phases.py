@@ -111,7 +111,6 @@ class EpochParameters(msgspec.Struct, frozen=True):
     poc_exchange_duration: int
     poc_validation_delay: int
     poc_validation_duration: int
-    set_new_validators_delay: int
     epoch_shift: int = 0
 
 

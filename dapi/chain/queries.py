@@ -46,7 +46,6 @@ async def epoch_info(rpc: ChainRpc, height: int | None = None) -> EpochInfo:
             poc_exchange_duration=durations.poc_exchange_duration,
             poc_validation_delay=durations.poc_validation_delay,
             poc_validation_duration=durations.poc_validation_duration,
-            set_new_validators_delay=durations.set_new_validators_delay,
             epoch_shift=durations.epoch_shift,
         ),
         sample_size=info.params.poc_params.validation_sample_size,

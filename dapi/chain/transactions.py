@@ -63,7 +63,6 @@ class TransactionSigner:
         participant_address: str,
         gas_limit: int = DEFAULT_GAS_LIMIT,
     ) -> None:
-        self.participant_address = participant_address
         self._key = key
         self._chain_id = chain_id
         self._account_number = account_number

@@ -1,4 +1,4 @@
-"""What each node should do in the stage that is under way: pure, but for what it remembers of deliveries."""
+"""What each node should do in the stage that is under way: pure, but for the deliveries and silences it remembers."""
 
 from __future__ import annotations
 

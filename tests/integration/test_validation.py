@@ -36,7 +36,6 @@ STAGE = regular_stage(
         poc_exchange_duration=PARAMS.poc_exchange_duration,
         poc_validation_delay=PARAMS.poc_validation_delay,
         poc_validation_duration=PARAMS.poc_validation_duration,
-        set_new_validators_delay=PARAMS.set_new_validators_delay,
     ),
     epoch_index=1,
     poc_start=10,

@@ -28,7 +28,6 @@ def parameters(stage: int, exchange: int, delay: int, validation: int) -> EpochP
         poc_exchange_duration=exchange,
         poc_validation_delay=delay,
         poc_validation_duration=validation,
-        set_new_validators_delay=1,
     )
 
 

@@ -15,7 +15,7 @@ from dapi.poc.batch_handler import BatchCounts
 
 START = 100
 # As on the main network: between the end of generation and the switch there is time.
-STAGE = regular_stage(EpochParameters(17280, 60, 5, 5, 20, 120), 7, START)
+STAGE = regular_stage(EpochParameters(17280, 60, 5, 5, 20), 7, START)
 GENERATION_END = START + 60
 
 

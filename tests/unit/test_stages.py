@@ -10,7 +10,7 @@ from tests.unit.submissions_world import HASH, SubmissionsTestCase
 
 
 def stage_at(height: int, *, stage_duration: int = 10) -> PocStage:
-    return regular_stage(EpochParameters(40, stage_duration, 2, 2, 6, 1), 1, height)
+    return regular_stage(EpochParameters(40, stage_duration, 2, 2, 6), 1, height)
 
 
 class StageBookTests(StoreTestCase):

@@ -27,7 +27,6 @@ DURATIONS = EpochParameters(
     poc_exchange_duration=2,
     poc_validation_delay=2,
     poc_validation_duration=100,
-    set_new_validators_delay=1,
 )
 STAGE = regular_stage(DURATIONS, epoch_index=1, poc_start=10)
 START, END = STAGE.validations.first - 1, STAGE.validations.last
