@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 import socket
 import sqlite3
@@ -17,6 +18,7 @@ import treq
 from twisted.application.service import IService, MultiService, Service
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred, fail
+from twisted.internet.task import deferLater
 from twisted.logger import LogEvent, globalLogPublisher
 from twisted.web.client import Agent
 from zope.interface.verify import verifyObject
@@ -27,7 +29,7 @@ from dapi.chain.outbox import OutboxEntry
 from dapi.config import ApiConfig, ChainNodeConfig, Config, PocConfig, Secret, StorageConfig, WebSocketConfig
 from dapi.errors import StartError
 from dapi.messages import Kind, Via
-from dapi.mlnode.client import TEST_NETWORK_PARAMS
+from dapi.mlnode.client import MAIN_NETWORK_PARAMS, TEST_NETWORK_PARAMS
 from dapi.service import DapiService, make_service
 from tests.batches import generated_batch
 from tests.integration.certificates import Authority
@@ -72,6 +74,13 @@ async def when_loaded(service: DapiService) -> None:
     await service.broker.register_missing([])
 
 
+async def until(predicate: Callable[[], Any]) -> None:
+    deadline = reactor.seconds() + PATIENCE_SECONDS
+    while not predicate():
+        assert reactor.seconds() < deadline
+        await deferLater(reactor, 0.05)
+
+
 @pytest.fixture
 def log() -> Any:
     """What is logged, as text."""
@@ -109,6 +118,7 @@ def entry(batch_id: str) -> OutboxEntry:
 async def test_takes_a_batch_and_tells_of_it(start: Start, tmp_path: Path) -> None:
     service = await start(config(tmp_path / "a.db", node("a")))
     assert verifyObject(IService, service)
+    assert service.broker.request_for(service.broker.nodes()[0], 1, "AB", "02", 2).params == MAIN_NETWORK_PARAMS
     batch = generated_batch(node_id=1)
     for _ in range(2):
         assert await call(service.callback_listener.port, "/v1/poc-batches/generated", batch) == (200, None)
@@ -168,6 +178,9 @@ async def test_each_setting_reaches_its_part(start: Start, tmp_path: Path) -> No
     submitting = service.chain.submitter._settings
     assert (submitting.max_nonces, submitting.max_transaction_bytes) == (5, 20_000)
     assert service.chain.submitter.status()["participant"] == participant.address
+    assert (await service.status())["chain"]["oldest_waiting_seconds"] is None
+    await service.outbox.put(entry("1"))
+    assert (await service.status())["chain"]["oldest_waiting_seconds"] >= 0
 
 
 @pytest_twisted.ensureDeferred
@@ -177,6 +190,32 @@ async def test_without_a_chain_it_says_so(start: Start, tmp_path: Path, log: lis
     assert status["chain"]["state"] == "not configured"
     assert "nothing is submitted" in status["chain"]["reason"]
     assert any("no chain is configured" in line for line in log)
+
+
+@pytest_twisted.ensureDeferred
+async def test_an_admin_api_that_is_open_to_others_is_warned_of(start: Start, tmp_path: Path, log: list[str]) -> None:
+    # On loopback, a name that a page of another site could have is refused.
+    for host, status in (("127.0.0.1", 403), ("0.0.0.0", 200)):
+        api = ApiConfig(ml_server_port=0, admin_server_host=host, admin_server_port=0)
+        service = await start(config(tmp_path / f"{host}.db", api=api))
+        url = f"http://127.0.0.1:{service.admin_listener.port}/admin/v1/status"
+        response = await treq.get(url, headers={"Host": "dapi.example"}, agent=Agent(reactor))
+        await treq.content(response)
+        assert response.code == status
+    assert [line for line in log if "asks for no password" in line] == [
+        "the admin API is open to whoever reaches 0.0.0.0: it asks for no password"
+    ]
+
+
+@pytest_twisted.ensureDeferred
+async def test_nodes_that_cannot_be_registered_at_once_are_later(start: Start, tmp_path: Path, log: list[str]) -> None:
+    await (await start(config(tmp_path / "a.db"))).stopService()
+    with contextlib.closing(sqlite3.connect(tmp_path / "a.db", isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        service = await start(config(tmp_path / "a.db", node("a")))
+        await until(lambda: any("not registered yet" in line for line in log))
+        other.execute("ROLLBACK")
+    await until(service.broker.nodes)
 
 
 @pytest_twisted.ensureDeferred

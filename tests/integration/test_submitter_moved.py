@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import pytest_twisted
+from twisted.logger import LogLevel, capturedLogs
 from twisted.web.resource import Resource
 from twisted.web.server import Site
 
@@ -24,9 +25,11 @@ async def test_a_network_that_moved_to_poc_v2_gets_nothing_more(world: World, in
     await dapi.record(1)
     await dapi.when_all(State.CONFIRMED, 1)
     chain.state.rules.poc_v2 = True
-    await dapi.record(2)
-    await dapi.record(3)
-    status = await dapi.when_status(state="moved")
+    with capturedLogs() as logs:
+        await dapi.record(2)
+        await dapi.record(3)
+        status = await dapi.when_status(state="moved")
+    assert [event["reason"] for event in logs if event["log_level"] is LogLevel.critical] == [status["reason"]]
     assert "PoC v2" in status["reason"]
     assert "1161" in status["reason"]
     counts = await dapi.when(lambda counts: counts["in_flight"] == 0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sqlite3
 import threading
@@ -89,6 +90,23 @@ class UseTests(StoreTestCase):
         self.clock.wait_for(self.database.read(connections.append))
         with self.assertRaisesRegex(sqlite3.ProgrammingError, "closed"):
             self.clock.wait_for(self.database.read(lambda _: connections[0].execute("SELECT 1")))
+
+
+class CopyTests(StoreTestCase):
+    def test_a_copy_made_by_another_program_while_it_runs_is_whole_and_disturbs_nothing(self) -> None:
+        database = self.open_database()
+        self.execute(database, add_node("a"))
+        copy = self.path.parent / "copy.db"
+        with (
+            contextlib.closing(sqlite3.connect(f"{self.path.as_uri()}?mode=ro", uri=True)) as running,
+            contextlib.closing(sqlite3.connect(copy)) as copied,
+        ):
+            running.backup(copied)
+            self.execute(database, add_node("b"))
+        self.assertEqual(database.status()["state"], "ok")
+        self.close_database(database)
+        self.path = copy
+        self.assertEqual(self.execute(self.open_database(), "SELECT id FROM nodes"), [("a",)])
 
 
 class HungDiskTests(StoreTestCase):

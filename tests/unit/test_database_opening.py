@@ -12,6 +12,7 @@ from twisted.application.service import IService
 from zope.interface.verify import verifyObject
 
 from dapi.database import Database
+from dapi.database import file as database_file
 from dapi.errors import StartError, StoreBrokenError
 from tests.unit.store_tools import COUNT_NODES, StoreTestCase, add_node
 
@@ -50,6 +51,19 @@ class OpeningTests(StoreTestCase):
         self.execute(database, add_node("a"))
         self.close_database(database)
         self.assertEqual(self.execute(self.open_database(), "SELECT id FROM nodes"), [("a",)])
+
+    def test_an_older_one_is_brought_up_to_date_with_what_is_in_it(self) -> None:
+        database = self.open_database()
+        self.execute(database, add_node("a"))
+        self.close_database(database)
+        versions = (*database_file._SCHEMA_VERSIONS, "CREATE TABLE more (x);")
+        self.patch(database_file, "_SCHEMA_VERSIONS", versions)
+        for _ in range(2):
+            newer = self.open_database()
+            self.assertEqual(self.execute(newer, "SELECT id FROM nodes"), [("a",)])
+            self.assertEqual(self.execute(newer, "SELECT count(*) FROM more"), [(0,)])
+            self.assertEqual(self.execute(newer, "PRAGMA user_version"), [(len(versions),)])
+            self.close_database(newer)
 
     def test_a_creation_that_was_interrupted_is_taken_up(self) -> None:
         self.path.parent.mkdir()

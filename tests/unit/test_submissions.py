@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 import zlib
 
+from dapi.errors import UnknownBatchError
 from dapi.messages import Kind
 from dapi.messages.inference_pb2 import MsgSubmitPocBatch
 from tests.unit.submissions_world import HASH, OTHER, SubmissionsTestCase
@@ -153,6 +154,17 @@ class CourseTests(SubmissionsTestCase):
         self.assertEqual(again.body, before[0].body)
         # That nothing came of its transactions so far is known.
         self.assertEqual(again.attempts, 0)
+
+    def test_what_did_not_fail_is_not_sent_again(self) -> None:
+        waiting, confirmed = self.record(1), self.record_verdict(height=9)
+        self.wait(self.submissions.confirmed(self.send(self.next()[:1]), HASH, 12))
+        expired = self.record(2, height=20)
+        self.wait(self.submissions.expire(20, Kind.GENERATED, "its window ended"))
+        before = self.counts()
+        self.assertEqual(before, {"stored": 1, "confirmed": 1, "expired": 1})
+        for batch_id in (waiting, confirmed, expired, "none"):
+            self.assertRaises(UnknownBatchError, self.wait, self.outbox.retry(batch_id))
+        self.assertEqual(self.counts(), before)
 
     def test_attempts_count_transactions_of_which_nothing_was_heard(self) -> None:
         self.record(1)
