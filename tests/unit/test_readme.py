@@ -13,6 +13,7 @@ from twisted.application.service import IService, MultiService
 from twisted.trial.unittest import SynchronousTestCase
 
 from dapi.config import Config, Secret, load_config
+from dapi.messages import State
 from dapi.server.admin import AdminApi
 from dapi.tap import Options
 from tests.fake_broker import FakeDriver
@@ -96,6 +97,26 @@ class SettingTests(SynchronousTestCase):
         self.assertTrue(config.nodes)
         self.assertIsNotNone(config.chain_node.url)
 
+    def test_the_variables_of_the_example_are_understood(self) -> None:
+        (example,) = re.findall(r"```\n(NODE_CONFIG_PATH=.*?)```", README, re.DOTALL)
+        environ = dict(re.findall(r"(\w+)=(\S+)", example))
+        self.assertIn("DAPI_CHAIN_NODE__URL", environ)
+        path = self.mktemp()
+        Path(path).write_text("[]", encoding="utf-8")
+        environ |= {"NODE_CONFIG_PATH": path, "ACCOUNT_PUBKEY": VARIABLES["ACCOUNT_PUBKEY"]}
+        config, warnings = load_config(environ=environ)
+        self.assertEqual(warnings, [])
+        defaults = leaves(Config())
+        found = leaves(config)
+        # But for the path, each sets something.
+        self.assertEqual(len([name for name in found if found[name] != defaults[name]]), len(environ) - 1)
+
+    def test_the_variables_in_the_text_are_understood(self) -> None:
+        names = set(re.findall(r"\bDAPI_[A-Z_]+", README)) - {"DAPI_SECTION__NAME"}
+        self.assertIn("DAPI_API__ADMIN_SERVER_HOST", names)
+        told = {name.removeprefix("DAPI_").lower().replace("__", ".") for name in names}
+        self.assertEqual(told - set(leaves(Config())), set())
+
     def test_options_exist(self) -> None:
         known = {f"--{name}" for name, *_ in Options.optParameters} | {"--help"}
         told = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", README))
@@ -128,6 +149,20 @@ class RouteTests(test_admin.AdminTestCase):
     def test_the_body_of_a_manual_command(self) -> None:
         (body,) = re.findall(r"`(\{\"block_height\".*?\})`", README)
         self.assertEqual(re.findall(r'"(\w+)":', body), list(test_admin.BLOCK))
+
+
+class LogTests(SynchronousTestCase):
+    def test_the_lines_to_look_for_are_written(self) -> None:
+        _, _, rest = README.partition("- **Log.** ")
+        told = [text for text in quoted(rest.partition("\n- **")[0]) if re.fullmatch(r"[a-z]+( \w+)+", text)]
+        self.assertIn("everything waits", told)
+        source = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "dapi").rglob("*.py"))
+        self.assertEqual([text for text in told if text not in source], [])
+
+    def test_every_state_is_explained(self) -> None:
+        _, _, rest = README.partition("- **States.** ")
+        told = set(re.findall(r"\*(\w+)\*", rest.partition("\n- **")[0]))
+        self.assertEqual(told, {state.value for state in State})
 
 
 class EmbeddingTests(SynchronousTestCase):
