@@ -235,11 +235,14 @@ class DapiService(MultiService):
         return NodeWorker(self._reactor, node, ml_client, handler, websocket_client)
 
     async def _register_nodes(self) -> None:
+        told = None
         while True:
             try:
                 await self.broker.register_missing(self._config.nodes)
             except StoreBusyError as error:
-                self.log.error("the configured nodes are not registered yet: {error}", error=str(error))
+                if str(error) != told:
+                    told = str(error)
+                    self.log.error("the configured nodes are not registered yet: {error}", error=told)
                 await deferLater(self._reactor, _REGISTER_RETRY_SECONDS)
             else:
                 break

@@ -242,8 +242,10 @@ class Broker(MultiService):
                     self._take(await self._store.load())
                     self._on_change()
             except StoreBusyError as error:
-                self._problem = f"{_NOT_LOADED}: {error}"
-                self.log.warn("{problem}", problem=self._problem)
+                problem = f"{_NOT_LOADED}: {error}"
+                if problem != self._problem:
+                    self.log.warn("{problem}", problem=problem)
+                self._problem = problem
                 await deferLater(self._reactor, _LOAD_RETRY_SECONDS)
             else:
                 return

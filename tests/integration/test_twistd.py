@@ -124,8 +124,7 @@ async def test_a_database_that_must_not_be_touched_refuses(twistd: Run, tmp_path
 async def test_ends_with_a_failure_when_its_file_breaks(twistd: Run, tmp_path: Path) -> None:
     process = twistd()
     port = await admin_port(process)
-    while not (await get(port, "/admin/v1/status"))["broker"]["is_loaded"]:
-        pass
+    await process.when_written(r"\d+ nodes loaded")
     for path in (tmp_path / "outbox.db", tmp_path / "outbox.db-wal"):
         with path.open("r+b") as file:
             file.write(b"\xff" * path.stat().st_size)
