@@ -245,6 +245,8 @@ class _Endpoints:
                 connection.abortConnection()
 
     def _watch(self, wrapped: IProtocolFactory) -> _WatchedFactory:
+        # Twisted's own would say of each request that it starts and stops: nine lines of ten in the log.
+        cast(Any, wrapped).noisy = False
         factory = _WatchedFactory(wrapped, self._opened, self._lost)
         self._factories.append(factory)
         return factory

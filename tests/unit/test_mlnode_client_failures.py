@@ -10,6 +10,7 @@ from twisted.internet.error import ConnectionRefusedError as TCPConnectionRefuse
 from twisted.internet.error import DNSLookupError
 from twisted.internet.task import Clock
 from twisted.internet.testing import MemoryReactorClock
+from twisted.logger import LogEvent, globalLogPublisher
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 from twisted.web.client import ResponseFailed, ResponseNeverReceived
@@ -207,6 +208,22 @@ class ConnectTimeoutTests(SynchronousTestCase):
         reactor.advance(30)
         self.failureResultOf(calling, MLNodeError)
         self.assertEqual([], reactor.getDelayedCalls())
+
+    def test_nothing_in_the_log(self) -> None:
+        told: list[LogEvent] = []
+        globalLogPublisher.addObserver(told.append)
+        self.addCleanup(globalLogPublisher.removeObserver, told.append)
+        for scheme in ("http", "https"):
+            reactor = MemoryReactorClock()
+            calling = MLNodeClient(reactor, f"{scheme}://10.0.0.21:8080", node_id="node1").state()
+            reactor.advance(0)
+            [(_, _, factory, _, _)] = reactor.tcpClients
+            # As a connector does.
+            factory.doStart()
+            factory.doStop()
+            reactor.advance(30)
+            self.failureResultOf(calling, MLNodeError)
+        self.assertEqual([], told)
 
 
 def _facts(error: MLNodeError) -> tuple[str, str, int | None, str]:
