@@ -197,16 +197,20 @@ def make_worker(clock: Clock, node: Node, stub: StubNode) -> NodeWorker:
 class SynchronousDatabase:
     """A Database without threads: all is done before the Deferred is returned.
 
-    With ``failure``, everything fails with it; with ``gate``, writes are answered when that fires.
+    With ``failure``, everything fails with it; with ``refusal``, all that is new. With ``gate``, writes are answered
+    when that fires.
     """
 
     def __init__(self, path: str) -> None:
         self._path = Path(path).absolute()
         self._connection = open_prepared(self._path)
         self.failure: Exception | None = None
+        self.refusal: Exception | None = None
         self.gate: Deferred[None] | None = None
 
     def write(self, function: Callable[[sqlite3.Connection], T], *, intake: bool = False) -> Deferred[T]:
+        if intake and self.refusal is not None:
+            return fail(self.refusal)
         done = self._run(function, self._connection)
         gate = self.gate
         return done if gate is None else done.addCallback(lambda result: _after(gate, result))

@@ -28,7 +28,7 @@ from dapi.chain.seed import seed_entry
 from dapi.chain.stage_queries import PreservedNodes, preserved_nodes
 from dapi.chain.stages import StageBook
 from dapi.chain.submissions import Submissions
-from dapi.errors import ChainError, StoreError
+from dapi.errors import ChainError, StoreBusyError, StoreError
 from dapi.loop import LoopService, Wake
 from dapi.orchestration.stage_work import QUIET_SECONDS, StageWork
 from dapi.timer import Timer
@@ -121,6 +121,8 @@ class Conductor(LoopService):
         self._validation: Validation | None = None
         self._validated: Deferred[None] = succeed(None)
         self._seeded: int | None = None
+        # Why the seed of the stage that is under way is not kept yet.
+        self._unseeded: str | None = None
         self._warnings: dict[object, str] = {}
         self._problem: str | None = None
         self.situation: Situation | None = None
@@ -180,6 +182,7 @@ class Conductor(LoopService):
             return
         info = await epoch_info(self._rpc, head.height)
         stage = info.stage_under_way()
+        self._unseeded = None
         if self._work is not None and (stage is None or stage.height != self._work.record.stage.height):
             self._leave_stage()
         if stage is not None:
@@ -196,8 +199,7 @@ class Conductor(LoopService):
     async def _do_stage(self, stage: PocStage, info: EpochInfo, height: int) -> None:
         record = await self._stages.begin(stage, self._broker.node_count)
         if not stage.is_confirmation and self._seeded != stage.epoch_index:
-            await self._outbox.put(seed_entry(self._key, stage.epoch_index, stage.height))
-            self._seeded = stage.epoch_index
+            await self._keep_seed(stage)
         if self._work is None:
             block_hash = await self._block_hash(stage, info)
             if not block_hash:
@@ -219,6 +221,15 @@ class Conductor(LoopService):
         self._work.record = record
         self._note_stopped(self._work)
         self._intend(self._work, height)
+
+    async def _keep_seed(self, stage: PocStage) -> None:
+        try:
+            await self._outbox.put(seed_entry(self._key, stage.epoch_index, stage.height))
+        except StoreBusyError as error:
+            # A full disk takes nothing new. The nodes need not wait: they keep what they cannot deliver yet.
+            self._unseeded = f"the seed of epoch {stage.epoch_index} is not kept yet: {error}"
+        else:
+            self._seeded = stage.epoch_index
 
     async def _block_hash(self, stage: PocStage, info: EpochInfo) -> str:
         """Return the text that nodes seed their computation with, to the letter as the chain wrote it."""
@@ -294,6 +305,8 @@ class Conductor(LoopService):
         warnings = closing | self._reconciler.warnings()
         if self._work is not None:
             warnings |= self._work.warnings(self._broker.nodes())
+        if self._unseeded is not None:
+            warnings["seed"] = self._unseeded
         for cause in warnings.keys() - self._warnings.keys():
             # Not as 'warning': twisted's older observers take an event with that field for one of Python's warnings.
             self.log.warn("{urgent}", urgent=warnings[cause])

@@ -205,6 +205,26 @@ class FailureTests(ConductorTestCase):
         self.assert_duty(NodeDuty.GENERATE)
         self.assertEqual(self.state_of("seed-2"), State.STORED)
 
+    def test_a_full_disk_keeps_no_node_from_its_duty(self) -> None:
+        self.move(START - LENGTH + VALIDATION_END)
+        self.database.refusal = StoreBusyError("the disk is full")
+        warning = "the seed of epoch 2 is not kept yet: the disk is full"
+        for height, duty in ((START, NodeDuty.GENERATE), (VALIDATION_START, NodeDuty.VALIDATE)):
+            self.move(height)
+            self.assert_duty(duty)
+            self.assertEqual(len(self.lines), 1)
+            self.assertEqual(self.conductor.status()["warnings"], [warning])
+        self.database.refusal = None
+        self.move(VALIDATION_START + 1)
+        self.assertEqual(self.state_of("seed-2"), State.STORED)
+        self.assertEqual(self.conductor.status()["warnings"], [])
+
+    def test_a_warning_of_a_seed_ends_with_its_stage(self) -> None:
+        self.database.refusal = StoreBusyError("the disk is full")
+        self.move(START)
+        self.move(VALIDATION_END)
+        self.assertEqual(self.conductor.status()["warnings"], [])
+
     def test_stopped_while_it_waits_to_try_again(self) -> None:
         self.rpc.failing = {"EpochInfo"}
         self.move(START)
