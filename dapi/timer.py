@@ -8,10 +8,7 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 
 class Timer:
-    """Calls ``function`` once, ``seconds`` after the last start, on the clock it was given.
-
-    Autobahn's own timers floor to whole seconds and run on a process-wide loop; these do neither.
-    """
+    """Calls ``function`` once, ``seconds`` after the last start, on the clock it was given."""
 
     def __init__(self, clock: IReactorTime, seconds: float, function: Callable[[], object]) -> None:
         self._clock = clock

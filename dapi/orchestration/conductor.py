@@ -319,13 +319,18 @@ class Conductor(LoopService):
 
     # What it tells.
 
+    @property
+    def _obstacle(self) -> str | None:
+        """What keeps the phases from being followed now, and makes the situation that of an earlier turn."""
+        # What failed last may be over, and is not tried again while the chain has a problem of its own.
+        return self.defect or self._watcher.problem or self._problem
+
     def status(self) -> dict[str, Any]:
         """Tell the phase, what keeps it from being followed, what is urgent, and how far validation is."""
         situation = self.situation
         return {
             "situation": situation,
-            # What failed last may be over, and is not tried again while the chain has a problem of its own.
-            "problem": self.defect or self._watcher.problem or self._problem,
+            "problem": self._obstacle,
             "warnings": list(self._warnings.values()),
             "nodes": self._reconciler.status(),
             "validation": self._validation.status() if self._validation is not None else None,
@@ -348,9 +353,7 @@ class Conductor(LoopService):
 
     def restart_advice(self) -> dict[str, Any]:
         """Tell whether dapi may be restarted now without harm (``safe``), why not, and for how many blocks it may."""
-        situation = self.situation
-        # After a turn that failed, the situation is that of an earlier one.
-        problem = self.defect or self._watcher.problem or self._problem
+        situation, problem = self.situation, self._obstacle
         if situation is None or problem is not None:
             reason = "where the chain is, is not known now" + (f": {problem}" if problem is not None else "")
             return {"safe": False, "reason": reason, "blocks_left": None}
