@@ -27,9 +27,9 @@ def run_dapi(url: str, folder: Path | None) -> None:
     """Run a WebSocketClient into a real outbox in ``folder``, or into memory."""
     from twisted.internet import reactor
 
-    from dapi.chain.cosmos_message_client import CosmosMessageClient
-    from dapi.chain.outbox import Outbox
     from dapi.database import Database
+    from dapi.outbox.cosmos_message_client import CosmosMessageClient
+    from dapi.outbox.outbox import Outbox
     from dapi.poc.batch_handler import BatchHandler, Recorder
     from dapi.poc.websocket_client import WebSocketClient
 

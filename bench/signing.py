@@ -24,10 +24,10 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from dapi.chain.keyring import SigningKey
 from dapi.chain.rpc_answers import TxAnswer, decode_answer, encode_request, to_base64, tx_hash_of
-from dapi.chain.submission_choice import parts_of
-from dapi.chain.submitter import SubmitterSettings
 from dapi.chain.transactions import BATCH_TYPE_URL, TransactionSigner
 from dapi.messages import inference_pb2
+from dapi.submission.choice import parts_of
+from dapi.submission.submitter import SubmitterSettings
 
 NONCES = 20_000
 LIMIT_MS = 20.0

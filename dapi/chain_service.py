@@ -15,25 +15,25 @@ from twisted.logger import Logger
 
 from dapi.broker.broker import Broker
 from dapi.broker.reconciler import NodeDuty, Reconciler
-from dapi.chain.addresses import address_of
 from dapi.chain.block_events import BlockEvents
 from dapi.chain.block_watcher import BlockWatcher
-from dapi.chain.cosmos_message_client import CosmosMessageClient
 from dapi.chain.keyring import SigningKey, load_signing_key, load_signing_key_file
-from dapi.chain.outbox import Outbox
-from dapi.chain.phases import PocStage
 from dapi.chain.rpc import ChainRpc
-from dapi.chain.stage_queries import poc_batches_for_stage
-from dapi.chain.stages import StageBook
-from dapi.chain.submissions import Submissions
-from dapi.chain.submitter import Submitter, SubmitterSettings
 from dapi.config import ChainNodeConfig
 from dapi.database import Database
 from dapi.errors import ConfigError
+from dapi.messages.addresses import address_of
 from dapi.mlnode.client import R_TARGET
 from dapi.orchestration.conductor import Conductor
+from dapi.orchestration.stages import StageBook
 from dapi.orchestration.validation import StageValidation, ValidationSettings
 from dapi.orchestration.validation_batches import Sampling
+from dapi.outbox.cosmos_message_client import CosmosMessageClient
+from dapi.outbox.outbox import Outbox
+from dapi.phases.phases import PocStage
+from dapi.phases.stage_queries import poc_batches_for_stage
+from dapi.submission.submissions import Submissions
+from dapi.submission.submitter import Submitter, SubmitterSettings
 
 # All batches of a stage come in one answer, of tens of megabytes on a large network.
 _LARGE_ANSWER_SECONDS = 60.0

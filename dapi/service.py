@@ -22,23 +22,23 @@ from dapi import __version__
 from dapi.broker.broker import Broker, PocSettings
 from dapi.broker.node_worker import NodeWorker
 from dapi.broker.nodes import Node, NodeStore
-from dapi.chain.cosmos_message_client import CosmosMessageClient
 from dapi.chain.keyring import SigningKey
-from dapi.chain.outbox import Outbox
-from dapi.chain.submissions import Submissions
 from dapi.chain_service import ChainService, load_key
 from dapi.config import Config
 from dapi.database import Database
 from dapi.errors import StartError, StoreBusyError, StoreError
+from dapi.http.listener import HttpListener
+from dapi.http.site import HttpSettings, JsonSite
 from dapi.mlnode.client import MAIN_NETWORK_PARAMS, TEST_NETWORK_PARAMS, MLNodeClient
+from dapi.outbox.cosmos_message_client import CosmosMessageClient
+from dapi.outbox.outbox import Outbox
 from dapi.poc.batch_handler import BatchHandler
 from dapi.poc.websocket_client import WebSocketClient
 from dapi.poc.websocket_settings import WebSocketSettings
 from dapi.poc.websocket_url import websocket_address
 from dapi.server.admin import AdminApi
 from dapi.server.callbacks import Callbacks
-from dapi.server.http import HttpSettings, JsonSite
-from dapi.server.listener import HttpListener
+from dapi.submission.submissions import Submissions
 from dapi.websocket.address import websocket_endpoint
 
 _CALLBACK_PATH = "/v1/poc-batches"

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from coincurve import PrivateKey
 
-from dapi.simulator.chain_addresses import address_of_key
-from dapi.simulator.chain_wire import (
+from dapi.simulator.chain.addresses import address_of_key
+from dapi.simulator.chain.wire import (
     any_field,
     bytes_field,
     double_field,

@@ -18,7 +18,7 @@ from pathlib import Path
 _PROCESSES = 3
 _FOLDER = Path("tests/integration")
 # The whole tree and the sockets: what is the reactor's business.
-_ON_ASYNCIO = ("test_service.py", "test_websocket_client_sockets.py")
+_ON_ASYNCIO = ("test_service.py", "websocket/test_sockets.py")
 
 
 def run(heading: str, *arguments: str) -> str:
@@ -52,7 +52,7 @@ def unit() -> None:
 
 def integration() -> None:
     """Run the integration tests in several processes; leave with the first exit code that is not 0."""
-    files = sorted(str(path) for path in _FOLDER.glob("test_*.py"))
+    files = sorted(str(path) for path in _FOLDER.rglob("test_*.py"))
     parts = {f"part {number + 1} of {_PROCESSES}": files[number::_PROCESSES] for number in range(_PROCESSES)}
     parts["on asyncio"] = ["--reactor=asyncio", *(str(_FOLDER / name) for name in _ON_ASYNCIO)]
     failed = 0

@@ -21,7 +21,7 @@ from dapi.broker.node_worker_commands import Command, CommandResult
 from dapi.broker.nodes import Node
 from dapi.errors import MLNodeError
 from dapi.mlnode.client import MLNodeState, PowState
-from dapi.timer import Timer
+from dapi.timing.timer import Timer
 
 _LOOK_SECONDS = 5.0
 _SILENT_SECONDS = 60.0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import msgspec
 from twisted.application.service import Service
@@ -12,28 +12,16 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
-from dapi.broker.node_worker_commands import Command, CommandResult, InferenceUpCommand
+from dapi.broker.node_worker_commands import Command, CommandResult, InferenceUpCommand, NodeAccess
 from dapi.broker.nodes import Node
 from dapi.errors import MLNodeError
 from dapi.mlnode.client import MLNodeClient
 from dapi.poc.batch_handler import BatchCounts, BatchHandler
+from dapi.poc.websocket_client import WebSocketClient
 
 QUEUE_LIMIT = 16
 
 _STOPPED = "the worker was stopped"
-
-
-class NodeWebSocket(Protocol):
-    """What a worker does with its node's WebSocketClient."""
-
-    def restart(self) -> None:
-        """Connect afresh, after closing what is open; starts the service when it was stopped."""
-
-    def stopService(self) -> Deferred[None]:
-        """Close and stay closed; fires when nothing is left. Harmless when it is stopped."""
-
-    def status(self) -> Any:
-        """Tell what the connection does."""
 
 
 class CommandRecord(msgspec.Struct, frozen=True):
@@ -82,7 +70,7 @@ class NodeWorker(Service):
         node: Node,
         ml_client: MLNodeClient,
         batch_handler: BatchHandler,
-        websocket_client: NodeWebSocket,
+        websocket_client: WebSocketClient,
     ) -> None:
         self.node = node
         self.ml_client = ml_client
@@ -192,7 +180,8 @@ class NodeWorker(Service):
         log = self.log.info if before is None or before.succeeded else self.log.debug
         log("{node_id}: {command}", node_id=self.node.id, command=_name(command))
         self._cut_short_by = _STOPPED
-        self._executing = Deferred.fromCoroutine(command.execute(self))
+        access = NodeAccess(self.node, self.ml_client, self.websocket_client, self.pause)
+        self._executing = Deferred.fromCoroutine(command.execute(access))
         try:
             result = await self._executing
         except MLNodeError as error:

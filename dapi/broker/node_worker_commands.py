@@ -8,17 +8,17 @@ older connection open and never uses it again.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import Callable
+from typing import Protocol
 
+import attrs
 import msgspec
+from twisted.internet.defer import Deferred
 
+from dapi.broker.nodes import Node
 from dapi.errors import MLNodeError
 from dapi.mlnode.client import InferenceUpState, InitRequest, MLNodeClient, MLNodeState, PowStatus
-
-if TYPE_CHECKING:
-    from twisted.internet.defer import Deferred
-
-    from dapi.broker.node_worker import NodeWorker
+from dapi.poc.websocket_client import WebSocketClient
 
 UNKNOWN = "UNKNOWN"
 
@@ -44,10 +44,23 @@ class CommandResult(msgspec.Struct, frozen=True):
         return cls(False, UNKNOWN, error)
 
 
+@attrs.frozen
+class NodeAccess:
+    """What a command is handed: the node, and what reaches it.
+
+    ``pause`` waits for so many seconds, and is cut short with the command.
+    """
+
+    node: Node
+    ml_client: MLNodeClient
+    websocket_client: WebSocketClient
+    pause: Callable[[float], Deferred[None]]
+
+
 class Command(Protocol):
     """One thing that a worker does at a time."""
 
-    async def execute(self, worker: NodeWorker) -> CommandResult:
+    async def execute(self, access: NodeAccess) -> CommandResult:
         """Do it; raises MLNodeError where a call to the node fails."""
 
 
@@ -56,9 +69,9 @@ class StartPocCommand(msgspec.Struct, frozen=True):
 
     request: InitRequest
 
-    async def execute(self, worker: NodeWorker) -> CommandResult:
+    async def execute(self, access: NodeAccess) -> CommandResult:
         """Init the node, after stopping whatever else it runs; then connect its WebSocket afresh."""
-        return await _init(worker, worker.ml_client.init_generate, self.request)
+        return await _init(access, access.ml_client.init_generate, self.request)
 
 
 class InitValidateCommand(msgspec.Struct, frozen=True):
@@ -66,9 +79,9 @@ class InitValidateCommand(msgspec.Struct, frozen=True):
 
     request: InitRequest
 
-    async def execute(self, worker: NodeWorker) -> CommandResult:
+    async def execute(self, access: NodeAccess) -> CommandResult:
         """Init the node, after stopping whatever else it runs; then connect its WebSocket afresh."""
-        return await _init(worker, worker.ml_client.init_validate, self.request)
+        return await _init(access, access.ml_client.init_validate, self.request)
 
 
 class InferenceUpCommand(msgspec.Struct, frozen=True):
@@ -78,61 +91,61 @@ class InferenceUpCommand(msgspec.Struct, frozen=True):
     that is on its way, it only waits.
     """
 
-    async def execute(self, worker: NodeWorker) -> CommandResult:
+    async def execute(self, access: NodeAccess) -> CommandResult:
         """Stop what the node runs unless it serves or is about to, close its WebSocket, and wait until it serves."""
         try:
-            stage = await _inference_stage(worker)
+            stage = await _inference_stage(access)
         finally:
-            await worker.websocket_client.stopService()
+            await access.websocket_client.stopService()
         if stage is InferenceUpState.NOT_STARTED:
-            stage = await _begin_inference(worker)
+            stage = await _begin_inference(access)
         error = None
         while stage is InferenceUpState.IN_PROGRESS:
-            await worker.pause(_UP_POLL_SECONDS)
-            answer = await worker.ml_client.inference_up_status()
+            await access.pause(_UP_POLL_SECONDS)
+            answer = await access.ml_client.inference_up_status()
             stage, error = answer.status, answer.error
         if stage is not InferenceUpState.COMPLETED:
-            raise MLNodeError(worker.node.id, "inference/up", f"{stage}: {error}" if error else stage)
+            raise MLNodeError(access.node.id, "inference/up", f"{stage}: {error}" if error else stage)
         return CommandResult(True, MLNodeState.INFERENCE)
 
 
 class StopNodeCommand(msgspec.Struct, frozen=True):
     """Have the node do nothing."""
 
-    async def execute(self, worker: NodeWorker) -> CommandResult:
+    async def execute(self, access: NodeAccess) -> CommandResult:
         """Stop the node, then close its WebSocket: until then what it still delivers is acknowledged."""
         try:
-            await worker.ml_client.stop()
+            await access.ml_client.stop()
         finally:
-            await worker.websocket_client.stopService()
+            await access.websocket_client.stopService()
         return CommandResult(True, MLNodeState.STOPPED)
 
 
-async def _init(worker: NodeWorker, init: _Init, request: InitRequest) -> CommandResult:
+async def _init(access: NodeAccess, init: _Init, request: InitRequest) -> CommandResult:
     """Send an init, also to a node that runs one: an equal one restarts nothing, a different one must."""
     try:
-        if await worker.ml_client.state() not in (MLNodeState.STOPPED, MLNodeState.POW):
-            await worker.ml_client.stop()
+        if await access.ml_client.state() not in (MLNodeState.STOPPED, MLNodeState.POW):
+            await access.ml_client.stop()
         answer = await init(request)
     except Exception:
-        await worker.websocket_client.stopService()
+        await access.websocket_client.stopService()
         raise
-    worker.websocket_client.restart()
+    access.websocket_client.restart()
     return CommandResult(True, answer.status)
 
 
-async def _inference_stage(worker: NodeWorker) -> InferenceUpState:
+async def _inference_stage(access: NodeAccess) -> InferenceUpState:
     """Return COMPLETED where the node serves, IN_PROGRESS where it is about to; else stop it: NOT_STARTED.
 
     A node says INFERENCE from the moment it begins; to stop it for being unhealthy then is to begin for ever. Where
     the inference port cannot be reached from here, the node's own word is enough.
     """
-    state = await worker.ml_client.state()
+    state = await access.ml_client.state()
     if state is MLNodeState.INFERENCE:
         try:
-            await worker.ml_client.inference_health(worker.node.inference_url)
+            await access.ml_client.inference_health(access.node.inference_url)
         except MLNodeError as error:
-            stage = await _told_stage(worker.ml_client)
+            stage = await _told_stage(access.ml_client)
             if stage is InferenceUpState.IN_PROGRESS:
                 return stage
             if stage is InferenceUpState.COMPLETED and error.status is None:
@@ -140,7 +153,7 @@ async def _inference_stage(worker: NodeWorker) -> InferenceUpState:
         else:
             return InferenceUpState.COMPLETED
     if state is not MLNodeState.STOPPED:
-        await worker.ml_client.stop()
+        await access.ml_client.stop()
     return InferenceUpState.NOT_STARTED
 
 
@@ -154,15 +167,15 @@ async def _told_stage(client: MLNodeClient) -> InferenceUpState | None:
         return None
 
 
-async def _begin_inference(worker: NodeWorker) -> InferenceUpState:
+async def _begin_inference(access: NodeAccess) -> InferenceUpState:
     """Tell a stopped node to serve; a node without the asynchronous form serves when this returns."""
-    model, settings = next(iter(worker.node.config.models.items()))
+    model, settings = next(iter(access.node.config.models.items()))
     try:
-        await worker.ml_client.inference_up_async(model, _DTYPE, settings.args)
+        await access.ml_client.inference_up_async(model, _DTYPE, settings.args)
     except MLNodeError as error:
         if error.status not in _NO_SUCH_CALL:
             raise
-        await worker.ml_client.inference_up(model, _DTYPE, settings.args)
+        await access.ml_client.inference_up(model, _DTYPE, settings.args)
         return InferenceUpState.COMPLETED
     return InferenceUpState.IN_PROGRESS
 

@@ -1,1 +1,1 @@
-"""The way down: from the recorder to the chain."""
+"""Speaking with a Cosmos node: its RPC, its blocks, keys and transactions."""

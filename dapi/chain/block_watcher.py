@@ -13,7 +13,7 @@ from twisted.logger import Logger
 from dapi.chain.block_events import BlockEvents
 from dapi.chain.rpc_answers import BlockInfo, ChainStatus
 from dapi.errors import ChainRefusedError, ChainUnavailableError
-from dapi.loop import LoopService
+from dapi.timing.loop import LoopService
 
 _POLL_SECONDS = 1.0
 _STATUS_SECONDS = 5.0

@@ -19,9 +19,9 @@ from google.protobuf.message import DecodeError
 from jwcrypto import jwe, jwk
 from jwcrypto.common import JWException
 
-from dapi.chain.addresses import address_of
 from dapi.errors import ConfigError, StartError
 from dapi.messages import cosmos_pb2
+from dapi.messages.addresses import address_of
 
 PRIVATE_KEY_TYPE_URL = "/cosmos.crypto.secp256k1.PrivKey"
 BACKENDS = ("file", "test")

@@ -34,7 +34,7 @@ from dapi.chain.rpc_answers import (
     tx_hash_of,
 )
 from dapi.errors import ChainRefusedError, ChainUnavailableError, ConfigError
-from dapi.exchange import AnswerTooLongError, Exchanges, NoAnswerError
+from dapi.http.exchange import AnswerTooLongError, Exchanges, NoAnswerError
 
 T = TypeVar("T")
 

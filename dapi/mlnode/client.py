@@ -16,7 +16,7 @@ from twisted.python.failure import Failure
 from twisted.web.iweb import IAgent
 
 from dapi.errors import MLNodeError
-from dapi.exchange import AnswerTooLongError, Exchanges, NoAnswerError
+from dapi.http.exchange import AnswerTooLongError, Exchanges, NoAnswerError
 from dapi.messages import ProofBatch
 
 BATCH_SIZE: Final = 100

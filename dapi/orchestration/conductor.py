@@ -19,19 +19,19 @@ from dapi.broker.broker import Broker
 from dapi.broker.reconciler import Intention, NodeDuty, Reconciler
 from dapi.chain.block_watcher import BlockWatcher
 from dapi.chain.keyring import SigningKey
-from dapi.chain.ledger import by_node
-from dapi.chain.outbox import Outbox
-from dapi.chain.phases import Duty, EpochInfo, Phase, PocStage, Window
-from dapi.chain.queries import epoch_info
 from dapi.chain.rpc import ChainRpc
-from dapi.chain.seed import seed_entry
-from dapi.chain.stage_queries import PreservedNodes, preserved_nodes
-from dapi.chain.stages import StageBook
-from dapi.chain.submissions import Submissions
 from dapi.errors import ChainError, StoreBusyError, StoreError
-from dapi.loop import LoopService, Wake
+from dapi.orchestration.seed import seed_entry
 from dapi.orchestration.stage_work import QUIET_SECONDS, StageWork
-from dapi.timer import Timer
+from dapi.orchestration.stages import StageBook
+from dapi.outbox.ledger import by_node
+from dapi.outbox.outbox import Outbox
+from dapi.phases.epoch_queries import epoch_info
+from dapi.phases.phases import Duty, EpochInfo, Phase, PocStage, Window
+from dapi.phases.stage_queries import PreservedNodes, preserved_nodes
+from dapi.submission.submissions import Submissions
+from dapi.timing.loop import LoopService, Wake
+from dapi.timing.timer import Timer
 
 _RETRY_MIN_SECONDS, _RETRY_MAX_SECONDS = 3.0, 5.0
 _LOOK_AGAIN_SECONDS = 30.0

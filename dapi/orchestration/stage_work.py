@@ -9,9 +9,9 @@ import attrs
 from dapi.broker.node_worker import NodeWorker
 from dapi.broker.nodes import Node
 from dapi.broker.reconciler import Intention, NodeDuty
-from dapi.chain.phases import Duty
-from dapi.chain.stage_queries import PreservedNodes
-from dapi.chain.stages import StageRecord
+from dapi.orchestration.stages import StageRecord
+from dapi.phases.phases import Duty
+from dapi.phases.stage_queries import PreservedNodes
 
 # A node delivers all that it has one after the other, every 5 s: after a pause as long as this, nothing more is coming.
 QUIET_SECONDS = 2.0

@@ -18,13 +18,13 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from dapi.broker.node_worker import NodeWorker
-from dapi.chain.addresses import address_of
-from dapi.chain.phases import PocStage
-from dapi.chain.stage_queries import ParticipantBatches
 from dapi.errors import ChainError, MLNodeError
-from dapi.loop import Wake
 from dapi.messages import ProofBatch
+from dapi.messages.addresses import address_of
 from dapi.orchestration.validation_batches import Dropped, Samples, Sampling, sample_batches
+from dapi.phases.phases import PocStage
+from dapi.phases.stage_queries import ParticipantBatches
+from dapi.timing.loop import Wake
 
 
 @attrs.frozen

@@ -14,10 +14,10 @@ from collections.abc import Iterable
 import attrs
 import msgspec
 
-from dapi.chain.addresses import address_of
-from dapi.chain.stage_queries import ParticipantBatches, StoredNonces
 from dapi.errors import MessageError
 from dapi.messages import ProofBatch
+from dapi.messages.addresses import address_of
+from dapi.phases.stage_queries import ParticipantBatches, StoredNonces
 
 DEFAULT_SAMPLE_SIZE = 200
 

@@ -13,7 +13,7 @@ from dapi.messages import encode_ack
 from dapi.poc.batch_handler import BatchHandler
 from dapi.poc.message_intake import MessageCounts, MessageIntake
 from dapi.poc.websocket_settings import WebSocketSettings
-from dapi.timer import Timer
+from dapi.timing.timer import Timer
 from dapi.websocket.address import WebSocketAddress
 from dapi.websocket.protocol import ConnectionObserver, WatchedConnection
 

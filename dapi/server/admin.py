@@ -23,9 +23,9 @@ from dapi.broker.node_worker import NodeWorker, WorkerStatus
 from dapi.broker.node_worker_commands import CommandResult
 from dapi.broker.nodes import Node, NodeConfig, decode_node_config
 from dapi.errors import DapiError, StoreError
-from dapi.server.answers import HttpError, body_of, json_answer, new_app, shielded
+from dapi.http.answers import HttpError, body_of, json_answer, new_app, shielded
+from dapi.http.browser_guard import BrowserGuard
 from dapi.server.batch_list import BatchListing, BatchQuery, page_of
-from dapi.server.browser_guard import BrowserGuard
 from dapi.server.epochs import Driver, EpochRoutes
 
 if TYPE_CHECKING:

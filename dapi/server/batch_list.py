@@ -10,8 +10,8 @@ from typing import Any, Protocol, TypeVar
 import msgspec
 from twisted.internet.defer import Deferred
 
+from dapi.http.answers import HttpError
 from dapi.messages import Kind, State
-from dapi.server.answers import HttpError
 
 _MAX_LIMIT = 1000
 _DEFAULT_LIMIT = 100

@@ -20,10 +20,10 @@ from twisted.web.resource import IResource
 from twisted.web.server import Request
 
 from dapi.errors import DapiError, MessageError, StoreBrokenError, UnknownNodeError
+from dapi.http.answers import HttpError, answer, body_of, error_answer, new_app, shielded, status_of
+from dapi.http.site import JsonRequest
 from dapi.messages import Kind, Receipt, Via, decode_generated, decode_validated
 from dapi.poc.batch_handler import BatchHandler
-from dapi.server.answers import HttpError, answer, body_of, error_answer, new_app, shielded, status_of
-from dapi.server.http import JsonRequest
 
 # Below /v1 as ML nodes know them, and below /mlnode/v1 as later ones do.
 _BASES = ("/v1/poc-batches", "/mlnode/v1/poc-batches")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from twisted.internet.defer import Deferred
 from twisted.web.server import Request
 
-from dapi.server.answers import HttpError, json_answer
+from dapi.http.answers import HttpError, json_answer
 
 if TYPE_CHECKING:
     from klein import Klein

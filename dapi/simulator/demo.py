@@ -37,10 +37,10 @@ from twisted.web.client import Agent, HTTPConnectionPool
 
 from dapi.config import ApiConfig, ChainNodeConfig, Config, PocConfig, StorageConfig
 from dapi.service import DapiService, make_service
-from dapi.simulator.chain import SimulatedChain
-from dapi.simulator.chain_epochs import EpochParams, Epochs
-from dapi.simulator.ml_node import SimulatedMLNode
-from dapi.simulator.ml_node_settings import MLNodeSettings
+from dapi.simulator.chain.chain import SimulatedChain
+from dapi.simulator.chain.epochs import EpochParams, Epochs
+from dapi.simulator.ml_node.node import SimulatedMLNode
+from dapi.simulator.ml_node.settings import MLNodeSettings
 
 _HOST = "127.0.0.1"
 # Of the participant; a key that is worth nothing.

@@ -18,7 +18,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from dapi.timer import Timer
+from dapi.timing.timer import Timer
 from dapi.websocket.address import WebSocketAddress, websocket_endpoint
 from dapi.websocket.factory import WatchedConnectionFactory
 from dapi.websocket.protocol import WatchedConnection

@@ -23,7 +23,7 @@ from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from dapi.timer import Timer
+from dapi.timing.timer import Timer
 from dapi.websocket.address import WebSocketAddress
 from dapi.websocket.reasons import (
     Ending,

@@ -12,9 +12,9 @@ from twisted.internet.defer import Deferred, DeferredQueue
 from twisted.internet.endpoints import TCP4ClientEndpoint
 
 from dapi.chain.rpc import ChainRpc
-from dapi.exchange import Exchanges
-from dapi.simulator.chain import SimulatedChain
-from dapi.simulator.chain_epochs import EpochParams, Epochs
+from dapi.http.exchange import Exchanges
+from dapi.simulator.chain.chain import SimulatedChain
+from dapi.simulator.chain.epochs import EpochParams, Epochs
 from tests.chain_tools import SECOND_NS, Key, Packed, batch, transaction
 
 PATIENCE_SECONDS = 10

@@ -16,8 +16,8 @@ from twisted.web.client import Agent, HTTPConnectionPool
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Request, Site
 
-from dapi.simulator.ml_node import SimulatedMLNode
-from dapi.simulator.ml_node_settings import quick_settings
+from dapi.simulator.ml_node.node import SimulatedMLNode
+from dapi.simulator.ml_node.settings import quick_settings
 
 reactor: Any = global_reactor
 PATIENCE_SECONDS = 10

@@ -18,8 +18,8 @@ from twisted.web.client import Agent, ResponseFailed
 
 from dapi.chain.keyring import SigningKey
 from dapi.messages import content_id
-from dapi.simulator.chain import SimulatedChain
-from dapi.simulator.chain_epochs import EpochParams, Epochs
+from dapi.simulator.chain.chain import SimulatedChain
+from dapi.simulator.chain.epochs import EpochParams, Epochs
 from tests.batches import generated_batch, generated_fields, validated_fields
 from tests.integration.test_pull_the_plug import all_batches, free_port
 from tests.integration.twistd_process import Run, Twistd, admin_port, get, post, twistd

@@ -12,8 +12,8 @@ from twisted.internet import reactor
 from twisted.internet.defer import gatherResults
 
 from dapi.messages import ProofBatch, content_id
-from dapi.simulator.ml_node import SimulatedMLNode
-from dapi.simulator.ml_node_settings import quick_settings
+from dapi.simulator.ml_node.node import SimulatedMLNode
+from dapi.simulator.ml_node.settings import quick_settings
 from tests.batches import PUBLIC_KEY
 from tests.integration.twistd_process import Run, admin_port, get, post, twistd
 

@@ -25,11 +25,11 @@ from zope.interface.verify import verifyObject
 
 from dapi.broker.nodes import NodeConfig, decode_node_config
 from dapi.chain.keyring import SigningKey
-from dapi.chain.outbox import OutboxEntry
 from dapi.config import ApiConfig, ChainNodeConfig, Config, PocConfig, Secret, StorageConfig, WebSocketConfig
 from dapi.errors import StartError
 from dapi.messages import Kind, Via
 from dapi.mlnode.client import MAIN_NETWORK_PARAMS, TEST_NETWORK_PARAMS
+from dapi.outbox.outbox import OutboxEntry
 from dapi.service import DapiService, make_service
 from tests.batches import generated_batch
 from tests.integration.certificates import Authority

@@ -17,10 +17,10 @@ from dapi.chain.keyring import SigningKey
 from dapi.config import ApiConfig, ChainNodeConfig, Config, PocConfig, StorageConfig
 from dapi.messages import ProofBatch, State, content_id
 from dapi.service import DapiService, make_service
-from dapi.simulator.chain import SimulatedChain
-from dapi.simulator.chain_epochs import EpochParams, Epochs
-from dapi.simulator.ml_node import SimulatedMLNode
-from dapi.simulator.ml_node_settings import quick_settings
+from dapi.simulator.chain.chain import SimulatedChain
+from dapi.simulator.chain.epochs import EpochParams, Epochs
+from dapi.simulator.ml_node.node import SimulatedMLNode
+from dapi.simulator.ml_node.settings import quick_settings
 
 reactor: Any = global_reactor
 PATIENCE_SECONDS = 30

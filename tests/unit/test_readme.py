@@ -17,7 +17,7 @@ from dapi.messages import State
 from dapi.server.admin import AdminApi
 from dapi.tap import Options
 from tests.fake_broker import FakeDriver
-from tests.unit import test_admin
+from tests.unit.server import test_admin
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -1,0 +1,120 @@
+# mypy: disallow-untyped-calls=False
+# twisted.web is mostly without annotations.
+"""What every route of ours answers: JSON out, errors by their class, and a shield for work that must go on."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import msgspec
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from twisted.web.iweb import IRequest
+
+from dapi.errors import ConfigError, MessageError, StoreError, UnknownBatchError, UnknownNodeError
+from dapi.http.site import RETRY_AFTER_SECONDS, error_body
+
+if TYPE_CHECKING:
+    from klein import Klein
+
+T = TypeVar("T")
+
+_log = Logger()
+
+
+class HttpError(Exception):
+    """A fault with an HTTP status of its own: ``code`` and, as JSON, ``message``."""
+
+    def __init__(self, code: int, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+def body_of(request: IRequest) -> bytes:
+    """Return the whole body of a request."""
+    body: bytes = request.content.read()
+    return body
+
+
+def answer(request: IRequest, code: int, body: bytes) -> bytes:
+    """Set the status and the headers of a JSON body, and return it for Klein to write."""
+    request.setResponseCode(code)
+    request.setHeader(b"Content-Length", b"%d" % len(body))
+    if body:
+        request.setHeader(b"Content-Type", b"application/json")
+    return body
+
+
+def json_answer(request: IRequest, value: Any, code: int = 200) -> bytes:
+    """Answer with a value as JSON."""
+    return answer(request, code, msgspec.json.encode(value))
+
+
+def error_answer(request: IRequest, code: int, message: str) -> bytes:
+    """Answer with ``{"error": message}``; 503 tells when to come again."""
+    if code == 503:
+        request.setHeader(b"Retry-After", b"%d" % RETRY_AFTER_SECONDS)
+    return answer(request, code, error_body(message))
+
+
+def status_of(error: BaseException | None) -> int:
+    """Return the HTTP status of an error of ours; 500 is for whatever nobody raised on purpose."""
+    match error:
+        case HttpError():
+            return error.code
+        case MessageError() | ConfigError():
+            return 400
+        case UnknownNodeError() | UnknownBatchError():
+            return 404
+        case StoreError():
+            return 503
+        case _:
+            return 500
+
+
+def new_app() -> Klein:
+    """Return a Klein app without routes whose errors are answered in JSON.
+
+    Klein is imported here, because importing it installs a reactor.
+    """
+    from klein import Klein
+    from werkzeug.exceptions import HTTPException
+
+    app = Klein()
+    app.url_map.strict_slashes = False
+    app.url_map.merge_slashes = False
+
+    def on_error(request: IRequest, failure: Failure) -> bytes:
+        error = failure.value
+        if isinstance(error, HTTPException):
+            for name, value in error.get_headers():
+                if name == "Allow":
+                    request.setHeader(name.encode(), value.encode())
+            return error_answer(request, error.code or 500, f"{error.name}: {request.uri.decode('ascii')}")
+        code = status_of(error)
+        if code == 500:
+            _log.failure("{method} {uri} failed", failure, method=request.method, uri=request.uri)
+            return error_answer(request, 500, "internal error: see the log of dapi")
+        return error_answer(request, code, str(error))
+
+    app.handle_errors(on_error)
+    return app
+
+
+def shielded(work: Deferred[T], purpose: str) -> Deferred[T]:
+    """Return a Deferred that fires as ``work`` does, and can be cancelled without cancelling it.
+
+    Klein cancels a handler whose client went away, and the cancellation travels to what the handler waits for. Once
+    nobody waits any more, a failure of ``work`` is logged, with what it was for.
+    """
+    outer: Deferred[T] = Deferred()
+
+    def pass_on(result: T | Failure) -> None:
+        if not outer.called:
+            outer.callback(result)
+        elif isinstance(result, Failure):
+            _log.warn("{purpose} failed after its request was gone: {error}", purpose=purpose, error=str(result.value))
+
+    work.addBoth(pass_on)
+    return outer

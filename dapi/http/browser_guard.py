@@ -1,0 +1,56 @@
+# mypy: disallow-untyped-calls=False
+# twisted.web is mostly without annotations.
+"""Keeps a web page of somebody else's from using the admin API through its visitor's browser."""
+
+from __future__ import annotations
+
+import ipaddress
+from typing import cast
+from urllib.parse import urlsplit
+
+from twisted.web.iweb import IRequest
+from twisted.web.resource import IResource, Resource
+
+from dapi.http.answers import error_answer
+
+
+class BrowserGuard(Resource):
+    """A resource before another, which answers 403 to what only a browser led astray would send.
+
+    That is an ``Origin`` that is not this server (a form or a script of another site) and, where the server is bound to
+    a loopback address (``local_only``), a ``Host`` that is a name other than localhost: a site whose name its owner
+    points to 127.0.0.1 is of the same origin to the browser.
+    """
+
+    isLeaf = True
+
+    def __init__(self, guarded: IResource, local_only: bool) -> None:
+        super().__init__()
+        self._guarded = guarded
+        self._local_only = local_only
+
+    def render(self, request: IRequest) -> bytes | int:
+        """Refuse, or hand over."""
+        host = _header(request, b"host")
+        origin = _header(request, b"origin")
+        if origin is not None and origin not in (f"http://{host}", f"https://{host}"):
+            return error_answer(request, 403, f"requests of pages from {origin} are refused")
+        if self._local_only and host is not None and not _is_local(host):
+            return error_answer(request, 403, f"ask for localhost or an address, not for {host}")
+        return cast("bytes | int", self._guarded.render(request))
+
+
+def _header(request: IRequest, name: bytes) -> str | None:
+    value = request.getHeader(name)
+    return None if value is None else value.decode("latin-1")
+
+
+def _is_local(host: str) -> bool:
+    try:
+        name = urlsplit(f"//{host}").hostname or ""
+        if name == "localhost":
+            return True
+        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return True

@@ -1,0 +1,84 @@
+"""A listening port as a service, which fails loudly and leaves nothing open."""
+
+from __future__ import annotations
+
+from typing import cast
+
+from twisted.application.service import Service
+from twisted.internet.address import IPv4Address, IPv6Address
+from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.error import CannotListenError
+from twisted.internet.interfaces import IListeningPort, IReactorTCP
+from twisted.logger import Logger
+
+from dapi.errors import StartError
+from dapi.http.site import JsonSite
+
+
+class HttpListener(Service):
+    """Listens for a site on one port; ``name`` says in log and errors what for, port 0 lets the system choose.
+
+    ``drain_seconds`` is how long requests under way may take to be answered once the service is stopped.
+    """
+
+    log = Logger()
+
+    def __init__(
+        self,
+        reactor: IReactorTCP,
+        name: str,
+        site: JsonSite,
+        port: int,
+        interface: str = "127.0.0.1",
+        *,
+        drain_seconds: float = 2.0,
+    ) -> None:
+        self._reactor = reactor
+        self._name = name
+        self._site = site
+        self._wanted_port = port
+        self._interface = interface
+        self._drain_seconds = drain_seconds
+        self._listening: IListeningPort | None = None
+
+    @property
+    def site(self) -> JsonSite:
+        """What is served: its counts and connections."""
+        return self._site
+
+    @property
+    def port(self) -> int:
+        """The port that is listened on (the real one, where 0 was asked for), or the wanted one while stopped."""
+        if self._listening is None:
+            return self._wanted_port
+        return cast(IPv4Address | IPv6Address, self._listening.getHost()).port
+
+    def startService(self) -> None:
+        """Listen, before this returns; raise StartError when the port cannot be had."""
+        try:
+            self._listening = self._reactor.listenTCP(
+                self._wanted_port,
+                self._site,  # type: ignore[arg-type]  # its protocol is an HTTPChannel, not the proxy to one
+                interface=self._interface,
+            )
+        except CannotListenError as error:
+            raise StartError(
+                f"{self._name}: cannot listen on {self._interface or '*'} port {self._wanted_port} "
+                f"({error.socketError}): stop the process that has it, or choose another port or interface"
+            ) from error
+        self._site.is_stopping = False
+        super().startService()  # type: ignore[no-untyped-call]
+        self.log.info(
+            "{name}: listening on {interface}:{port}", name=self._name, interface=self._interface, port=self.port
+        )
+
+    def stopService(self) -> Deferred[None]:
+        """Take no more connections and close those there are; the Deferred fires when none is left."""
+        super().stopService()  # type: ignore[no-untyped-call]
+        return Deferred.fromCoroutine(self._stop())
+
+    async def _stop(self) -> None:
+        listening, self._listening = self._listening, None
+        if listening is not None:
+            await maybeDeferred(listening.stopListening)
+        await self._site.close_connections(self._drain_seconds)

@@ -1,0 +1,1 @@
+"""What has to reach the chain: kept on disk, each message once."""

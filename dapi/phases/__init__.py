@@ -1,0 +1,1 @@
+"""What the chain says of its epochs: their phases, their stages and the batches of a stage."""

@@ -1,0 +1,1 @@
+"""A chain on a real socket: its RPC, its rules, its epochs."""

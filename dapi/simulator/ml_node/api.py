@@ -1,0 +1,230 @@
+"""What the calls of a simulated ML node do: one service at a time, PoW or inference."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.internet.task import deferLater
+
+from dapi.simulator.ml_node.http import Handler, RefusedError
+from dapi.simulator.ml_node.ledger import Ledger
+from dapi.simulator.ml_node.sender import Phase, PowRun
+from dapi.simulator.ml_node.settings import MLNodeSettings
+from dapi.simulator.ml_node.work import InitRequest, checked, proof_batch
+
+_STATUS_OF: dict[Phase, str] = {"generate": "GENERATING", "validate": "VALIDATING"}
+
+
+class Inference:
+    """The inference service; ``status`` is not_started, in_progress, completed, cancelled or failed."""
+
+    def __init__(self, clock: IReactorTime, settings: MLNodeSettings) -> None:
+        self.status = "not_started"
+        self._clock = clock
+        self._settings = settings
+        self._started_at = 0.0
+        self._coming_up: IDelayedCall | None = None
+        self._waiting: list[Deferred[None]] = []
+
+    @property
+    def is_active(self) -> bool:
+        """Tell whether it is starting or up."""
+        return self.status in ("in_progress", "completed")
+
+    def begin(self) -> None:
+        """Start coming up."""
+        self.status = "in_progress"
+        self._started_at = self._clock.seconds()
+        failed = self._settings.inference_fails
+        self._coming_up = self._clock.callLater(
+            self._settings.inference_up_seconds, self._over, "failed" if failed else "completed"
+        )
+
+    def end(self) -> None:
+        """Be no longer up, or no longer coming up."""
+        if self._coming_up is not None:
+            self._coming_up.cancel()
+            self._over("cancelled")
+        elif self.status == "completed":
+            self.status = "not_started"
+
+    def when_over(self) -> Deferred[None]:
+        """Return a Deferred that fires when coming up has ended, well or not."""
+        waiting: Deferred[None] = Deferred()
+        self._waiting.append(waiting)
+        return waiting
+
+    def as_body(self) -> dict[str, Any]:
+        """Return the answer of the status call."""
+        return {
+            "status": self.status,
+            "is_starting": self.status == "in_progress",
+            "is_running": self.status == "completed",
+            "elapsed_seconds": self._clock.seconds() - self._started_at if self.is_active else None,
+            "error": "told to fail" if self.status == "failed" else None,
+        }
+
+    def _over(self, status: str) -> None:
+        self.status = status
+        self._coming_up = None
+        waiting, self._waiting = self._waiting, []
+        for deferred in waiting:
+            deferred.callback(None)
+
+
+class NodeAPI:
+    """The services of one node and the calls that rule them; ``run`` is the PoW run there is."""
+
+    def __init__(
+        self,
+        clock: IReactorTime,
+        *,
+        settings: MLNodeSettings,
+        ledger: Ledger,
+        make_run: Callable[[InitRequest, Phase], PowRun],
+        deafness: Callable[[], AbstractContextManager[None]],
+    ) -> None:
+        self.settings = settings
+        self.ledger = ledger
+        self.run: PowRun | None = None
+        self.inference = Inference(clock, settings)
+        self.is_training = False
+        self._clock = clock
+        self._make_run = make_run
+        self._deafness = deafness
+
+    def routes(self) -> dict[tuple[str, str], Handler]:
+        """Return what handles each method and path."""
+        return {
+            ("GET", "/api/v1/state"): self.get_state,
+            ("POST", "/api/v1/stop"): self.stop,
+            ("POST", "/api/v1/pow/init/generate"): lambda body: self._init(body, "generate"),
+            ("POST", "/api/v1/pow/init/validate"): lambda body: self._init(body, "validate"),
+            ("POST", "/api/v1/pow/phase/generate"): lambda _: self._switch("generate"),
+            ("POST", "/api/v1/pow/phase/validate"): lambda _: self._switch("validate"),
+            ("POST", "/api/v1/pow/validate"): self._validate,
+            ("GET", "/api/v1/pow/status"): self._get_pow_status,
+            ("POST", "/api/v1/pow/stop"): self._stop_pow,
+            ("POST", "/api/v1/inference/up"): self._inference_up,
+            ("POST", "/api/v1/inference/up/async"): self._inference_up_async,
+            ("GET", "/api/v1/inference/up/status"): self._get_inference_status,
+            ("POST", "/api/v1/inference/down"): self._inference_down,
+            ("GET", "/health"): self._get_health,
+        }
+
+    @property
+    def state(self) -> str:
+        """POW, INFERENCE, TRAIN or STOPPED."""
+        if self.run is not None:
+            return "POW"
+        if self.inference.is_active:
+            return "INFERENCE"
+        return "TRAIN" if self.is_training else "STOPPED"
+
+    async def get_state(self, _: Any) -> dict[str, str]:
+        """Tell what the node does."""
+        return {"state": self.state}
+
+    async def stop(self, _: Any) -> dict[str, str]:
+        """Stop whatever runs."""
+        self.inference.end()
+        self.is_training = False
+        await self._end_run()
+        return {"status": "OK"}
+
+    async def restart_pow(self, request: InitRequest, phase: Phase) -> None:
+        """Begin a new run, with new queues and a new connection flag; what the old one had not delivered is lost."""
+        await self._end_run()
+        self.run = self._make_run(request, phase)
+        self.run.start()
+        self.ledger.happened()
+
+    async def _end_run(self) -> None:
+        run, self.run = self.run, None
+        if run is None:
+            return
+        self.ledger.happened()
+        began = self._clock.seconds()
+        with self._deafness():
+            await run.stop()
+            left = self.settings.deaf_seconds - (self._clock.seconds() - began)
+            if left > 0:
+                await deferLater(self._clock, left)
+
+    def _only(self, allowed: str) -> None:
+        """Refuse a call of one service while another one runs."""
+        if self.state not in (allowed, "STOPPED"):
+            raise RefusedError(409, f"{self.state} is running")
+
+    def _running(self) -> PowRun:
+        self._only("POW")
+        if self.run is None:
+            raise RefusedError(400, "PoW is not running")
+        return self.run
+
+    def _pow_status(self) -> dict[str, Any]:
+        if self.run is None:
+            return {"status": "NOT_LOADED"}
+        return {"status": _STATUS_OF[self.run.phase], "is_model_initialized": self.run.is_loaded}
+
+    async def _init(self, body: Any, phase: Phase) -> dict[str, Any]:
+        request = InitRequest.from_body(body)
+        self._only("POW")
+        if phase == "generate" and -1 in (request.node_id, request.node_count):
+            raise RefusedError(400, "node_id and node_count are needed to generate")
+        if self.run is not None and self.run.request == request:
+            self.run.phase = phase
+        else:
+            await self.restart_pow(request, phase)
+        return {"status": "OK", "pow_status": self._pow_status()}
+
+    async def _switch(self, phase: Phase) -> dict[str, Any]:
+        self._running().phase = phase
+        return {"status": "OK", "pow_status": self._pow_status()}
+
+    async def _validate(self, body: Any) -> None:
+        batch = proof_batch(body)
+        self._running().validate(batch)
+
+    async def _get_pow_status(self, _: Any) -> dict[str, Any]:
+        self._only("POW")
+        return self._pow_status()
+
+    async def _stop_pow(self, _: Any) -> dict[str, Any]:
+        self._only("POW")
+        await self._end_run()
+        return {"status": "OK", "pow_status": self._pow_status()}
+
+    async def _inference_up(self, body: Any) -> dict[str, str]:
+        self._begin_inference(body)
+        await self.inference.when_over()
+        if self.inference.status != "completed":
+            raise RefusedError(500, f"inference: {self.inference.status}")
+        return {"status": "OK"}
+
+    async def _inference_up_async(self, body: Any) -> dict[str, str]:
+        self._begin_inference(body)
+        return {"status": "starting"}
+
+    def _begin_inference(self, body: Any) -> None:
+        checked(body, {"model": "text", "dtype": "text", "additional_args": "list of text"})
+        self._only("INFERENCE")
+        if self.inference.is_active:
+            raise RefusedError(409, "inference is starting or running")
+        self.inference.begin()
+
+    async def _get_inference_status(self, _: Any) -> dict[str, Any]:
+        return self.inference.as_body()
+
+    async def _inference_down(self, _: Any) -> dict[str, str]:
+        self.inference.end()
+        return {"status": "OK"}
+
+    async def _get_health(self, _: Any) -> dict[str, str]:
+        if self.inference.status != "completed":
+            raise RefusedError(503, "inference is not up")
+        return {"status": "OK"}

@@ -1,0 +1,230 @@
+"""A simulated ML node on real sockets, written from the description of the node's wire, not from dapi's code.
+
+It imports nothing of dapi but its own parts, makes its own JSON and keeps a ledger of all that it did: an independent
+check of what is tested against it. ::
+
+    node = SimulatedMLNode(reactor, random.Random(1), settings=quick_settings())
+    node.startService()
+    # have a client call node.base_url + "/api/v1/pow/init/generate", connect to node.websocket_url, …
+    await node.ledger.when_delivered(3)
+    await node.stopService()
+"""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+from treq.client import HTTPClient
+from twisted.application.service import Service
+from twisted.internet.defer import Deferred, DeferredList
+from twisted.internet.task import deferLater
+from twisted.logger import Logger
+from twisted.web.client import Agent, HTTPConnectionPool
+
+from dapi.simulator.ml_node.api import NodeAPI
+from dapi.simulator.ml_node.http import WEBSOCKET_PATH, NodeResource
+from dapi.simulator.ml_node.ledger import Ledger
+from dapi.simulator.ml_node.listener import Listener
+from dapi.simulator.ml_node.sender import Phase, PowRun
+from dapi.simulator.ml_node.settings import MLNodeSettings
+from dapi.simulator.ml_node.websocket import SERVICE_RESTART, NodeWebSocketFactory
+from dapi.simulator.ml_node.work import InitRequest
+
+
+class SimulatedMLNode(Service):
+    """One ML node: HTTP and WebSocket on one port of 127.0.0.1.
+
+    ``settings`` may be changed at any time; ``ledger`` tells what happened. ``name`` is only for the log; the number
+    that the node works and signs its batches with is the one in the init request. ``port`` 0 lets the system pick one,
+    which is kept when the service is started again. ``prefix`` is a path that all routes lie below, as with a version
+    in front of the node (``/v3.0.8``). ``reactor`` needs IReactorTCP and IReactorTime.
+    """
+
+    log = Logger()
+
+    def __init__(
+        self,
+        reactor: Any,
+        random_source: random.Random,
+        *,
+        name: str = "simulated",
+        settings: MLNodeSettings | None = None,
+        port: int = 0,
+        prefix: str = "",
+        remembered: int = 10_000,
+    ) -> None:
+        self.node_name = name
+        self.settings = settings if settings is not None else MLNodeSettings()
+        self.ledger = Ledger(remembered)
+        self._reactor = reactor
+        self._random = random_source
+        self._prefix = prefix
+        # A connection kept for the next batch would outlive the run.
+        pool = HTTPConnectionPool(reactor, persistent=False)
+        self._http = HTTPClient(Agent(reactor, pool=pool))
+        self._api = NodeAPI(
+            reactor,
+            settings=self.settings,
+            ledger=self.ledger,
+            make_run=self._make_run,
+            deafness=lambda: self._listener.deafness(),
+        )
+        self._websocket = NodeWebSocketFactory(reactor, self._api)
+        self._resource = NodeResource(
+            reactor,
+            name=name,
+            prefix=prefix,
+            routes=self._api.routes(),
+            websocket=self._websocket,
+            settings=self.settings,
+            ledger=self.ledger,
+        )
+        self._listener = Listener(reactor, port, self._resource)
+        self._deaf_periods: set[Deferred[None]] = set()
+
+    # What it is.
+
+    @property
+    def port(self) -> int:
+        """The port; known once the service was started."""
+        return self._listener.port
+
+    @property
+    def base_url(self) -> str:
+        """What the paths of the HTTP API are appended to, without a slash at its end."""
+        return f"http://127.0.0.1:{self.port}{self._prefix}"
+
+    @property
+    def websocket_url(self) -> str:
+        """The address of the WebSocket."""
+        return f"ws://127.0.0.1:{self.port}{self._prefix}{WEBSOCKET_PATH}"
+
+    @property
+    def state(self) -> str:
+        """POW, INFERENCE, TRAIN or STOPPED."""
+        return self._api.state
+
+    @property
+    def run(self) -> PowRun | None:
+        """The PoW run there is, with its ``request``, ``phase`` and connection flag."""
+        return self._api.run
+
+    # Its life.
+
+    def startService(self) -> None:
+        """Open the port, at once; raise CannotListenError. Nothing runs in the node then."""
+        self._listener.listen()
+        super().startService()  # type: ignore[no-untyped-call]
+
+    def stopService(self) -> Deferred[None]:
+        """Shut down as the node does: nothing is delivered any more, its clients are closed with 1012.
+
+        The Deferred fires when nothing of the node is left on the reactor.
+        """
+        super().stopService()  # type: ignore[no-untyped-call]
+        return Deferred.fromCoroutine(self._shut_down(clean=True))
+
+    def crash(self) -> Deferred[None]:
+        """Die without closing anything properly; the Deferred fires when all sockets are gone.
+
+        The service can be started again, on the same port.
+        """
+        super().stopService()  # type: ignore[no-untyped-call]
+        return Deferred.fromCoroutine(self._shut_down(clean=False))
+
+    async def _shut_down(self, *, clean: bool) -> None:
+        self._resource.cancel_all()
+        for deaf in list(self._deaf_periods):
+            deaf.cancel()
+        self._api.inference.end()
+        self._api.is_training = False
+        run, self._api.run = self._api.run, None
+        if run is not None:
+            run.abandon()
+        closed = self._listener.close()
+        clients = list(self._websocket.open_connections)
+        if clean and clients:
+            for client in clients:
+                client.close_with(SERVICE_RESTART, "")
+            gone = DeferredList([client.when_gone for client in clients])
+            timer = self._reactor.callLater(self.settings.close_seconds, self._listener.abort)
+            await gone
+            if timer.active():
+                timer.cancel()
+        await self._listener.abort()
+        await closed
+        # One turn, in which the HTTP calls that were cut off leave the reactor.
+        await deferLater(self._reactor, 0)
+
+    # What a test may do to it.
+
+    def drop_connections(self) -> None:
+        """Cut all WebSocket connections now, without a close frame."""
+        for connection in list(self._websocket.open_connections):
+            connection.dropConnection(abort=True)
+
+    def send_junk(self, payload: bytes = b"no JSON", *, binary: bool = False) -> None:
+        """Send a message that is none, on every WebSocket connection."""
+        for connection in list(self._websocket.open_connections):
+            connection.sendMessage(payload, isBinary=binary)  # type: ignore[no-untyped-call]
+
+    def close_connections(self, code: int, reason: str = "") -> None:
+        """Begin to close all WebSocket connections with this code."""
+        for connection in list(self._websocket.open_connections):
+            connection.close_with(code, reason)
+
+    def be_deaf_for(self, seconds: float) -> Deferred[None]:
+        """Answer nothing for so long, pings included; the Deferred fires when it is over, also by a shutdown."""
+        period = Deferred.fromCoroutine(self._be_deaf(seconds))
+        self._deaf_periods.add(period)
+        ended: Deferred[None] = Deferred()
+
+        def end(_: object) -> None:
+            self._deaf_periods.discard(period)
+            ended.callback(None)
+
+        period.addBoth(end)
+        return ended
+
+    async def _be_deaf(self, seconds: float) -> None:
+        with self._listener.deafness():
+            await deferLater(self._reactor, seconds)
+
+    def restart_pow(self) -> Deferred[None]:
+        """Restart the PoW inside the node, with its own request and without telling anybody.
+
+        The Deferred fires when the new run has begun; an open connection is dead then. Raises RuntimeError when there
+        is no PoW to restart.
+        """
+        run = self._api.run
+        if run is None:
+            raise RuntimeError("no PoW is running")
+        return Deferred.fromCoroutine(self._api.restart_pow(run.request, run.phase))
+
+    def begin_training(self) -> None:
+        """Be in state TRAIN until stopped."""
+        self._api.is_training = True
+
+    def when_client_connected(self) -> Deferred[None]:
+        """Return a Deferred that fires when a client is connected that the node will use."""
+        return self.ledger.when(self._has_client)
+
+    def when_client_gone(self) -> Deferred[None]:
+        """Return a Deferred that fires when no WebSocket connection is open."""
+        return self.ledger.when(lambda: not self._websocket.open_connections)
+
+    def _has_client(self) -> bool:
+        return self.run is not None and self.run.client_connected
+
+    def _make_run(self, request: InitRequest, phase: Phase) -> PowRun:
+        return PowRun(
+            self._reactor,
+            self._random,
+            name=self.node_name,
+            request=request,
+            phase=phase,
+            settings=self.settings,
+            ledger=self.ledger,
+            http=self._http,
+        )

@@ -1,0 +1,146 @@
+"""The WebSocket of a simulated ML node, ``/api/v1/pow/ws``."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from typing import Any, Protocol
+
+from autobahn.twisted.websocket import WebSocketServerFactory, WebSocketServerProtocol
+from autobahn.websocket.compress import PerMessageDeflateOffer, PerMessageDeflateOfferAccept
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+
+from dapi.simulator.ml_node.ledger import Connection, Ledger
+from dapi.simulator.ml_node.sender import PowRun
+from dapi.simulator.ml_node.settings import MLNodeSettings
+
+POLICY_VIOLATION = 1008
+SERVICE_RESTART = 1012
+
+
+class WebSocketNode(Protocol):
+    """What the WebSocket needs of its node; ``run`` is the PoW run there is."""
+
+    settings: MLNodeSettings
+    ledger: Ledger
+    run: PowRun | None
+
+
+class NodeWebSocketProtocol(WebSocketServerProtocol):
+    """One connection, bound for good to the PoW run that it came to: when that is over, it stays open, unused."""
+
+    factory: NodeWebSocketFactory
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.number = 0
+        self.when_gone: Deferred[None] = Deferred()
+        self._run: PowRun | None = None
+        self._record: Connection | None = None
+        self._drop_call: IDelayedCall | None = None
+
+    def offer(self, payload: bytes) -> None:
+        """Send one message, as the text or binary frame that the settings say; it is lost on one that is closing."""
+        if self.state == self.STATE_OPEN:
+            self.sendMessage(payload, isBinary=self.factory.node.settings.binary_frames)  # type: ignore[no-untyped-call]
+
+    def close_with(self, code: int, reason: str) -> None:
+        """Begin the closing handshake."""
+        # sendClose lets only 1000 and the application's own codes through.
+        self.sendCloseFrame(code=code, reasonUtf8=reason.encode())
+
+    def onOpen(self) -> None:
+        """Take the client, or close with the reason why not."""
+        node, clock = self.factory.node, self.factory.clock
+        self.number = self.factory.next_number()
+        self._record = Connection(self.number, clock.seconds())
+        node.ledger.connections.append(self._record)
+        self.factory.open_connections.append(self)
+        refusal = self._refusal()
+        if refusal:
+            self._record.refused = refusal
+            self.close_with(POLICY_VIOLATION, refusal)
+        elif node.run is not None:
+            self._run = node.run
+            self._run.client_connected = True
+            self._run.connection = self
+            if node.settings.drop_every_seconds is not None:
+                self._drop_call = clock.callLater(node.settings.drop_every_seconds, self.dropConnection, abort=True)
+        node.ledger.happened()
+
+    def _refusal(self) -> str:
+        node = self.factory.node
+        if node.run is None:
+            return "PoW is not running"
+        if not node.settings.websocket_ready:
+            return "WebSocket infrastructure not initialized"
+        if node.run.client_connected:
+            return "Another client is already connected"
+        return ""
+
+    def onMessage(self, payload: bytes, isBinary: bool) -> None:  # noqa: N803
+        """Take an ack; anything that is no JSON text ends the connection."""
+        if self._record is None or self._record.refused:
+            return
+        try:
+            message = None if isBinary else json.loads(payload)
+        except ValueError:
+            message = None
+        if message is None:
+            self.dropConnection(abort=True)
+            return
+        if isinstance(message, dict) and message.get("type") == "ack" and self._run is not None:
+            self._record.acks += 1
+            self._run.acknowledge(str(message.get("id")), self.number)
+
+    def onPing(self, payload: bytes) -> None:
+        """Count it, and answer."""
+        if self._record is not None:
+            self._record.pings += 1
+            self.factory.node.ledger.happened()
+        super().onPing(payload)
+
+    def onClose(self, wasClean: bool, code: int | None, reason: str | None) -> None:  # noqa: N803
+        """Reset the flag of the run that there is now: the node does not ask whose connection it was."""
+        if self._drop_call is not None and self._drop_call.active():
+            self._drop_call.cancel()
+        if self._record is None:
+            return
+        node = self.factory.node
+        self.factory.open_connections.remove(self)
+        self._record.closed_at = self.factory.clock.seconds()
+        self._record.close_code, self._record.close_reason = self.remoteCloseCode, self.remoteCloseReason
+        if node.run is not None and not self._record.refused:
+            node.run.client_connected = False
+        self.when_gone.callback(None)
+        node.ledger.happened()
+
+
+class NodeWebSocketFactory(WebSocketServerFactory):
+    """Makes the connections of one node and knows those that are open."""
+
+    protocol = NodeWebSocketProtocol  # type: ignore[assignment]
+
+    def __init__(self, reactor: IReactorTime, node: WebSocketNode) -> None:
+        super().__init__(reactor=reactor)  # type: ignore[no-untyped-call]
+        self.clock = reactor
+        self.node = node
+        self.open_connections: list[NodeWebSocketProtocol] = []
+        self._numbers = 0
+        # Autobahn's own time-outs run on the global reactor's clock, in whole seconds: none of them is used.
+        self.setProtocolOptions(  # type: ignore[no-untyped-call]
+            openHandshakeTimeout=0, closeHandshakeTimeout=0, perMessageCompressionAccept=_accept_deflate
+        )
+
+    def next_number(self) -> int:
+        """Count connections from 1."""
+        self._numbers += 1
+        return self._numbers
+
+
+def _accept_deflate(offers: Iterable[Any]) -> Any:
+    for offer in offers:
+        if isinstance(offer, PerMessageDeflateOffer):
+            return PerMessageDeflateOfferAccept(offer)
+    return None

@@ -1,0 +1,1 @@
+"""The way of a message from the outbox into a block: chosen, signed, sent and confirmed."""

@@ -1,0 +1,1 @@
+"""Delays and loops, on a clock that is handed in."""

@@ -1,0 +1,207 @@
+"""Nodes on real sockets are where they are intended to be, whatever happens to them or to dapi."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest_twisted
+from twisted.internet import reactor as global_reactor
+from twisted.internet.defer import Deferred
+from twisted.internet.task import deferLater
+
+from dapi.broker.nodes import NodeConfig, decode_node_config
+from dapi.broker.reconciler import Intention, NodeDuty, Reconciler
+from dapi.config import ApiConfig, Config, StorageConfig
+from dapi.service import DapiService, make_service
+from dapi.simulator.ml_node.node import SimulatedMLNode
+from dapi.simulator.ml_node.settings import quick_settings
+from tests.batches import PUBLIC_KEY
+
+reactor: Any = global_reactor
+PATIENCE_SECONDS = 10
+
+GENERATE = Intention(NodeDuty.GENERATE, 1000, "AB" * 32, PUBLIC_KEY, 9)
+NEXT = Intention(NodeDuty.GENERATE, 2000, "CD" * 32, PUBLIC_KEY, 9)
+VALIDATE = Intention(NodeDuty.VALIDATE, 1000, "AB" * 32, PUBLIC_KEY, 9)
+INFERENCE = Intention(NodeDuty.INFERENCE)
+
+
+class World:
+    """dapi with a reconciler of its own, and simulated nodes for it."""
+
+    def __init__(self, folder: Path) -> None:
+        self._path = str(folder / "outbox.db")
+        self.nodes: dict[str, SimulatedMLNode] = {}
+        self.start_dapi()
+
+    def start_dapi(self, callback_port: int = 0) -> None:
+        api = ApiConfig(ml_server_host="127.0.0.1", ml_server_port=callback_port, admin_server_port=0)
+        storage = StorageConfig(path=self._path, reserve_bytes=2**20)
+        self.service: DapiService = make_service(Config(api=api, storage=storage, nodes=()), reactor)
+        self.service.startService()
+        # Shorter than in earnest, but for the 10 s within which all has to be well.
+        self.reconciler = Reconciler(
+            reactor, self.service.broker, random=random.Random(1), poll_seconds=2, retry_seconds=(0.3, 0.5)
+        )
+        self.reconciler.startService()
+
+    async def stop_dapi(self) -> None:
+        await self.reconciler.stopService()
+        await self.service.stopService()
+
+    def make_node(self, name: str) -> SimulatedMLNode:
+        node = SimulatedMLNode(reactor, random.Random(name), name=name, settings=quick_settings())
+        node.startService()
+        self.nodes[name] = node
+        return node
+
+    async def add(self, *names: str) -> None:
+        # Nothing can be added before the nodes are loaded; this waits for it.
+        await self.service.broker.register_missing([])
+        for name in names:
+            node = self.nodes.get(name) or self.make_node(name)
+            await self.service.broker.add_node(registered(name, node.port))
+
+    def is_at(self, *names: str, current: str) -> Callable[[], bool]:
+        return lambda: all(self.reconciler.status()[name].current == current for name in names)
+
+    async def end(self) -> None:
+        await self.stop_dapi()
+        for node in self.nodes.values():
+            await node.stopService()
+
+
+def registered(name: str, port: int) -> NodeConfig:
+    return decode_node_config(
+        {"id": name, "host": "127.0.0.1", "poc_port": port, "inference_port": port, "models": {"simulated": {}}}
+    )
+
+
+async def until(predicate: Callable[[], bool]) -> float:
+    """Wait for it, no longer than everything may take; return how long it took."""
+    began = reactor.seconds()
+    while not predicate():
+        assert reactor.seconds() - began < PATIENCE_SECONDS, "it did not come to pass"
+        await deferLater(reactor, 0.02)
+    return reactor.seconds() - began  # type: ignore[no-any-return]
+
+
+def soon(deferred: Deferred[Any]) -> Deferred[Any]:
+    return deferred.addTimeout(PATIENCE_SECONDS, reactor)
+
+
+def inits(node: SimulatedMLNode) -> list[Any]:
+    return [call.body for call in node.ledger.calls if "/pow/init/" in call.path]
+
+
+@pytest_twisted.async_yield_fixture
+async def world(tmp_path: Path) -> AsyncIterator[World]:
+    """dapi without nodes."""
+    world = World(tmp_path)
+    yield world
+    await world.end()
+
+
+@pytest_twisted.ensureDeferred
+async def test_node_restarted_in_each_phase(world: World) -> None:
+    await world.add("a", "b", "c")
+    intentions = {"a": GENERATE, "b": VALIDATE, "c": INFERENCE}
+    world.reconciler.intend(intentions)
+    at_work = {"a": "GENERATING", "b": "VALIDATING", "c": "INFERENCE"}
+    await until(lambda: all(world.reconciler.status()[name].current == at_work[name] for name in at_work))
+    await soon(world.nodes["a"].ledger.when_delivered(1, via="websocket"))
+    for node in world.nodes.values():
+        await node.crash()
+    for node in world.nodes.values():
+        node.startService()
+    assert {node.state for node in world.nodes.values()} == {"STOPPED"}
+    a, b, c = world.nodes.values()
+    await until(lambda: a.run is not None and b.run is not None and c.state == "INFERENCE")
+    assert a.run is not None
+    assert b.run is not None
+    assert (a.run.phase, a.run.request.block_height) == ("generate", 1000)
+    assert (b.run.phase, b.run.request.block_height) == ("validate", 1000)
+    before = a.ledger.counts["websocket"]
+    await soon(a.ledger.when_delivered(before + 1, via="websocket"))
+    await soon(b.when_client_connected())
+
+
+@pytest_twisted.ensureDeferred
+async def test_unreachable_and_back(world: World) -> None:
+    node = world.make_node("a")
+    await node.crash()
+    await world.add("a")
+    world.reconciler.intend({"a": GENERATE})
+    await until(lambda: world.reconciler.status()["a"].tries >= 2)
+    assert "refused" in str(world.reconciler.status()["a"].last_error)
+    node.startService()
+    await soon(node.ledger.when_delivered(1, via="websocket"))
+    standing = world.reconciler.status()["a"]
+    assert (standing.current, standing.tries, standing.last_error) == ("GENERATING", 0, None)
+    assert len(inits(node)) == 1
+
+
+@pytest_twisted.ensureDeferred
+async def test_added_in_the_middle(world: World) -> None:
+    await world.add("a")
+    world.reconciler.intend({"a": GENERATE, "b": GENERATE})
+    await until(world.is_at("a", current="GENERATING"))
+    await world.add("b")
+    await soon(world.nodes["b"].ledger.when_delivered(1, via="websocket"))
+    run = world.nodes["b"].run
+    assert run is not None
+    assert (run.request.node_id, run.request.node_count) == (2, 9)
+    assert len(inits(world.nodes["a"])) == 1
+
+
+@pytest_twisted.ensureDeferred
+async def test_start_does_not_wait_for_inference_that_comes_up(world: World) -> None:
+    await world.add("a")
+    node = world.nodes["a"]
+    node.settings.inference_up_seconds = 3600
+    world.reconciler.intend({"a": INFERENCE})
+    await soon(node.ledger.when_called("/api/v1/inference/up/status"))
+    assert node.state == "INFERENCE"
+    world.reconciler.intend({"a": GENERATE})
+    await soon(node.ledger.when_delivered(1, via="websocket"))
+    assert world.reconciler.status()["a"].last_error is None
+
+
+@pytest_twisted.ensureDeferred
+async def test_newer_intention_wins(world: World) -> None:
+    await world.add("a")
+    node = world.nodes["a"]
+    node.settings.http_delays["/api/v1/pow/init/generate"] = 3600
+    world.reconciler.intend({"a": GENERATE})
+    await soon(node.ledger.when(lambda: node.run is not None))
+    node.settings.http_delays.clear()
+    world.reconciler.intend({"a": NEXT})
+    await until(world.is_at("a", current="GENERATING"))
+    await soon(node.ledger.when_delivered(1, via="websocket"))
+    assert node.run is not None
+    assert (node.run.request.block_height, node.run.request.block_hash) == (2000, "CD" * 32)
+    assert [body["block_height"] for body in inits(node)] == [1000, 2000]
+
+
+@pytest_twisted.ensureDeferred
+async def test_nodes_at_work_are_not_disturbed_by_a_restart_of_dapi(world: World) -> None:
+    await world.add("a", "b")
+    a, b = world.nodes.values()
+    world.reconciler.intend({"a": GENERATE, "b": VALIDATE})
+    await until(world.is_at("a", current="GENERATING"))
+    await until(world.is_at("b", current="VALIDATING"))
+    await soon(a.ledger.when_delivered(1, via="websocket"))
+    runs = (a.run, b.run)
+    callback_port = world.service.callback_listener.port
+    await world.stop_dapi()
+    world.start_dapi(callback_port)
+    world.reconciler.intend({"a": GENERATE, "b": VALIDATE})
+    before = a.ledger.counts["websocket"]
+    await soon(a.ledger.when_delivered(before + 1, via="websocket"))
+    await soon(b.when_client_connected())
+    assert (a.run, b.run) == runs
+    assert len(inits(a)) == 2
+    assert inits(a)[0] == inits(a)[1]

@@ -1,0 +1,256 @@
+"""The HTTP API of the simulated ML node, and its life; the other tests stand on it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+import pytest_twisted
+from twisted.web.client import ResponseNeverReceived
+
+from tests.integration.simulated_node import World, reactor, soon
+
+
+@pytest_twisted.async_yield_fixture
+async def world() -> AsyncIterator[World]:
+    world = World()
+    yield world
+    await world.end()
+
+
+@pytest_twisted.ensureDeferred
+async def test_the_state_follows_the_services(world: World) -> None:
+    assert await world.call("GET", "/api/v1/state") == (200, {"state": "STOPPED"})
+    assert await world.call("GET", "/api/v1/pow/status") == (200, {"status": "NOT_LOADED"})
+    await world.init()
+    assert await world.call("GET", "/api/v1/state") == (200, {"state": "POW"})
+    generating = {"status": "GENERATING", "is_model_initialized": True}
+    assert await world.call("GET", "/api/v1/pow/status") == (200, generating)
+    assert await world.call("POST", "/api/v1/stop") == (200, {"status": "OK"})
+    assert await world.call("GET", "/api/v1/state") == (200, {"state": "STOPPED"})
+    world.node.begin_training()
+    assert await world.call("GET", "/api/v1/state") == (200, {"state": "TRAIN"})
+    assert (await world.call("POST", "/api/v1/stop", content=b"null"))[0] == 200
+    assert world.node.state == "STOPPED"
+
+
+@pytest_twisted.ensureDeferred
+async def test_init_answers_with_the_phase_and_switches_when_equal(world: World) -> None:
+    status = {"status": "GENERATING", "is_model_initialized": True}
+    assert await world.init() == (200, {"status": "OK", "pow_status": status})
+    run = world.node.run
+    status = {"status": "VALIDATING", "is_model_initialized": True}
+    assert await world.init("validate") == (200, {"status": "OK", "pow_status": status})
+    assert world.node.run is run
+    await world.init(batch_size=99)
+    assert world.node.run is not run
+
+
+@pytest_twisted.ensureDeferred
+async def test_the_model_is_loaded_after_the_answer_to_init(world: World) -> None:
+    world.settings.load_seconds = 0.3
+    _, answer = await world.init()
+    assert answer["pow_status"] == {"status": "GENERATING", "is_model_initialized": False}
+    await soon(world.ledger.when_delivered(1))
+    assert (await world.call("GET", "/api/v1/pow/status"))[1]["is_model_initialized"]
+
+
+@pytest.mark.parametrize("field", ["node_id", "node_count"])
+@pytest_twisted.ensureDeferred
+async def test_generating_needs_the_numbers(world: World, field: str) -> None:
+    assert (await world.init(**{field: -1}))[0] == 400
+    assert world.node.run is None
+    assert (await world.init("validate", **{field: -1}))[0] == 200
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("block_height", "1000"),
+        ("block_height", True),
+        ("public_key", None),
+        ("params", []),
+        ("r_target", "1.4"),
+        ("url", 1),
+        ("node_id", 1.5),
+    ],
+)
+@pytest_twisted.ensureDeferred
+async def test_a_bad_field_is_named(world: World, field: str, value: Any) -> None:
+    status, answer = await world.init(**{field: value})
+    assert status == 422
+    assert answer["detail"][0]["loc"] == ["body", field]
+
+
+@pytest_twisted.ensureDeferred
+async def test_bodies_that_are_none(world: World) -> None:
+    for content in (b"", b"null", b"{", b"[]", b"\xff"):
+        assert (await world.call("POST", "/api/v1/pow/init/generate", content=content))[0] == 422, content
+    missing = world.init_body()
+    del missing["block_hash"]
+    status, answer = await world.call("POST", "/api/v1/pow/init/generate", missing)
+    assert (status, answer["detail"][0]["loc"]) == (422, ["body", "block_hash"])
+
+
+@pytest_twisted.ensureDeferred
+async def test_unknown_routes_and_methods(world: World) -> None:
+    assert (await world.call("GET", "/api/v1/nothing"))[0] == 404
+    assert (await world.call("GET", "/api/v1/stop"))[0] == 405
+    assert (await world.call("GET", "/api/v1/pow/ws"))[0] == 404
+
+
+@pytest_twisted.ensureDeferred
+async def test_calls_that_need_a_running_pow(world: World) -> None:
+    batch = {"public_key": "03", "block_hash": "A", "block_height": 1, "nonces": [1], "dist": [0.5], "node_id": 0}
+    for path in ("phase/generate", "phase/validate", "validate"):
+        assert (await world.call("POST", f"/api/v1/pow/{path}", batch))[0] == 400, path
+    await world.init()
+    assert (await world.call("POST", "/api/v1/pow/phase/validate"))[0] == 200
+    assert world.node.run is not None
+    assert world.node.run.phase == "validate"
+    assert await world.call("POST", "/api/v1/pow/validate", batch) == (200, None)
+    assert (await world.call("POST", "/api/v1/pow/validate", batch | {"dist": []}))[0] == 422
+    status = {"status": "OK", "pow_status": {"status": "NOT_LOADED"}}
+    assert await world.call("POST", "/api/v1/pow/stop") == (200, status)
+
+
+@pytest_twisted.ensureDeferred
+async def test_one_service_at_a_time(world: World) -> None:
+    model = {"model": "m", "dtype": "float16", "additional_args": ["--a"]}
+    assert (await world.call("GET", "/health"))[0] == 503
+    assert await world.call("POST", "/api/v1/inference/up", model) == (200, {"status": "OK"})
+    assert await world.call("GET", "/api/v1/state") == (200, {"state": "INFERENCE"})
+    assert (await world.call("GET", "/health"))[0] == 200
+    assert (await world.call("POST", "/api/v1/inference/up", model))[0] == 409
+    assert (await world.init())[0] == 409
+    assert (await world.call("GET", "/api/v1/pow/status"))[0] == 409
+    await world.call("POST", "/api/v1/stop")
+    await world.init()
+    assert (await world.call("POST", "/api/v1/inference/up", model))[0] == 409
+    assert (await world.call("POST", "/api/v1/inference/up", model | {"additional_args": "--a"}))[0] == 422
+
+
+@pytest_twisted.ensureDeferred
+async def test_inference_comes_up_slowly_fails_and_is_cancelled(world: World) -> None:
+    model = {"model": "m", "dtype": "float16", "additional_args": []}
+    world.settings.inference_up_seconds = 60
+    assert await world.call("POST", "/api/v1/inference/up/async", model) == (200, {"status": "starting"})
+    _, status = await world.call("GET", "/api/v1/inference/up/status")
+    assert (status["status"], status["is_starting"], status["is_running"]) == ("in_progress", True, False)
+    assert world.node.state == "INFERENCE"
+    await world.call("POST", "/api/v1/stop")
+    assert (await world.call("GET", "/api/v1/inference/up/status"))[1]["status"] == "cancelled"
+    world.settings.inference_up_seconds = 0.1
+    assert (await world.call("POST", "/api/v1/inference/up", model))[0] == 200
+    assert (await world.call("POST", "/api/v1/inference/down"))[0] == 200
+    world.settings.inference_fails = True
+    assert (await world.call("POST", "/api/v1/inference/up", model))[0] == 500
+    assert world.node.state == "STOPPED"
+
+
+@pytest_twisted.ensureDeferred
+async def test_calls_told_to_fail_or_to_come_late(world: World) -> None:
+    world.settings.http_failures["/api/v1/pow/init/generate"] = 500
+    assert (await world.init())[0] == 500
+    assert world.node.state == "STOPPED"
+    world.settings.http_failures.clear()
+    world.settings.http_delays["*"] = 0.3
+    began = reactor.seconds()
+    assert (await world.init())[0] == 200
+    assert reactor.seconds() - began >= 0.3
+    assert [(call.path, call.status) for call in world.ledger.calls] == [
+        ("/api/v1/pow/init/generate", 500),
+        ("/api/v1/pow/init/generate", 200),
+    ]
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_call_has_its_effect_though_its_client_is_gone(world: World) -> None:
+    world.settings.http_delays["/api/v1/stop"] = 0.2
+    await world.init()
+    stopping = world.http.post(world.node.base_url + "/api/v1/stop")
+    await soon(world.ledger.when(lambda: world.node.state == "STOPPED"))
+    stopping.cancel()
+    with pytest.raises(ResponseNeverReceived):
+        await stopping
+    await soon(world.ledger.when_called("/api/v1/stop"))
+
+
+@pytest_twisted.ensureDeferred
+async def test_all_routes_lie_below_the_prefix() -> None:
+    world = World(prefix="/v3.0.8/poc")
+    assert (await world.init())[0] == 200
+    client = await world.open()
+    await client.when_messages(1)
+    response = await soon(world.http.get(f"http://127.0.0.1:{world.node.port}/api/v1/state"))
+    await response.content()
+    assert response.code == 404
+    await world.end()
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_shutdown_closes_with_1012(world: World) -> None:
+    await world.init()
+    client = await world.open()
+    stopping = soon(world.node.stopService())
+    assert (await soon(client.closed))[0] == 1012
+    await stopping
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_shutdown_ends_though_the_client_is_silent(world: World) -> None:
+    world.settings.close_seconds = 0.2
+    await world.init()
+    client = await world.open()
+    client.transport.pauseProducing()
+    await soon(world.node.stopService())
+    client.transport.resumeProducing()
+    await soon(client.closed)
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_shutdown_in_the_middle_of_everything(world: World) -> None:
+    world.callbacks.answer = None
+    world.settings.deaf_seconds = 60
+    world.settings.hung_stop_seconds = 60
+    world.settings.http_delays["/api/v1/state"] = 60
+    await world.init()
+    await world.open(acks=False)
+    await world.callbacks.when_called(1)
+    slow = [
+        world.http.get(world.node.base_url + "/api/v1/state"),
+        world.http.post(world.node.base_url + "/api/v1/stop"),
+    ]
+    for call in slow:
+        call.addErrback(lambda _: None)
+    await soon(world.ledger.when(lambda: world.node.state == "STOPPED"))
+    await soon(world.node.stopService())
+    for call in slow:
+        await soon(call)
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_crash_closes_nothing_properly_and_the_port_can_be_had_again(world: World) -> None:
+    await world.init()
+    client = await world.open()
+    port = world.node.port
+    await soon(world.node.crash())
+    assert await soon(client.closed) == (None, None)
+    assert world.node.state == "STOPPED"
+    world.node.startService()
+    assert world.node.port == port
+    assert await world.call("GET", "/api/v1/state") == (200, {"state": "STOPPED"})
+
+
+def test_it_imports_nothing_of_dapi_and_no_reactor() -> None:
+    program = (
+        "import sys, dapi.simulator.ml_node.node\n"
+        "ours = {name for name in sys.modules if name.startswith('dapi')}\n"
+        "print(sorted(name for name in ours if not name.startswith('dapi.simulator')))\n"
+        "print('twisted.internet.reactor' in sys.modules)\n"
+    )
+    printed = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True).stdout
+    assert printed.splitlines() == ["['dapi']", "False"]

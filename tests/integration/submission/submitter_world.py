@@ -1,0 +1,261 @@
+"""Submitters without the rest of dapi, and a simulated chain that goes as fast as a test wants."""
+
+from __future__ import annotations
+
+import random
+import sqlite3
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_twisted
+from twisted.internet import reactor as global_reactor
+from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.task import deferLater
+
+from dapi.chain.block_watcher import BlockWatcher
+from dapi.chain.keyring import SigningKey
+from dapi.chain.rpc import ChainRpc
+from dapi.chain.rpc_answers import BroadcastResult, TxLookup, tx_hash_of
+from dapi.database import Database
+from dapi.messages import Kind, Receipt, State, Via, content_id
+from dapi.messages.inference_pb2 import MsgSubmitPocBatch
+from dapi.outbox.cosmos_message_client import CosmosMessageClient
+from dapi.outbox.outbox import Outbox, OutboxEntry
+from dapi.outbox.pages import BatchRow
+from dapi.simulator.chain.chain import SimulatedChain
+from dapi.simulator.chain.epochs import EpochParams, Epochs
+from dapi.submission.submissions import Submissions
+from dapi.submission.submitter import Submitter, SubmitterSettings
+from tests.batches import generated_batch, validated_batch
+
+reactor: Any = global_reactor
+PATIENCE_SECONDS = 20
+STAGE = 10
+SECOND_NS = 10**9
+BLOCK_NS = 5 * SECOND_NS
+# How many blocks a transaction has: its 60 s, and the second that is added by chance.
+BLOCKS_OF_A_TRANSACTION = 13
+QUICK = {"retry_min_seconds": 0.1, "retry_max_seconds": 0.2, "offer_again_seconds": 0.2}
+# Windows that are long enough for every test that is not about their end.
+LONG = EpochParams(epoch_length=4000, poc_stage_duration=5, poc_exchange_duration=1900, poc_validation_duration=1900)
+
+
+def key(seed: int) -> SigningKey:
+    return SigningKey(bytes([seed]) * 32)
+
+
+async def until(what: Callable[[], Any]) -> Any:
+    """Wait until ``what`` gives something that is true, and return it."""
+    deadline = reactor.seconds() + PATIENCE_SECONDS
+    while not (found := what()):
+        assert reactor.seconds() < deadline, "waited in vain"
+        await deferLater(reactor, 0.01)
+    return found
+
+
+class Chain:
+    """A simulated chain with a clock of its own: 5 s a block, which comes by hand or every ``block_seconds``."""
+
+    def __init__(self, block_seconds: float | None = 0.1, params: EpochParams = LONG, **settings: Any) -> None:
+        self.time_ns = 1_700_000_000 * SECOND_NS
+        settings = {"epochs": Epochs(STAGE, params), "first_height": STAGE, **settings}
+        self.simulated = SimulatedChain(
+            reactor, random.Random(1), block_seconds=block_seconds, now_ns=self.tick, **settings
+        )
+        self.simulated.add_account(key(1).public_key)
+        self.state = self.simulated.state
+        self.blockchain = self.simulated.blockchain
+        self.switches = self.simulated.switches
+
+    def tick(self) -> int:
+        self.time_ns += BLOCK_NS
+        return self.time_ns
+
+    def batch_ids(self) -> set[str]:
+        return {batch_id for _, _, batch_id in self.state.batches}
+
+    async def mempool(self, number: int) -> None:
+        """Wait until so many transactions wait for a block."""
+        await until(lambda: len(self.blockchain.mempool) == number)
+
+    def transactions(self) -> list[list[Any]]:
+        """The messages of each transaction in a block, in order."""
+        by_hash: dict[str, list[Any]] = {}
+        for delivered in self.blockchain.ledger:
+            by_hash.setdefault(delivered.tx_hash, []).append(delivered.message)
+        return list(by_hash.values())
+
+
+class SpyRpc(ChainRpc):
+    """Notes what is sent and looked up; may lose what is sent, ``before`` or ``after`` the chain has it."""
+
+    def __init__(self, *args: Any, **settings: Any) -> None:
+        super().__init__(*args, **settings)
+        self.sent: list[str] = []
+        self.lookups = 0
+        self.on_send: Callable[[bytes], None] = lambda raw: None
+        self.loses: str | None = None
+
+    def broadcast_tx_sync(self, raw: bytes) -> Deferred[BroadcastResult]:
+        self.on_send(raw)
+        self.sent.append(tx_hash_of(raw))
+        if self.loses == "before":
+            return Deferred()
+        sending = super().broadcast_tx_sync(raw)
+        return sending.addCallback(lambda _: Deferred()) if self.loses == "after" else sending
+
+    def lookup(self, tx_hash: str) -> Deferred[TxLookup]:
+        self.lookups += 1
+        return super().lookup(tx_hash)
+
+
+class Dapi:
+    """The way from the recorder to the chain, without the rest."""
+
+    def __init__(
+        self,
+        path: Path,
+        urls: list[str],
+        *,
+        seed: int = 1,
+        participant: str | None = None,
+        timeout_seconds: float = 2,
+        **settings: Any,
+    ) -> None:
+        self.key = key(seed)
+        self.path = path
+        self.database = Database(reactor, str(path), on_broken=pytest.fail, reserve_bytes=2**16)
+        self.outbox = Outbox(reactor, self.database)
+        self.recorder = CosmosMessageClient(self.outbox)
+        self.rpc = SpyRpc(reactor, urls, timeout_seconds=timeout_seconds)
+        self.watcher = BlockWatcher(reactor, self.rpc, poll_seconds=0.05)
+        # Without events the status is asked for at every poll.
+        self.submitter = Submitter(
+            reactor,
+            Submissions(self.database, self.outbox),
+            self.rpc,
+            self.watcher,
+            key=self.key,
+            participant_address=participant or self.key.address,
+            random=random.Random(2),
+            settings=SubmitterSettings(**{**QUICK, **settings}),
+        )
+
+    def start(self) -> None:
+        for service in (self.database, self.watcher, self.submitter):
+            service.startService()
+
+    async def stop(self) -> None:
+        """End it as abruptly as can be without a process: what was under way is cancelled wherever it is."""
+        await gatherResults([self.submitter.stopService(), self.watcher.stopService()])
+        await self.rpc.close()
+        await self.database.stopService()
+
+    def record(self, nonce: int, **changes: Any) -> Deferred[Receipt]:
+        batch = generated_batch(**{"block_height": STAGE, "nonces": [nonce], "dist": [0.5], **changes})
+        return self.recorder.submit_poc_batch(batch, batch_id=content_id(batch), node_id="node1", via=Via.HTTP)
+
+    def record_large(self, first: int, number: int) -> Deferred[Receipt]:
+        nonces = list(range(first, first + number))
+        return self.record(first, nonces=nonces, dist=[nonce / 2**20 for nonce in nonces])
+
+    def record_verdict(self, **changes: Any) -> Deferred[Receipt]:
+        verdict = validated_batch(**{"block_height": STAGE, **changes})
+        return self.recorder.submit_poc_validation(verdict, batch_id=content_id(verdict), node_id=None, via=Via.HTTP)
+
+    def record_without_node(self, first: int, number: int = 1) -> Deferred[Receipt]:
+        """Put what no BatchHandler would: a batch that the chain refuses with 1145."""
+        batch_id = f"{first:064x}"
+        message = MsgSubmitPocBatch(
+            poc_stage_start_block_height=STAGE,
+            batch_id=batch_id,
+            nonces=range(first, first + number),
+            dist=[0.5] * number,
+        ).SerializeToString()
+        return self.outbox.put(OutboxEntry(batch_id, Kind.GENERATED, None, STAGE, number, Via.HTTP, message))
+
+    async def rows(self) -> dict[str, BatchRow]:
+        page = await self.outbox.batches(limit=1000)
+        return {row.batch_id: row for row in page.batches}
+
+    def look(self, query: str) -> list[tuple[Any, ...]]:
+        """What is on disk, as another program sees it."""
+        connection = sqlite3.connect(f"{self.path.as_uri()}?mode=ro", uri=True)
+        try:
+            return connection.execute(query).fetchall()
+        finally:
+            connection.close()
+
+    def hash(self) -> Any:
+        """The hash of the only transaction under way, None when there is none."""
+        rows = self.look("SELECT DISTINCT tx_hash FROM waiting WHERE tx_timeout_ns IS NOT NULL AND state = 'in_flight'")
+        assert len(rows) <= 1
+        return rows[0][0] if rows else None
+
+    async def when(self, predicate: Callable[[dict[str, int]], bool]) -> dict[str, int]:
+        """Wait until the counts by state are as wanted."""
+        deadline = reactor.seconds() + PATIENCE_SECONDS
+        while True:
+            counts = await self.outbox.counts()
+            if predicate(counts):
+                return counts
+            assert reactor.seconds() < deadline, (counts, self.submitter.status())
+            await deferLater(reactor, 0.02)
+
+    async def when_all(self, state: State, number: int) -> dict[str, BatchRow]:
+        """Wait until all there is, so many, is in a state; return it."""
+        await self.when(lambda counts: counts[state] == number == sum(counts.values()))
+        return await self.rows()
+
+    async def when_status(self, **wanted: Any) -> dict[str, Any]:
+        def found() -> dict[str, Any] | None:
+            status = self.submitter.status()
+            return status if all(str(value) in str(status[name]) for name, value in wanted.items()) else None
+
+        return await until(found)
+
+    async def next_block(self, chain: Chain) -> None:
+        """Make a block, and wait until all that is under way was looked for in it, and what was found is on disk."""
+        height = chain.simulated.produce_block().height
+        await until(lambda: self.submitter._looked[0] >= height)
+
+
+class World:
+    """Makes chains and dapis of a test, which are stopped at its end."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._chains: list[Chain] = []
+        self._dapis: list[Dapi] = []
+
+    def chain(self, *args: Any, **settings: Any) -> Chain:
+        chain = Chain(*args, **settings)
+        chain.simulated.startService()
+        self._chains.append(chain)
+        return chain
+
+    def dapi(self, *chains: Chain, name: str = "outbox", **settings: Any) -> Dapi:
+        dapi = Dapi(self._folder / f"{name}.db", [chain.simulated.url for chain in chains], **settings)
+        dapi.start()
+        self._dapis.append(dapi)
+        return dapi
+
+    async def stop(self, dapi: Dapi) -> None:
+        self._dapis.remove(dapi)
+        await dapi.stop()
+
+    async def end(self) -> None:
+        for dapi in self._dapis:
+            await dapi.stop()
+        for chain in self._chains:
+            if chain.simulated.running:
+                await chain.simulated.stopService()
+
+
+@pytest_twisted.async_yield_fixture
+async def world(tmp_path: Path) -> AsyncIterator[World]:
+    world = World(tmp_path)
+    yield world
+    await world.end()

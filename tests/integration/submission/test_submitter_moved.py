@@ -1,0 +1,71 @@
+"""A network that has moved to PoC v2: nothing more is sent to it, and what is stored stays."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import pytest_twisted
+from twisted.logger import LogLevel, capturedLogs
+from twisted.web.resource import Resource
+from twisted.web.server import Site
+
+from dapi.messages import State
+from dapi.simulator.chain.messages import Rules
+from tests.integration.submission.submitter_world import World, reactor, world
+
+__all__ = ["world"]
+
+
+@pytest.mark.parametrize("in_check_tx", [False, True])
+@pytest_twisted.ensureDeferred
+async def test_a_network_that_moved_to_poc_v2_gets_nothing_more(world: World, in_check_tx: bool) -> None:
+    chain = world.chain(0.1, rules=Rules(windows_in_check_tx=in_check_tx))
+    dapi = world.dapi(chain)
+    await dapi.record(1)
+    await dapi.when_all(State.CONFIRMED, 1)
+    chain.state.rules.poc_v2 = True
+    with capturedLogs() as logs:
+        await dapi.record(2)
+        await dapi.record(3)
+        status = await dapi.when_status(state="moved")
+    assert [event["reason"] for event in logs if event["log_level"] is LogLevel.critical] == [status["reason"]]
+    assert "PoC v2" in status["reason"]
+    assert "1161" in status["reason"]
+    counts = await dapi.when(lambda counts: counts["in_flight"] == 0)
+    assert (counts["stored"], counts["confirmed"], counts["failed"]) == (2, 1, 0)
+    sent = len(dapi.rpc.sent)
+    await dapi.record(4)
+    await chain.simulated.when_height(chain.simulated.height + 5)
+    assert len(dapi.rpc.sent) == sent
+
+
+class PocV2(Resource):
+    isLeaf = True
+
+    def render_POST(self, request: Any) -> bytes:
+        request.setResponseCode(503)
+        return b"V1 endpoints disabled when poc_v2_enabled=true"
+
+
+class Moved:
+    """What stands in front of a network that has moved."""
+
+    def __init__(self) -> None:
+        self.site = Site(PocV2())
+        self.listening = reactor.listenTCP(0, self.site, interface="127.0.0.1")
+        self.simulated = self
+        self.url = f"http://127.0.0.1:{self.listening.getHost().port}"
+
+
+@pytest_twisted.ensureDeferred
+async def test_503_from_anywhere_says_the_same(world: World) -> None:
+    moved = Moved()
+    try:
+        dapi = world.dapi(moved)  # type: ignore[arg-type]
+        await dapi.record(1)
+        status = await dapi.when_status(state="moved")
+        assert "poc_v2" in status["reason"]
+        assert (await dapi.outbox.counts())["stored"] == 1
+    finally:
+        await moved.listening.stopListening()

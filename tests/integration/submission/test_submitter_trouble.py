@@ -1,0 +1,310 @@
+"""A chain in trouble: everything waits on disk, nothing grows, and all goes on afterwards."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import pytest_twisted
+from twisted.internet.defer import Deferred
+from twisted.internet.task import deferLater
+
+from dapi.messages import State
+from tests.integration.submission.submitter_world import SECOND_NS, Chain, Dapi, World, key, reactor, until, world
+
+__all__ = ["world"]
+
+MAX_IN_FLIGHT = 4
+
+
+async def waits_and_goes_on(
+    chain: Chain, dapi: Dapi, begin: Callable[[], object], end: Callable[[], object], **wanted: str
+) -> None:
+    """Store what is far more than may be under way, during the trouble; then see it confirmed, each once."""
+    begin()
+    for number in range(30):
+        await dapi.record_large(1000 * number, 100)
+    await dapi.when_status(**wanted)
+    for _ in range(10):
+        await deferLater(reactor, 0.1)
+        assert dapi.submitter.status()["transactions_in_flight"] <= MAX_IN_FLIGHT
+        counts = await dapi.outbox.counts()
+        assert counts["stored"] + counts["in_flight"] == 30
+    ended = end()
+    if isinstance(ended, Deferred):
+        await ended
+    await dapi.when_all(State.CONFIRMED, 30)
+    assert set(chain.blockchain.batch_counts().values()) == {1}
+
+
+SWITCHES = {
+    "catching up": ("is_catching_up", {"state": "waiting", "reason": "catching up"}),
+    "mempool full": ("is_mempool_full", {"last_error": "mempool is full"}),
+    "rechecking": ("is_mempool_rechecking", {"last_error": "rechecking"}),
+    "500": ("answers_500", {"state": "waiting", "reason": "HTTP 500"}),
+    "index off": ("is_indexing_off", {"state": "waiting", "last_error": "indexing is disabled"}),
+}
+
+
+@pytest.mark.parametrize("trouble", SWITCHES)
+@pytest_twisted.ensureDeferred
+async def test_it_waits_and_goes_on(world: World, trouble: str) -> None:
+    name, wanted = SWITCHES[trouble]
+    chain = world.chain(0.05)
+    # Seven messages a transaction: there is more than may be under way.
+    dapi = world.dapi(chain, max_in_flight=MAX_IN_FLIGHT, max_transaction_bytes=10_000)
+    await waits_and_goes_on(
+        chain,
+        dapi,
+        lambda: setattr(chain.switches, name, True),
+        lambda: setattr(chain.switches, name, False),
+        **wanted,
+    )
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_broadcast_without_an_answer_may_have_arrived(world: World) -> None:
+    chain = world.chain(0.05)
+    chain.switches.loses_confirmations = True
+    dapi = world.dapi(chain)
+    await dapi.record(1)
+    await dapi.when_all(State.CONFIRMED, 1)
+    assert len(chain.blockchain.ledger) == 1
+
+
+@pytest_twisted.ensureDeferred
+async def test_out_of_reach_and_back(world: World) -> None:
+    chain = world.chain(0.05)
+    dapi = world.dapi(chain, max_in_flight=MAX_IN_FLIGHT, max_transaction_bytes=10_000)
+    await dapi.when_status(state="submitting")
+    await chain.simulated.stopService()
+    await waits_and_goes_on(
+        chain, dapi, lambda: None, chain.simulated.startService, state="waiting", reason="not reachable"
+    )
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_restart_of_the_chain_loses_the_mempool_and_nothing_else(world: World) -> None:
+    chain = world.chain(None)
+    dapi = world.dapi(chain)
+    await dapi.record(1)
+    await chain.mempool(1)
+    first = dapi.hash()
+    await chain.simulated.restart(down_seconds=0.3)
+    # Offered again, with its own bytes, long before its time has passed.
+    await chain.mempool(1)
+    assert dapi.hash() == first
+    chain.simulated.produce_block()
+    await dapi.when_all(State.CONFIRMED, 1)
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_halt_stops_all_clocks(world: World) -> None:
+    chain = world.chain(None)
+    chain.switches.drop_fraction = 1.0
+    dapi = world.dapi(chain)
+    await dapi.record(1)
+    await until(lambda: dapi.rpc.sent)
+    first = dapi.hash()
+    # No block, and so no time that passes: it is offered again and again, in the same bytes.
+    await until(lambda: len(dapi.rpc.sent) > 5)
+    assert set(dapi.rpc.sent) == {first}
+    # The first block after a halt brings the time that has passed.
+    chain.time_ns += 3600 * SECOND_NS
+    chain.switches.drop_fraction = 0.0
+    chain.simulated.produce_block()
+    await chain.mempool(1)
+    assert dapi.hash() != first
+    chain.simulated.produce_block()
+    await dapi.when_all(State.CONFIRMED, 1)
+
+
+@pytest_twisted.ensureDeferred
+async def test_halted_it_says_so_and_offers_nothing(world: World) -> None:
+    chain = world.chain(None)
+    # It halts while the submitter still asks for the account, and what comes then waits, too.
+    chain.switches.answer_delay_seconds = 0.1
+    dapi = world.dapi(chain)
+    await dapi.when_status(state="submitting")
+    # As if ten seconds had gone by.
+    dapi.watcher._moved_at -= 11
+    await dapi.record(1)
+    await dapi.when_status(state="waiting", reason="halted")
+    await deferLater(reactor, 0.5)
+    assert dapi.rpc.sent == []
+    chain.switches.answer_delay_seconds = 0
+    chain.simulated.produce_block()
+    await chain.mempool(1)
+    chain.simulated.produce_block()
+    await dapi.when_all(State.CONFIRMED, 1)
+
+
+@pytest_twisted.ensureDeferred
+async def test_slow_answers_are_waited_for(world: World) -> None:
+    chain = world.chain(0.2)
+    chain.switches.answer_delay_seconds = 0.3
+    dapi = world.dapi(chain)
+    for nonce in range(10):
+        await dapi.record(nonce)
+    await dapi.when_all(State.CONFIRMED, 10)
+    assert set(chain.blockchain.batch_counts().values()) == {1}
+
+
+@pytest_twisted.ensureDeferred
+async def test_stopped_while_some_answers_have_failed_and_others_are_waited_for(world: World) -> None:
+    chain = world.chain(None)
+    dapi = world.dapi(chain)
+    for number in range(1, 4):
+        await dapi.record(number)
+        await chain.mempool(number)
+    # One look-up fails at once, the others keep waiting: a stop must not be taken for one more failure.
+    usual, failed = dapi.rpc.lookup, []
+
+    def lookup(tx_hash: str) -> Deferred:
+        if not failed:
+            failed.append(tx_hash)
+            return usual("00")
+        return Deferred()
+
+    dapi.rpc.lookup = lookup  # type: ignore[method-assign]
+    chain.switches.is_indexing_off = True
+    chain.simulated.produce_block()
+    await until(lambda: failed)
+    await deferLater(reactor, 0.2)
+    await world.stop(dapi)
+
+
+@pytest_twisted.ensureDeferred
+async def test_an_index_that_lags_behind_the_blocks(world: World) -> None:
+    chain = world.chain(0.05)
+    chain.switches.index_delay_blocks = 1
+    dapi = world.dapi(chain)
+    for nonce in range(20):
+        await dapi.record(nonce)
+    await dapi.when_all(State.CONFIRMED, 20)
+    assert set(chain.blockchain.batch_counts().values()) == {1}
+
+
+@pytest_twisted.ensureDeferred
+async def test_in_the_last_block_of_its_time_with_an_index_that_lags(world: World) -> None:
+    chain = world.chain(None)
+    chain.switches.index_delay_blocks = 1
+    chain.switches.drop_fraction = 1.0
+    dapi = world.dapi(chain)
+    await dapi.record(1)
+    await until(lambda: dapi.rpc.sent)
+    ((timeout_ns,),) = dapi.look("SELECT tx_timeout_ns FROM waiting")
+    while chain.time_ns + 10 * SECOND_NS <= timeout_ns:
+        await dapi.next_block(chain)
+    # Forgotten by the mempool, it is offered again, and gets into the last block that it can be in.
+    chain.switches.drop_fraction = 0.0
+    chain.blockchain.mempool.clear()
+    await chain.mempool(1)
+    chain.simulated.produce_block()
+    assert chain.time_ns <= timeout_ns < chain.time_ns + 5 * SECOND_NS
+    await deferLater(reactor, 0.5)
+    chain.simulated.produce_block()
+    await dapi.when_all(State.CONFIRMED, 1)
+    assert len(chain.blockchain.ledger) == 1
+
+
+@pytest_twisted.ensureDeferred
+async def test_the_next_url_is_used_while_the_first_does_not_answer(world: World) -> None:
+    chain, gone = world.chain(0.05), world.chain(None)
+    await gone.simulated.stopService()
+    dapi = world.dapi(gone, chain)
+    for nonce in range(5):
+        await dapi.record(nonce)
+    await dapi.when_all(State.CONFIRMED, 5)
+    assert dapi.watcher.head is not None
+    assert dapi.watcher.head.node == chain.simulated.url.removeprefix("http://")
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_url_of_another_network_is_not_fallen_back_to(world: World) -> None:
+    chain, other = world.chain(0.05), world.chain(0.05, chain_id="another-network")
+    dapi = world.dapi(chain, other)
+    await dapi.record(1)
+    await dapi.when_all(State.CONFIRMED, 1)
+    await chain.simulated.stopService()
+    await dapi.record(2)
+    await dapi.when_status(state="waiting", reason="another-network")
+    await deferLater(reactor, 0.5)
+    assert other.blockchain.ledger == []
+    chain.simulated.startService()
+    await dapi.when_all(State.CONFIRMED, 2)
+
+
+@pytest_twisted.ensureDeferred
+async def test_started_anew_in_every_state(world: World) -> None:
+    chain = world.chain(0.05)
+    chain.switches.drop_fraction = 0.3
+    dapi = world.dapi(chain, max_transaction_bytes=3_000)
+    for round_ in range(8):
+        for nonce in range(5):
+            await dapi.record(10 * round_ + nonce)
+        await deferLater(reactor, 0.03 * round_)
+        await world.stop(dapi)
+        dapi = world.dapi(chain, max_transaction_bytes=3_000)
+    await dapi.when_all(State.CONFIRMED, 40)
+    assert set(chain.blockchain.batch_counts().values()) == {1}
+    timeouts = [delivered.tx_hash for delivered in chain.blockchain.ledger]
+    assert len({chain.blockchain.find(tx_hash).tx.timeout_ns for tx_hash in timeouts}) == len(set(timeouts))  # type: ignore[union-attr]
+
+
+@pytest_twisted.ensureDeferred
+async def test_timestamps_ascend_over_a_restart_however_the_dice_fall(world: World) -> None:
+    chain = world.chain(None)
+    dapi = world.dapi(chain)
+    for number in range(1, 11):
+        await dapi.record(number)
+        await chain.mempool(number)
+    last = max(tx.timeout_ns or 0 for tx in chain.blockchain.mempool.waiting())
+    await world.stop(dapi)
+    # In the same block, with the same dice.
+    dapi = world.dapi(chain)
+    for number in range(11, 16):
+        await dapi.record(number)
+        await chain.mempool(number)
+    later = [tx.timeout_ns or 0 for tx in chain.blockchain.mempool.waiting()][10:]
+    assert min(later) > last
+    chain.simulated.produce_block()
+    await dapi.when_all(State.CONFIRMED, 15)
+
+
+@pytest_twisted.ensureDeferred
+async def test_two_processes_with_one_key_that_draw_the_same_timestamp(world: World) -> None:
+    chain = world.chain(None)
+    first = world.dapi(chain, name="first")
+    second = world.dapi(chain, name="second")
+    await first.record(1)
+    await chain.mempool(1)
+    # The mempool refuses the second one, which goes again with another timestamp.
+    ((taken_ns,),) = first.look("SELECT tx_timeout_ns FROM waiting")
+    timestamps, drawn = second.submitter._timestamps, [taken_ns]
+    usual = timestamps.next
+    timestamps.next = lambda block_time_ns: drawn.pop() if drawn else usual(block_time_ns)  # type: ignore[method-assign]
+    await second.record(2)
+    await second.when_status(last_error="already used timeout")
+    chain.simulated.produce_block()
+    await first.when_all(State.CONFIRMED, 1)
+    while not chain.blockchain.mempool:
+        await second.next_block(chain)
+        await deferLater(reactor, 0.1)
+    chain.simulated.produce_block()
+    await second.when_all(State.CONFIRMED, 1)
+    assert set(chain.blockchain.batch_counts().values()) == {1}
+
+
+@pytest_twisted.ensureDeferred
+async def test_two_processes_with_one_key_under_load(world: World) -> None:
+    chain = world.chain(0.05)
+    chain.switches.drop_fraction = 0.2
+    dapis = [world.dapi(chain, name=name, max_transaction_bytes=3_000) for name in ("first", "second")]
+    for nonce in range(60):
+        await dapis[nonce % 2].record(nonce)
+    for dapi in dapis:
+        await dapi.when_all(State.CONFIRMED, 30)
+    assert len(chain.batch_ids()) == 60
+    assert set(chain.blockchain.batch_counts().values()) == {1}
+    assert {creator for _, creator, _ in chain.state.batches} == {key(1).address}

@@ -1,0 +1,128 @@
+"""A WebSocketClient and a simulated ML node: what a node does to a connection, and how batches come all the same."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import pytest_twisted
+from twisted.internet.defer import Deferred
+from twisted.web.resource import Resource
+from twisted.web.server import Request, Site
+
+from dapi.messages import Via, decode_generated
+from dapi.websocket.client import WebSocketState
+from tests.integration.simulated_node import World
+from tests.integration.websocket.servers import Running, reactor, when
+
+# A tenth of the promised times, as the simulated node's are.
+TENTH = {"bypass_grace_seconds": 0.5, "bypass_interval_seconds": 1.5}
+
+
+class Callbacks(Resource):
+    """Hands what comes by HTTP to the same handler as the WebSocket does."""
+
+    isLeaf = True
+
+    def __init__(self, running: Running) -> None:
+        super().__init__()
+        self.running = running
+        self.taken = 0
+
+    def render_POST(self, request: Request) -> bytes:
+        self.taken += 1
+        self.running.handler.handle_generated_batch(decode_generated(request.content.read()), Via.HTTP)
+        return b""
+
+
+class Poc:
+    """A node, its client, and the callbacks."""
+
+    def __init__(self) -> None:
+        self.running = Running()
+        self.world = World()
+        self.callbacks = Callbacks(self.running)
+        self.listening: Any = reactor.listenTCP(0, Site(self.callbacks, reactor=reactor), interface="127.0.0.1")
+
+    async def init(self, **changes: Any) -> None:
+        status, _answer = await self.world.init(url=f"http://127.0.0.1:{self.listening.getHost().port}", **changes)
+        assert status == 200
+
+    def connect(self, **settings: Any) -> Any:
+        return self.running.connect(self.world.node.base_url, **(TENTH | settings))
+
+    async def end(self) -> None:
+        await self.running.stop()
+        await self.world.end()
+        await self.listening.stopListening()
+
+
+@pytest.fixture
+def poc() -> Iterator[Poc]:
+    everything = Poc()
+    yield everything
+    pytest_twisted.blockon(Deferred.fromCoroutine(everything.end()))
+
+
+@pytest_twisted.ensureDeferred
+async def test_all_batches_come_over_the_websocket(poc: Poc) -> None:
+    # Connected before the first walk, so that nothing goes by HTTP.
+    poc.world.settings.batches_per_walk = 0
+    await poc.init()
+    client = poc.connect()
+    await when(lambda: client.status().state is WebSocketState.OPEN, "an open connection")
+    poc.world.settings.batches_per_walk = 1
+    await when(lambda: client.status().acks >= 5, "five acks")
+    assert poc.callbacks.taken == 0
+
+
+@pytest_twisted.ensureDeferred
+async def test_refused_until_poc_runs(poc: Poc) -> None:
+    client = poc.connect()
+    await when(lambda: client.status().state is WebSocketState.REFUSED, "a refusal")
+    assert client.status().reason == "closed by the node: 1008 PoW is not running"
+    await poc.init()
+    await when(lambda: client.status().acks > 0, "an ack")
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_restart_after_the_init_that_restarted_the_poc(poc: Poc) -> None:
+    await poc.init()
+    client = poc.connect(bypass_grace_seconds=1000)
+    await when(lambda: client.status().acks > 0, "an ack")
+    await poc.init(block_hash="ANOTHER")
+    client.restart()
+    before = client.status().acks
+    await when(lambda: client.status().acks > before + 2, "acks for the second run")
+    assert client.status().connections == 2
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_dead_connection_that_nobody_told_of(poc: Poc) -> None:
+    """The node restarts its PoW: the old connection stays open, answers pings, and is never used again."""
+    await poc.init()
+    client = poc.connect()
+    await when(lambda: client.status().acks > 0, "an ack")
+    await poc.init(block_hash="ANOTHER")
+    taken = poc.callbacks.taken
+    await when(lambda: poc.callbacks.taken > taken, "a batch by HTTP")
+    began = reactor.seconds()
+    before = client.status().acks
+    await when(lambda: client.status().acks > before, "an ack for the second run")
+    # 20 s on a real node.
+    assert reactor.seconds() - began < 2
+    assert client.status().connections == 2
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_node_that_shuts_down_and_comes_back(poc: Poc) -> None:
+    await poc.init()
+    client = poc.connect()
+    await when(lambda: client.status().acks > 0, "an ack")
+    await poc.world.node.stopService()
+    await when(lambda: "1012" in (client.status().last_error or ""), "the node's close")
+    poc.world.node.startService()
+    await poc.init()
+    before = client.status().acks
+    await when(lambda: client.status().acks > before, "an ack after that")

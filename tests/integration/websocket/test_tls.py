@@ -1,0 +1,148 @@
+"""wss: whom the client takes for the node, and whom it does not."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_twisted
+
+from dapi.poc.websocket_client import WebSocketClient
+from dapi.websocket.client import WebSocketState
+from tests.integration.certificates import Authority
+from tests.integration.websocket.servers import NodeServer, RawServer, Running, flood_with_pings, reactor, when
+from tests.unit.websocket.websocket_world import message
+
+
+@pytest.fixture
+def running() -> Iterator[Running]:
+    """Everything that a test starts, stopped after it."""
+    everything = Running()
+    yield everything
+    pytest_twisted.blockon(everything.stop())
+
+
+@pytest.fixture(scope="module")
+def authority() -> Authority:
+    return Authority()
+
+
+async def ended(client: WebSocketClient) -> str:
+    """Wait for the first try to fail; return why."""
+    await when(lambda: client.status().reason is not None, "an end")
+    return client.status().reason or ""
+
+
+@pytest.mark.parametrize("host", ["localhost", "127.0.0.1"])
+@pytest_twisted.ensureDeferred
+async def test_the_right_certificate(running: Running, authority: Authority, tmp_path: Path, host: str) -> None:
+    server = running.serve(NodeServer(lambda node: node.sendMessage(message("a")), tls=authority.options_for(host)))
+    client = running.connect(f"https://{host}:{server.port}", ca_file=authority.write(tmp_path))
+    await when(lambda: server.connections and server.connections[0].received, "an ack")
+    assert client.status().state is WebSocketState.OPEN
+    await client.stopService()
+    assert server.closes == [1000]
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_ca_file_with_several_certificates(running: Running, authority: Authority, tmp_path: Path) -> None:
+    server = running.serve(NodeServer(tls=authority.options_for("localhost")))
+    ca_file = authority.write(tmp_path, Authority("another"), Authority("one more"))
+    client = running.connect(f"wss://localhost:{server.port}", ca_file=ca_file)
+    await when(lambda: client.status().state is WebSocketState.OPEN, "an open connection")
+
+
+@pytest.mark.parametrize(
+    ("host", "certified"),
+    [("localhost", "node.example"), ("127.0.0.1", "10.0.0.1"), ("127.0.0.1", "localhost")],
+)
+@pytest_twisted.ensureDeferred
+async def test_a_certificate_for_another_host(
+    running: Running, authority: Authority, tmp_path: Path, host: str, certified: str
+) -> None:
+    server = running.serve(NodeServer(tls=authority.options_for(certified)))
+    client = running.connect(f"https://{host}:{server.port}", ca_file=authority.write(tmp_path))
+    reason = await ended(client)
+    assert reason.startswith("TLS: "), reason
+    await when(lambda: len(server.made_at) == 2, "a second try")
+    assert server.opened == 0
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_certificate_of_an_authority_that_is_not_trusted(
+    running: Running, authority: Authority, tmp_path: Path
+) -> None:
+    server = running.serve(NodeServer(tls=Authority("another").options_for("localhost")))
+    client = running.connect(f"https://localhost:{server.port}", ca_file=authority.write(tmp_path))
+    assert (await ended(client)).startswith("TLS: ")
+    assert client.status().state is WebSocketState.WAITING
+    assert server.opened == 0
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_ca_file_replaces_what_the_system_trusts_and_without_one_our_own_is_unknown(
+    running: Running, authority: Authority
+) -> None:
+    server = running.serve(NodeServer(tls=authority.options_for("localhost")))
+    client = running.connect(f"https://localhost:{server.port}")
+    assert (await ended(client)).startswith("TLS: ")
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_server_that_speaks_no_tls(running: Running) -> None:
+    server = running.serve(RawServer(None))
+    client = running.connect(f"https://localhost:{server.port}", handshake_timeout_seconds=0.3)
+    assert (await ended(client)) == "no answer to the upgrade within 0.3 s"
+    await when(lambda: len(server.made_at) == 2, "a second try")
+
+
+@pytest_twisted.ensureDeferred
+async def test_stop_in_the_middle_of_the_tls_handshake(running: Running) -> None:
+    server = running.serve(RawServer(None))
+    client = running.connect(f"https://localhost:{server.port}")
+    await when(lambda: server.connections and server.connections[0].received, "a client hello")
+    await client.stopService()
+    await when(lambda: not server.connections, "the end of the connection")
+
+
+@pytest_twisted.ensureDeferred
+async def test_stop_over_tls_does_not_wait_for_a_peer_that_is_deaf(
+    running: Running, authority: Authority, tmp_path: Path
+) -> None:
+    server = running.serve(
+        NodeServer(lambda node: node.transport.pauseProducing(), tls=authority.options_for("localhost"))
+    )
+    client = running.connect(f"https://localhost:{server.port}", ca_file=authority.write(tmp_path))
+    await when(lambda: client.status().state is WebSocketState.OPEN, "an open connection")
+    await client.stopService().addTimeout(1, reactor)
+
+
+@pytest_twisted.ensureDeferred
+async def test_reading_pauses_over_tls_too(running: Running, authority: Authority, tmp_path: Path) -> None:
+    def send_many(node: Any) -> None:
+        for number in range(100):
+            node.sendMessage(message(str(number), nonces=list(range(500)), dist=[0.5] * 500))
+
+    running.recorder.is_slow = True
+    server = running.serve(NodeServer(send_many, tls=authority.options_for("localhost")))
+    client = running.connect(f"https://localhost:{server.port}", ca_file=authority.write(tmp_path))
+    await when(lambda: client.status().paused, "reading to pause")
+    assert client.status().in_flight == 32
+    running.recorder.is_slow = False
+    running.recorder.store_all()
+    await when(lambda: server.connections and len(server.connections[0].received) == 100, "all acks")
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_peer_that_does_not_read_over_tls(running: Running, authority: Authority, tmp_path: Path) -> None:
+    server = running.serve(NodeServer(flood_with_pings, tls=authority.options_for("localhost")))
+    server.shrink_receive_buffer()
+    client = running.connect(
+        f"https://localhost:{server.port}", ca_file=authority.write(tmp_path), ping_timeout_seconds=0.5
+    )
+    await when(lambda: client.status().paused, "reading to pause")
+    await when(lambda: client.status().reason == "the node read nothing for 0.5 s", "the end")
+    await when(lambda: client.status().paused, "reading to pause once more")
+    await client.stopService().addTimeout(1, reactor)

@@ -1,0 +1,78 @@
+"""The head is followed, and what keeps the chain from taking anything is told in words."""
+
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+
+from dapi.chain.block_watcher import BlockWatcher
+from dapi.chain.rpc_answers import ChainStatus
+from dapi.errors import ChainUnavailableError
+from tests.unit.chain.block_events_world import Source, status_at
+
+
+class BlockWatcherTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.source = Source()
+        self.watcher = BlockWatcher(self.clock, self.source)
+        self.heights: list[int] = []
+        self.watcher.observe(lambda: self.heights.append(self.watcher.head.height if self.watcher.head else 0))
+        self.watcher.startService()
+        self.addCleanup(self.stop)
+
+    def stop(self) -> None:
+        self.successResultOf(self.watcher.stopService())
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def answer(self, status: ChainStatus) -> None:
+        """Answer what is asked, and let the next second come."""
+        self.source.asked[-1].callback(status)
+        self.clock.advance(1)
+
+    def test_each_new_head_is_told_once(self) -> None:
+        for height in (7, 7, 8, 10):
+            self.answer(status_at(height))
+        self.assertEqual(self.heights, [7, 8, 10])
+        self.assertEqual(self.watcher.head, status_at(10))
+        self.assertIs(self.watcher.problem, None)
+
+    def test_a_node_that_lags_behind_does_not_turn_the_time_back(self) -> None:
+        self.answer(status_at(7))
+        self.answer(status_at(5))
+        self.assertEqual(self.watcher.head, status_at(7))
+        self.assertEqual(self.heights, [7])
+
+    def test_before_the_first_answer_nothing_is_to_be_sent(self) -> None:
+        self.assertEqual(self.watcher.problem, "not asked yet")
+
+    def test_catching_up_and_not_any_more(self) -> None:
+        self.answer(status_at(7, catching_up=True))
+        self.assertEqual(self.watcher.problem, "catching up")
+        self.answer(status_at(7))
+        self.assertIs(self.watcher.problem, None)
+
+    def test_unreachable_and_back(self) -> None:
+        self.answer(status_at(7))
+        self.source.asked[-1].errback(ChainUnavailableError("refused"))
+        self.assertEqual(self.watcher.problem, "not reachable: refused")
+        self.clock.advance(1)
+        self.answer(status_at(8))
+        self.assertIs(self.watcher.problem, None)
+
+    def test_halted_when_no_block_came_for_ten_seconds(self) -> None:
+        self.answer(status_at(7))
+        for _ in range(9):
+            self.answer(status_at(7))
+        self.assertIs(self.watcher.problem, None)
+        self.answer(status_at(7))
+        self.assertEqual(self.watcher.problem, "halted: no block for 11 s")
+        self.answer(status_at(8))
+        self.assertIs(self.watcher.problem, None)
+
+    def test_stopped_while_it_asks(self) -> None:
+        self.successResultOf(self.watcher.stopService())
+        self.assertTrue(self.source.asked[-1].called)
+        self.assertEqual(len(self.source.asked), 1)
+
+    def test_a_defect_is_logged_and_not_hidden(self) -> None:
+        self.source.asked[-1].errback(ZeroDivisionError())
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)

@@ -1,0 +1,184 @@
+"""How the answers of the chain's nodes are sorted and read."""
+
+from __future__ import annotations
+
+import json
+
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.internet.error import ConnectionRefusedError as TCPConnectionRefusedError
+from twisted.internet.error import DNSLookupError
+from twisted.python.failure import Failure
+from twisted.trial.unittest import SynchronousTestCase
+from twisted.web.client import ResponseFailed, ResponseNeverReceived
+
+from dapi.chain.rpc import ChainRpc
+from dapi.chain.rpc_answers import Broadcast, parse_time_ns
+from dapi.errors import ChainRefusedError, ChainStaleError, ChainUnavailableError
+from dapi.simulator.chain.methods import format_time
+from tests.unit.chain.chain_nodes import (
+    HASH,
+    RAW,
+    Answer,
+    Nodes,
+    RpcTestCase,
+    broadcast,
+    checked,
+    error,
+    found,
+    result,
+    status,
+)
+
+
+class BroadcastTests(RpcTestCase):
+    """Every answer to a broadcast is one of: it is there, unknown, sign anew, never, later."""
+
+    def test_already_there(self) -> None:
+        for answer in (error("tx already exists in cache"), checked(19, "sdk", "tx already in mempool")):
+            there = self.ask(answer, broadcast)
+            self.assertEqual((there.outcome, there.hash), (Broadcast.ALREADY_THERE, HASH))
+
+    def test_unknown(self) -> None:
+        there = self.ask(error("broadcast confirmation not received: context deadline exceeded"), broadcast)
+        self.assertEqual((there.outcome, there.hash), (Broadcast.UNKNOWN, HASH))
+
+    def test_later(self) -> None:
+        rechecking = "mempool is still rechecking after a new committed block, so it is considered as full"
+        for answer in (
+            error("mempool is full: number of txs 5000 (max: 5000), total txs bytes 1 (max: 2)"),
+            error(rechecking),
+            checked(20, "sdk", "mempool is full"),
+            error("something unheard of"),
+        ):
+            self.refuse(answer, broadcast, ChainUnavailableError)
+
+    def test_sign_anew(self) -> None:
+        for code, log in (
+            (42, "tx timeout"),
+            (30, "timeout height"),
+            (32, "account sequence mismatch"),
+            (18, "unordered tx ttl exceeds 10m0s: invalid request"),
+            (18, "unordered transaction has a timeout_timestamp that has already passed: invalid request"),
+            (18, "failed to add unordered nonce: already used timeout 5 for address"),
+        ):
+            stale = self.refuse(checked(code, "sdk", log), broadcast, ChainStaleError)
+            self.assertEqual((stale.code, stale.codespace, stale.log), (code, "sdk", log))
+
+    def test_never(self) -> None:
+        for code, codespace, log in (
+            (18, "sdk", "nonces must not be empty: invalid request"),
+            (4, "sdk", "signature verification failed"),
+            (9, "sdk", "unknown address"),
+            (1107, "inference", "wrong start"),
+            (1108, "inference", "too late"),
+            (20, "inference", "not the SDK's 20"),
+        ):
+            refused = self.refuse(checked(code, codespace, log), broadcast, ChainRefusedError)
+            self.assertEqual((refused.code, refused.codespace), (code, codespace))
+
+    def test_too_large(self) -> None:
+        for answer in (
+            error("Tx too large. Max size is 1048576, but got 1048577"),
+            Answer(error("error reading request body: http: request body too large", -32600), 400),
+            Answer(b"<html>Request Entity Too Large</html>", 413),
+        ):
+            self.assertEqual(self.refuse(answer, broadcast, ChainRefusedError).code, 21)
+
+    def test_poc_v2(self) -> None:
+        answer = Answer(b"V1 endpoints disabled when poc_v2_enabled=true", 503)
+        refused = self.refuse(answer, broadcast, ChainRefusedError)
+        self.assertEqual((refused.code, refused.codespace), (1161, "inference"))
+
+    def test_a_log_that_quotes_a_whole_message_is_cut_in_its_middle(self) -> None:
+        begin = "failed to execute message; message index: 0: failed to execute message; message creator:"
+        end = " node_id:: PoC node id is empty"
+        log = begin + " ".join(f"nonces:{nonce} dist:0.5" for nonce in range(10_000)) + end
+        in_block = self.ask(found(1145, log), lambda client: client.tx(HASH)).log
+        by_mempool = self.refuse(checked(1145, "inference", log), broadcast, ChainRefusedError).log
+        for words in (in_block, by_mempool):
+            self.assertLess(len(words), 1500)
+            self.assertIn(begin, words)
+            self.assertTrue(words.endswith(end))
+
+    def test_what_never_heals_is_asked_of_one_node_only(self) -> None:
+        nodes = Nodes(a=checked(4, "sdk", "unauthorized"), b=checked())
+        self.failureResultOf(self.client(nodes).broadcast_tx_sync(RAW), ChainRefusedError)
+        self.assertEqual([host for host, _ in nodes.asked], ["a"])
+
+    def test_a_full_mempool_is_not_every_mempool(self) -> None:
+        nodes = Nodes(a=error("mempool is full: number of txs 5000"), b=checked())
+        self.assertEqual(self.successResultOf(self.client(nodes).broadcast_tx_sync(RAW)).outcome, Broadcast.ACCEPTED)
+
+
+class BrokenAnswerTests(RpcTestCase):
+    """Whatever is not the documented answer is a node that cannot be used now."""
+
+    def test_bodies(self) -> None:
+        for body in (
+            b"",
+            b"junk",
+            b"\xff",
+            b"[]",
+            b"{}",
+            b'{"id":1,"result":null}',
+            b'{"id":1,"result":{"node_info":{}}}',
+            b'{"id":1,"result":{"node_info":{"network":"n"},"sync_info":{"latest_block_height":"x"}}}',
+            json.dumps({"id": 2, **status()}).encode(),
+        ):
+            self.refuse(Answer(body), ChainRpc.status, ChainUnavailableError)
+
+    def test_a_time_that_is_none(self) -> None:
+        answer = status()
+        answer["result"]["sync_info"]["latest_block_time"] = "yesterday"
+        self.refuse(answer, ChainRpc.status, ChainUnavailableError)
+
+    def test_http_status(self) -> None:
+        for code in (302, 400, 401, 404, 500, 502, 503):
+            failure = self.refuse(Answer(b"no", code), ChainRpc.status, ChainUnavailableError)
+            self.assertIn(f"HTTP {code}: no", str(failure))
+
+    def test_connections(self) -> None:
+        lost = Failure(TCPConnectionRefusedError())
+        for failing in (
+            TCPConnectionRefusedError(),
+            DNSLookupError(),
+            OSError("no route"),
+            ResponseNeverReceived([lost]),
+            ResponseFailed([lost]),
+        ):
+            failure = self.refuse(failing, ChainRpc.status, ChainUnavailableError)
+            self.assertIn("a:26657", str(failure))
+
+    def test_an_answer_that_is_too_long(self) -> None:
+        response = result({"response": {"code": 0, "value": "A" * 4000, "height": "1"}})
+        self.ask(response, lambda client: client.abci_query("/p", b"", max_bytes=5000))
+        self.refuse(response, lambda client: client.abci_query("/p", b"", max_bytes=3999), ChainUnavailableError)
+
+    def test_a_defect_of_ours_is_not_hidden(self) -> None:
+        client = self.client(Nodes(a=ZeroDivisionError()))
+        self.failureResultOf(client.status(), ZeroDivisionError)
+
+
+class ParseTimeTests(SynchronousTestCase):
+    """RFC 3339 to nanoseconds, without a float in between."""
+
+    @given(st.integers(0, 4_000_000_000 * 10**9))
+    def test_what_a_node_writes(self, time_ns: int) -> None:
+        self.assertEqual(parse_time_ns(format_time(time_ns)), time_ns)
+
+    def test_forms(self) -> None:
+        self.assertEqual(parse_time_ns("1970-01-01T00:00:01.5Z"), 1_500_000_000)
+        self.assertEqual(parse_time_ns("1970-01-01T02:00:01+02:00"), 1_000_000_000)
+        self.assertEqual(parse_time_ns("1969-12-31T22:00:01-02:00"), 1_000_000_000)
+        self.assertEqual(parse_time_ns("0001-01-01T00:00:00Z"), -62_135_596_800 * 10**9)
+
+    def test_what_is_no_time(self) -> None:
+        for text in (
+            "",
+            "2023-11-14",
+            "2023-11-14T22:14:20",
+            "2023-13-14T22:14:20Z",
+            "2023-11-14T22:14:20.1234567890Z",
+        ):
+            self.assertRaises(ChainUnavailableError, parse_time_ns, text)

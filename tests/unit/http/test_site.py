@@ -1,0 +1,286 @@
+"""The bounds of the HTTP server, over in-memory connections and a clock."""
+
+from __future__ import annotations
+
+from io import BytesIO
+from typing import Any
+
+from twisted.internet.address import IPv4Address
+from twisted.internet.error import ConnectionDone
+from twisted.internet.task import Clock
+from twisted.logger import globalLogPublisher
+from twisted.python.failure import Failure
+from twisted.trial.unittest import SynchronousTestCase
+from twisted.web.resource import Resource
+from twisted.web.server import NOT_DONE_YET, Request
+
+from dapi.http.answers import json_answer
+from dapi.http.site import HttpSettings, JsonSite
+from tests.unit.http.http_world import PEER, Transport
+
+SETTINGS = HttpSettings(max_body_bytes=100, max_buffered_bytes=250, max_connections=3)
+
+
+class Echo(Resource):
+    """Answers with the length of the body, or when told to; ``/slow`` is answered by the test."""
+
+    isLeaf = True
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.waiting: list[Request] = []
+        self.gone: list[Failure] = []
+
+    def render(self, request: Request) -> Any:
+        if request.path == b"/slow":
+            request.notifyFinish().addErrback(self.gone.append)
+            self.waiting.append(request)
+            return NOT_DONE_YET
+        return json_answer(request, {"length": len(request.content.read())})
+
+
+class ServerTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.resource = Echo()
+        self.site = JsonSite(self.clock, self.resource, SETTINGS)
+        self.events: list[Any] = []
+        globalLogPublisher.addObserver(self.events.append)
+        self.addCleanup(globalLogPublisher.removeObserver, self.events.append)
+
+    def connect(self) -> Transport:
+        return Transport(self.site)
+
+    def only_answer(self, transport: Transport, status: int) -> tuple[dict[str, str], Any]:
+        ((found, headers, body),) = transport.answers()
+        self.assertEqual(found, status, body)
+        self.assertEqual(headers["content-type"], "application/json")
+        if status >= 400:
+            self.assertEqual(list(body), ["error"])
+        return headers, body
+
+    def assert_refused(self, sent: bytes, status: int) -> Any:
+        transport = self.connect()
+        transport.send(sent)
+        headers, body = self.only_answer(transport, status)
+        self.assertEqual(headers["connection"], "close")
+        self.assertTrue(transport.disconnecting)
+        transport.send(b"x" * 50)
+        self.assertEqual(len(transport.answers()), 1)
+        transport.lose()
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+        self.assertEqual(self.site.counts.answers, {status: 1})
+        return body["error"]
+
+    def test_body_up_to_the_limit(self) -> None:
+        transport = self.connect()
+        transport.send(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\n" + b"x" * 100)
+        _, body = self.only_answer(transport, 200)
+        self.assertEqual(body, {"length": 100})
+        self.assertEqual(self.site.counts.answers, {200: 1})
+
+    def test_too_large_by_its_declared_length(self) -> None:
+        message = self.assert_refused(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 101\r\n\r\n", 413)
+        self.assertEqual(message, "the body has 101 bytes, at most 100 are taken")
+
+    def test_too_large_is_not_invited_to_continue(self) -> None:
+        self.assert_refused(
+            b"POST / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 101\r\n\r\n" + b"x" * 101, 413
+        )
+
+    def test_no_declared_length(self) -> None:
+        message = self.assert_refused(
+            b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n0\r\n\r\n", 411
+        )
+        self.assertIn("Content-Length", message)
+
+    def test_malformed(self) -> None:
+        for sent in (
+            b"what is this\r\n\r\n",
+            b"GET / HTTP/1.1\r\nno colon\r\n\r\n",
+            b"POST / HTTP/1.1\r\nContent-Length: -1\r\n\r\n",
+            b"POST / HTTP/1.1\r\nContent-Length: " + b"9" * 5000 + b"\r\n\r\n",
+            b"POST / HTTP/1.1\r\nContent-Length: 1\r\nContent-Length: 2\r\nHost: a\r\n\r\nx",
+            b"POST / HTTP/1.1\r\nTransfer-Encoding: gzip\r\n\r\n",
+            b"GET /" + b"x" * 20000,
+            b"GET / HTTP/1.1\r\n" + b"A: 1\r\n" * 600 + b"\r\n",
+            b"GET / HTTP/1.1\r\n" + (b"A: " + b"x" * 900 + b"\r\n") * 20 + b"\r\n",
+        ):
+            with self.subTest(sent[:60]):
+                self.setUp()
+                self.assert_refused(sent, 400)
+
+    def test_no_request_ever(self) -> None:
+        transport = self.connect()
+        self.clock.advance(59)
+        self.assertFalse(transport.disconnecting)
+        self.clock.advance(1)
+        self.assertTrue(transport.disconnecting)
+        self.clock.advance(SETTINGS.linger_seconds)
+        self.assertTrue(transport.aborted)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+        self.assertEqual(self.site.connections, 0)
+
+    def drip(self, transport: Transport, sent: bytes) -> float:
+        """Send a byte a second until an answer comes; return the time it took."""
+        for seconds in range(60):
+            if transport.value():
+                return seconds
+            transport.send(sent[seconds : seconds + 1] or b"x")
+            self.clock.advance(1)
+        raise AssertionError("no answer")
+
+    def test_slow_headers(self) -> None:
+        transport = self.connect()
+        self.assertEqual(self.drip(transport, b"GET / HTTP/1.1\r\nHost: aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"), 30)
+        headers, _ = self.only_answer(transport, 408)
+        self.assertEqual(headers["connection"], "close")
+        self.assertTrue(transport.disconnecting)
+
+    def test_slow_body(self) -> None:
+        transport = self.connect()
+        self.clock.advance(50)
+        transport.send(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 60\r\n\r\n")
+        self.assertEqual(self.drip(transport, b"y" * 60), 30)
+        self.only_answer(transport, 408)
+        self.clock.advance(SETTINGS.linger_seconds)
+        self.assertTrue(transport.aborted)
+        self.assertEqual(self.site.buffered_bytes, 0)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_slow_handler(self) -> None:
+        transport = self.connect()
+        transport.send(b"GET /slow HTTP/1.1\r\nHost: a\r\n\r\n")
+        self.clock.advance(29.9)
+        self.assertEqual(transport.value(), b"")
+        self.clock.advance(0.1)
+        headers, _ = self.only_answer(transport, 503)
+        self.assertEqual(headers["retry-after"], "5")
+        self.assertEqual(headers["connection"], "close")
+        self.assertTrue(transport.disconnecting)
+        self.resource.gone[0].trap(TimeoutError)
+
+    def test_slow_body_counts_for_the_handler(self) -> None:
+        transport = self.connect()
+        transport.send(b"POST /slow HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\n")
+        self.clock.advance(29)
+        transport.send(b"x")
+        self.assertEqual(len(self.resource.waiting), 1)
+        self.clock.advance(1)
+        self.only_answer(transport, 503)
+
+    def test_answer_that_is_not_read(self) -> None:
+        transport = self.connect()
+        transport.send(b"GET /slow HTTP/1.1\r\nHost: a\r\n\r\n")
+        self.resource.waiting[0].write(b"some")
+        self.clock.advance(30)
+        self.assertTrue(transport.aborted)
+
+    def test_each_request_has_its_own_deadline(self) -> None:
+        transport = self.connect()
+        for _ in range(4):
+            transport.send(b"GET / HTTP/1.1\r\n")
+            self.clock.advance(20)
+            transport.send(b"Host: a\r\n\r\n")
+            self.clock.advance(20)
+        self.assertEqual([status for status, _, _ in transport.answers()], [200] * 4)
+        self.assertFalse(transport.disconnecting)
+
+    def test_pipelined_request_has_a_deadline(self) -> None:
+        transport = self.connect()
+        transport.send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\nGET / HTTP/1.1\r\n")
+        self.assertEqual([status for status, _, _ in transport.answers()], [200])
+        self.clock.advance(30)
+        self.assertEqual([status for status, _, _ in transport.answers()], [200, 408])
+
+    def test_pipelined_after_a_slow_one(self) -> None:
+        transport = self.connect()
+        transport.send(b"GET /slow HTTP/1.1\r\nHost: a\r\n\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n")
+        self.assertEqual(transport.value(), b"")
+        request = self.resource.waiting[0]
+        request.write(json_answer(request, 1))
+        request.finish()
+        self.assertEqual([body for _, _, body in transport.answers()], [1, {"length": 0}])
+
+    def test_client_that_goes_away(self) -> None:
+        transport = self.connect()
+        transport.send(b"POST /slow HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc")
+        self.assertEqual(self.site.buffered_bytes, 3)
+        transport.lose()
+        self.resource.gone[0].trap(ConnectionDone)
+        self.assertEqual(self.site.buffered_bytes, 0)
+        self.assertEqual(self.site.connections, 0)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_all_bodies_together_are_bounded(self) -> None:
+        post = b"POST /slow HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\n" + b"x" * 100
+        first, second, third = self.connect(), self.connect(), self.connect()
+        first.send(post)
+        second.send(post)
+        third.send(post)
+        headers, _ = self.only_answer(third, 503)
+        self.assertEqual(headers["retry-after"], "5")
+        third.lose()
+        request = self.resource.waiting[0]
+        request.write(json_answer(request, {}))
+        request.finish()
+        self.assertEqual(self.site.buffered_bytes, 100)
+        first.send(post)
+        self.assertEqual(len(self.resource.waiting), 3)
+
+    def told(self) -> list[str]:
+        """The levels of what was logged about connections so far."""
+        return [event["log_level"].name for event in self.events if "connections" in event["log_format"]]
+
+    def test_too_many_connections(self) -> None:
+        transports = [self.connect() for _ in range(3)]
+        self.assertIsNone(self.site.buildProtocol(PEER))
+        self.assertIsNone(self.site.buildProtocol(PEER))
+        self.assertEqual(self.site.counts.connections_refused, 2)
+        self.assertEqual(self.told(), ["warn"])
+        transports[0].lose()
+        self.assertEqual(self.told(), ["warn"])
+        self.assertEqual(self.site.connections, 2)
+        last = self.connect()
+        last.send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+        self.assertEqual(self.site.counts.answers, {200: 1})
+        for transport in (*transports, last):
+            transport.lose()
+        self.assertEqual(self.told(), ["warn", "info"])
+
+    def test_too_many_connections_of_one_peer(self) -> None:
+        self.site = JsonSite(self.clock, self.resource, HttpSettings(max_connections=3, max_connections_per_peer=2))
+        transports = [self.connect() for _ in range(2)]
+        self.assertIsNone(self.site.buildProtocol(IPv4Address("TCP", "127.0.0.1", 40001)))
+        self.assertEqual(self.site.counts.connections_refused, 1)
+        self.assertIsNotNone(self.site.buildProtocol(IPv4Address("TCP", "127.0.0.2", 40000)))
+        transports[0].lose()
+        self.connect().send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+        self.assertEqual(self.site.counts.answers, {200: 1})
+
+    def test_no_body_touches_the_disk(self) -> None:
+        self.site = JsonSite(self.clock, self.resource)
+        self.connect().send(b"POST /slow HTTP/1.1\r\nHost: a\r\nContent-Length: 200000\r\n\r\n" + bytes(200_000))
+        (request,) = self.resource.waiting
+        self.assertIsInstance(request.content, BytesIO)
+
+    def test_closing(self) -> None:
+        quiet, busy, stuck = self.connect(), self.connect(), self.connect()
+        for transport in (busy, stuck):
+            transport.send(b"GET /slow HTTP/1.1\r\nHost: a\r\n\r\n")
+        closed = self.site.close_connections(2)
+        self.assertTrue(quiet.disconnecting)
+        quiet.lose()
+        self.assertFalse(busy.disconnecting)
+        request = self.resource.waiting[0]
+        request.write(json_answer(request, {}))
+        request.finish()
+        self.only_answer(busy, 200)
+        self.assertTrue(busy.disconnecting)
+        busy.lose()
+        self.assertNoResult(closed)
+        self.clock.advance(2)
+        self.assertTrue(stuck.aborted)
+        self.assertIsNone(self.successResultOf(closed))
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+        self.assertIsNone(self.successResultOf(self.site.close_connections(2)))

@@ -1,0 +1,398 @@
+"""What is due follows from the stage and from what was done for it: late or interrupted, no step is skipped."""
+
+from __future__ import annotations
+
+from twisted.internet.defer import Deferred
+
+from dapi.broker.reconciler import Intention, NodeDuty
+from dapi.errors import StoreBusyError
+from dapi.messages import Kind, State, epochs_pb2
+from dapi.orchestration.stage_work import QUIET_SECONDS
+from dapi.phases.phases import Phase
+from dapi.timing.loop import RESTART_SECONDS
+from tests.unit.orchestration.conductor_world import (
+    CONFIRMATION_START,
+    EXCHANGE_END,
+    GENERATION_END,
+    LENGTH,
+    START,
+    TRIGGER,
+    VALIDATION_END,
+    VALIDATION_START,
+    ConductorTestCase,
+)
+
+
+class PhaseTests(ConductorTestCase):
+    def test_each_phase_has_its_duty(self) -> None:
+        for height, duty in (
+            (START + 60 - LENGTH + VALIDATION_END, NodeDuty.INFERENCE),
+            (START + LENGTH, NodeDuty.GENERATE),
+            (GENERATION_END + LENGTH - 1, NodeDuty.GENERATE),
+            (EXCHANGE_END + LENGTH - 2, NodeDuty.VALIDATE),
+            (VALIDATION_START + LENGTH, NodeDuty.VALIDATE),
+            (VALIDATION_END + LENGTH, NodeDuty.INFERENCE),
+        ):
+            self.move(height + LENGTH)
+            self.assert_duty(duty)
+
+    def test_a_decision_is_made_at_one_height(self) -> None:
+        self.move(START + 3)
+        self.assertIn(("EpochInfo", START + 3), self.rpc.asked)
+        self.assertIn(("block", START), self.rpc.asked)
+
+    def test_missed_blocks_delay_and_skip_nothing(self) -> None:
+        # Neither the start nor the end of generation nor the start of validation was seen.
+        self.move(VALIDATION_START + 7)
+        self.assert_duty(NodeDuty.VALIDATE)
+        (validation,) = self.validations
+        self.assertEqual((validation.stage.height, validation.block_hash), (START, f"AB{START}"))
+        self.assertEqual(self.state_of("seed-2"), State.STORED)
+
+    def test_nothing_is_driven_while_the_chain_has_a_problem(self) -> None:
+        self.watcher.problem = "catching up"
+        for height in (START, VALIDATION_START, VALIDATION_END):
+            self.move(height)
+        self.assertEqual((self.rpc.asked, self.reconciler.intentions, self.validations), ([], {}, []))
+        self.assertIs(self.conductor.restart_advice()["safe"], False)
+        self.watcher.problem = None
+        self.move(VALIDATION_END + 1)
+        self.assert_duty(NodeDuty.INFERENCE)
+        self.assertIs(self.conductor.restart_advice()["safe"], True)
+
+    def test_a_look_without_a_block(self) -> None:
+        self.watcher.problem = "halted"
+        self.move(START)
+        self.watcher.problem = None
+        self.clock.advance(30)
+        self.assert_duty(NodeDuty.GENERATE)
+
+    def test_durations_that_are_governed_anew_in_the_middle_of_a_stage(self) -> None:
+        self.move(START)
+        ask = self.rpc._epoch
+
+        def with_a_longer_generation(height: int) -> epochs_pb2.QueryEpochInfoResponse:
+            info = ask(height)
+            info.params.epoch_params.poc_stage_duration += 10
+            return info
+
+        self.rpc._epoch = with_a_longer_generation  # type: ignore[method-assign]
+        self.keep("in the longer window")
+        for height, duty in (
+            (GENERATION_END + 9, NodeDuty.GENERATE),
+            (EXCHANGE_END + 8, NodeDuty.VALIDATE),
+            (VALIDATION_END + 9, NodeDuty.VALIDATE),
+            (VALIDATION_END + 10, NodeDuty.INFERENCE),
+        ):
+            self.move(height)
+            self.assert_duty(duty)
+            still = State.STORED if height < EXCHANGE_END + 10 else State.EXPIRED
+            self.assertEqual(self.state_of("in the longer window"), still)
+        # It is the same stage, as far as the nodes are told.
+        self.assertEqual([one.stage.height for one in self.validations], [START])
+
+    def test_leaving_a_stage_ends_its_validation(self) -> None:
+        self.move(VALIDATION_START)
+        self.move(START + LENGTH)
+        self.assertTrue(self.validations[0].is_stopped)
+        self.assert_duty(NodeDuty.GENERATE)
+        self.assertEqual(self.reconciler.intentions["a"].block_hash, f"AB{START + LENGTH}")
+        self.move(VALIDATION_START + LENGTH)
+        self.assertEqual([one.stage.height for one in self.validations], [START, START + LENGTH])
+
+    def test_node_count_is_that_of_its_beginning_after_a_restart_too(self) -> None:
+        self.move(START)
+        self.broker.node_count = 4
+        self.restart()
+        self.move(START + 1)
+        self.assertEqual({intention.node_count for intention in self.reconciler.intentions.values()}, {3})
+
+    def test_a_preserved_node_is_asked_of_the_epoch_in_force(self) -> None:
+        # In the PoC of epoch 2 that is epoch 1, and in a confirmation of epoch 2 that one itself.
+        self.rpc.preserved = {1: ["b"], 2: ["a"]}
+        self.move(START)
+        self.assertEqual(self.duties(), [NodeDuty.GENERATE, NodeDuty.INFERENCE])
+        self.move(VALIDATION_START)
+        self.assertEqual(self.duties(), [NodeDuty.VALIDATE, NodeDuty.INFERENCE])
+        self.rpc.seed_hash = "ab" * 32
+        self.move(CONFIRMATION_START)
+        self.assertEqual(self.duties(), [NodeDuty.INFERENCE, NodeDuty.GENERATE])
+
+    def test_anothers_node_of_the_same_id_is_warned_of_once_a_stage(self) -> None:
+        # Ours are 'a', which stays in inference itself, and 'b', whose batches the chain drops in silence.
+        self.rpc.preserved, self.rpc.preserved_of_another = {1: ["a"], 2: ["a"]}, {1: ["a", "b", "c"], 2: ["b"]}
+        for start, lines in ((START, 1), (START + LENGTH, 2)):
+            for height in (start, start + 1, start + VALIDATION_START - START):
+                self.move(height)
+                (warning,) = self.conductor.status()["warnings"]
+                self.assertIn("b: another participant's node of this id", warning)
+            self.assertEqual(self.duties(), [NodeDuty.INFERENCE, NodeDuty.VALIDATE])
+            self.assertEqual(sum("another participant's" in line for line in self.lines), lines)
+            self.move(start + VALIDATION_END - START)
+            self.assertEqual(self.conductor.status()["warnings"], [])
+
+    def test_the_delivery_that_was_waited_for(self) -> None:
+        self.move(GENERATION_END)
+        self.assert_duty(NodeDuty.GENERATE)
+        asked = len(self.rpc.asked)
+        for batch_id in ("first", "last"):
+            self.broker.workers()[1].batch_handler.counts.stored += 1
+            self.keep(batch_id)
+            self.clock.advance(QUIET_SECONDS - 0.1)
+            self.assert_duty(NodeDuty.GENERATE)
+        self.clock.advance(0.1)
+        self.assertEqual(self.duties(), [NodeDuty.GENERATE, NodeDuty.VALIDATE])
+        self.assertEqual(len(self.rpc.asked), asked)
+
+    def test_a_delivery_in_the_middle_of_a_turn_takes_back_nothing(self) -> None:
+        self.move(GENERATION_END)
+        never: Deferred[set[str]] = Deferred()
+        self.stages.participants_answered = lambda _height: never  # type: ignore[method-assign]
+        # The nodes are told to validate, and the turn goes on.
+        self.move(VALIDATION_START)
+        self.keep("late")
+        self.assert_duty(NodeDuty.VALIDATE)
+
+    def test_what_was_refused_or_came_before_is_not_the_delivery_that_was_waited_for(self) -> None:
+        self.move(GENERATION_END)
+        refused, doubled = (worker.batch_handler.counts for worker in self.broker.workers())
+        refused.generated, refused.not_stored = 1, 1
+        doubled.generated, doubled.doubled = 1, 1
+        self.move(GENERATION_END + 1)
+        self.clock.advance(QUIET_SECONDS)
+        self.assert_duty(NodeDuty.GENERATE)
+
+    def test_a_silent_node_is_stopped_and_then_validates_again(self) -> None:
+        self.move(VALIDATION_START)
+        self.validations[0].on_silent("b")
+        self.clock.advance(0)
+        self.assertEqual(self.duties(), [NodeDuty.VALIDATE, NodeDuty.STOPPED])
+        self.reconciler.stopped = ["b"]
+        self.move(VALIDATION_START + 1)
+        self.assert_duty(NodeDuty.VALIDATE)
+
+
+class FailureTests(ConductorTestCase):
+    def test_each_failed_query_delays_what_needs_it(self) -> None:
+        for number, name in enumerate(("EpochInfo", "block", "EpochGroupData"), start=1):
+            start = START + number * LENGTH
+            self.rpc.failing = {name}
+            self.move(start)
+            self.assertNotEqual(self.reconciler.intentions.get("a", Intention(NodeDuty.STOPPED)).block_height, start)
+            self.assertIn(name, self.conductor.status()["problem"])
+            self.rpc.failing = set()
+            self.retry()
+            self.assert_duty(NodeDuty.GENERATE)
+            self.assertEqual(self.reconciler.intentions["a"].block_height, start)
+            self.assertIsNone(self.conductor.status()["problem"])
+
+    def test_a_query_that_fails_at_the_start_of_validation(self) -> None:
+        self.move(VALIDATION_START - 1)
+        self.rpc.failing = {"EpochInfo"}
+        self.move(VALIDATION_START)
+        self.assertEqual(self.validations, [])
+        self.rpc.failing = set()
+        self.watcher.move(VALIDATION_START + 1)
+        self.retry()
+        self.assertEqual(len(self.validations), 1)
+
+    def test_a_database_that_is_busy(self) -> None:
+        self.database.failure = StoreBusyError("the disk is full")
+        self.move(START)
+        self.assertEqual(self.reconciler.intentions, {})
+        self.database.failure = None
+        self.retry()
+        self.assert_duty(NodeDuty.GENERATE)
+        self.assertEqual(self.state_of("seed-2"), State.STORED)
+
+    def test_a_full_disk_keeps_no_node_from_its_duty(self) -> None:
+        self.move(START - LENGTH + VALIDATION_END)
+        self.database.refusal = StoreBusyError("the disk is full")
+        warning = "the seed of epoch 2 is not kept yet: the disk is full"
+        for height, duty in ((START, NodeDuty.GENERATE), (VALIDATION_START, NodeDuty.VALIDATE)):
+            self.move(height)
+            self.assert_duty(duty)
+            self.assertEqual(len(self.lines), 1)
+            self.assertEqual(self.conductor.status()["warnings"], [warning])
+        self.database.refusal = None
+        self.move(VALIDATION_START + 1)
+        self.assertEqual(self.state_of("seed-2"), State.STORED)
+        self.assertEqual(self.conductor.status()["warnings"], [])
+
+    def test_a_warning_of_a_seed_ends_with_its_stage(self) -> None:
+        self.database.refusal = StoreBusyError("the disk is full")
+        self.move(START)
+        self.move(VALIDATION_END)
+        self.assertEqual(self.conductor.status()["warnings"], [])
+
+    def test_stopped_while_it_waits_to_try_again(self) -> None:
+        self.rpc.failing = {"EpochInfo"}
+        self.move(START)
+        # The cleanup sees that nothing is left of it.
+        self.assertTrue(self.clock.getDelayedCalls())
+
+    def test_a_problem_of_the_chain_itself_is_told_first(self) -> None:
+        self.rpc.failing = {"EpochInfo"}
+        self.move(START)
+        self.watcher.problem = "not reachable"
+        self.retry()
+        self.assertEqual(self.conductor.status()["problem"], "not reachable")
+
+    def test_the_same_problem_is_logged_once(self) -> None:
+        self.rpc.failing = {"EpochInfo"}
+        self.move(START)
+        for _ in range(4):
+            self.retry()
+        self.assertEqual(len(self.lines), 1)
+
+    def test_a_defect_of_ours_is_seen_in_the_status_and_does_not_end_it(self) -> None:
+        usual = self.broker.workers
+        self.broker.workers = None  # type: ignore[assignment, method-assign]
+        self.move(START)
+        self.assertIn("Conductor broke", self.conductor.status()["problem"])
+        self.assertFalse(self.conductor.restart_advice()["safe"])
+        self.assertEqual(len(self.flushLoggedErrors(TypeError)), 1)
+        self.broker.workers = usual  # type: ignore[method-assign]
+        self.clock.advance(RESTART_SECONDS)
+        self.assert_duty(NodeDuty.GENERATE)
+        self.assertIsNone(self.conductor.status()["problem"])
+
+
+class ConfirmationTests(ConductorTestCase):
+    def test_not_before_its_seed_is_there(self) -> None:
+        self.move(TRIGGER)
+        self.rpc.seed_hash = ""
+        self.move(CONFIRMATION_START - 1)
+        self.move(CONFIRMATION_START)
+        self.assert_duty(NodeDuty.INFERENCE)
+        self.rpc.seed_hash = "ab" * 32
+        self.move(CONFIRMATION_START + 1)
+        self.assert_duty(NodeDuty.GENERATE)
+        intention = self.reconciler.intentions["a"]
+        self.assertEqual((intention.block_height, intention.block_hash), (TRIGGER, "ab" * 32))
+        self.assertEqual(self.conductor.situation.stage_height, TRIGGER)
+
+    def test_it_submits_no_seed_of_its_own(self) -> None:
+        self.rpc.seed_hash = "ab" * 32
+        self.move(CONFIRMATION_START)
+        self.assertEqual(self.successResultOf(self.outbox.batches(kind=Kind.SEED)).batches, [])
+
+    def test_its_messages_expire_when_the_chain_tells_of_it_no_more(self) -> None:
+        self.rpc.seed_hash = "ab" * 32
+        self.move(CONFIRMATION_START)
+        self.keep("late", TRIGGER)
+        self.rpc.seed_hash = None
+        self.restart()
+        self.move(CONFIRMATION_START + 90)
+        self.assertEqual(self.state_of("late"), State.EXPIRED)
+
+
+class DoneTests(ConductorTestCase):
+    """What was done for a stage is not done again, and what was not is."""
+
+    def test_one_seed_for_each_epoch_over_restarts(self) -> None:
+        for height in (START, START + 1, START + LENGTH, START + LENGTH + 1):
+            self.move(height)
+            self.restart()
+            self.move(height)
+        seeds = self.successResultOf(self.outbox.batches(kind=Kind.SEED)).batches
+        self.assertEqual(sorted(row.batch_id for row in seeds), ["seed-2", "seed-3"])
+
+    def test_a_validation_that_was_cut_short_is_taken_up_again(self) -> None:
+        self.move(VALIDATION_START)
+        self.restart()
+        self.move(VALIDATION_START + 1)
+        self.assertEqual(len(self.validations), 1)
+
+    def test_a_validation_that_is_over_is_not(self) -> None:
+        self.move(VALIDATION_START)
+        self.validations[0].over.callback(None)
+        self.restart()
+        self.move(VALIDATION_START + 1)
+        self.assertEqual(self.validations, [])
+        self.assert_duty(NodeDuty.VALIDATE)
+
+
+class DeadlineTests(ConductorTestCase):
+    def test_what_missed_its_window_expires(self) -> None:
+        self.keep("late")
+        self.move(EXCHANGE_END - 1)
+        self.assertEqual(self.state_of("late"), State.STORED)
+        self.move(EXCHANGE_END)
+        self.assertEqual(self.state_of("late"), State.EXPIRED)
+        self.assertIn(f"1 generated messages of stage {START} expired", self.lines[-1])
+
+    def test_a_warning_when_three_blocks_are_left(self) -> None:
+        self.keep("late")
+        self.move(EXCHANGE_END - 4)
+        self.assertEqual(self.conductor.status()["warnings"], [])
+        for left in (3, 2, 1):
+            self.move(EXCHANGE_END - left)
+            (warning,) = self.conductor.status()["warnings"]
+            self.assertIn(f"{left} blocks are left", warning)
+        self.assertEqual(len(self.lines), 1)
+        self.move(EXCHANGE_END)
+        self.assertEqual(self.conductor.status()["warnings"], [])
+
+    def test_what_is_in_a_transaction_is_warned_of_when_it_is_old_and_never_expired(self) -> None:
+        self.keep("late")
+        (message,) = self.successResultOf(self.submissions.next_messages(START + 1, 10_000, 100))
+        self.successResultOf(self.submissions.sent([message.under_way()], "AB" * 32, 7))
+        self.move(EXCHANGE_END - 3)
+        self.assertEqual(self.conductor.status()["warnings"], [])
+        self.clock.advance(21)
+        self.move(EXCHANGE_END - 2)
+        self.assertEqual(len(self.conductor.status()["warnings"]), 1)
+        self.move(EXCHANGE_END + 1)
+        self.assertEqual(self.state_of("late"), State.IN_FLIGHT)
+        self.assertNotIn("expired", str(self.lines))
+
+    def test_a_stage_that_the_chain_never_told_of_is_left_to_the_submitter(self) -> None:
+        self.keep("odd", 77)
+        self.move(START + 1)
+        self.assertEqual(self.state_of("odd"), State.STORED)
+
+    def test_blocks_left(self) -> None:
+        for height, phase, left in (
+            (START, Phase.GENERATE, 65),
+            (EXCHANGE_END, Phase.VALIDATE, 20),
+            (VALIDATION_END, Phase.INFERENCE, LENGTH - 85),
+        ):
+            self.move(height)
+            situation = self.conductor.situation
+            self.assertEqual((situation.phase, situation.blocks_left), (phase, left))
+
+    def test_no_restart_where_the_chain_could_not_be_asked(self) -> None:
+        self.move(VALIDATION_END)
+        self.assertIs(self.conductor.restart_advice()["safe"], True)
+        self.rpc.failing = {"EpochInfo"}
+        # PoC has begun meanwhile, as far as anybody knows.
+        self.move(START + LENGTH)
+        advice = self.conductor.restart_advice()
+        self.assertEqual((advice["safe"], advice["blocks_left"]), (False, None))
+        self.assertIn("EpochInfo: no answer", advice["reason"])
+        self.rpc.failing = set()
+        self.retry()
+        self.assertIn("PoCGenerate", self.conductor.restart_advice()["reason"])
+
+    def test_no_restart_right_before_the_first_poc_of_a_chain(self) -> None:
+        ask = self.rpc._epoch
+
+        def of_epoch_0(height: int) -> epochs_pb2.QueryEpochInfoResponse:
+            info = ask(height)
+            info.latest_epoch.Clear()
+            info.params.epoch_params.epoch_shift = LENGTH - START
+            return info
+
+        self.rpc._epoch = of_epoch_0  # type: ignore[method-assign]
+        for height, is_safe in ((START - 10, True), (START - 9, False), (START, False)):
+            self.move(height)
+            advice = self.conductor.restart_advice()
+            self.assertEqual((advice["safe"], advice["blocks_left"]), (is_safe, START - height))
+
+    def test_no_restart_right_before_poc(self) -> None:
+        self.move(START + LENGTH - 9)
+        self.assertEqual(self.conductor.restart_advice()["blocks_left"], 9)
+        self.assertIs(self.conductor.restart_advice()["safe"], False)
+        self.move(START + LENGTH)
+        self.assertIs(self.conductor.restart_advice()["safe"], False)

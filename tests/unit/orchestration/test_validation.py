@@ -1,0 +1,225 @@
+"""A stage's validation, from the query for its batches to the last verdict on them."""
+
+from __future__ import annotations
+
+from array import array
+
+from twisted.internet.defer import Deferred
+
+from dapi.errors import ChainRefusedError, ChainUnavailableError
+from dapi.phases.stage_queries import ParticipantBatches, StoredNonces
+from tests.unit.orchestration.validation_world import END, HEX, KEYS, STAGE, START, ValidationTestCase
+
+
+class CourseTests(ValidationTestCase):
+    """From the query to the last answer."""
+
+    def test_all_are_handed_out_and_answered(self) -> None:
+        self.participants(0, 1, 2)
+        self.add_nodes("a", "b")
+        self.start()
+        self.assertEqual(sorted(self.nodes["a"].took + self.nodes["b"].took), [0, 1, 2])
+        self.assertEqual(self.shown("participants", "handed", "answered", "unanswered", "waiting"), [3, 3, 0, 3, 0])
+        self.query_again()
+        self.answer(0, 1)
+        self.assert_goes_on()
+        self.assertEqual(self.shown("answered", "unanswered", "problem"), [2, 1, None])
+        self.answer(2)
+        self.assert_over()
+        self.assertEqual(self.shown("answered", "unanswered"), [3, 0])
+
+    def test_nodes_take_turns(self) -> None:
+        self.participants(*range(9))
+        self.add_nodes("a", "b", "c")
+        self.start()
+        self.assertEqual([len(node.took) for node in self.nodes.values()], [3, 3, 3])
+        nodes = self.shown("nodes")[0]
+        self.assertEqual({name: node["unanswered"] for name, node in nodes.items()}, {"a": 3, "b": 3, "c": 3})
+
+    def test_two_calls_to_a_node_at_once(self) -> None:
+        self.participants(*range(5))
+        self.add_nodes("a")
+        self.nodes["a"].hangs = True
+        self.start()
+        self.assertEqual(self.nodes["a"].asked, 2)
+        self.nodes["a"].calls[0].callback(None)
+        self.assertEqual(self.nodes["a"].asked, 3)
+
+    def test_sampling_is_done_on_a_thread(self) -> None:
+        self.participants(0)
+        self.add_nodes("a")
+        self.reactor.holds_threads = True
+        self.start()
+        self.assertEqual((self.reactor.deferred, self.nodes["a"].took), (["sample_batches"], []))
+        self.reactor.run_threads()
+        self.assertEqual(self.nodes["a"].took, [0])
+
+    def test_the_window_ends(self) -> None:
+        self.participants(0, 1)
+        self.add_nodes("a")
+        self.start()
+        self.height = END - 1
+        self.wait(3)
+        self.answer(0)
+        self.assert_goes_on()
+        self.height = END
+        self.wait(1)
+        self.assert_over()
+        self.assertEqual(self.shown("unanswered"), [1])
+
+    def test_a_stage_without_batches(self) -> None:
+        self.start()
+        self.assert_goes_on()
+        self.query_again()
+        self.assert_over()
+
+    def test_stop_while_all_is_under_way(self) -> None:
+        self.participants(0, 1, 2)
+        self.add_nodes("a")
+        self.nodes["a"].hangs = True
+        self.start()
+        self.validation.stop()
+        self.assert_over()
+        self.assertEqual(self.nodes["a"].asked, 2)
+        self.assertEqual(self.lines, [])
+
+    def test_stop_while_the_batches_are_queried(self) -> None:
+        self.found = Deferred()
+        self.start()
+        self.validation.stop()
+        self.assert_over()
+
+    def test_what_breaks_a_node_is_not_handed_out(self) -> None:
+        stored = (StoredNonces(array("q", [1, 2]), array("d", [0.5, 1.45])), StoredNonces(array("q", [1]), array("d")))
+        self.found = [
+            ParticipantBatches(KEYS[0].address, HEX[0], stored),
+            ParticipantBatches(KEYS[1].address, HEX[1], ()),
+        ]
+        self.add_nodes("a")
+        self.start()
+        self.assertEqual(self.nodes["a"].took, [0])
+        (dropped,) = self.shown("dropped")
+        self.assertEqual((dropped.nonces, dropped.batches, dropped.participants), (1, 1, 1))
+
+
+class AnswerTests(ValidationTestCase):
+    """Verdicts that come."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.participants(0, 1)
+        self.add_nodes("a")
+
+    def test_a_verdict_counts_once(self) -> None:
+        self.start()
+        self.answer(0, 0)
+        self.assertEqual(self.shown("answered"), [1])
+        self.assertEqual(self.shown("nodes")[0]["a"]["answered"], 1)
+
+    def test_verdicts_of_other_stages_and_strangers(self) -> None:
+        self.start()
+        self.validation.answered(HEX[0], STAGE.height + 1)
+        self.answer(7)
+        self.assertEqual(self.shown("answered", "unanswered"), [0, 2])
+
+    def test_a_verdict_that_comes_before_the_nodes_ok(self) -> None:
+        self.nodes["a"].hangs = True
+        self.start()
+        self.answer(0)
+        self.nodes["a"].calls[0].callback(None)
+        self.assertEqual(self.shown("nodes")[0]["a"]["unanswered"], 0)
+        self.assertEqual(self.shown("answered"), [1])
+
+    def test_who_was_answered_before_a_restart_is_left_alone(self) -> None:
+        self.start(already_answered={KEYS[0].address})
+        self.assertEqual(self.nodes["a"].took, [1])
+        self.assertEqual(self.shown("participants", "answered"), [2, 1])
+        self.query_again()
+        self.answer(1)
+        self.assert_over()
+
+    def test_all_answered_before_a_restart(self) -> None:
+        self.start(already_answered={key.address for key in KEYS[:2]})
+        self.query_again()
+        self.assert_over()
+        self.assertEqual(self.nodes["a"].took, [])
+
+
+class QueryTests(ValidationTestCase):
+    """The batches are had as soon as they can be."""
+
+    def test_at_the_height_of_now_and_once_more(self) -> None:
+        self.start()
+        self.assertEqual(self.queried, [START])
+        self.wait(10)
+        self.height += 1
+        self.wait(10)
+        self.assertEqual(self.queried, [START])
+        self.height += 1
+        self.wait(1)
+        self.assertEqual(self.queried, [START, START + 2])
+
+    def test_not_before_the_last_batch_can_be_there(self) -> None:
+        self.height = STAGE.batches.last - 1
+        self.start()
+        self.wait(3)
+        self.assertEqual(self.queried, [])
+        self.height += 1
+        self.wait(1)
+        self.assertEqual(self.queried, [STAGE.batches.last])
+
+    def test_a_chain_that_cannot_be_asked(self) -> None:
+        self.add_nodes("a")
+        for error in (ChainUnavailableError("no route"), ChainRefusedError(6, "sdk", "unknown query path")):
+            self.found = error
+            self.start()
+            self.assertEqual(self.shown("problem"), [str(error)])
+            self.wait(2.5)
+            self.assertEqual(len(self.queried), 1)
+            self.participants(0)
+            self.wait(2.5)
+            self.assertEqual(len(self.queried), 2)
+            self.assertEqual(self.shown("problem", "handed"), [None, 1])
+            self.end()
+            self.queried.clear()
+
+    def test_an_old_refusal_is_told_once(self) -> None:
+        self.found = ChainUnavailableError("no route")
+        self.start()
+        self.wait(30)
+        self.assertGreater(len(self.queried), 5)
+        self.assertEqual(len(self.lines), 1)
+
+    def test_who_is_found_later_is_handed_out_too(self) -> None:
+        self.participants(0)
+        self.add_nodes("a")
+        self.start()
+        self.participants(0, 1)
+        self.query_again()
+        self.assertEqual(self.nodes["a"].took, [0, 1], "and nobody twice")
+        self.answer(0)
+        self.assert_goes_on()
+        self.answer(1)
+        self.assert_over()
+
+    def test_all_answered_before_the_second_query(self) -> None:
+        self.participants(0)
+        self.add_nodes("a")
+        self.start()
+        self.answer(0)
+        self.wait(5)
+        self.assert_goes_on()
+        self.query_again()
+        self.assert_over()
+
+    def test_what_waits_for_a_node_is_replaced_by_what_is_found_later(self) -> None:
+        self.participants(0, nonces=2)
+        self.start()
+        self.participants(0, nonces=5)
+        self.query_again()
+        taken: list[int] = []
+        self.add_nodes("a")
+        validate = self.nodes["a"].validate
+        self.nodes["a"].validate = lambda batch: (taken.append(len(batch.nonces)), validate(batch))[1]  # type: ignore[method-assign]
+        self.wait(1)
+        self.assertEqual(taken, [5])

@@ -1,0 +1,262 @@
+"""The outbox takes batches in: nothing is acknowledged that is not on disk, and nothing is kept twice."""
+
+from __future__ import annotations
+
+import sqlite3
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.internet.defer import CancelledError, Deferred
+
+from dapi.errors import StoreBrokenError, StoreBusyError
+from dapi.messages import Receipt, Via
+from tests.unit.database.store_tools import Obstacle
+from tests.unit.outbox.outbox_world import PROPERTY, SHARED, OutboxTestCase, entry
+
+
+class PutTests(OutboxTestCase):
+    def test_what_is_kept(self) -> None:
+        self.clock.advance(1000.5)
+        receipt = self.put("a", node_id="node7", height=77, nonces=3, via=Via.HTTP, message=b"\x00\xff")
+        self.assertEqual(receipt, Receipt("a", 1))
+        self.assertEqual(
+            self.look(f"SELECT state, message, {SHARED} FROM waiting"),
+            [("stored", b"\x00\xff", "a", "generated", "node7", "http", 77, 3, 1, 1000.5, 1000.5, 0, None)],
+        )
+
+    def test_fires_only_after_the_commit(self) -> None:
+        obstacle = Obstacle(self.database)
+        seen_on_disk: list[Any] = []
+        put = self.outbox.put(entry())
+        put.addCallback(lambda receipt: seen_on_disk.append(self.look("SELECT batch_id FROM waiting")) or receipt)
+        self.clock.turn()
+        self.assertNoResult(put)
+        self.assertEqual(self.look("SELECT batch_id FROM waiting"), [])
+        obstacle.remove()
+        self.clock.wait_for(put)
+        self.assertEqual(seen_on_disk, [[("a",)]])
+
+    def test_is_there_after_a_restart(self) -> None:
+        self.put("a")
+        self.restart()
+        self.assertEqual(self.ids(), ["a"])
+        self.assertEqual(self.put("a"), Receipt("a", 2))
+
+    def test_cancelling_does_not_take_it_back(self) -> None:
+        put = self.outbox.put(entry("a"))
+        put.cancel()
+        self.failureResultOf(put, CancelledError)
+        self.assertEqual(self.put("b"), Receipt("b", 1))
+        self.assertEqual(self.ids(), ["b", "a"])
+
+    def test_a_closed_database_refuses(self) -> None:
+        self.close_database(self.database)
+        puts = [self.outbox.put(entry(str(number))) for number in range(1000)]
+        self.clock.turn()
+        for put in puts:
+            self.failureResultOf(put, StoreBusyError)
+        self.assertEqual(self.outbox.status()["waiting"], 0)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_what_is_being_written_when_it_closes_is_acknowledged(self) -> None:
+        obstacle = Obstacle(self.database)
+        put = self.outbox.put(entry("a"))
+        self.clock.turn()
+        stopped = self.database.stopService()
+        obstacle.remove()
+        self.assertEqual(self.clock.wait_for(put), Receipt("a", 1))
+        self.clock.wait_for(stopped)
+
+    def test_numbers_are_not_given_twice(self) -> None:
+        self.put("a")
+        self.put("b")
+        self.execute(self.database, "DELETE FROM waiting")
+        self.restart()
+        self.put("c")
+        self.assertEqual(self.look("SELECT seq FROM waiting"), [(3,)])
+
+
+class GroupTests(OutboxTestCase):
+    def test_one_turn_is_one_statement(self) -> None:
+        statements = self.traced()
+        puts = [self.outbox.put(entry(str(number))) for number in range(300)]
+        for put in puts:
+            self.assertEqual(self.clock.wait_for(put).seen, 1)
+        self.assertEqual(statements, ["INSERT"])
+        self.assertEqual(self.look("SELECT count(*) FROM waiting"), [(300,)])
+
+    def test_what_comes_during_a_commit_shares_the_next(self) -> None:
+        statements = self.traced()
+        obstacle = Obstacle(self.database)
+        puts = [self.outbox.put(entry("first"))]
+        for number in range(50):
+            self.clock.turn()
+            puts.append(self.outbox.put(entry(str(number))))
+        obstacle.remove()
+        for put in puts:
+            self.clock.wait_for(put)
+        self.assertEqual(statements, ["INSERT", "INSERT"])
+
+    def test_rows_of_a_commit_are_bounded(self) -> None:
+        statements = self.traced()
+        puts = [self.outbox.put(entry(str(number))) for number in range(1025)]
+        for put in puts:
+            self.clock.wait_for(put)
+        self.assertEqual(len(statements), 3)
+        self.assertEqual(self.look("SELECT count(*) FROM waiting"), [(1025,)])
+
+    def test_bytes_of_a_commit_are_bounded_but_for_one_large_message(self) -> None:
+        statements = self.traced()
+        large, small = bytes(9 * 1024 * 1024), bytes(3 * 1024 * 1024)
+        puts = [self.outbox.put(entry(str(number), message)) for number, message in enumerate([large, *[small] * 3])]
+        for put in puts:
+            self.clock.wait_for(put)
+        self.assertEqual(len(statements), 3)
+
+    def test_bytes_that_wait_are_bounded(self) -> None:
+        self.outbox = self.make_outbox(max_waiting_bytes=5000)
+        obstacle = Obstacle(self.database)
+        puts = [self.outbox.put(entry("a", bytes(1000)))]
+        self.clock.turn()
+        puts.append(self.outbox.put(entry("b", bytes(1500))))
+        self.failureResultOf(self.outbox.put(entry("c", bytes(500))), StoreBusyError)
+        # Each delivery counts 1 KiB more than its message.
+        self.assertEqual(self.outbox.status()["waiting_bytes"], 1000 + 1500 + 2 * 1024)
+        obstacle.remove()
+        for put in puts:
+            self.clock.wait_for(put)
+        self.assertEqual(self.outbox.status()["waiting_bytes"], 0)
+        self.assertEqual(self.put("c", message=bytes(500)), Receipt("c", 1))
+
+    def test_a_message_larger_than_all_that_may_wait_is_taken_alone(self) -> None:
+        self.outbox = self.make_outbox(max_waiting_bytes=5000)
+        large = self.outbox.put(entry("large", bytes(6000)))
+        self.failureResultOf(self.outbox.put(entry("small")), StoreBusyError)
+        self.assertEqual(self.clock.wait_for(large), Receipt("large", 1))
+
+
+class DuplicateTests(OutboxTestCase):
+    def test_of_what_waits(self) -> None:
+        self.put("a", via=Via.WEBSOCKET)
+        self.clock.advance(7)
+        self.assertEqual(self.put("a", via=Via.HTTP), Receipt("a", 2))
+        self.assertEqual(self.put("a"), Receipt("a", 3))
+        self.assertEqual(
+            self.look("SELECT via, seen, received_at, last_seen_at FROM waiting"), [("websocket", 3, 0.0, 7.0)]
+        )
+
+    def test_of_what_is_finished(self) -> None:
+        self.put("a")
+        self.finish("a")
+        self.clock.advance(7)
+        self.assertEqual(self.put("a"), Receipt("a", 2))
+        self.assertEqual(self.look("SELECT * FROM waiting"), [])
+        self.assertEqual(self.look("SELECT seen, last_seen_at FROM finished"), [(2, 7.0)])
+
+    def test_within_one_commit(self) -> None:
+        puts = [self.outbox.put(entry(batch_id)) for batch_id in "abaab"]
+        self.assertEqual([self.clock.wait_for(put).seen for put in puts], [1, 1, 2, 3, 2])
+        self.assertEqual(self.look("SELECT batch_id, seen FROM waiting ORDER BY seq"), [("a", 3), ("b", 2)])
+
+    def test_all_kinds_within_one_commit(self) -> None:
+        self.put("finished")
+        self.put("waiting")
+        self.finish("finished")
+        statements = self.traced()
+        names = ("new", "finished", "waiting", "finished", "other", "new")
+        puts = [self.outbox.put(entry(name)) for name in names]
+        self.assertEqual([self.clock.wait_for(put).seen for put in puts], [1, 2, 2, 3, 1, 2])
+        self.assertEqual(statements, ["INSERT", "BEGIN ", "UPDATE", "UPDATE", "COMMIT"])
+        self.assertEqual(
+            self.look("SELECT batch_id, seen FROM waiting ORDER BY seq"), [("waiting", 2), ("new", 2), ("other", 1)]
+        )
+        self.assertEqual(self.look("SELECT batch_id, seen FROM finished"), [("finished", 3)])
+        self.assertEqual(self.counts(), {"stored": 3, "confirmed": 1})
+
+    @PROPERTY
+    @given(st.lists(st.tuples(st.sampled_from(["put", "put", "put", "finish", "turn"]), st.sampled_from("abcd"))))
+    def test_one_row_a_batch_and_every_delivery_counted(self, steps: list[tuple[str, str]]) -> None:
+        self.execute(self.database, "DELETE FROM waiting")
+        self.execute(self.database, "DELETE FROM finished")
+        self.outbox = self.make_outbox()
+        puts: list[tuple[str, Deferred[Receipt]]] = []
+        for step, batch_id in steps:
+            if step == "put":
+                puts.append((batch_id, self.outbox.put(entry(batch_id))))
+            elif step == "finish":
+                self.finish(batch_id)
+            elif step == "turn":
+                self.clock.turn()
+        seen: dict[str, list[int]] = {}
+        for batch_id, put in puts:
+            seen.setdefault(batch_id, []).append(self.clock.wait_for(put).seen)
+        for batch_id, numbers in seen.items():
+            self.assertEqual(numbers, list(range(1, len(numbers) + 1)), batch_id)
+        kept = self.look("SELECT batch_id, seen FROM waiting UNION ALL SELECT batch_id, seen FROM finished")
+        self.assertEqual(sorted(kept), sorted((batch_id, len(numbers)) for batch_id, numbers in seen.items()))
+
+
+class FaultTests(OutboxTestCase):
+    def test_full_disk_and_after(self) -> None:
+        self.put("a")
+        ((pages,),) = self.execute(self.database, "PRAGMA page_count")
+        self.execute(self.database, f"PRAGMA max_page_count = {pages}")
+        refused = [self.outbox.put(entry(batch_id, bytes(100_000))) for batch_id in "bc"]
+        for put in refused:
+            with self.assertRaises(StoreBusyError):
+                self.clock.wait_for(put)
+        with self.assertRaises(StoreBusyError):
+            self.put("small")
+        self.assertEqual(self.outbox.status()["database"]["state"], "full")
+        self.assertEqual(self.ids(), ["a"])
+        self.execute(self.database, f"PRAGMA max_page_count = {pages + 100}")
+        self.clock.advance(1)
+        self.assertEqual(self.execute(self.database, "SELECT 1"), [(1,)])
+        self.assertEqual(self.put("b", message=bytes(100_000)), Receipt("b", 1))
+        self.assertEqual(self.outbox.status()["database"]["state"], "ok")
+        self.assertEqual(self.counts(), {"stored": 2})
+
+    def test_locked_and_after(self) -> None:
+        self.execute(self.database, "PRAGMA busy_timeout = 0")
+        other = sqlite3.connect(self.path, isolation_level=None)
+        self.addCleanup(other.close)
+        other.execute("BEGIN EXCLUSIVE")
+        with self.assertRaises(StoreBusyError):
+            self.put("a")
+        other.execute("ROLLBACK")
+        self.assertEqual(self.put("a"), Receipt("a", 1))
+
+    def test_broken(self) -> None:
+        self.put("a")
+
+        def fail(_: sqlite3.Connection) -> None:
+            error = sqlite3.OperationalError("disk I/O error")
+            error.sqlite_errorcode = sqlite3.SQLITE_IOERR_FSYNC
+            error.sqlite_errorname = "SQLITE_IOERR_FSYNC"
+            raise error
+
+        broke = self.database.write(fail)
+        puts = [self.outbox.put(entry(batch_id)) for batch_id in "bcb"]
+        for refused in (broke, *puts, self.outbox.put(entry("d"))):
+            with self.assertRaises(StoreBrokenError):
+                self.clock.wait_for(refused)
+        self.assertEqual(len(self.broken), 1)
+        self.assertEqual(self.look("SELECT batch_id FROM waiting"), [("a",)])
+
+    def test_what_waits_behind_a_failed_commit_is_refused_with_it(self) -> None:
+        self.execute(self.database, "PRAGMA busy_timeout = 0")
+        other = sqlite3.connect(self.path, isolation_level=None)
+        self.addCleanup(other.close)
+        other.execute("BEGIN EXCLUSIVE")
+        obstacle = Obstacle(self.database)
+        puts = [self.outbox.put(entry("a"))]
+        self.clock.turn()
+        puts.append(self.outbox.put(entry("b")))
+        obstacle.remove()
+        for put in puts:
+            with self.assertRaises(StoreBusyError):
+                self.clock.wait_for(put)
+        self.assertEqual(self.outbox.status()["waiting_bytes"], 0)
+        other.execute("ROLLBACK")
+        self.assertEqual(self.put("b"), Receipt("b", 1))

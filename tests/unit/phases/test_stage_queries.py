@@ -1,0 +1,220 @@
+"""What a stage needs to know of the chain, against the simulated chain's own encoding of the answers."""
+
+from __future__ import annotations
+
+import base64
+from array import array
+from collections.abc import Coroutine
+from typing import Any
+
+from twisted.internet.defer import Deferred, fail, succeed
+
+from dapi.chain.rpc import ChainRpc
+from dapi.chain.rpc_answers import QueryResult
+from dapi.errors import ChainRefusedError, ChainUnavailableError
+from dapi.phases.stage_queries import (
+    ParticipantBatches,
+    PreservedNodes,
+    StoredNonces,
+    decode_batches,
+    poc_batches_for_stage,
+    preserved_nodes,
+)
+from dapi.simulator.chain.epochs import EpochParams, Epochs
+from dapi.simulator.chain.messages import Rules, SubmitPocBatch
+from dapi.simulator.chain.queries import QueryRefused, query
+from dapi.simulator.chain.state import Account, ChainState, GroupMember, GroupNode, StoredBatch
+from dapi.simulator.chain.wire import bytes_field, message_field, packed_double_field, packed_int64_field, varint_field
+from tests.chain_tools import Key
+from tests.unit.chain.chain_nodes import Nodes, RpcTestCase, result
+from tests.unit.threadless import ThreadlessReactor
+
+STAGE = 10
+LATEST = 30
+ONE, TWO, THREE = Key(1), Key(2), Key(3)
+BUSY, FREE = (True, True), (True, False)
+
+
+def participant(key: Key, *batches: tuple[list[int], list[float]]) -> ParticipantBatches:
+    stored = tuple(StoredNonces(array("q", nonces), array("d", dist)) for nonces, dist in batches)
+    return ParticipantBatches(key.address, key.public.hex(), stored)
+
+
+class SimulatedRpc:
+    """Answers as a node of the simulated chain does; ``heights`` are those that were asked for."""
+
+    def __init__(self) -> None:
+        self.state = ChainState("gonka-test", Epochs(STAGE, EpochParams()), Rules())
+        self.heights: list[int | None] = []
+
+    def abci_query(self, path: str, data: bytes, height: int | None = None, *, max_bytes: int) -> Deferred[QueryResult]:
+        self.heights.append(height)
+        try:
+            value = query(self.state, path, data, height or 0, LATEST)
+        except QueryRefused as refused:
+            return fail(ChainRefusedError(refused.code, "sdk", str(refused)))
+        return succeed(QueryResult(value, height or LATEST))
+
+    def put(
+        self, key: Key, batch_id: str, nonces: tuple[int, ...], *, at: int = 12, stage: int = STAGE, **more: Any
+    ) -> None:
+        self.state.accounts[key.address] = Account(key.address, 1, more.get("public_key", key.public))
+        message = SubmitPocBatch(key.address, stage, batch_id, nonces, tuple(nonce / 8 for nonce in nonces), "node1")
+        self.state.batches[stage, key.address, batch_id] = StoredBatch(message, at)
+
+
+class BatchQueryTests(RpcTestCase):
+    """PocBatchesForStage."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.reactor = ThreadlessReactor()
+        self.rpc = SimulatedRpc()
+
+    def ask(self, at_height: int = LATEST) -> list[ParticipantBatches]:  # type: ignore[override]
+        return self.successResultOf(self.asking(at_height))
+
+    def asking(self, at_height: int, rpc: Any = None, **bounds: int) -> Deferred[list[ParticipantBatches]]:
+        return Deferred.fromCoroutine(poc_batches_for_stage(self.reactor, rpc or self.rpc, STAGE, at_height, **bounds))
+
+    def test_batches_of_all_participants(self) -> None:
+        self.rpc.put(ONE, "b", (3, 300))
+        self.rpc.put(ONE, "a", (2**62, 0))
+        self.rpc.put(TWO, "a", (5,))
+        self.rpc.put(TWO, "of another stage", (6,), stage=STAGE + 40)
+        self.assertCountEqual(
+            self.ask(),
+            [
+                participant(ONE, ([2**62, 0], [2**59, 0]), ([3, 300], [0.375, 37.5])),
+                participant(TWO, ([5], [0.625])),
+            ],
+        )
+
+    def test_no_batches(self) -> None:
+        self.assertEqual(self.ask(), [])
+
+    def test_who_never_showed_a_key_is_not_among_them(self) -> None:
+        self.rpc.put(ONE, "a", (1,), public_key=None)
+        self.assertEqual(self.ask(), [])
+
+    def test_the_state_of_the_height_that_is_asked_for(self) -> None:
+        self.rpc.put(ONE, "a", (1,), at=21)
+        self.rpc.put(ONE, "in the last block", (2,), at=22)
+        self.assertEqual(self.ask(21), [participant(ONE, ([1], [0.125]))])
+        self.assertEqual(self.ask(22), [participant(ONE, ([1], [0.125]), ([2], [0.25]))])
+        self.assertEqual(self.rpc.heights, [21, 22])
+
+    def test_a_refusal_stays_one(self) -> None:
+        self.rpc.abci_query = lambda *_, **__: fail(ChainRefusedError(6, "sdk", "unknown query path"))  # type: ignore[method-assign]
+        self.failureResultOf(self.asking(LATEST), ChainRefusedError)
+
+    def test_decoding_is_done_on_a_thread(self) -> None:
+        self.rpc.put(ONE, "a", (1,))
+        self.reactor.holds_threads = True
+        asking = self.asking(LATEST)
+        self.assertNoResult(asking)
+        self.assertEqual(self.reactor.deferred, ["decode_batches"])
+        self.reactor.run_threads()
+        self.assertEqual(self.successResultOf(asking), [participant(ONE, ([1], [0.125]))])
+
+    def test_an_answer_above_the_bound_is_a_clear_error(self) -> None:
+        value = base64.b64encode(bytes(1000)).decode()
+        nodes = Nodes(a=result({"response": {"code": 0, "value": value, "height": "30"}}))
+        rpc = self.client(nodes)
+        failure = self.failureResultOf(self.asking(LATEST, rpc, max_bytes=1000), ChainUnavailableError)
+        self.assertRegex(str(failure.value), "PocBatchesForStage: .*longer than 1000 bytes")
+
+    def test_a_node_that_cannot_be_reached(self) -> None:
+        rpc = self.client(Nodes(a=OSError("no route")))
+        failure = self.failureResultOf(self.asking(LATEST, rpc), ChainUnavailableError)
+        self.assertIn("no route", str(failure.value))
+
+
+class DecodeTests(RpcTestCase):
+    """What is decoded is what is used, whatever stands beside it."""
+
+    def test_what_is_no_answer(self) -> None:
+        for value in (b"\xff", message_field(1, b"\xff"), message_field(1, message_field(4, b"\xff"))):
+            self.assertRaises(ChainUnavailableError, decode_batches, value)
+
+    def test_a_text_that_is_no_utf8_costs_nobody_a_batch(self) -> None:
+        batch = packed_int64_field(4, [1]) + packed_double_field(5, [0.5]) + bytes_field(6, b"\xff\xfe")
+        names = bytes_field(1, ONE.address) + bytes_field(3, ONE.public.hex())
+        value = message_field(1, names + message_field(4, batch))
+        self.assertEqual(decode_batches(value), [participant(ONE, ([1], [0.5]))])
+
+    def test_lengths_that_differ_are_kept_as_they_are(self) -> None:
+        batch = packed_int64_field(4, [1, 2]) + packed_double_field(5, [0.5])
+        names = bytes_field(1, ONE.address) + bytes_field(3, ONE.public.hex())
+        self.assertEqual(
+            decode_batches(message_field(1, names + message_field(4, batch))), [participant(ONE, ([1, 2], [0.5]))]
+        )
+
+
+class PreservedNodesTests(RpcTestCase):
+    """EpochGroupData."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.rpc: Any = SimulatedRpc()
+        self.groups = self.rpc.state.epoch_groups
+
+    def preserved(self, epoch_index: int, address: str = ONE.address) -> Any:
+        return self.nodes(epoch_index, address).own
+
+    def nodes(self, epoch_index: int, address: str = ONE.address) -> PreservedNodes:
+        asking: Coroutine[Any, Any, PreservedNodes] = preserved_nodes(self.rpc, epoch_index, address)
+        return self.successResultOf(Deferred.fromCoroutine(asking))  # type: ignore[no-any-return]
+
+    def test_nodes_of_all_models(self) -> None:
+        mine = (GroupNode("a", FREE), GroupNode("b", BUSY))
+        self.groups[0, ""] = (GroupMember(ONE.address),)
+        self.groups[0, "model-1"] = (GroupMember(TWO.address, (GroupNode("x", BUSY),)), GroupMember(ONE.address, mine))
+        self.groups[0, "model-2"] = (GroupMember(ONE.address, (GroupNode("c", BUSY), GroupNode("d"))),)
+        self.assertEqual(self.preserved(0), {"b", "c"})
+        self.assertEqual(self.preserved(0, TWO.address), {"x"})
+        self.assertEqual(self.preserved(0, THREE.address), set())
+
+    def test_those_of_all_others_are_told_too(self) -> None:
+        self.groups[0, ""] = (GroupMember(THREE.address, (GroupNode("b", BUSY), GroupNode("c", FREE))),)
+        self.groups[0, "model-1"] = (
+            GroupMember(TWO.address, (GroupNode("a", BUSY),)),
+            GroupMember(ONE.address, (GroupNode("a", BUSY), GroupNode("d", BUSY))),
+        )
+        self.assertEqual(self.nodes(0), PreservedNodes(own=frozenset("ad"), others=frozenset("ab")))
+
+    def test_all_queries_are_of_one_height(self) -> None:
+        self.groups[0, "model-1"] = self.groups[0, "model-2"] = ()
+        self.preserved(0)
+        self.assertEqual(self.rpc.heights, [None, LATEST, LATEST])
+
+    def test_nodes_of_the_main_group(self) -> None:
+        self.groups[0, ""] = (GroupMember(ONE.address, (GroupNode("a", BUSY),)),)
+        self.assertEqual(self.preserved(0), {"a"})
+
+    def test_an_epoch_in_preparation_says_nothing_yet(self) -> None:
+        self.groups[0, "model-1"] = (GroupMember(ONE.address, (GroupNode("a", BUSY),)),)
+        self.assertEqual(self.preserved(1), set())
+
+    def test_an_epoch_without_a_group_preserves_none(self) -> None:
+        self.assertEqual(self.preserved(7), set())
+
+    def test_another_participants_id_that_is_no_utf8(self) -> None:
+        def member(address: str, node_id: bytes) -> bytes:
+            node = message_field(4, bytes_field(1, node_id) + packed_int64_field(4, [0, 1]))
+            return message_field(8, bytes_field(1, address) + node)
+
+        value = message_field(1, member(TWO.address, b"\xff") + member(ONE.address, b"a") + varint_field(16, 3))
+        self.rpc.abci_query = lambda *_, **__: succeed(QueryResult(value, LATEST))
+        self.assertEqual(self.preserved(3), {"a"})
+
+    def test_what_fails(self) -> None:
+        def ask() -> Deferred[Any]:
+            return Deferred.fromCoroutine(preserved_nodes(self.rpc, 3, ONE.address))
+
+        self.rpc.abci_query = lambda *_, **__: fail(ChainRefusedError(6, "sdk", "unknown query path"))
+        self.failureResultOf(ask(), ChainRefusedError)
+        self.rpc.abci_query = lambda *_, **__: succeed(QueryResult(b"\xff", LATEST))
+        self.failureResultOf(ask(), ChainUnavailableError)
+        self.rpc = ChainRpc(self.clock, ["http://a:26657"], agent=Nodes(a=OSError("no route")))
+        self.failureResultOf(ask(), ChainUnavailableError)

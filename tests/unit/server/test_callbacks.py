@@ -1,0 +1,231 @@
+"""The callback routes, asked over an in-memory HTTP connection."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from treq.testing import StubTreq
+from twisted.internet.address import IPv4Address
+from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock
+from twisted.internet.testing import StringTransport
+from twisted.logger import globalLogPublisher
+from twisted.python.failure import Failure
+from twisted.trial.unittest import SynchronousTestCase
+
+from dapi.errors import StoreBrokenError, StoreBusyError, UnknownNodeError
+from dapi.http.site import JsonSite
+from dapi.messages import ProofBatch, Receipt, ValidatedBatch, Via, content_id
+from dapi.poc.batch_handler import BatchHandler
+from dapi.server.callbacks import CallbackCounts, Callbacks
+from tests.batches import generated_batch, generated_fields, validated_batch, validated_fields
+
+BASES = ("/v1/poc-batches", "/mlnode/v1/poc-batches")
+
+
+class FakeRecorder:
+    """Keeps what it is given; the test decides when it is on disk."""
+
+    def __init__(self) -> None:
+        self.given: list[tuple[Any, str, str | None, Via]] = []
+        self.storing: list[Deferred[Receipt]] = []
+
+    def submit_poc_batch(self, batch: ProofBatch, *, batch_id: str, node_id: str, via: Via) -> Deferred[Receipt]:
+        return self._keep(batch, batch_id, node_id, via)
+
+    def submit_poc_validation(
+        self, batch: ValidatedBatch, *, batch_id: str, node_id: str | None, via: Via
+    ) -> Deferred[Receipt]:
+        return self._keep(batch, batch_id, node_id, via)
+
+    def _keep(self, batch: Any, batch_id: str, node_id: str | None, via: Via) -> Deferred[Receipt]:
+        self.given.append((batch, batch_id, node_id, via))
+        self.storing.append(Deferred())
+        return self.storing[-1]
+
+    def stored(self) -> None:
+        self.storing[-1].callback(Receipt(self.given[-1][1], 1))
+
+
+class FakeWorker:
+    def __init__(self, batch_handler: BatchHandler) -> None:
+        self.batch_handler = batch_handler
+
+
+class FakeWorkers:
+    def __init__(self, worker: FakeWorker) -> None:
+        self.worker = worker
+        self.error: Exception | None = None
+
+    def worker_by_num(self, num: int) -> FakeWorker:
+        if self.error is not None:
+            raise self.error
+        if num != 1:
+            raise UnknownNodeError(f"no node has the number {num}")
+        return self.worker
+
+
+class CallbackTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.recorder = FakeRecorder()
+        self.workers = FakeWorkers(FakeWorker(BatchHandler("node1", 1, self.recorder)))
+        self.callbacks = Callbacks(self.clock, self.workers, BatchHandler(None, None, self.recorder))
+        self.http = StubTreq(self.callbacks.resource())
+
+    def post(self, path: str, body: Any, method: str = "POST") -> Deferred[Any]:
+        data = body if isinstance(body, bytes) else json.dumps(body).encode()
+        return self.http.request(method, f"http://127.0.0.1{path}", data=data)
+
+    def answered(self, waiting: Deferred[Any]) -> tuple[Any, bytes]:
+        self.http.flush()
+        response = self.successResultOf(waiting)
+        return response, self.successResultOf(self.http.content(response))
+
+    def refused(self, waiting: Deferred[Any], status: int) -> str:
+        response, body = self.answered(waiting)
+        self.assertEqual(response.code, status, body)
+        self.assertEqual(response.headers.getRawHeaders("content-type"), ["application/json"])
+        self.assertEqual(response.headers.hasHeader("retry-after"), status == 503)
+        decoded = json.loads(body)
+        self.assertEqual(list(decoded), ["error"])
+        return decoded["error"]
+
+    def test_generated(self) -> None:
+        for base in BASES:
+            waiting = self.post(f"{base}/generated", generated_fields())
+            self.assertNoResult(waiting)
+            self.recorder.stored()
+            response, body = self.answered(waiting)
+            self.assertEqual((response.code, body), (200, b""))
+            self.assertEqual(response.length, 0)
+            batch = generated_batch()
+            self.assertEqual(self.recorder.given[-1], (batch, content_id(batch), "node1", Via.HTTP))
+        self.assertEqual(self.callbacks.counts, CallbackCounts(generated=2))
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_validated_needs_no_node(self) -> None:
+        self.workers.error = StoreBusyError("the nodes are not loaded yet")
+        for base in BASES:
+            waiting = self.post(f"{base}/validated", validated_fields())
+            self.assertNoResult(waiting)
+            self.recorder.stored()
+            response, body = self.answered(waiting)
+            self.assertEqual((response.code, body), (200, b""))
+            batch = validated_batch()
+            self.assertEqual(self.recorder.given[-1], (batch, content_id(batch), None, Via.HTTP))
+        self.assertEqual(self.callbacks.counts, CallbackCounts(validated=2))
+
+    def test_a_bypass_is_told_with_when_its_upload_began(self) -> None:
+        begun: list[float | None] = []
+        self.workers.worker.batch_handler.observe_bypass(begun.append)
+        peer = IPv4Address("TCP", "127.0.0.1", 40000)
+        channel: Any = JsonSite(self.clock, self.callbacks.resource()).buildProtocol(peer)
+        channel.makeConnection(StringTransport(peerAddress=peer))
+        body = json.dumps(generated_fields()).encode()
+        self.clock.advance(10)
+        channel.dataReceived(b"POST /v1/poc-batches/generated HTTP/1.1\r\nContent-Length: %d\r\n\r\n" % len(body))
+        self.clock.advance(20)
+        channel.dataReceived(body)
+        self.assertEqual(begun, [10])
+
+    def test_trailing_slash(self) -> None:
+        waiting = self.post("/v1/poc-batches/generated/", generated_fields())
+        self.recorder.stored()
+        self.assertEqual(self.answered(waiting)[0].code, 200)
+
+    def test_batch_without_nonces(self) -> None:
+        response, body = self.answered(self.post("/v1/poc-batches/generated", generated_fields(nonces=[], dist=[])))
+        self.assertEqual((response.code, body), (200, b""))
+        self.assertEqual(self.recorder.given, [])
+
+    def test_unknown_number(self) -> None:
+        message = self.refused(self.post("/v1/poc-batches/generated", generated_fields(node_id=7)), 404)
+        self.assertEqual(message, "no node has the number 7")
+        self.assertEqual(self.callbacks.counts, CallbackCounts(unknown_node=1))
+        self.assertEqual(self.recorder.given, [])
+
+    def test_nodes_not_loaded(self) -> None:
+        self.workers.error = StoreBusyError("the nodes are not loaded yet")
+        message = self.refused(self.post("/v1/poc-batches/generated", generated_fields()), 503)
+        self.assertEqual(message, "the nodes are not loaded yet")
+        self.assertEqual(self.callbacks.counts, CallbackCounts(store_busy=1))
+
+    def test_bad_message(self) -> None:
+        bad = {
+            b"": "$",
+            b"{": "$",
+            b"[]": "$",
+            b"\xff": "$",
+            json.dumps(generated_fields(node_id=True)).encode(): "$.node_id",
+            json.dumps(generated_fields(dist=[0.5])).encode(): "$.dist",
+            json.dumps(generated_fields(dist=[0.5, float("nan")])).encode(): "$.dist[1]",
+            json.dumps(generated_fields(nonces=[1, 2**63])).encode(): "$.nonces[1]",
+            json.dumps({"node_id": 1}).encode(): "$.public_key",
+        }
+        for body, field in bad.items():
+            message = self.refused(self.post("/v1/poc-batches/generated", body), 400)
+            self.assertTrue(message.startswith(f"{field}: "), message)
+        message = self.refused(self.post("/v1/poc-batches/validated", validated_fields(n_invalid="x")), 400)
+        self.assertTrue(message.startswith("$.n_invalid: "), message)
+        self.assertEqual(self.callbacks.counts, CallbackCounts(bad_message=len(bad) + 1))
+        self.assertEqual(self.recorder.given, [])
+
+    def test_store_busy(self) -> None:
+        waiting = self.post("/v1/poc-batches/generated", generated_fields())
+        self.recorder.storing[-1].errback(StoreBusyError("the disk is full"))
+        self.assertEqual(self.refused(waiting, 503), "the disk is full")
+        self.assertEqual(self.callbacks.counts, CallbackCounts(store_busy=1))
+
+    def test_store_broken(self) -> None:
+        waiting = self.post("/v1/poc-batches/validated", validated_fields())
+        self.recorder.storing[-1].errback(StoreBrokenError("fsync failed"))
+        self.assertEqual(self.refused(waiting, 503), "fsync failed")
+        self.assertEqual(self.callbacks.counts, CallbackCounts(store_broken=1))
+
+    def test_defect(self) -> None:
+        waiting = self.post("/v1/poc-batches/generated", generated_fields())
+        self.recorder.storing[-1].errback(RuntimeError("a secret"))
+        self.assertEqual(self.refused(waiting, 500), "internal error: see the log of dapi")
+        self.assertEqual(len(self.flushLoggedErrors(RuntimeError)), 1)
+
+    def test_slow_store(self) -> None:
+        waiting = self.post("/v1/poc-batches/generated", generated_fields())
+        self.clock.advance(24.9)
+        self.http.flush()
+        self.assertNoResult(waiting)
+        self.clock.advance(0.1)
+        self.refused(waiting, 503)
+        self.assertEqual(self.callbacks.counts, CallbackCounts(late=1))
+        storing = self.recorder.storing[-1]
+        self.assertFalse(storing.called)
+        self.recorder.stored()
+        self.assertNotIsInstance(storing.result, Failure)
+
+    def test_slow_store_that_fails(self) -> None:
+        waiting = self.post("/v1/poc-batches/generated", generated_fields())
+        self.clock.advance(25)
+        self.refused(waiting, 503)
+        self.recorder.storing[-1].errback(StoreBusyError("the disk is full"))
+        self.assertIsNone(self.recorder.storing[-1].result)
+
+    def test_wrong_method_and_path(self) -> None:
+        for method in ("GET", "PUT", "DELETE"):
+            self.refused(self.post("/v1/poc-batches/generated", b"", method), 405)
+        self.refused(self.post("/v1/poc-batches/other", b""), 404)
+        self.refused(self.post("/", b""), 404)
+
+    def test_repeated_refusals_are_told_once_a_minute(self) -> None:
+        told: list[Any] = []
+        globalLogPublisher.addObserver(told.append)
+        self.addCleanup(globalLogPublisher.removeObserver, told.append)
+        for number in (7, 8, 7, 8):
+            self.refused(self.post("/v1/poc-batches/generated", generated_fields(node_id=number)), 404)
+        self.refused(self.post("/v1/poc-batches/generated", b"{"), 400)
+        self.clock.advance(60)
+        self.refused(self.post("/v1/poc-batches/generated", generated_fields(node_id=9)), 404)
+        refusals = [event["refusal"] for event in told if "refusal" in event]
+        self.assertEqual(len(refusals), 3, refusals)
+        self.assertIn("7", refusals[0])
+        self.assertIn("9", refusals[2])

@@ -1,0 +1,45 @@
+"""What the admin API tells about the chain's epochs, and what it refuses while the chain drives the nodes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tests.fake_broker import FakeDriver
+from tests.unit.server.test_admin import BLOCK, AdminTestCase
+
+
+class DrivenTests(AdminTestCase):
+    def api(self, **options: Any) -> Any:
+        self.driver = FakeDriver()
+        return super().api(driver=self.driver, **options)
+
+    def test_epochs(self) -> None:
+        code, answered = self.got("GET", "/epochs?limit=3")
+        self.assertEqual(code, 200)
+        self.assertEqual(answered, {"epochs": [{"height": 1000, "nodes": {"node1": {"generated": 3}}}]})
+        self.got("GET", "/epochs")
+        self.assertEqual(self.driver.asked, [3, 5])
+
+    def test_a_wrong_limit(self) -> None:
+        for limit in ("0", "51", "-1", "x", "1.5", "9" * 5000):
+            self.assert_error(self.got("GET", f"/epochs?limit={limit}"), 400, "limit")
+        self.assertEqual(self.driver.asked, [])
+
+    def test_restart(self) -> None:
+        self.assertEqual(self.got("GET", "/restart"), (200, self.driver.advice))
+
+    def test_manual_commands_are_refused_unless_forced(self) -> None:
+        for path, body in (("start", BLOCK), ("validate", BLOCK), ("stop", None), ("inference", None)):
+            self.assert_error(self.got("POST", f"/poc/{path}", body), 409, "force=true")
+            self.assert_error(self.got("POST", f"/poc/{path}?force=yes", body), 409, "force=true")
+        self.assertEqual(self.broker.commands, [])
+        self.broker.commanded.callback({})
+        for path, body in (("start", BLOCK), ("stop", None)):
+            self.assertEqual(self.got("POST", f"/poc/{path}?force=true", body)[0], 200)
+        self.assertEqual([command[0] for command in self.broker.commands], ["start_poc", "stop_nodes"])
+
+
+class NotDrivenTests(AdminTestCase):
+    def test_without_a_chain_there_is_nothing_to_tell(self) -> None:
+        for path in ("/epochs", "/restart"):
+            self.assert_error(self.got("GET", path), 404, "no chain is followed")

@@ -1,0 +1,188 @@
+"""The sender of a simulated node, by the clock, with the times that were measured on a real one."""
+
+import json
+import random
+import uuid
+from typing import Any
+
+from treq.testing import StubTreq
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+from twisted.web.resource import Resource
+from twisted.web.server import NOT_DONE_YET, Request
+
+from dapi.simulator.ml_node.ledger import Ledger
+from dapi.simulator.ml_node.sender import PowRun
+from dapi.simulator.ml_node.settings import MLNodeSettings
+from dapi.simulator.ml_node.work import InitRequest
+from tests.unit.simulator.ml_node.test_work import init_body
+
+
+class Connection:
+    """Keeps what it is offered."""
+
+    number = 7
+
+    def __init__(self) -> None:
+        self.offered: list[dict[str, Any]] = []
+
+    def offer(self, payload: bytes) -> None:
+        self.offered.append(json.loads(payload))
+
+
+class Callbacks(Resource):
+    """Answers each callback with ``status``, or never."""
+
+    isLeaf = True
+    status: int | None = 200
+
+    def render_POST(self, request: Request) -> Any:
+        if self.status is None:
+            request.notifyFinish().addErrback(lambda _: None)
+            return NOT_DONE_YET
+        request.setResponseCode(self.status)
+        return b""
+
+
+class SenderTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.settings = MLNodeSettings(nonces_per_batch=3)
+        self.ledger = Ledger()
+        self.callbacks = Callbacks()
+        self.connection = Connection()
+        self.run_ = self.make_run()
+
+    def make_run(self) -> PowRun:
+        run = PowRun(
+            self.clock,
+            random.Random(1),
+            name="node1",
+            request=InitRequest.from_body(init_body()),
+            phase="generate",
+            settings=self.settings,
+            ledger=self.ledger,
+            http=StubTreq(self.callbacks),
+        )
+        run.start()
+        return run
+
+    def connect(self) -> None:
+        self.run_.connection, self.run_.client_connected = self.connection, True
+
+    def tearDown(self) -> None:
+        self.run_.abandon()
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_it_walks_every_five_seconds(self) -> None:
+        self.clock.advance(4.9)
+        self.assertEqual(self.ledger.counts["made"], 0)
+        self.clock.advance(0.1)
+        self.assertEqual(self.ledger.counts["http"], 1)
+        self.clock.pump([5, 5])
+        self.assertEqual(self.ledger.counts["http"], 3)
+
+    def test_an_ack_is_waited_for_three_seconds(self) -> None:
+        self.connect()
+        self.clock.advance(5)
+        self.assertEqual(len(self.connection.offered), 1)
+        self.clock.advance(2.9)
+        self.assertEqual(self.ledger.counts["delivered"], 0)
+        self.clock.advance(0.1)
+        self.assertEqual(self.ledger.counts["doubled"], 1)
+        self.assertEqual(self.ledger.batches[0].attempts[0].outcome, "no ack")
+
+    def test_an_ack_ends_it(self) -> None:
+        self.connect()
+        self.clock.advance(5)
+        message = self.connection.offered[0]
+        self.assertEqual(uuid.UUID(message["id"]).version, 4)
+        self.clock.advance(2.9)
+        self.run_.acknowledge(message["id"], 7)
+        self.assertEqual(self.ledger.batches[0].delivered_via, "websocket")
+        self.run_.acknowledge(message["id"], 7)
+        self.assertEqual(list(self.ledger.stray_acks), [message["id"]])
+
+    def test_another_ids_ack_does_not(self) -> None:
+        self.connect()
+        self.clock.advance(5)
+        self.run_.acknowledge(str(uuid.UUID(int=1)), 7)
+        self.clock.advance(3)
+        self.assertEqual(self.ledger.batches[0].delivered_via, "http")
+
+    def test_a_flag_that_was_reset_sends_it_by_http_at_once(self) -> None:
+        self.connect()
+        self.run_.client_connected = False
+        self.clock.advance(5)
+        self.assertEqual(self.connection.offered, [])
+        self.assertEqual(self.ledger.counts["http"], 1)
+
+    def test_every_walk_tries_all_of_it_again_the_websocket_first(self) -> None:
+        self.callbacks.status = 500
+        self.connect()
+        self.clock.pump([5, 3])
+        self.settings.batches_per_walk = 0
+        for _ in range(3):
+            self.clock.pump([5, 3])
+        (entry,) = self.ledger.batches
+        self.assertEqual([attempt.via for attempt in entry.attempts], ["websocket", "http"] * 4)
+        self.assertEqual(len({message["id"] for message in self.connection.offered}), 4)
+        self.callbacks.status = 299
+        self.clock.pump([5, 3])
+        self.assertEqual(entry.delivered_via, "http")
+
+    def test_no_other_2xx_is_needed_and_300_keeps_the_batch(self) -> None:
+        self.callbacks.status = 300
+        self.clock.advance(5)
+        self.assertEqual(self.ledger.batches[0].attempts[0].outcome, "refused")
+        self.assertEqual(self.ledger.counts["delivered"], 0)
+
+    def test_an_http_call_has_no_time_limit(self) -> None:
+        self.callbacks.status = None
+        self.clock.advance(5)
+        self.clock.pump([60] * 60)
+        self.assertEqual(self.ledger.counts["made"], 1)
+        stopping = self.run_.stop()
+        self.clock.advance(4.9)
+        self.assertNoResult(stopping)
+        self.clock.advance(0.1)
+        self.successResultOf(stopping)
+        self.assertEqual(self.ledger.counts["lost"], 1)
+
+    def test_several_batches_a_walk_go_one_after_the_other(self) -> None:
+        self.settings.batches_per_walk = 3
+        self.connect()
+        self.clock.advance(5)
+        self.assertEqual(len(self.connection.offered), 1)
+        self.run_.acknowledge(self.connection.offered[0]["id"], 7)
+        self.assertEqual(len(self.connection.offered), 2)
+        self.clock.advance(3)
+        self.assertEqual(len(self.connection.offered), 3)
+
+    def test_a_change_of_phase_stops_the_walk(self) -> None:
+        self.settings.batches_per_walk = 2
+        self.connect()
+        self.clock.advance(5)
+        self.run_.phase = "validate"
+        self.clock.pump([3, 5, 5])
+        self.assertEqual(self.ledger.counts["delivered"], 1)
+        self.run_.phase = "generate"
+        self.clock.pump([5, 3])
+        self.assertGreaterEqual(self.ledger.counts["delivered"], 2)
+
+    def test_a_dead_sender_does_nothing(self) -> None:
+        self.clock.advance(5)
+        self.run_.kill_sender()
+        self.clock.pump([5, 5])
+        self.assertEqual(self.ledger.counts["made"], 1)
+
+    def test_nothing_is_generated_while_the_model_loads(self) -> None:
+        self.run_.abandon()
+        self.settings.load_seconds = 7.0
+        self.run_ = self.make_run()
+        self.clock.advance(5)
+        self.assertFalse(self.run_.is_loaded)
+        self.assertEqual(self.ledger.counts["made"], 0)
+        self.clock.advance(5)
+        self.assertTrue(self.run_.is_loaded)
+        self.assertEqual(self.ledger.counts["made"], 1)

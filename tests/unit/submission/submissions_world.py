@@ -1,0 +1,74 @@
+"""Messages to send on a real database, and what becomes of them there."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from dapi.database import Database
+from dapi.messages import Via, content_id
+from dapi.messages.inference_pb2 import MsgSubmitPocBatch
+from dapi.outbox.cosmos_message_client import CosmosMessageClient
+from dapi.outbox.outbox import Outbox
+from dapi.submission.rows import Message
+from dapi.submission.submissions import Submissions
+from tests.batches import generated_batch, validated_batch
+from tests.unit.database.store_tools import StoreTestCase
+
+ROOM = 100_000
+HASH = "AB" * 32
+OTHER = "CD" * 32
+
+
+class SubmissionsTestCase(StoreTestCase):
+    def setUp(self) -> None:
+        super().setUp()
+        self.begin(self.open_database())
+
+    def begin(self, database: Database) -> None:
+        self.database = database
+        self.outbox = Outbox(self.clock, database, now=self.clock.seconds)
+        self.recorder = CosmosMessageClient(self.outbox)
+        self.submissions = Submissions(database, self.outbox, now=self.clock.seconds)
+        self.wait(self.outbox.counts())
+
+    def begin_anew(self) -> None:
+        """As another process would."""
+        self.close_database(self.database)
+        self.begin(self.open_database())
+
+    def wait(self, deferred: Any) -> Any:
+        return self.clock.wait_for(deferred)
+
+    def record(self, *nonces: int, height: int = 10) -> str:
+        batch = generated_batch(block_height=height, nonces=list(nonces), dist=[0.5] * len(nonces))
+        batch_id = content_id(batch)
+        self.wait(self.recorder.submit_poc_batch(batch, batch_id=batch_id, node_id="node1", via=Via.HTTP))
+        return batch_id
+
+    def record_verdict(self, *, height: int = 10, **changes: Any) -> str:
+        verdict = validated_batch(block_height=height, **changes)
+        batch_id = content_id(verdict)
+        self.wait(self.recorder.submit_poc_validation(verdict, batch_id=batch_id, node_id=None, via=Via.HTTP))
+        return batch_id
+
+    def next(self, *, height: int = 11, max_bytes: int = ROOM, max_nonces: int = 1000) -> list[Message]:
+        messages: list[Message] = self.wait(self.submissions.next_messages(height, max_bytes, max_nonces))
+        return messages
+
+    def send(self, messages: list[Message], tx_hash: str = HASH, timeout_ns: int = 7) -> list[Message]:
+        under_way = [message.under_way() for message in messages]
+        self.wait(self.submissions.sent(under_way, tx_hash, timeout_ns))
+        return under_way
+
+    def ids(self, messages: list[Message]) -> list[str]:
+        return [MsgSubmitPocBatch.FromString(message.body).batch_id for message in messages]
+
+    def counts(self) -> dict[str, int]:
+        """The counts that are not 0; those that are kept must be those on disk."""
+        kept = self.wait(self.outbox.counts())
+        anew = Outbox(self.clock, self.database)
+        self.assertEqual(kept, self.wait(anew.counts()))
+        return {state: number for state, number in kept.items() if number}
+
+    def rows(self) -> dict[str, Any]:
+        return {row.batch_id: row for row in self.wait(self.outbox.batches(limit=1000)).batches}

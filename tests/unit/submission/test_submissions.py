@@ -1,0 +1,264 @@
+"""Messages go out of the outbox and come to their end, on a real database: in order, bounded, each once."""
+
+from __future__ import annotations
+
+import time
+import zlib
+
+from dapi.errors import UnknownBatchError
+from dapi.messages import Kind
+from dapi.messages.inference_pb2 import MsgSubmitPocBatch
+from tests.unit.submission.submissions_world import HASH, OTHER, SubmissionsTestCase
+
+MANY = 100_000
+
+
+class ChoiceTests(SubmissionsTestCase):
+    def test_oldest_stage_first_then_kind_then_as_they_came(self) -> None:
+        young = self.record(1, height=20)
+        self.record_verdict(height=10)
+        first, second = self.record(2), self.record(3)
+        messages = self.next()
+        self.assertEqual([message.kind for message in messages], ["generated", "generated", "validated", "generated"])
+        self.assertEqual(self.ids(messages[:2] + messages[3:]), [first, second, young])
+        self.assertEqual([message.height for message in messages], [10, 10, 10, 20])
+
+    def test_none_waits(self) -> None:
+        self.assertEqual(self.next(), [])
+
+    def test_what_is_under_way_is_not_chosen_again(self) -> None:
+        self.record(1)
+        self.send(self.next())
+        self.assertEqual(self.next(), [])
+        self.assertEqual(self.counts(), {"in_flight": 1})
+
+    def test_up_to_the_limit_of_bytes(self) -> None:
+        for number in range(10):
+            self.record(*range(1000 * number, 1000 * number + 100))
+        messages = self.next(max_bytes=5_000)
+        self.assertEqual(len(messages), 3)
+        self.assertLessEqual(sum(len(message.body) for message in messages), 5_000)
+
+    def test_one_that_is_larger_than_the_limit_goes_alone(self) -> None:
+        self.record_verdict()
+        self.record(1, height=20)
+        self.assertEqual(len(self.next(max_bytes=100, max_nonces=1)), 1)
+
+    def test_not_before_its_block(self) -> None:
+        self.record(1)
+        under_way = self.send(self.next())
+        self.wait(self.submissions.again(under_way, HASH, "too early", not_before=15))
+        self.assertEqual(self.next(height=14), [])
+        self.assertEqual(len(self.next(height=15)), 1)
+
+    def test_alone_means_alone(self) -> None:
+        self.record(1)
+        self.record(2)
+        under_way = self.send(self.next())
+        self.record(3)
+        self.record(4)
+        self.wait(self.submissions.again(under_way, HASH, "one of them", alone=True))
+        self.assertEqual([len(self.send(self.next(), str(number))) for number in range(3)], [1, 1, 2])
+        self.assertEqual(self.next(), [])
+
+    def test_those_that_go_alone_do_not_hold_up_what_came_before_them(self) -> None:
+        # Alone is the second of three: the first and the third share a transaction.
+        first, second, third = self.record(1), self.record(2), self.record(3)
+        under_way = self.send(self.next())
+        self.wait(self.submissions.again(under_way[1:2], HASH, "one of them", alone=True))
+        self.wait(self.submissions.again([under_way[0], under_way[2]], HASH, "its neighbour"))
+        self.assertEqual(self.ids(self.next()), [first, third])
+        self.send(self.next())
+        self.assertEqual(self.ids(self.next()), [second])
+
+    def test_many_that_go_alone_are_all_sent(self) -> None:
+        for number in range(300):
+            self.record(number)
+        for _ in range(2):
+            self.wait(self.submissions.again(self.send(self.next()), HASH, "one of them", alone=True))
+            self.execute(self.database, "UPDATE waiting SET not_before = 100 WHERE alone = 1")
+        self.execute(self.database, "UPDATE waiting SET not_before = 0")
+        for number in range(300):
+            self.assertEqual(len(self.send(self.next(), str(number))), 1)
+        self.assertEqual(self.next(), [])
+
+    def fill(self, number: int) -> None:
+        """Record many at once, two of three of them generated, in seven stages."""
+        body = b"\x18\x0a" + bytes(2000)
+        self.execute(
+            self.database,
+            "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < ?) INSERT INTO waiting (batch_id,"
+            " kind, state, node_id, via, height, nonces, seen, received_at, last_seen_at, crc32, message)"
+            " SELECT i, iif(i % 3, 'generated', 'validated'), 'stored', 'n', 'http', i % 7, 20, 1, 0, 0, ?, ? FROM n",
+            number,
+            zlib.crc32(body),
+            body,
+        )
+
+    def test_a_huge_backlog_costs_no_time(self) -> None:
+        self.fill(MANY)
+        started = time.perf_counter()
+        for number in range(16):
+            self.assertGreater(len(self.send(self.next(height=10**6), str(number))), 10)
+        self.wait(self.submissions.in_flight())
+        self.wait(self.submissions.oldest_received_at())
+        # 50 calls; one that read all rows would take as long alone.
+        self.assertLess(time.perf_counter() - started, 1.0)
+
+    def test_what_comes_in_does_not_wait_for_a_huge_backlog_that_expires(self) -> None:
+        self.fill(21_000)
+        expired = self.submissions.expire(3, Kind.GENERATED, "its window ended")
+        count = "SELECT count(*) FROM finished WHERE state = 'expired'"
+        ((before,),) = self.execute(self.database, count)
+        self.assertLess(before, 1500)
+        self.assertEqual(self.wait(expired), 2000)
+        self.assertEqual(self.execute(self.database, count), [(2000,)])
+
+
+class CourseTests(SubmissionsTestCase):
+    def test_sent_then_confirmed(self) -> None:
+        batch_id = self.record(1)
+        self.assertEqual(self.counts(), {"stored": 1})
+        under_way = self.send(self.next(), HASH, 77)
+        self.assertEqual(self.look("SELECT state, tx_hash, tx_timeout_ns FROM waiting"), [("in_flight", HASH, 77)])
+        self.clock.advance(5)
+        self.wait(self.submissions.confirmed(under_way, HASH, 12))
+        self.assertEqual(self.counts(), {"confirmed": 1})
+        row = self.rows()[batch_id]
+        self.assertEqual((row.tx_hash, row.included_height, row.finished_at, row.reason), (HASH, 12, 5.0, None))
+        self.assertEqual(self.look("SELECT message FROM finished"), [(None,)])
+
+    def test_told_twice_or_of_an_older_transaction_nothing_happens(self) -> None:
+        self.record(1)
+        under_way = self.send(self.next(), HASH)
+        self.wait(self.submissions.again(under_way, HASH, "gone", has_vanished=True))
+        self.send(self.next(), OTHER)
+        self.wait(self.submissions.confirmed(under_way, HASH, 12))
+        self.wait(self.submissions.failed(under_way, HASH, "no"))
+        self.wait(self.submissions.again(under_way, HASH, "no"))
+        self.assertEqual(self.counts(), {"in_flight": 1})
+        for _ in range(2):
+            self.wait(self.submissions.confirmed(under_way, OTHER, 13))
+        self.assertEqual(self.counts(), {"confirmed": 1})
+
+    def test_failed_is_kept_with_its_reason_and_can_be_sent_again(self) -> None:
+        batch_id = self.record(1)
+        before = self.next()
+        self.wait(self.submissions.failed(self.send(before), HASH, "inference 1155: blocked"))
+        self.assertEqual(self.counts(), {"failed": 1})
+        self.assertEqual(self.rows()[batch_id].reason, "inference 1155: blocked")
+        self.assertEqual(self.next(), [])
+        self.wait(self.outbox.retry(batch_id))
+        self.assertEqual(self.counts(), {"stored": 1})
+        (again,) = self.next()
+        self.assertEqual(again.body, before[0].body)
+        # That nothing came of its transactions so far is known.
+        self.assertEqual(again.attempts, 0)
+
+    def test_what_did_not_fail_is_not_sent_again(self) -> None:
+        waiting, confirmed = self.record(1), self.record_verdict(height=9)
+        self.wait(self.submissions.confirmed(self.send(self.next()[:1]), HASH, 12))
+        expired = self.record(2, height=20)
+        self.wait(self.submissions.expire(20, Kind.GENERATED, "its window ended"))
+        before = self.counts()
+        self.assertEqual(before, {"stored": 1, "confirmed": 1, "expired": 1})
+        for batch_id in (waiting, confirmed, expired, "none"):
+            self.assertRaises(UnknownBatchError, self.wait, self.outbox.retry(batch_id))
+        self.assertEqual(self.counts(), before)
+
+    def test_attempts_count_transactions_of_which_nothing_was_heard(self) -> None:
+        self.record(1)
+        for has_vanished, expected in ((True, 1), (False, 1), (True, 2)):
+            under_way = self.send(self.next())
+            self.wait(self.submissions.again(under_way, HASH, "why", has_vanished=has_vanished))
+            self.assertEqual(self.next()[0].attempts, expected)
+
+    def test_what_is_under_way_is_found_by_another_process(self) -> None:
+        for number in range(5):
+            self.record(number)
+        self.record_verdict()
+        messages = self.next()
+        self.send(messages[:4], HASH, 70)
+        self.send(messages[4:], OTHER, 71)
+        self.begin_anew()
+        found = self.wait(self.submissions.in_flight())
+        self.assertEqual([(each.hash, each.timeout_ns) for each in found], [(HASH, 70), (OTHER, 71)])
+        for transaction, sent in zip(found, (messages[:4], messages[4:]), strict=True):
+            self.assertEqual(transaction.messages, [message.under_way() for message in sent])
+            self.assertTrue(transaction.may_be_known)
+            bodies = self.wait(self.submissions.bodies(transaction.messages))
+            self.assertEqual(bodies, [message.body for message in sent])
+        self.assertEqual(self.wait(self.submissions.last_timeout()), 71)
+
+    def test_the_last_timeout_never_goes_back(self) -> None:
+        self.assertEqual(self.wait(self.submissions.last_timeout()), 0)
+        for number, timeout_ns in enumerate((70, 60, 80)):
+            self.record(number)
+            self.send(self.next(), str(number), timeout_ns)
+        self.assertEqual(self.wait(self.submissions.last_timeout()), 80)
+
+    def test_age_of_what_waits(self) -> None:
+        self.assertIs(self.wait(self.submissions.oldest_received_at()), None)
+        self.clock.advance(3)
+        self.record(1)
+        self.clock.advance(3)
+        self.record(2)
+        self.assertEqual(self.wait(self.submissions.oldest_received_at()), 3.0)
+
+    def test_observers_hear_of_what_is_new_and_of_what_is_to_be_sent_again(self) -> None:
+        heard: list[str] = []
+        self.submissions.observe(lambda: heard.append("x"))
+        batch_id = self.record(1)
+        self.assertEqual(len(heard), 1)
+        self.record(1)
+        self.assertEqual(len(heard), 1)
+        self.wait(self.submissions.failed(self.send(self.next()), HASH, "no"))
+        self.wait(self.outbox.retry(batch_id))
+        self.assertEqual(len(heard), 2)
+
+    def test_expired(self) -> None:
+        self.record(1)
+        self.record(2, height=20)
+        under_way = self.send(self.next()[:1])
+        self.assertEqual(self.wait(self.submissions.expire(20, Kind.GENERATED, "its window ended")), 1)
+        self.assertEqual(self.wait(self.submissions.expire(10, Kind.GENERATED, "its window ended")), 0)
+        self.assertEqual(self.counts(), {"in_flight": 1, "expired": 1})
+        self.wait(self.submissions.confirmed(under_way, HASH, 12))
+        # Whole, as proof of what the node has done: only what the chain has needs to be kept no longer.
+        bodies = dict(self.look("SELECT state, message FROM finished"))
+        self.assertIsNone(bodies["confirmed"])
+        self.assertEqual(list(MsgSubmitPocBatch.FromString(bodies["expired"]).nonces), [2])
+
+
+class VerdictTests(SubmissionsTestCase):
+    def is_on_chain(self) -> bool | None:
+        """Whether what is to be sent next is on the chain."""
+        answer: bool | None = self.wait(self.submissions.is_on_chain(self.next()[0]))
+        return answer
+
+    def confirm(self) -> None:
+        self.wait(self.submissions.confirmed(self.send(self.next()), HASH, 12))
+
+    def test_nothing_is_known(self) -> None:
+        self.record_verdict(height=20)
+        self.confirm()
+        self.record_verdict()
+        self.assertIs(self.is_on_chain(), None)
+
+    def test_another_one_on_the_participant(self) -> None:
+        self.record_verdict(n_invalid=1)
+        self.confirm()
+        self.record_verdict(n_invalid=2)
+        self.assertIs(self.is_on_chain(), False)
+
+    def test_the_same_one_from_other_lists(self) -> None:
+        self.record_verdict(nonces=[1, 2])
+        self.confirm()
+        self.record_verdict(nonces=[3, 4])
+        self.assertIs(self.is_on_chain(), True)
+
+    def test_one_that_failed_is_not_on_the_chain(self) -> None:
+        self.record_verdict(n_invalid=1)
+        self.wait(self.submissions.failed(self.send(self.next()), HASH, "no"))
+        self.record_verdict(n_invalid=2)
+        self.assertIs(self.is_on_chain(), None)

@@ -1,0 +1,377 @@
+"""The submitter's turns, with a chain that answers when the test says so, on a real database."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+from twisted.internet.defer import Deferred, fail, succeed
+from twisted.logger import capturedLogs
+
+from dapi.chain.block_watcher import BlockWatcher
+from dapi.chain.keyring import SigningKey
+from dapi.chain.rpc_answers import BroadcastResult, ChainStatus, QueryResult, TxLookup, TxResult, tx_hash_of
+from dapi.errors import ChainRefusedError, ChainStaleError, ChainUnavailableError, StoreBrokenError, StoreBusyError
+from dapi.messages import Kind, Via, content_id, cosmos_pb2
+from dapi.outbox.cosmos_message_client import CosmosMessageClient
+from dapi.outbox.outbox import Outbox
+from dapi.submission.submissions import Submissions
+from dapi.submission.submitter import Submitter, SubmitterSettings
+from dapi.timing.loop import RESTART_SECONDS
+from tests.batches import generated_batch
+from tests.unit.database.store_tools import Obstacle, StoreTestCase
+
+SECOND_NS = 10**9
+
+
+def status_at(height: int, **changes: Any) -> ChainStatus:
+    values = {
+        "chain_id": "chain",
+        "height": height,
+        "block_time_ns": height * 5 * SECOND_NS,
+        "block_hash": "AB",
+        "earliest_height": 1,
+        "catching_up": False,
+        "has_tx_index": True,
+        "node": "127.0.0.1:26657",
+    }
+    return ChainStatus(**{**values, **changes})
+
+
+class Chain:
+    """The RPC of a chain: every call is answered at once, by what ``answers`` say."""
+
+    def __init__(self) -> None:
+        self.head = status_at(10)
+        self.sent: list[str] = []
+        self.lookups: list[str] = []
+        self.results: dict[str, TxResult] = {}
+        self.broadcast_error: Exception | None = None
+        self.lookup_error: Exception | None = None
+        self.lookup_answer: Deferred[Any] | None = None
+
+    def status(self) -> Deferred[ChainStatus]:
+        return succeed(self.head)
+
+    def lookup(self, tx_hash: str) -> Deferred[TxLookup]:
+        self.lookups.append(tx_hash)
+        if self.lookup_error is not None:
+            return fail(self.lookup_error)
+        if self.lookup_answer is not None:
+            return self.lookup_answer
+        return succeed(TxLookup(self.head, self.results.get(tx_hash)))
+
+    def broadcast_tx_sync(self, raw: bytes) -> Deferred[BroadcastResult]:
+        self.sent.append(tx_hash_of(raw))
+        return fail(self.broadcast_error) if self.broadcast_error is not None else succeed(None)  # type: ignore[arg-type]
+
+    def abci_query(self, path: str, data: bytes, height: int | None = None) -> Deferred[QueryResult]:
+        account = cosmos_pb2.BaseAccount(address="a", account_number=7)
+        answer = cosmos_pb2.QueryAccountInfoResponse(info=account)
+        return succeed(QueryResult(answer.SerializeToString(), 1))
+
+
+class Watcher:
+    """Knows the chain's head at once."""
+
+    def __init__(self, chain: Chain) -> None:
+        self._chain = chain
+        self.problem: str | None = None
+        self.refusal: ChainRefusedError | None = None
+        self.wake: Any = None
+
+    @property
+    def head(self) -> ChainStatus:
+        return self._chain.head
+
+    def observe(self, observer: Any) -> None:
+        self.wake = observer
+
+
+class SubmitterTests(StoreTestCase):
+    def setUp(self) -> None:
+        super().setUp()
+        self.database = self.open_database()
+        self.outbox = Outbox(self.clock, self.database)
+        self.recorder = CosmosMessageClient(self.outbox)
+        self.submissions = Submissions(self.database, self.outbox)
+        self.chain = Chain()
+        self.watcher = Watcher(self.chain)
+        key = SigningKey(b"\1" * 32)
+        self.submitter = Submitter(
+            self.clock,
+            self.submissions,
+            self.chain,  # type: ignore[arg-type]
+            self.watcher,  # type: ignore[arg-type]
+            key=key,
+            participant_address=key.address,
+            random=random.Random(1),
+            settings=SubmitterSettings(),
+        )
+        self.submitter.startService()
+        self.addCleanup(self.stop)
+        self.settle()
+
+    def stop(self) -> None:
+        self.clock.wait_for(self.submitter.stopService())
+
+    def settle(self) -> None:
+        """Let both threads of the database, and what follows from their answers, come to rest."""
+        # A turn that fails has tried as often as there is room, one try after the other.
+        for _ in range(SubmitterSettings().max_in_flight + 4):
+            self.clock.wait_for(self.database.write(lambda connection: None))
+            self.clock.wait_for(self.database.read(lambda connection: None))
+
+    def record(self, nonce: int) -> None:
+        batch = generated_batch(block_height=10, nonces=[nonce], dist=[0.5])
+        recorded = self.recorder.submit_poc_batch(batch, batch_id=content_id(batch), node_id="n", via=Via.HTTP)
+        self.clock.wait_for(recorded)
+        self.settle()
+
+    def block(self, height: int, **changes: Any) -> None:
+        self.chain.head = status_at(height, **changes)
+        self.watcher.wake()
+        self.settle()
+
+    def pass_time(self, seconds: float) -> None:
+        for _ in range(round(seconds * 2)):
+            self.clock.advance(0.5)
+            self.settle()
+
+    def include(self, tx_hash: str, height: int, code: int = 0, codespace: str = "", log: str = "") -> None:
+        self.chain.results[tx_hash] = TxResult(tx_hash, height, code, codespace, log)
+
+    def counts(self) -> dict[str, int]:
+        counts = self.clock.wait_for(self.outbox.counts())
+        return {state: number for state, number in counts.items() if number}
+
+    def test_sent_found_confirmed(self) -> None:
+        self.record(1)
+        (tx_hash,) = self.chain.sent
+        self.assertEqual(self.counts(), {"in_flight": 1})
+        self.include(tx_hash, 11)
+        self.block(11)
+        self.assertEqual(self.counts(), {"confirmed": 1})
+        self.assertEqual(self.submitter.status()["transactions_in_flight"], 0)
+
+    def test_what_is_under_way_is_looked_up_once_a_block_whatever_comes_in(self) -> None:
+        for nonce in range(10):
+            self.record(nonce)
+        self.assertEqual(len(self.chain.sent), 10)
+        self.assertEqual(self.chain.lookups, [])
+        self.block(11)
+        self.assertEqual(len(self.chain.lookups), 10)
+        self.record(11)
+        self.assertEqual(len(self.chain.lookups), 10)
+
+    def test_an_error_is_logged_once_and_again_after_a_success(self) -> None:
+        self.record(1)
+        (tx_hash,) = self.chain.sent
+        with capturedLogs() as logs:
+            for number in range(5):
+                self.chain.lookup_error = ChainUnavailableError(f"mempool is full: number of txs {number}")
+                self.block(11 + number)
+                self.pass_time(6)
+        lines = [event for event in logs if event.get("error")]
+        self.assertEqual(len(lines), 1)
+        status = self.submitter.status()
+        self.assertEqual(status["state"], "waiting")
+        self.assertEqual(status["reason"], "mempool is full: number of txs 4")
+        self.chain.lookup_error = None
+        self.include(tx_hash, 16)
+        self.block(16)
+        self.pass_time(6)
+        status = self.submitter.status()
+        self.assertEqual((status["state"], status["last_error"]), ("submitting", None))
+        with capturedLogs() as logs:
+            self.chain.broadcast_error = ChainUnavailableError("mempool is full: number of txs 4")
+            self.record(2)
+        self.assertEqual(len([event for event in logs if event.get("error")]), 1)
+
+    def test_a_busy_store_is_no_end(self) -> None:
+        usual = self.submissions.sent
+        self.submissions.sent = lambda *args: fail(StoreBusyError("disk full"))  # type: ignore[method-assign]
+        self.record(1)
+        self.assertEqual(self.chain.sent, [])
+        self.assertEqual(self.submitter.status()["reason"], "disk full")
+        self.submissions.sent = usual  # type: ignore[method-assign]
+        self.pass_time(6)
+        self.assertEqual(len(self.chain.sent), 1)
+
+    def test_what_was_given_up_between_choice_and_note_is_not_sent(self) -> None:
+        usual, expired = self.submissions.next_messages, []
+
+        def next_messages(*args: Any) -> Deferred[Any]:
+            chosen = usual(*args)
+            # Behind the choice, and before the note: the disk does one after the other.
+            expired.append(self.submissions.expire(10, Kind.GENERATED, "its window is over"))
+            return chosen
+
+        self.submissions.next_messages = next_messages  # type: ignore[method-assign]
+        self.record(1)
+        self.assertEqual(self.counts(), {"expired": 1})
+        self.assertEqual(self.chain.sent, [])
+        self.assertEqual(self.submitter.status()["transactions_in_flight"], 0)
+        self.submissions.next_messages = usual  # type: ignore[method-assign]
+        self.record(2)
+        self.pass_time(6)
+        self.assertEqual(len(self.chain.sent), 1)
+
+    def test_a_defect_of_ours_is_told_and_does_not_end_the_sending(self) -> None:
+        usual = self.submissions.next_messages
+        self.submissions.next_messages = None  # type: ignore[assignment, method-assign]
+        self.record(1)
+        status = self.submitter.status()
+        self.assertEqual(status["state"], "waiting")
+        self.assertIn("Submitter broke", str(status["reason"]))
+        self.assertEqual(len(self.flushLoggedErrors(TypeError)), 1)
+        self.submissions.next_messages = usual  # type: ignore[method-assign]
+        self.pass_time(RESTART_SECONDS)
+        self.assertEqual(len(self.chain.sent), 1)
+        self.assertEqual(self.submitter.status()["state"], "submitting")
+
+    def test_a_broken_store_is_told_and_floods_nothing(self) -> None:
+        with capturedLogs() as logs:
+            self.submissions.next_messages = lambda *args: fail(StoreBrokenError("bad page"))  # type: ignore[method-assign]
+            self.record(1)
+            self.pass_time(60)
+        self.assertEqual(self.submitter.status()["reason"], "bad page")
+        self.assertEqual(len([event for event in logs if event.get("error")]), 1)
+        self.assertEqual(self.chain.sent, [])
+
+    def test_no_message_is_lost_when_the_store_is_busy_in_the_middle_of_a_verdict(self) -> None:
+        self.watcher.problem = "halted"
+        for nonce in range(3):
+            self.record(nonce)
+        self.watcher.problem = None
+        self.block(11)
+        (tx_hash,) = self.chain.sent
+        self.include(tx_hash, 12, 1145, "inference", "failed to execute message; message index: 1: no node")
+        usual, busy = self.submissions.again, [StoreBusyError("disk full")] * 2
+
+        def again(*args: Any, **settings: Any) -> Any:
+            return fail(busy.pop()) if busy else usual(*args, **settings)
+
+        self.submissions.again = again  # type: ignore[method-assign]
+        self.block(12)
+        self.pass_time(12)
+        self.assertEqual(self.counts(), {"in_flight": 2, "failed": 1})
+        self.assertEqual(len(set(self.chain.sent)), 2)
+
+    def test_refused_by_a_mempool_that_may_have_had_it_only_time_decides(self) -> None:
+        self.chain.broadcast_error = ChainUnavailableError("no answer within 10 s")
+        self.record(1)
+        self.chain.broadcast_error = ChainRefusedError(1155, "inference", "blocked")
+        self.block(11)
+        self.pass_time(4)
+        self.assertEqual(self.counts(), {"in_flight": 1})
+        self.assertEqual(len(set(self.chain.sent)), 1)
+        self.chain.broadcast_error = None
+        self.block(40)
+        self.assertEqual(len(set(self.chain.sent)), 2)
+
+    def test_stale_at_first_sight_it_may_be_in_a_block_by_way_of_another_node(self) -> None:
+        self.chain.broadcast_error = ChainStaleError(18, "sdk", "already used timeout")
+        self.record(1)
+        self.assertEqual(self.counts(), {"in_flight": 1})
+        self.include(self.chain.sent[0], 11)
+        self.block(11)
+        self.assertEqual(self.counts(), {"confirmed": 1})
+        self.assertEqual(len(self.chain.sent), 1)
+
+    def test_a_refused_lookup_is_no_end(self) -> None:
+        self.record(1)
+        self.chain.lookup_error = ChainRefusedError(-32601, "rpc", "Method not found")
+        self.block(11)
+        self.assertIn("Method not found", str(self.submitter.status()["reason"]))
+        self.chain.lookup_error = None
+        self.include(self.chain.sent[0], 11)
+        self.pass_time(6)
+        self.assertEqual(self.counts(), {"confirmed": 1})
+
+    def test_moved_it_looks_on_and_sends_nothing(self) -> None:
+        self.record(1)
+        self.watcher.refusal = ChainRefusedError(1161, "inference", "HTTP 503: poc_v2_enabled")
+        self.block(11)
+        self.assertEqual(self.submitter.status()["state"], "moved")
+        self.record(2)
+        self.pass_time(20)
+        self.assertEqual(len(self.chain.sent), 1)
+        # What was sent before may be in a block of the time before.
+        self.include(self.chain.sent[0], 11)
+        self.block(12)
+        self.assertEqual(self.counts(), {"confirmed": 1, "stored": 1})
+
+    def test_a_lookup_by_a_node_of_another_chain_proves_nothing(self) -> None:
+        self.record(1)
+        self.chain.head = status_at(10)
+        usual = self.chain.lookup
+        other = status_at(10**6, chain_id="another", node="10.0.0.1:26657")
+        self.chain.lookup = lambda tx_hash: succeed(TxLookup(other, None))  # type: ignore[method-assign]
+        self.block(11)
+        self.assertIn("10.0.0.1:26657 is a node of another chain", str(self.submitter.status()["reason"]))
+        self.assertEqual(self.counts(), {"in_flight": 1})
+        self.chain.lookup = usual  # type: ignore[method-assign]
+
+    def test_without_a_timestamp_it_waits_for_the_chains_clock(self) -> None:
+        self.stop()
+        self.record(1)
+        last = self.chain.head.block_time_ns + 3600 * SECOND_NS
+        self.execute(self.database, "INSERT INTO numbers VALUES ('last_timeout_ns', ?)", last)
+        self.submitter.startService()
+        self.settle()
+        self.assertEqual(self.chain.sent, [])
+        self.assertIn("no timestamp", str(self.submitter.status()["reason"]))
+        self.block(800)
+        self.pass_time(6)
+        self.assertEqual(len(self.chain.sent), 1)
+
+    def test_started_anew_on_an_open_database_it_misses_nothing_that_was_being_noted(self) -> None:
+        usual, obstacles = self.submissions.sent, []
+
+        def sent(*args: Any) -> Deferred[None]:
+            obstacles.append(Obstacle(self.database))
+            return usual(*args)
+
+        self.submissions.sent = sent  # type: ignore[method-assign]
+        batch = generated_batch(block_height=10, nonces=[1], dist=[0.5])
+        self.recorder.submit_poc_batch(batch, batch_id=content_id(batch), node_id="n", via=Via.HTTP)
+        while not obstacles:
+            self.clock.turn()
+        self.stop()
+        self.submissions.sent = usual  # type: ignore[method-assign]
+        self.submitter.startService()
+        for _ in range(4):
+            self.clock.wait_for(self.database.read(lambda connection: None))
+        obstacles[0].remove()
+        self.settle()
+        self.assertEqual(self.submitter.status()["transactions_in_flight"], 1)
+        self.assertEqual(self.counts(), {"in_flight": 1})
+
+    def test_a_call_that_ends_as_failed_when_it_is_cancelled_does_not_keep_it_running(self) -> None:
+        self.record(1)
+        self.chain.lookup_answer = Deferred(lambda call: call.errback(ChainUnavailableError("DNS lookup failed")))
+        self.block(11)
+        stopped = self.submitter.stopService()
+        self.settle()
+        self.successResultOf(stopped)
+        self.assertEqual([call for call in self.clock.getDelayedCalls() if call.active()], [])
+
+    def test_nor_the_watcher(self) -> None:
+        asked: Deferred[ChainStatus] = Deferred(lambda call: call.errback(ChainUnavailableError("DNS lookup failed")))
+
+        class Source:
+            def status(self) -> Deferred[ChainStatus]:
+                return asked
+
+        watcher = BlockWatcher(self.clock, Source())
+        watcher.startService()
+        self.successResultOf(watcher.stopService())
+
+    def test_while_the_chain_takes_nothing_nothing_is_taken_from_the_disk(self) -> None:
+        self.watcher.problem = "halted"
+        for nonce in range(20):
+            self.record(nonce)
+        self.pass_time(10)
+        self.assertEqual(self.submitter.status()["transactions_in_flight"], 0)
+        self.assertEqual(self.chain.sent, [])

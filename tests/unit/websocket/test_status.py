@@ -1,0 +1,194 @@
+"""What a WebSocketClient says of itself, in its status and in the log."""
+
+from __future__ import annotations
+
+from twisted.internet.error import ConnectionLost
+from twisted.logger import LogEvent, globalLogPublisher
+from twisted.trial.unittest import SynchronousTestCase
+
+from dapi.websocket.client import WebSocketState
+from tests.unit.websocket.links import Link, ScriptedServer
+from tests.unit.websocket.websocket_world import Node, World, message
+
+
+class StatusTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.world = World()
+        self.client = self.world.client
+
+    def test_waiting_tells_why_since_when_and_until_when(self) -> None:
+        self.client.startService()
+        self.world.advance(2)
+        self.world.refuse()
+        status = self.client.status()
+        self.assertEqual((status.state, status.since), (WebSocketState.WAITING, 2.0))
+        self.assertIn("TCP: Connection was refused", status.reason or "")
+        assert status.until is not None
+        self.assertTrue(5 <= status.until <= 7)
+        self.world.until_next_attempt()
+        self.assertApproximates(self.world.clock.seconds(), status.until, 0.0625)
+
+    def test_a_try_in_between_does_not_make_the_cause_a_new_one(self) -> None:
+        self.client.startService()
+        self.world.refuse()
+        first = self.client.status()
+        for _ in range(3):
+            self.world.until_next_attempt()
+            trying = self.client.status()
+            self.assertEqual((trying.state, trying.reason), (WebSocketState.CONNECTING, first.reason))
+            self.world.refuse()
+            again = self.client.status()
+            self.assertEqual((again.reason, again.since), (first.reason, first.since))
+
+    def test_open(self) -> None:
+        self.client.startService()
+        self.world.advance(1)
+        self.world.accept()
+        status = self.client.status()
+        self.assertEqual((status.state, status.reason, status.since), (WebSocketState.OPEN, None, 1.0))
+        self.assertEqual((status.until, status.connections), (None, 1))
+
+    def test_refused_tells_what_the_node_said(self) -> None:
+        for answer, word in (
+            (b"HTTP/1.1 404 Not Found\r\n\r\n", "404: no WebSocket in this node, or the proxy before it strips"),
+            (b"HTTP/1.1 403 Forbidden\r\n\r\n", "403: "),
+            (b"HTTP/1.1 500 Internal Server Error\r\n\r\n", "500: "),
+            (b"220 mail.example ESMTP\r\n\r\n", "no WebSocket answer"),
+        ):
+            world = World()
+            world.client.startService()
+            world.accept(ScriptedServer(answer))
+            status = world.client.status()
+            self.assertEqual(status.state, WebSocketState.REFUSED)
+            self.assertIn(word, status.reason or "")
+            self.assertEqual(status.last_error, status.reason)
+            self.assertIsNotNone(status.until)
+
+    def test_refused_by_silence(self) -> None:
+        self.client.startService()
+        self.world.accept(ScriptedServer(None))
+        self.world.advance(9.9)
+        self.assertEqual(self.client.status().state, WebSocketState.CONNECTING)
+        self.world.advance(0.2)
+        status = self.client.status()
+        self.assertEqual(
+            (status.state, status.reason), (WebSocketState.REFUSED, "no answer to the upgrade within 10 s")
+        )
+
+    def test_refused_by_hanging_up(self) -> None:
+        self.client.startService()
+        link = self.world.accept(ScriptedServer(None))
+        link.drop(ConnectionLost())
+        self.assertEqual(self.client.status().state, WebSocketState.REFUSED)
+
+    def test_refused_by_1008_after_the_upgrade(self) -> None:
+        link = self.world.open()
+        link.server.close(1008, "Another client is already connected")
+        link.flush()
+        status = self.client.status()
+        self.assertEqual(
+            (status.state, status.reason),
+            (WebSocketState.REFUSED, "closed by the node: 1008 Another client is already connected"),
+        )
+
+
+class LogTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.events: list[LogEvent] = []
+        globalLogPublisher.addObserver(self.events.append)
+        self.addCleanup(globalLogPublisher.removeObserver, self.events.append)
+        self.world = World(url="ws://127.0.0.1:8080/ws?token=hunter2")
+        self.client = self.world.client
+
+    def _lines(self) -> list[str]:
+        return [event["log_format"].format(**event) for event in self.events]
+
+    def _next(self) -> None:
+        self.world.until_next_attempt()
+
+    def test_one_line_for_each_change_of_cause(self) -> None:
+        self.client.startService()
+        for _ in range(5):
+            self.world.refuse()
+            self._next()
+        for _ in range(5):
+            self.world.accept(ScriptedServer(b"HTTP/1.1 404 Not Found\r\n\r\n"))
+            self._next()
+        self.world.accept()
+        lines = self._lines()
+        self.assertEqual(len(lines), 3, lines)
+        for line, word in zip(lines, ("TCP: ", "404: ", "is open"), strict=True):
+            self.assertTrue(line.startswith("node-a: "), line)
+            self.assertIn(word, line)
+
+    def test_a_node_that_accepts_and_closes_does_not_fill_the_log(self) -> None:
+        link = self.world.open()
+        for _ in range(10):
+            link.server.close(1008, "PoW is not running")
+            link.flush()
+            self._next()
+            link = self.world.accept()
+        self.assertEqual(len(self._lines()), 2, self._lines())
+        link.server.sendMessage(message("a"))
+        link.flush()
+        self.assertIn("is open", self._lines()[-1])
+        self.assertEqual(len(self._lines()), 3)
+
+    def test_a_node_that_is_down_for_an_hour(self) -> None:
+        self.client.startService()
+        for _ in range(900):
+            self.world.refuse()
+            self._next()
+        self.assertGreater(self.world.clock.seconds(), 3600)
+        self.assertEqual(len(self._lines()), 1)
+
+    def test_a_node_that_keeps_crashing(self) -> None:
+        """Refused, accepted, closed by turns: each is told once, and then that it works."""
+        self.client.startService()
+        for _ in range(20):
+            self.world.refuse()
+            self._next()
+            link = self.world.accept()
+            link.server.close(1008, "PoW is not running")
+            link.flush()
+            self._next()
+        self.assertEqual(len(self._lines()), 3, self._lines())
+        link = self.world.accept()
+        link.server.sendMessage(message("a"))
+        link.flush()
+        self.assertEqual(len(self._lines()), 4)
+        self.assertIn("is open", self._lines()[-1])
+        link.drop(ConnectionLost())
+        self.assertIn("connection lost", self._lines()[-1])
+
+    def test_causes_that_differ_each_time(self) -> None:
+        link = self.world.open()
+        for number in range(50):
+            link.server.close(4000, f"at {number}")
+            link.flush()
+            self._next()
+            link = self.world.accept()
+        self.assertEqual(len(self._lines()), 8)
+        self.assertEqual(self.client.status().last_error, "closed by the node: 4000 at 49")
+
+    def test_a_restart_begins_anew(self) -> None:
+        self.client.startService()
+        self.world.refuse()
+        self.client.restart()
+        self.world.refuse()
+        self.assertEqual(len(self._lines()), 2)
+
+    def test_no_token_in_any_line(self) -> None:
+        self.test_one_line_for_each_change_of_cause()
+        self.assertNotIn("hunter2", "".join(self._lines()))
+        self.assertNotIn("hunter2", str(self.events))
+
+
+class HandlerTests(SynchronousTestCase):
+    def test_the_connection_says_which_node_it_is(self) -> None:
+        world = World()
+        link: Link = world.open()
+        self.assertIsInstance(link.server, Node)
+        link.server.sendMessage(message("a", node_id=7))
+        link.flush()
+        self.assertEqual((world.recorder.taken, world.handler.counts.mismatched), (["a"], 1))
