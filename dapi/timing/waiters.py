@@ -1,0 +1,35 @@
+"""Several Deferreds that wait for the same event."""
+
+from __future__ import annotations
+
+from typing import Generic, TypeVar
+
+from twisted.internet.defer import Deferred
+from twisted.python.failure import Failure
+
+T = TypeVar("T")
+
+
+class Waiters(Generic[T]):
+    """Hands out Deferreds and fires them all when the event comes; an event is for those that wait at that moment."""
+
+    def __init__(self) -> None:
+        self._waiting: list[Deferred[T]] = []
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    def wait(self) -> Deferred[T]:
+        """Return a Deferred that the next ``fire`` fires."""
+        waiter: Deferred[T] = Deferred(self._waiting.remove)
+        self._waiting.append(waiter)
+        return waiter
+
+    def fire(self, result: T | Failure) -> None:
+        """Fire all that wait, in their order, with ``result``; a Failure makes them fail."""
+        waiting, self._waiting = self._waiting, []
+        for waiter in waiting:
+            if isinstance(result, Failure):
+                waiter.errback(result)
+            else:
+                waiter.callback(result)

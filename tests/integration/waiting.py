@@ -1,0 +1,25 @@
+"""Waiting for something that no Deferred tells of."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeVar
+
+from twisted.internet import reactor
+from twisted.internet.interfaces import IReactorTime
+from twisted.internet.task import deferLater
+
+PATIENCE_SECONDS = 20.0
+_LOOK_SECONDS = 0.01
+
+T = TypeVar("T")
+
+
+async def until(look: Callable[[], T], patience_seconds: float = PATIENCE_SECONDS) -> T:
+    """Wait until ``look`` returns something that is true, and return it; AssertionError after ``patience_seconds``."""
+    clock = IReactorTime(reactor)
+    deadline = clock.seconds() + patience_seconds
+    while not (found := look()):
+        assert clock.seconds() < deadline, f"waited {patience_seconds:g} s in vain"
+        await deferLater(clock, _LOOK_SECONDS)
+    return found
