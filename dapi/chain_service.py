@@ -14,7 +14,7 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
 from dapi.broker.broker import Broker
-from dapi.broker.reconciler import NodeDuty, Reconciler
+from dapi.broker.reconciler import Reconciler
 from dapi.chain.block_events import BlockEvents
 from dapi.chain.block_watcher import BlockWatcher
 from dapi.chain.keyring import SigningKey, load_signing_key, load_signing_key_file
@@ -30,6 +30,7 @@ from dapi.orchestration.validation import StageValidation, ValidationSettings
 from dapi.orchestration.validation_batches import Sampling
 from dapi.outbox.cosmos_message_client import CosmosMessageClient
 from dapi.outbox.outbox import Outbox
+from dapi.phases.duty import Duty
 from dapi.phases.phases import PocStage
 from dapi.phases.stage_queries import poc_batches_for_stage
 from dapi.submission.submissions import Submissions
@@ -154,7 +155,7 @@ class ChainService(MultiService):
             sampling,
             query=partial(poc_batches_for_stage, self._reactor, self._patient_rpc, stage.height),
             height=lambda: self._watcher.head.height if self._watcher.head is not None else 0,
-            workers=lambda: self._reconciler.workers_at(NodeDuty.VALIDATE),
+            workers=lambda: self._reconciler.workers_at(Duty.VALIDATE),
             on_silent_node=on_silent_node,
             random=self._random,
             already_answered=answered,

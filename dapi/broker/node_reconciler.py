@@ -6,9 +6,8 @@ never from what happened to be seen or missed.
 
 from __future__ import annotations
 
-import enum
 from collections.abc import Callable
-from typing import Any, Final, NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 from twisted.internet.defer import CancelledError, Deferred, succeed
@@ -16,52 +15,18 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from dapi.broker.duties import POW_STATES_OF, STATE_OF, Intention
 from dapi.broker.node_worker import NodeWorker
 from dapi.broker.node_worker_commands import Command, CommandResult
 from dapi.broker.nodes import Node
 from dapi.errors import MLNodeError
-from dapi.mlnode.client import MLNodeState, PowState
+from dapi.mlnode.client import MLNodeState
+from dapi.phases.duty import Duty
 from dapi.timing.timer import Timer
 
 _LOOK_SECONDS = 5.0
 _SILENT_SECONDS = 60.0
 _SICK_LOOKS = 3
-
-
-class NodeDuty(enum.StrEnum):
-    """What a node can be there for."""
-
-    GENERATE = "GENERATE"
-    VALIDATE = "VALIDATE"
-    INFERENCE = "INFERENCE"
-    STOPPED = "STOPPED"
-
-
-class Intention(msgspec.Struct, frozen=True):
-    """What a node is intended to do; for GENERATE and VALIDATE, in which stage.
-
-    ``block_hash`` in the case it came in, ``public_key`` in hex, ``node_count`` as it was when the stage began: another
-    one would restart every node. A node whose number is not below ``node_count`` must not be given such an intention:
-    its nonces would be another node's.
-    """
-
-    duty: NodeDuty
-    block_height: int = 0
-    block_hash: str = ""
-    public_key: str = ""
-    node_count: int = 0
-
-
-_STATE_OF: Final = {
-    NodeDuty.GENERATE: MLNodeState.POW,
-    NodeDuty.VALIDATE: MLNodeState.POW,
-    NodeDuty.INFERENCE: MLNodeState.INFERENCE,
-    NodeDuty.STOPPED: MLNodeState.STOPPED,
-}
-_POW_STATES_OF: Final = {
-    NodeDuty.GENERATE: (PowState.LOADING, PowState.GENERATING),
-    NodeDuty.VALIDATE: (PowState.LOADING, PowState.VALIDATING),
-}
 
 
 class NodeStanding(msgspec.Struct, frozen=True):
@@ -73,9 +38,9 @@ class NodeStanding(msgspec.Struct, frozen=True):
     failed.
     """
 
-    intended: NodeDuty | None
+    intended: Duty | None
     current: str | None
-    under_way: NodeDuty | None
+    under_way: Duty | None
     since: float
     last_error: str | None
     tries: int
@@ -157,7 +122,7 @@ class NodeReconciler:
             tries=self._tries,
         )
 
-    def is_at(self, duty: NodeDuty) -> bool:
+    def is_at(self, duty: Duty) -> bool:
         """Tell whether the node is where it is intended to be, with this duty."""
         return self._intention is not None and self._intention.duty is duty and self._is_there()
 
@@ -165,7 +130,7 @@ class NodeReconciler:
         """Say in words that the node was to generate for some time without a batch from it."""
         self._count_batches()
         silent_seconds = self._reactor.seconds() - self._silent_since
-        if self._intention is None or self._intention.duty is not NodeDuty.GENERATE:
+        if self._intention is None or self._intention.duty is not Duty.GENERATE:
             return None
         if silent_seconds < _SILENT_SECONDS:
             return None
@@ -242,15 +207,15 @@ class NodeReconciler:
             self._timer.start(self._retry_delay())
         self._act()
 
-    async def _look(self, duty: NodeDuty) -> tuple[str, bool]:
+    async def _look(self, duty: Duty) -> tuple[str, bool]:
         """Ask the node what it does; return that, and whether it is what it is there for."""
         client = self.worker.ml_client
         state = await client.state()
-        if state is not _STATE_OF[duty]:
+        if state is not STATE_OF[duty]:
             return state, False
         if state is MLNodeState.POW:
             status = (await client.pow_status()).status
-            return status, status in _POW_STATES_OF[duty]
+            return status, status in POW_STATES_OF[duty]
         if state is MLNodeState.INFERENCE:
             return await self._look_at_inference()
         return state, True

@@ -12,7 +12,8 @@ from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
 from dapi.broker.broker import Broker
-from dapi.broker.node_reconciler import Intention, NodeDuty, NodeReconciler, NodeStanding
+from dapi.broker.duties import Intention
+from dapi.broker.node_reconciler import NodeReconciler, NodeStanding
 from dapi.broker.node_worker import NodeWorker
 from dapi.broker.node_worker_commands import (
     Command,
@@ -23,8 +24,7 @@ from dapi.broker.node_worker_commands import (
 )
 from dapi.broker.nodes import Node
 from dapi.errors import StoreBusyError
-
-__all__ = ["Intention", "NodeDuty", "NodeStanding", "Reconciler"]
+from dapi.phases.duty import Duty
 
 
 class Reconciler(Service):
@@ -104,7 +104,7 @@ class Reconciler(Service):
         """Tell where each node stands, by node id."""
         return {node_id: node.standing() for node_id, node in self._nodes.items()}
 
-    def workers_at(self, duty: NodeDuty) -> list[NodeWorker]:
+    def workers_at(self, duty: Duty) -> list[NodeWorker]:
         """Return the workers of the nodes that are where they are intended to be, with this duty."""
         return [node.worker for node in self._nodes.values() if node.is_at(duty)]
 
@@ -113,14 +113,14 @@ class Reconciler(Service):
         return {node_id: said for node_id, node in self._nodes.items() if (said := node.warning()) is not None}
 
     def _make_command(self, node: Node, intention: Intention) -> Command:
-        if intention.duty is NodeDuty.STOPPED:
+        if intention.duty is Duty.STOPPED:
             return StopNodeCommand()
-        if intention.duty is NodeDuty.INFERENCE:
+        if intention.duty is Duty.INFERENCE:
             return InferenceUpCommand()
         request = self._broker.request_for(
             node, intention.block_height, intention.block_hash, intention.public_key, intention.node_count
         )
-        return StartPocCommand(request) if intention.duty is NodeDuty.GENERATE else InitValidateCommand(request)
+        return StartPocCommand(request) if intention.duty is Duty.GENERATE else InitValidateCommand(request)
 
     def _retry_delay(self) -> float:
         return self._random.uniform(*self._retry_seconds)

@@ -16,7 +16,8 @@ from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
 from dapi.broker.broker import Broker
-from dapi.broker.reconciler import Intention, NodeDuty, Reconciler
+from dapi.broker.duties import Intention
+from dapi.broker.reconciler import Reconciler
 from dapi.chain.block_watcher import BlockWatcher
 from dapi.chain.keyring import SigningKey
 from dapi.chain.rpc import ChainRpc
@@ -26,8 +27,9 @@ from dapi.orchestration.stage_work import QUIET_SECONDS, StageWork
 from dapi.orchestration.stages import StageBook
 from dapi.outbox.ledger import by_node
 from dapi.outbox.outbox import Outbox
+from dapi.phases.duty import Duty
 from dapi.phases.epoch_queries import epoch_info
-from dapi.phases.phases import Duty, EpochInfo, Phase, PocStage, Window
+from dapi.phases.phases import EpochInfo, Phase, PocStage, StageDuty, Window
 from dapi.phases.stage_queries import PreservedNodes, preserved_nodes
 from dapi.submission.submissions import Submissions
 from dapi.timing.loop import LoopService, Wake
@@ -150,7 +152,7 @@ class Conductor(LoopService):
     def _look_at_the_switch(self) -> bool:
         """Switch the nodes that have delivered all, if it is the time between the end of generation and the switch."""
         work, situation = self._work, self.situation
-        if work is None or situation is None or work.record.stage.duty(situation.height) is not Duty.SWITCH:
+        if work is None or situation is None or work.record.stage.duty(situation.height) is not StageDuty.SWITCH:
             return False
         self._intend(work, situation.height)
         return True
@@ -188,7 +190,7 @@ class Conductor(LoopService):
         if stage is not None:
             await self._do_stage(stage, info, head.height)
         else:
-            self._reconciler.intend({node.id: Intention(NodeDuty.INFERENCE) for node in self._broker.nodes()})
+            self._reconciler.intend({node.id: Intention(Duty.INFERENCE) for node in self._broker.nodes()})
         # At once: a batch that is stored in the middle of a turn is judged by it.
         self.situation = _situation(info, stage, head.height)
         if self._work is not None:
@@ -238,7 +240,7 @@ class Conductor(LoopService):
         return (await self._rpc.block(stage.height)).hash
 
     def _note_stopped(self, work: StageWork) -> None:
-        for worker in self._reconciler.workers_at(NodeDuty.STOPPED):
+        for worker in self._reconciler.workers_at(Duty.STOPPED):
             work.stopped(worker.node.id)
 
     async def _validate(self, work: StageWork, height: int, sample_size: int) -> None:

@@ -6,18 +6,19 @@ from collections.abc import Iterable
 
 import attrs
 
+from dapi.broker.duties import Intention
 from dapi.broker.node_worker import NodeWorker
 from dapi.broker.nodes import Node
-from dapi.broker.reconciler import Intention, NodeDuty
 from dapi.orchestration.stages import StageRecord
-from dapi.phases.phases import Duty
+from dapi.phases.duty import Duty
+from dapi.phases.phases import StageDuty
 from dapi.phases.stage_queries import PreservedNodes
 
 # A node delivers all that it has one after the other, every 5 s: after a pause as long as this, nothing more is coming.
 QUIET_SECONDS = 2.0
 
-_INFERENCE = Intention(NodeDuty.INFERENCE)
-_STOPPED = Intention(NodeDuty.STOPPED)
+_INFERENCE = Intention(Duty.INFERENCE)
+_STOPPED = Intention(Duty.STOPPED)
 
 
 @attrs.define
@@ -77,16 +78,16 @@ class StageWork:
         # Another node count would restart the nodes that work already: who came later joins at the next stage.
         return node.id not in self._preserved.own and node.num < self.record.node_count
 
-    def _intention(self, worker: NodeWorker, duty: Duty, now: float) -> Intention:
+    def _intention(self, worker: NodeWorker, duty: StageDuty, now: float) -> Intention:
         node = worker.node
-        if not self._takes_part(node) or duty is Duty.INFERENCE:
+        if not self._takes_part(node) or duty is StageDuty.INFERENCE:
             return _INFERENCE
         if node.id in self._to_stop:
             return _STOPPED
-        if duty is Duty.SWITCH:
-            duty = Duty.VALIDATE if self._has_delivered_all(worker, now) else Duty.GENERATE
+        if duty is StageDuty.SWITCH:
+            duty = StageDuty.VALIDATE if self._has_delivered_all(worker, now) else StageDuty.GENERATE
         return Intention(
-            NodeDuty.VALIDATE if duty is Duty.VALIDATE else NodeDuty.GENERATE,
+            Duty.VALIDATE if duty is StageDuty.VALIDATE else Duty.GENERATE,
             block_height=self.record.stage.height,
             block_hash=self.block_hash,
             public_key=self._public_key,

@@ -29,7 +29,7 @@ class Phase(enum.StrEnum):
     VALIDATE_WIND_DOWN = "PoCValidateWindDown"
 
 
-class Duty(enum.StrEnum):
+class StageDuty(enum.StrEnum):
     """What a node that takes part in PoC should be doing."""
 
     GENERATE = "generate"
@@ -80,15 +80,15 @@ class PocStage(msgspec.Struct, frozen=True, kw_only=True):
         """Tell whether the latest block's height lies between its start and the return to inference."""
         return self.start <= height < self.inference_from
 
-    def duty(self, height: int) -> Duty:
+    def duty(self, height: int) -> StageDuty:
         """Tell what its nodes should do when the latest block's height is ``height``."""
         if not self.is_under_way(height):
-            return Duty.INFERENCE
+            return StageDuty.INFERENCE
         if height < self.generation_end:
-            return Duty.GENERATE
+            return StageDuty.GENERATE
         if height < min(self.batches.last - _BLOCKS_LEFT_AT_THE_SWITCH, self.validation_start):
-            return Duty.SWITCH
-        return Duty.VALIDATE
+            return StageDuty.SWITCH
+        return StageDuty.VALIDATE
 
     def phase(self, height: int) -> Phase:
         """Name the phase at a height."""

@@ -12,9 +12,11 @@ from twisted.internet import reactor as global_reactor
 from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
 
+from dapi.broker.duties import Intention
 from dapi.broker.nodes import NodeConfig, decode_node_config
-from dapi.broker.reconciler import Intention, NodeDuty, Reconciler
+from dapi.broker.reconciler import Reconciler
 from dapi.config import ApiConfig, Config, StorageConfig
+from dapi.phases.duty import Duty
 from dapi.service import DapiService, make_service
 from dapi.simulator.ml_node.node import SimulatedMLNode
 from dapi.simulator.ml_node.settings import quick_settings
@@ -23,10 +25,10 @@ from tests.batches import PUBLIC_KEY
 reactor: Any = global_reactor
 PATIENCE_SECONDS = 10
 
-GENERATE = Intention(NodeDuty.GENERATE, 1000, "AB" * 32, PUBLIC_KEY, 9)
-NEXT = Intention(NodeDuty.GENERATE, 2000, "CD" * 32, PUBLIC_KEY, 9)
-VALIDATE = Intention(NodeDuty.VALIDATE, 1000, "AB" * 32, PUBLIC_KEY, 9)
-INFERENCE = Intention(NodeDuty.INFERENCE)
+GENERATE = Intention(Duty.GENERATE, 1000, "AB" * 32, PUBLIC_KEY, 9)
+NEXT = Intention(Duty.GENERATE, 2000, "CD" * 32, PUBLIC_KEY, 9)
+VALIDATE = Intention(Duty.VALIDATE, 1000, "AB" * 32, PUBLIC_KEY, 9)
+INFERENCE = Intention(Duty.INFERENCE)
 
 
 class World:

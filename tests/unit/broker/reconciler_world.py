@@ -5,15 +5,18 @@ from __future__ import annotations
 from random import Random
 from typing import Any
 
-from dapi.broker.reconciler import Intention, NodeDuty, NodeStanding, Reconciler
+from dapi.broker.duties import Intention
+from dapi.broker.node_reconciler import NodeStanding
+from dapi.broker.reconciler import Reconciler
+from dapi.phases.duty import Duty
 from tests.nodes import StubNode
 from tests.unit.broker.broker_world import BrokerTestCase
 
-GENERATE = Intention(NodeDuty.GENERATE, 1000, "AB", "02aa", 7)
-VALIDATE = Intention(NodeDuty.VALIDATE, 1000, "AB", "02aa", 7)
-INFERENCE = Intention(NodeDuty.INFERENCE)
-STOPPED = Intention(NodeDuty.STOPPED)
-NEXT = Intention(NodeDuty.GENERATE, 2000, "CD", "02aa", 8)
+GENERATE = Intention(Duty.GENERATE, 1000, "AB", "02aa", 7)
+VALIDATE = Intention(Duty.VALIDATE, 1000, "AB", "02aa", 7)
+INFERENCE = Intention(Duty.INFERENCE)
+STOPPED = Intention(Duty.STOPPED)
+NEXT = Intention(Duty.GENERATE, 2000, "CD", "02aa", 8)
 
 ASKED = ("state", "pow/status", "health", "inference/up/status")
 

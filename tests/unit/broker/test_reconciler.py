@@ -9,8 +9,8 @@ from twisted.internet.defer import Deferred
 
 from dapi.broker.node_worker_commands import StopNodeCommand
 from dapi.broker.nodes import NodeStore
-from dapi.broker.reconciler import NodeDuty
 from dapi.errors import StoreBusyError
+from dapi.phases.duty import Duty
 from tests.nodes import node_config
 from tests.unit.broker.reconciler_world import GENERATE, INFERENCE, NEXT, STOPPED, VALIDATE, ReconcilerTestCase
 
@@ -48,12 +48,12 @@ class CommandTests(ReconcilerTestCase):
     def test_nothing_twice_while_it_is_under_way(self) -> None:
         self.stub.held = {"pow/init/generate"}
         self.intend(GENERATE)
-        self.assert_standing(under_way=NodeDuty.GENERATE, current=None)
+        self.assert_standing(under_way=Duty.GENERATE, current=None)
         for _ in range(3):
             self.intend(GENERATE)
             self.blocks(3)
         self.assertEqual(["pow/init/generate"], self.told())
-        self.assertEqual([], self.reconciler.workers_at(NodeDuty.GENERATE))
+        self.assertEqual([], self.reconciler.workers_at(Duty.GENERATE))
         self.stub.release()
         self.assertEqual(["websocket restart"], self.told())
         self.assert_standing(under_way=None, current="GENERATING")
@@ -131,7 +131,7 @@ class NewerIntentionTests(ReconcilerTestCase):
         self.stub.up_status = "in_progress"
         self.intend(INFERENCE)
         self.advance(10)
-        self.assert_standing(under_way=NodeDuty.INFERENCE)
+        self.assert_standing(under_way=Duty.INFERENCE)
         self.told()
         self.intend(GENERATE)
         self.assertEqual(["stop", "pow/init/generate", "websocket restart"], self.told())
@@ -182,7 +182,7 @@ class NewerIntentionTests(ReconcilerTestCase):
         self.blocks(100)
         self.assertEqual(["websocket restart"], self.told())
         self.assert_standing(intended=None)
-        self.assertEqual([], self.reconciler.workers_at(NodeDuty.GENERATE))
+        self.assertEqual([], self.reconciler.workers_at(Duty.GENERATE))
 
     def test_withdrawn_is_not_tried_again(self) -> None:
         self.stub.refused["state"] = 500

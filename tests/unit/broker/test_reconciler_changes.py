@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dapi.broker.node_worker_commands import StopNodeCommand
-from dapi.broker.reconciler import NodeDuty
+from dapi.phases.duty import Duty
 from tests.unit.broker.reconciler_world import GENERATE, INFERENCE, NEXT, STOPPED, VALIDATE, ReconcilerTestCase
 
 INITS = ("pow/init/generate", "pow/init/validate")
@@ -72,7 +72,7 @@ class FoundElsewhereTests(ReconcilerTestCase):
         asked = self.stub.events.count("state")
         self.assertTrue(60 // 5 <= asked <= 90 // 3, asked)
         self.assert_standing(
-            intended=NodeDuty.GENERATE, current=None, last_error='a: state (502): refused: {"detail": "no"}'
+            intended=Duty.GENERATE, current=None, last_error='a: state (502): refused: {"detail": "no"}'
         )
         self.assertEqual([], self.told())
         self.assertEqual(1, len([line for line in self.lines if "not known" in line]))
@@ -129,13 +129,13 @@ class FoundElsewhereTests(ReconcilerTestCase):
         self.advance(120)
         self.assertEqual([], self.told())
         self.assert_standing(current=None, last_error="a: health: Connection was refused by other side")
-        self.assertEqual([self.worker("a")], self.reconciler.workers_at(NodeDuty.INFERENCE))
+        self.assertEqual([self.worker("a")], self.reconciler.workers_at(Duty.INFERENCE))
 
     def test_somebody_else_told_it_something(self) -> None:
         self.intend(GENERATE)
         self.told()
         self.successResultOf(self.worker("a").submit(StopNodeCommand()))
-        self.assertEqual([], self.reconciler.workers_at(NodeDuty.GENERATE))
+        self.assertEqual([], self.reconciler.workers_at(Duty.GENERATE))
         self.reconciler.reconcile()
         self.assertEqual(["stop", "websocket stop", "pow/init/generate", "websocket restart"], self.told())
 

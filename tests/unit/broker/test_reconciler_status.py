@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from twisted.logger import LogEvent, LogLevel, formatEvent, globalLogPublisher
 
-from dapi.broker.reconciler import NodeStanding
+from dapi.broker.node_reconciler import NodeStanding
 from tests.batches import generated_batch
 from tests.unit.broker.reconciler_world import GENERATE, INFERENCE, NEXT, STOPPED, VALIDATE, ReconcilerTestCase
 

@@ -12,13 +12,14 @@ from twisted.internet.task import Clock
 from twisted.logger import LogEvent, LogLevel, formatEvent, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
-from dapi.broker.reconciler import Intention, NodeDuty
+from dapi.broker.duties import Intention
 from dapi.chain.keyring import SigningKey
 from dapi.errors import ChainUnavailableError
 from dapi.messages import Kind, State, Via, epochs_pb2, validation_pb2
 from dapi.orchestration.conductor import Conductor
 from dapi.orchestration.stages import StageBook
 from dapi.outbox.outbox import Outbox, OutboxEntry
+from dapi.phases.duty import Duty
 from dapi.poc.batch_handler import BatchCounts
 from dapi.submission.submissions import Submissions
 from tests.nodes import SynchronousDatabase
@@ -107,7 +108,7 @@ class FakeReconciler:
     def intend(self, intentions: Mapping[str, Intention]) -> None:
         self.intentions = dict(intentions)
 
-    def workers_at(self, duty: NodeDuty) -> list[Any]:
+    def workers_at(self, duty: Duty) -> list[Any]:
         return [SimpleNamespace(node=SimpleNamespace(id=node_id)) for node_id in self.stopped]
 
     def warnings(self) -> dict[str, str]:
@@ -233,8 +234,8 @@ class ConductorTestCase(SynchronousTestCase):
         (state,) = [row.state for row in rows if row.batch_id == batch_id]
         return State(state)
 
-    def duties(self) -> Iterable[NodeDuty]:
+    def duties(self) -> Iterable[Duty]:
         return [self.reconciler.intentions[node_id].duty for node_id in sorted(self.reconciler.intentions)]
 
-    def assert_duty(self, duty: NodeDuty) -> None:
+    def assert_duty(self, duty: Duty) -> None:
         self.assertEqual(self.duties(), [duty, duty])

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from twisted.internet.defer import Deferred
 
-from dapi.broker.reconciler import Intention, NodeDuty
+from dapi.broker.duties import Intention
 from dapi.errors import StoreBusyError
 from dapi.messages import Kind, State, epochs_pb2
 from dapi.orchestration.stage_work import QUIET_SECONDS
+from dapi.phases.duty import Duty
 from dapi.phases.phases import Phase
 from dapi.timing.loop import RESTART_SECONDS
 from tests.unit.orchestration.conductor_world import (
@@ -26,12 +27,12 @@ from tests.unit.orchestration.conductor_world import (
 class PhaseTests(ConductorTestCase):
     def test_each_phase_has_its_duty(self) -> None:
         for height, duty in (
-            (START + 60 - LENGTH + VALIDATION_END, NodeDuty.INFERENCE),
-            (START + LENGTH, NodeDuty.GENERATE),
-            (GENERATION_END + LENGTH - 1, NodeDuty.GENERATE),
-            (EXCHANGE_END + LENGTH - 2, NodeDuty.VALIDATE),
-            (VALIDATION_START + LENGTH, NodeDuty.VALIDATE),
-            (VALIDATION_END + LENGTH, NodeDuty.INFERENCE),
+            (START + 60 - LENGTH + VALIDATION_END, Duty.INFERENCE),
+            (START + LENGTH, Duty.GENERATE),
+            (GENERATION_END + LENGTH - 1, Duty.GENERATE),
+            (EXCHANGE_END + LENGTH - 2, Duty.VALIDATE),
+            (VALIDATION_START + LENGTH, Duty.VALIDATE),
+            (VALIDATION_END + LENGTH, Duty.INFERENCE),
         ):
             self.move(height + LENGTH)
             self.assert_duty(duty)
@@ -44,7 +45,7 @@ class PhaseTests(ConductorTestCase):
     def test_missed_blocks_delay_and_skip_nothing(self) -> None:
         # Neither the start nor the end of generation nor the start of validation was seen.
         self.move(VALIDATION_START + 7)
-        self.assert_duty(NodeDuty.VALIDATE)
+        self.assert_duty(Duty.VALIDATE)
         (validation,) = self.validations
         self.assertEqual((validation.stage.height, validation.block_hash), (START, f"AB{START}"))
         self.assertEqual(self.state_of("seed-2"), State.STORED)
@@ -57,7 +58,7 @@ class PhaseTests(ConductorTestCase):
         self.assertIs(self.conductor.restart_advice()["safe"], False)
         self.watcher.problem = None
         self.move(VALIDATION_END + 1)
-        self.assert_duty(NodeDuty.INFERENCE)
+        self.assert_duty(Duty.INFERENCE)
         self.assertIs(self.conductor.restart_advice()["safe"], True)
 
     def test_a_look_without_a_block(self) -> None:
@@ -65,7 +66,7 @@ class PhaseTests(ConductorTestCase):
         self.move(START)
         self.watcher.problem = None
         self.clock.advance(30)
-        self.assert_duty(NodeDuty.GENERATE)
+        self.assert_duty(Duty.GENERATE)
 
     def test_durations_that_are_governed_anew_in_the_middle_of_a_stage(self) -> None:
         self.move(START)
@@ -79,10 +80,10 @@ class PhaseTests(ConductorTestCase):
         self.rpc._epoch = with_a_longer_generation  # type: ignore[method-assign]
         self.keep("in the longer window")
         for height, duty in (
-            (GENERATION_END + 9, NodeDuty.GENERATE),
-            (EXCHANGE_END + 8, NodeDuty.VALIDATE),
-            (VALIDATION_END + 9, NodeDuty.VALIDATE),
-            (VALIDATION_END + 10, NodeDuty.INFERENCE),
+            (GENERATION_END + 9, Duty.GENERATE),
+            (EXCHANGE_END + 8, Duty.VALIDATE),
+            (VALIDATION_END + 9, Duty.VALIDATE),
+            (VALIDATION_END + 10, Duty.INFERENCE),
         ):
             self.move(height)
             self.assert_duty(duty)
@@ -95,7 +96,7 @@ class PhaseTests(ConductorTestCase):
         self.move(VALIDATION_START)
         self.move(START + LENGTH)
         self.assertTrue(self.validations[0].is_stopped)
-        self.assert_duty(NodeDuty.GENERATE)
+        self.assert_duty(Duty.GENERATE)
         self.assertEqual(self.reconciler.intentions["a"].block_hash, f"AB{START + LENGTH}")
         self.move(VALIDATION_START + LENGTH)
         self.assertEqual([one.stage.height for one in self.validations], [START, START + LENGTH])
@@ -111,12 +112,12 @@ class PhaseTests(ConductorTestCase):
         # In the PoC of epoch 2 that is epoch 1, and in a confirmation of epoch 2 that one itself.
         self.rpc.preserved = {1: ["b"], 2: ["a"]}
         self.move(START)
-        self.assertEqual(self.duties(), [NodeDuty.GENERATE, NodeDuty.INFERENCE])
+        self.assertEqual(self.duties(), [Duty.GENERATE, Duty.INFERENCE])
         self.move(VALIDATION_START)
-        self.assertEqual(self.duties(), [NodeDuty.VALIDATE, NodeDuty.INFERENCE])
+        self.assertEqual(self.duties(), [Duty.VALIDATE, Duty.INFERENCE])
         self.rpc.seed_hash = "ab" * 32
         self.move(CONFIRMATION_START)
-        self.assertEqual(self.duties(), [NodeDuty.INFERENCE, NodeDuty.GENERATE])
+        self.assertEqual(self.duties(), [Duty.INFERENCE, Duty.GENERATE])
 
     def test_anothers_node_of_the_same_id_is_warned_of_once_a_stage(self) -> None:
         # Ours are 'a', which stays in inference itself, and 'b', whose batches the chain drops in silence.
@@ -126,22 +127,22 @@ class PhaseTests(ConductorTestCase):
                 self.move(height)
                 (warning,) = self.conductor.status()["warnings"]
                 self.assertIn("b: another participant's node of this id", warning)
-            self.assertEqual(self.duties(), [NodeDuty.INFERENCE, NodeDuty.VALIDATE])
+            self.assertEqual(self.duties(), [Duty.INFERENCE, Duty.VALIDATE])
             self.assertEqual(sum("another participant's" in line for line in self.lines), lines)
             self.move(start + VALIDATION_END - START)
             self.assertEqual(self.conductor.status()["warnings"], [])
 
     def test_the_delivery_that_was_waited_for(self) -> None:
         self.move(GENERATION_END)
-        self.assert_duty(NodeDuty.GENERATE)
+        self.assert_duty(Duty.GENERATE)
         asked = len(self.rpc.asked)
         for batch_id in ("first", "last"):
             self.broker.workers()[1].batch_handler.counts.stored += 1
             self.keep(batch_id)
             self.clock.advance(QUIET_SECONDS - 0.1)
-            self.assert_duty(NodeDuty.GENERATE)
+            self.assert_duty(Duty.GENERATE)
         self.clock.advance(0.1)
-        self.assertEqual(self.duties(), [NodeDuty.GENERATE, NodeDuty.VALIDATE])
+        self.assertEqual(self.duties(), [Duty.GENERATE, Duty.VALIDATE])
         self.assertEqual(len(self.rpc.asked), asked)
 
     def test_a_delivery_in_the_middle_of_a_turn_takes_back_nothing(self) -> None:
@@ -151,7 +152,7 @@ class PhaseTests(ConductorTestCase):
         # The nodes are told to validate, and the turn goes on.
         self.move(VALIDATION_START)
         self.keep("late")
-        self.assert_duty(NodeDuty.VALIDATE)
+        self.assert_duty(Duty.VALIDATE)
 
     def test_what_was_refused_or_came_before_is_not_the_delivery_that_was_waited_for(self) -> None:
         self.move(GENERATION_END)
@@ -160,16 +161,16 @@ class PhaseTests(ConductorTestCase):
         doubled.generated, doubled.doubled = 1, 1
         self.move(GENERATION_END + 1)
         self.clock.advance(QUIET_SECONDS)
-        self.assert_duty(NodeDuty.GENERATE)
+        self.assert_duty(Duty.GENERATE)
 
     def test_a_silent_node_is_stopped_and_then_validates_again(self) -> None:
         self.move(VALIDATION_START)
         self.validations[0].on_silent("b")
         self.clock.advance(0)
-        self.assertEqual(self.duties(), [NodeDuty.VALIDATE, NodeDuty.STOPPED])
+        self.assertEqual(self.duties(), [Duty.VALIDATE, Duty.STOPPED])
         self.reconciler.stopped = ["b"]
         self.move(VALIDATION_START + 1)
-        self.assert_duty(NodeDuty.VALIDATE)
+        self.assert_duty(Duty.VALIDATE)
 
 
 class FailureTests(ConductorTestCase):
@@ -178,11 +179,11 @@ class FailureTests(ConductorTestCase):
             start = START + number * LENGTH
             self.rpc.failing = {name}
             self.move(start)
-            self.assertNotEqual(self.reconciler.intentions.get("a", Intention(NodeDuty.STOPPED)).block_height, start)
+            self.assertNotEqual(self.reconciler.intentions.get("a", Intention(Duty.STOPPED)).block_height, start)
             self.assertIn(name, self.conductor.status()["problem"])
             self.rpc.failing = set()
             self.retry()
-            self.assert_duty(NodeDuty.GENERATE)
+            self.assert_duty(Duty.GENERATE)
             self.assertEqual(self.reconciler.intentions["a"].block_height, start)
             self.assertIsNone(self.conductor.status()["problem"])
 
@@ -202,14 +203,14 @@ class FailureTests(ConductorTestCase):
         self.assertEqual(self.reconciler.intentions, {})
         self.database.failure = None
         self.retry()
-        self.assert_duty(NodeDuty.GENERATE)
+        self.assert_duty(Duty.GENERATE)
         self.assertEqual(self.state_of("seed-2"), State.STORED)
 
     def test_a_full_disk_keeps_no_node_from_its_duty(self) -> None:
         self.move(START - LENGTH + VALIDATION_END)
         self.database.refusal = StoreBusyError("the disk is full")
         warning = "the seed of epoch 2 is not kept yet: the disk is full"
-        for height, duty in ((START, NodeDuty.GENERATE), (VALIDATION_START, NodeDuty.VALIDATE)):
+        for height, duty in ((START, Duty.GENERATE), (VALIDATION_START, Duty.VALIDATE)):
             self.move(height)
             self.assert_duty(duty)
             self.assertEqual(len(self.lines), 1)
@@ -254,7 +255,7 @@ class FailureTests(ConductorTestCase):
         self.assertEqual(len(self.flushLoggedErrors(TypeError)), 1)
         self.broker.workers = usual  # type: ignore[method-assign]
         self.clock.advance(RESTART_SECONDS)
-        self.assert_duty(NodeDuty.GENERATE)
+        self.assert_duty(Duty.GENERATE)
         self.assertIsNone(self.conductor.status()["problem"])
 
 
@@ -264,10 +265,10 @@ class ConfirmationTests(ConductorTestCase):
         self.rpc.seed_hash = ""
         self.move(CONFIRMATION_START - 1)
         self.move(CONFIRMATION_START)
-        self.assert_duty(NodeDuty.INFERENCE)
+        self.assert_duty(Duty.INFERENCE)
         self.rpc.seed_hash = "ab" * 32
         self.move(CONFIRMATION_START + 1)
-        self.assert_duty(NodeDuty.GENERATE)
+        self.assert_duty(Duty.GENERATE)
         intention = self.reconciler.intentions["a"]
         self.assertEqual((intention.block_height, intention.block_hash), (TRIGGER, "ab" * 32))
         self.assertEqual(self.conductor.situation.stage_height, TRIGGER)
@@ -310,7 +311,7 @@ class DoneTests(ConductorTestCase):
         self.restart()
         self.move(VALIDATION_START + 1)
         self.assertEqual(self.validations, [])
-        self.assert_duty(NodeDuty.VALIDATE)
+        self.assert_duty(Duty.VALIDATE)
 
 
 class DeadlineTests(ConductorTestCase):

@@ -8,11 +8,11 @@ from twisted.trial.unittest import SynchronousTestCase
 from dapi.messages import Kind
 from dapi.phases.phases import (
     ConfirmationEvent,
-    Duty,
     EpochInfo,
     EpochParameters,
     Phase,
     PocStage,
+    StageDuty,
     Window,
     confirmation_stage,
     regular_stage,
@@ -103,25 +103,29 @@ class StageTests(SynchronousTestCase):
         duties = [stage.duty(height) for height in range(99, 187)]
         self.assertEqual(
             duties,
-            [Duty.INFERENCE] + 60 * [Duty.GENERATE] + 3 * [Duty.SWITCH] + 22 * [Duty.VALIDATE] + 2 * [Duty.INFERENCE],
+            [StageDuty.INFERENCE]
+            + 60 * [StageDuty.GENERATE]
+            + 3 * [StageDuty.SWITCH]
+            + 22 * [StageDuty.VALIDATE]
+            + 2 * [StageDuty.INFERENCE],
         )
         self.assertEqual(stage.batches.last - 163, 2)
 
     def test_no_time_to_wait_where_the_exchange_is_short(self) -> None:
         for values in (DEFAULT, END_TO_END, parameters(10, 0, 2, 6)):
             stage = regular_stage(values, 1, 0)
-            self.assertEqual(stage.duty(stage.generation_end - 1), Duty.GENERATE)
-            self.assertEqual(stage.duty(stage.generation_end), Duty.VALIDATE)
+            self.assertEqual(stage.duty(stage.generation_end - 1), StageDuty.GENERATE)
+            self.assertEqual(stage.duty(stage.generation_end), StageDuty.VALIDATE)
 
     @given(stages, st.integers(-5, 10_000))
     def test_duties_come_in_order_and_never_come_back(self, stage: PocStage, offset: int) -> None:
-        order = [Duty.GENERATE, Duty.SWITCH, Duty.VALIDATE]
+        order = [StageDuty.GENERATE, StageDuty.SWITCH, StageDuty.VALIDATE]
         height = stage.start + offset
         before, after = stage.duty(height), stage.duty(height + 1)
         if stage.is_under_way(height) and stage.is_under_way(height + 1):
             self.assertLessEqual(order.index(before), order.index(after))
         if not stage.is_under_way(height):
-            self.assertEqual((before, stage.phase(height)), (Duty.INFERENCE, Phase.INFERENCE))
+            self.assertEqual((before, stage.phase(height)), (StageDuty.INFERENCE, Phase.INFERENCE))
 
     @given(stages)
     def test_order_of_a_stage(self, stage: PocStage) -> None:
@@ -132,7 +136,7 @@ class StageTests(SynchronousTestCase):
         self.assertEqual(stage.validations.first, stage.validation_start + 1)
         self.assertLessEqual(stage.validations.last, stage.inference_from)
         if stage.is_under_way(stage.validation_start):
-            self.assertEqual(stage.duty(stage.validation_start), Duty.VALIDATE)
+            self.assertEqual(stage.duty(stage.validation_start), StageDuty.VALIDATE)
 
 
 class EpochInfoTests(SynchronousTestCase):
