@@ -2,6 +2,8 @@
 
 from typing import Any
 
+import msgspec
+
 from dapi.messages import ProofBatch, ValidatedBatch
 
 # The key of the worked example in the network's documents, and so a valid one.
@@ -38,9 +40,9 @@ def validated_fields(**changes: Any) -> dict[str, Any]:
 
 def generated_batch(**changes: Any) -> ProofBatch:
     """A generated batch with these changes."""
-    return ProofBatch(**generated_fields(**changes))
+    return msgspec.convert(generated_fields(**changes), ProofBatch)
 
 
 def validated_batch(**changes: Any) -> ValidatedBatch:
     """A validated batch with these changes."""
-    return ValidatedBatch(**validated_fields(**changes))
+    return msgspec.convert(validated_fields(**changes), ValidatedBatch)

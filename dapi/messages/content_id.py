@@ -23,7 +23,7 @@ def content_id(batch: ProofBatch | ValidatedBatch) -> str:
     for text in (batch.public_key, batch.block_hash):
         encoded = text.encode()
         header += (struct.pack("<Q", len(encoded)), encoded)
-    header.append(_SCALARS.pack(batch.block_height, batch.node_id, count))
+    header.append(_SCALARS.pack(batch.block_height, batch.node_num, count))
     digest = hashlib.sha256(b"".join(header))
     # One list a call: a call with two costs twice as much where they are long.
     digest.update(struct.pack(f"<{count}q", *batch.nonces))

@@ -24,7 +24,8 @@ class ProofBatch(msgspec.Struct, frozen=True):
     """Nonces that a node computed, each with its distance.
 
     ``public_key`` is the participant's key in hex, ``block_hash`` the very text that the node was initialised with,
-    ``node_id`` the node's number. ``nonces`` and ``dist`` are of equal length, the distances finite.
+    ``node_num`` the node's number, which the wire calls ``node_id``. ``nonces`` and ``dist`` are of equal length, the
+    distances finite.
     """
 
     public_key: str
@@ -32,15 +33,16 @@ class ProofBatch(msgspec.Struct, frozen=True):
     block_height: Height
     nonces: list[Int64]
     dist: list[float]
-    node_id: Int64
+    node_num: Int64 = msgspec.field(name="node_id")
 
 
 class ValidatedBatch(msgspec.Struct, frozen=True):
     """A node's verdict on a batch of another participant.
 
-    ``public_key`` is the hex key of the participant whose batch was checked; ``node_id`` is whatever that batch
-    carried and does not name the node that validated. The lists are of equal length; ``dist`` is what this node
-    recomputed, ``received_dist`` what the participant claimed. They are not submitted, so a NaN in them is allowed.
+    ``public_key`` is the hex key of the participant whose batch was checked; ``node_num`` (on the wire: ``node_id``) is
+    whatever that batch carried and does not name the node that validated. The lists are of equal length; ``dist`` is
+    what this node recomputed, ``received_dist`` what the participant claimed. They are not submitted, so a NaN in them
+    is allowed.
     """
 
     public_key: str
@@ -54,7 +56,7 @@ class ValidatedBatch(msgspec.Struct, frozen=True):
     n_invalid: Int64
     probability_honest: float
     fraud_detected: bool
-    node_id: Int64
+    node_num: Int64 = msgspec.field(name="node_id")
 
     def has_nan(self) -> bool:
         """Tell whether a recomputed or received distance is NaN."""

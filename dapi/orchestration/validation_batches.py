@@ -82,7 +82,7 @@ def sample_batches(found: Iterable[ParticipantBatches], sampling: Sampling) -> S
                 nonces=picked,
                 dist=[joined[nonce] for nonce in picked],
                 # It names no node: the batch is of many.
-                node_id=0,
+                node_num=0,
             )
         )
     return Samples(samples, Dropped(nonces, batches, participants))

@@ -83,17 +83,17 @@ class BatchHandler:
         self.counts.generated += 1
         if self.node_id is None:
             raise ValueError("a generated batch belongs to a node, and this handler has none")
-        if batch.node_id != self.node_num:
+        if batch.node_num != self.node_num:
             # Over a WebSocket the connection is the proof; the number in the batch is only what the node was told.
             self.counts.mismatched += 1
-            if batch.node_id != self._said_num:
+            if batch.node_num != self._said_num:
                 self.log.warn(
                     "{node_id}: batches say node number {said}, on number {node_num}'s connection: taken for its own",
                     node_id=self.node_id,
-                    said=batch.node_id,
+                    said=batch.node_num,
                     node_num=self.node_num,
                 )
-        self._said_num = batch.node_id
+        self._said_num = batch.node_num
         batch_id = content_id(batch)
         self._watch_for_bypass(batch_id, via, begun_at)
         if not batch.nonces:

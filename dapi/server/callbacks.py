@@ -101,7 +101,7 @@ class Callbacks:
 
     def _handle_generated(self, request: Request) -> Deferred[Receipt]:
         batch = decode_generated(body_of(request))
-        handler = self._workers.worker_by_num(batch.node_id).batch_handler
+        handler = self._workers.worker_by_num(batch.node_num).batch_handler
         begun_at = request.begun_at if isinstance(request, JsonRequest) else None
         return handler.handle_generated_batch(batch, via=Via.HTTP, begun_at=begun_at)
 

@@ -7,6 +7,7 @@ import socket
 from collections.abc import AsyncIterator
 from typing import Any
 
+import msgspec
 import pytest_twisted
 from twisted.internet import reactor
 from twisted.internet.defer import gatherResults
@@ -90,7 +91,10 @@ async def test_nothing_acknowledged_is_lost_and_nothing_is_doubled(twistd: Run, 
 
     batches = await all_batches(port)
     assert len({batch["batch_id"] for batch in batches}) == len(batches)
-    made = {node.node_name: {content_id(ProofBatch(**entry.batch)) for entry in node.ledger.batches} for node in nodes}
+    made = {
+        node.node_name: {content_id(msgspec.convert(entry.batch, ProofBatch)) for entry in node.ledger.batches}
+        for node in nodes
+    }
     for name, ids in made.items():
         assert {batch["batch_id"] for batch in batches if batch["node_id"] == name} == ids
     # Not a test of nothing: both ways were used, and batches did come twice.

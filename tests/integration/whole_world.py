@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest_twisted
 from twisted.internet import reactor as global_reactor
 from twisted.internet.task import deferLater
@@ -135,7 +136,7 @@ class World:
         assert counts[State.FAILED] == counts[State.EXPIRED] == 0, (counts, failed)
         on_chain = {batch_id for _, _, batch_id in self.chain.state.batches}
         delivered = {
-            content_id(ProofBatch(**entry.batch))
+            content_id(msgspec.convert(entry.batch, ProofBatch))
             for node in self.nodes.values()
             for entry in node.ledger.delivered(kind="generated")
         }

@@ -188,7 +188,7 @@ async def test_every_participants_verdict_comes_once(world: World) -> None:
     for verdict in verdicts:
         claimed = dict(zip(verdict.nonces, verdict.received_dist, strict=True))
         assert claimed == {1: 0.1, 2: 0.2, 3: 0.3, 4: 0.4}
-        assert (verdict.block_height, verdict.block_hash, verdict.node_id) == (STAGE.height, "ABCDEF", 0)
+        assert (verdict.block_height, verdict.block_hash, verdict.node_num) == (STAGE.height, "ABCDEF", 0)
     status = world.validation.status()
     assert (status["answered"], status["unanswered"], status["is_over"]) == (len(KEYS), 0, True)
     handed = [node["handed"] for node in status["nodes"].values()]

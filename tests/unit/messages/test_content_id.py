@@ -24,7 +24,7 @@ def batches(draw: st.DrawFn) -> ProofBatch:
         block_height=draw(st.integers(0, 3)),
         nonces=[nonce for nonce, _ in drawn],
         dist=[dist for _, dist in drawn],
-        node_id=draw(st.integers(0, 3)),
+        node_num=draw(st.integers(0, 3)),
     )
 
 
@@ -66,7 +66,7 @@ class ContentIdTests(SynchronousTestCase):
             "probability_honest": 0.5,
             "fraud_detected": True,
         }
-        self.assertEqual(set(changes), set(ValidatedBatch.__struct_fields__))
+        self.assertEqual(set(changes), set(ValidatedBatch.__struct_encode_fields__))
         ids = {content_id(validated_batch(**{name: value})) for name, value in changes.items()}
         self.assertEqual(len(ids | {content_id(validated_batch())}), len(changes) + 1)
 

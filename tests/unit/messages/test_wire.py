@@ -40,7 +40,7 @@ class AcceptedTests(SynchronousTestCase):
         batch = decode_generated(encoded(generated_fields(nonces=[7, 2**63 - 1, -(2**63)], dist=[0.5, 1, 1e-300])))
         self.assertEqual(batch.nonces, [7, 2**63 - 1, -(2**63)])
         self.assertEqual(batch.dist, [0.5, 1.0, 1e-300])
-        self.assertEqual((batch.block_height, batch.node_id), (1000, 1))
+        self.assertEqual((batch.block_height, batch.node_num), (1000, 1))
 
     def test_bare_validated_batch(self) -> None:
         batch = decode_validated(encoded(validated_fields()))

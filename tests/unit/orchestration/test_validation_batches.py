@@ -103,7 +103,7 @@ class SampleTests(SynchronousTestCase):
     def test_what_a_node_gets(self) -> None:
         (batch,) = sampled([([7, 8], [0.5, 0.25])]).batches
         self.assertEqual(batch.public_key, KEYS[0].public.hex())
-        self.assertEqual((batch.block_hash, batch.block_height, batch.node_id), ("ABcd", 10, 0))
+        self.assertEqual((batch.block_hash, batch.block_height, batch.node_num), ("ABcd", 10, 0))
         self.assertEqual(dict(zip(batch.nonces, batch.dist, strict=True)), {7: 0.5, 8: 0.25})
 
     def test_each_participant_has_a_batch(self) -> None:
