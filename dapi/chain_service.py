@@ -33,6 +33,7 @@ from dapi.outbox.outbox import Outbox
 from dapi.phases.duty import Duty
 from dapi.phases.phases import PocStage
 from dapi.phases.stage_queries import poc_batches_for_stage
+from dapi.submission.deadlines import Deadlines
 from dapi.submission.submissions import Submissions
 from dapi.submission.submitter import Submitter, SubmitterSettings
 
@@ -125,7 +126,7 @@ class ChainService(MultiService):
             self._reconciler,
             StageBook(database),
             outbox,
-            self.submissions,
+            Deadlines(self.submissions),
             key=key,
             public_key=self._public_key,
             address=self._address,

@@ -31,15 +31,12 @@ from dapi.phases.duty import Duty
 from dapi.phases.epoch_queries import epoch_info
 from dapi.phases.phases import EpochInfo, Phase, PocStage, StageDuty, Window
 from dapi.phases.stage_queries import PreservedNodes, preserved_nodes
-from dapi.submission.submissions import Submissions
+from dapi.submission.deadlines import Deadlines
 from dapi.timing.loop import LoopService, Wake
 from dapi.timing.timer import Timer
 
 _RETRY_MIN_SECONDS, _RETRY_MAX_SECONDS = 3.0, 5.0
 _LOOK_AGAIN_SECONDS = 30.0
-_BLOCKS_BEFORE_A_WARNING = 3
-# What is in a transaction for longer is close to its window's end, too: its mempool may be full.
-_SECONDS_TO_BE_CONFIRMED = 20.0
 # What a restart of dapi and a failed command or two may take.
 _BLOCKS_FOR_A_RESTART = 10
 
@@ -94,7 +91,7 @@ class Conductor(LoopService):
         reconciler: Reconciler,
         stages: StageBook,
         outbox: Outbox,
-        submissions: Submissions,
+        deadlines: Deadlines,
         *,
         key: SigningKey,
         public_key: str,
@@ -109,7 +106,7 @@ class Conductor(LoopService):
         self._reconciler = reconciler
         self._stages = stages
         self._outbox = outbox
-        self._submissions = submissions
+        self._deadlines = deadlines
         self._key = key
         self._public_key = public_key
         self._address = address
@@ -118,7 +115,6 @@ class Conductor(LoopService):
         self._wake = Wake(reactor)
         # The pause after a delivery may be all that a switch waits for.
         self._pause = Timer(reactor, QUIET_SECONDS, self._look_at_the_switch)
-        self._known: dict[int, PocStage] = {}
         self._work: StageWork | None = None
         self._validation: Validation | None = None
         self._validated: Deferred[None] = succeed(None)
@@ -167,7 +163,7 @@ class Conductor(LoopService):
         while self.running:
             try:
                 if not has_read:
-                    self._known = {record.stage.height: record.stage for record in await self._stages.latest()}
+                    self._deadlines.remember(record.stage for record in await self._stages.latest())
                     has_read = True
                 await self._turn()
                 if self.running:
@@ -195,7 +191,8 @@ class Conductor(LoopService):
         self.situation = _situation(info, stage, head.height)
         if self._work is not None:
             await self._validate(self._work, head.height, info.sample_size)
-        await self._look_at_deadlines(info, head.height)
+        self._deadlines.remember(info.stages())
+        self._warn(await self._deadlines.check(head.height))
         self._problem = None
 
     async def _do_stage(self, stage: PocStage, info: EpochInfo, height: int) -> None:
@@ -273,34 +270,6 @@ class Conductor(LoopService):
         if self._validation is not None:
             validation, self._validation = self._validation, None
             validation.stop()
-
-    async def _look_at_deadlines(self, info: EpochInfo, height: int) -> None:
-        """Give up what can make its window no more, and warn of what is close to that."""
-        self._known.update((stage.height, stage) for stage in info.stages())
-        waiting = await self._submissions.stages_waiting()
-        closing: dict[object, str] = {}
-        for stage_height, kind in {*waiting, *await self._submissions.stages_unconfirmed(_SECONDS_TO_BE_CONFIRMED)}:
-            stage = self._known.get(stage_height)
-            if stage is None:
-                # The chain has never told of such a stage; it will say what it thinks of its messages.
-                continue
-            left = stage.window(kind).last - height
-            if left <= 0:
-                if (stage_height, kind) not in waiting:
-                    # What is in a transaction may be on the chain: its submitter decides.
-                    continue
-                reason = f"its window ended with block {stage.window(kind).last}"
-                number = await self._submissions.expire(stage_height, kind, reason)
-                self.log.error(
-                    "{number} {kind} messages of stage {stage} expired: {reason}",
-                    number=number,
-                    kind=kind,
-                    stage=stage_height,
-                    reason=reason,
-                )
-            elif left <= _BLOCKS_BEFORE_A_WARNING:
-                closing[stage_height, kind] = f"{kind} messages of stage {stage_height} wait, {left} blocks are left"
-        self._warn(closing)
 
     def _warn(self, closing: dict[object, str]) -> None:
         """Log what has become urgent since the last turn; the rest was logged before."""

@@ -21,6 +21,7 @@ from dapi.orchestration.stages import StageBook
 from dapi.outbox.outbox import Outbox, OutboxEntry
 from dapi.phases.duty import Duty
 from dapi.poc.batch_handler import BatchCounts
+from dapi.submission.deadlines import Deadlines
 from dapi.submission.submissions import Submissions
 from tests.nodes import SynchronousDatabase
 
@@ -175,7 +176,8 @@ class ConductorTestCase(SynchronousTestCase):
         self.addCleanup(self.end)
 
     def note(self, event: LogEvent) -> None:
-        if event["log_namespace"].startswith("dapi.orchestration") and event["log_level"] >= LogLevel.warn:
+        namespaces = ("dapi.orchestration", "dapi.submission")
+        if event["log_namespace"].startswith(namespaces) and event["log_level"] >= LogLevel.warn:
             self.lines.append(formatEvent(event))
 
     def start(self) -> None:
@@ -189,7 +191,7 @@ class ConductorTestCase(SynchronousTestCase):
             self.clock,
             *arguments,
             self.outbox,
-            self.submissions,
+            Deadlines(self.submissions),
             key=KEY,
             public_key=KEY.public_key.hex(),
             address=KEY.address,

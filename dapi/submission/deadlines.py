@@ -1,0 +1,69 @@
+"""Expires the messages whose window has ended, and warns of those whose window ends soon."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+
+from dapi.messages import Kind
+from dapi.phases.phases import PocStage
+from dapi.submission.submissions import Submissions
+
+_BLOCKS_BEFORE_A_WARNING = 3
+# A message that has been in a transaction for longer is warned of, too: the mempool may be full.
+_SECONDS_TO_BE_CONFIRMED = 20.0
+# The windows of older stages ended long ago, and nothing of them is left to expire.
+_MAX_STAGES = 50
+
+
+class Deadlines:
+    """Compares the unfinished messages with the windows of their stages.
+
+    Only stored messages expire: one that is in a transaction may be on the chain, so the Submitter decides. A stage
+    that the chain has never told of has no deadline here: the chain answers its messages.
+    """
+
+    log = Logger()
+
+    def __init__(self, submissions: Submissions) -> None:
+        self._submissions = submissions
+        self._stages: dict[int, PocStage] = {}
+
+    def remember(self, stages: Iterable[PocStage]) -> None:
+        """Learn stages and their windows; of those that are known, the latest 50 are kept."""
+        self._stages.update((stage.height, stage) for stage in stages)
+        for height in sorted(self._stages)[:-_MAX_STAGES]:
+            del self._stages[height]
+
+    def check(self, height: int) -> Deferred[dict[object, str]]:
+        """Expire messages whose window has ended at the block ``height``.
+
+        Fires with a warning for each stage and kind of which messages are unfinished while at most 3 blocks are left,
+        under a key that is the same at the next block. Fails with StoreError.
+        """
+        return Deferred.fromCoroutine(self._check(height))
+
+    async def _check(self, height: int) -> dict[object, str]:
+        stored = set(await self._submissions.stages_waiting())
+        unconfirmed = await self._submissions.stages_unconfirmed(_SECONDS_TO_BE_CONFIRMED)
+        warnings: dict[object, str] = {}
+        for stage_height, kind in stored.union(unconfirmed):
+            stage = self._stages.get(stage_height)
+            if stage is None:
+                continue
+            last = stage.window(kind).last
+            left = last - height
+            if left > _BLOCKS_BEFORE_A_WARNING:
+                continue
+            if left > 0:
+                warnings[stage_height, kind] = f"{kind} messages of stage {stage_height} wait, {left} blocks are left"
+            elif (stage_height, kind) in stored:
+                await self._expire(stage_height, kind, f"its window ended with block {last}")
+        return warnings
+
+    async def _expire(self, height: int, kind: Kind, reason: str) -> None:
+        number = await self._submissions.expire(height, kind, reason)
+        text = "{number} {kind} messages of stage {height} expired: {reason}"
+        self.log.error(text, number=number, kind=kind, height=height, reason=reason)

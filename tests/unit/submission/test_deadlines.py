@@ -1,0 +1,83 @@
+"""Messages whose window has ended expire, those whose window ends soon are warned of; on a real database."""
+
+from __future__ import annotations
+
+from dapi.messages import Kind
+from dapi.phases.phases import EpochParameters, PocStage, regular_stage
+from dapi.submission.deadlines import Deadlines
+from tests.logs import log_of
+from tests.unit.submission.submissions_world import SubmissionsTestCase
+
+# Durations: 60 of generation, 5 to exchange, 5 to validation, 20 of it.
+PARAMETERS = EpochParameters(400, 60, 5, 5, 20)
+EXCHANGE_END, VALIDATION_END = 65, 85
+
+
+def stage(start: int) -> PocStage:
+    return regular_stage(PARAMETERS, 1, start)
+
+
+class DeadlineTests(SubmissionsTestCase):
+    def setUp(self) -> None:
+        super().setUp()
+        self.deadlines = Deadlines(self.submissions)
+        self.deadlines.remember([stage(100)])
+        self.log = log_of(self)
+
+    def check(self, height: int) -> list[str]:
+        """The warnings at a height."""
+        warnings: dict[object, str] = self.wait(self.deadlines.check(height))
+        return sorted(warnings.values())
+
+    def test_stored_messages_expire_when_their_window_has_ended(self) -> None:
+        batch_id = self.record(1, height=100)
+        self.assertEqual(
+            self.check(100 + EXCHANGE_END - 1), ["generated messages of stage 100 wait, 1 blocks are left"]
+        )
+        self.assertEqual(self.counts(), {"stored": 1})
+        self.assertEqual(self.check(100 + EXCHANGE_END), [])
+        reason = f"its window ended with block {100 + EXCHANGE_END}"
+        self.assertEqual((self.counts(), self.rows()[batch_id].reason), ({"expired": 1}, reason))
+        self.assertEqual(len(self.log.lines(containing=f"1 generated messages of stage 100 expired: {reason}")), 1)
+        self.assertEqual(self.check(100 + EXCHANGE_END + 1), [])
+        self.assertEqual(len(self.log.events), 1)
+
+    def test_each_kind_has_its_own_window(self) -> None:
+        self.record(1, height=100)
+        self.record_verdict(height=100)
+        self.check(100 + EXCHANGE_END)
+        self.assertEqual(self.counts(), {"expired": 1, "stored": 1})
+        self.check(100 + VALIDATION_END)
+        self.assertEqual(self.counts(), {"expired": 2})
+
+    def test_what_the_chain_says_later_counts(self) -> None:
+        self.record(1, height=100)
+        longer = EpochParameters(400, 60, 9, 9, 20)
+        self.deadlines.remember([regular_stage(longer, 1, 100)])
+        self.check(100 + EXCHANGE_END)
+        self.assertEqual(self.counts(), {"stored": 1})
+
+    def test_the_latest_50_stages_are_remembered(self) -> None:
+        for start in range(200, 10_000, 100):
+            self.deadlines.remember([stage(start)])
+        self.record(1, height=9900 - 49 * 100)
+        self.record(1, height=9900 - 50 * 100)
+        self.check(100_000)
+        self.assertEqual(self.counts(), {"expired": 1, "stored": 1})
+
+    def test_many_at_once_are_bounded_too(self) -> None:
+        self.deadlines.remember(stage(start) for start in range(200, 10_000, 100))
+        self.record(1, height=100)
+        self.record(1, height=9900)
+        self.check(100_000)
+        self.assertEqual(self.counts(), {"expired": 1, "stored": 1})
+
+    def test_an_old_transaction_is_warned_of_and_left_to_the_submitter(self) -> None:
+        self.record(1, height=100)
+        self.send(self.next(height=101))
+        self.assertEqual(self.check(100 + EXCHANGE_END - 3), [])
+        self.clock.advance(21)
+        self.assertEqual(len(self.check(100 + EXCHANGE_END - 3)), 1)
+        self.check(100 + EXCHANGE_END + 1)
+        self.assertEqual(self.counts(), {"in_flight": 1})
+        self.assertEqual(self.wait(self.submissions.expire(100, Kind.GENERATED, "late")), 0)
