@@ -29,7 +29,7 @@ from dapi.outbox.ledger import by_node
 from dapi.outbox.outbox import Outbox
 from dapi.phases.duty import Duty
 from dapi.phases.epoch_queries import epoch_info
-from dapi.phases.phases import EpochInfo, Phase, PocStage, StageDuty, Window
+from dapi.phases.phases import EpochInfo, Phase, PocStage, Window
 from dapi.phases.stage_queries import PreservedNodes, preserved_nodes
 from dapi.submission.deadlines import Deadlines
 from dapi.timing.loop import LoopService, Wake
@@ -148,7 +148,7 @@ class Conductor(LoopService):
     def _look_at_the_switch(self) -> bool:
         """Switch the nodes that have delivered all, if it is the time between the end of generation and the switch."""
         work, situation = self._work, self.situation
-        if work is None or situation is None or work.record.stage.duty(situation.height) is not StageDuty.SWITCH:
+        if work is None or situation is None or not work.record.stage.is_time_to_switch(situation.height):
             return False
         self._intend(work, situation.height)
         return True

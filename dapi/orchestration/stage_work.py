@@ -11,7 +11,6 @@ from dapi.broker.node_worker import NodeWorker
 from dapi.broker.nodes import Node
 from dapi.orchestration.stages import StageRecord
 from dapi.phases.duty import Duty
-from dapi.phases.phases import StageDuty
 from dapi.phases.stage_queries import PreservedNodes
 
 # A node delivers all that it has one after the other, every 5 s: after a pause as long as this, nothing more is coming.
@@ -56,8 +55,7 @@ class StageWork:
 
     def intentions(self, workers: Iterable[NodeWorker], height: int, now: float) -> dict[str, Intention]:
         """Return what each node should do when the latest block is ``height``, by node id; ``now`` in seconds."""
-        duty = self.record.stage.duty(height)
-        return {worker.node.id: self._intention(worker, duty, now) for worker in workers}
+        return {worker.node.id: self._intention(worker, height, now) for worker in workers}
 
     def warnings(self, nodes: Iterable[Node]) -> dict[object, str]:
         """Say in words which nodes work for nothing: the chain tells nodes apart by their ids alone, whosever they are.
@@ -78,17 +76,18 @@ class StageWork:
         # Another node count would restart the nodes that work already: who came later joins at the next stage.
         return node.id not in self._preserved.own and node.num < self.record.node_count
 
-    def _intention(self, worker: NodeWorker, duty: StageDuty, now: float) -> Intention:
-        node = worker.node
-        if not self._takes_part(node) or duty is StageDuty.INFERENCE:
+    def _intention(self, worker: NodeWorker, height: int, now: float) -> Intention:
+        node, stage = worker.node, self.record.stage
+        duty = stage.duty(height)
+        if not self._takes_part(node) or duty is Duty.INFERENCE:
             return _INFERENCE
         if node.id in self._to_stop:
             return _STOPPED
-        if duty is StageDuty.SWITCH:
-            duty = StageDuty.VALIDATE if self._has_delivered_all(worker, now) else StageDuty.GENERATE
+        if stage.is_time_to_switch(height) and self._has_delivered_all(worker, now):
+            duty = Duty.VALIDATE
         return Intention(
-            Duty.VALIDATE if duty is StageDuty.VALIDATE else Duty.GENERATE,
-            block_height=self.record.stage.height,
+            duty,
+            block_height=stage.height,
             block_hash=self.block_hash,
             public_key=self._public_key,
             node_count=self.record.node_count,

@@ -14,6 +14,7 @@ import enum
 import msgspec
 
 from dapi.messages import Kind
+from dapi.phases.duty import Duty
 
 # The switch to validation leaves so many blocks of the exchange window to what comes at the last moment.
 _BLOCKS_LEFT_AT_THE_SWITCH = 2
@@ -27,16 +28,6 @@ class Phase(enum.StrEnum):
     GENERATE_WIND_DOWN = "PoCGenerateWindDown"
     VALIDATE = "PoCValidate"
     VALIDATE_WIND_DOWN = "PoCValidateWindDown"
-
-
-class StageDuty(enum.StrEnum):
-    """What a node that takes part in PoC should be doing."""
-
-    GENERATE = "generate"
-    SWITCH = "switch"
-    """Validate as soon as it has delivered what it generated to the end."""
-    VALIDATE = "validate"
-    INFERENCE = "inference"
 
 
 class Window(msgspec.Struct, frozen=True):
@@ -80,15 +71,20 @@ class PocStage(msgspec.Struct, frozen=True, kw_only=True):
         """Tell whether the latest block's height lies between its start and the return to inference."""
         return self.start <= height < self.inference_from
 
-    def duty(self, height: int) -> StageDuty:
-        """Tell what its nodes should do when the latest block's height is ``height``."""
+    def duty(self, height: int) -> Duty:
+        """Return the duty of the nodes that take part when the latest block's height is ``height``."""
         if not self.is_under_way(height):
-            return StageDuty.INFERENCE
-        if height < self.generation_end:
-            return StageDuty.GENERATE
-        if height < min(self.batches.last - _BLOCKS_LEFT_AT_THE_SWITCH, self.validation_start):
-            return StageDuty.SWITCH
-        return StageDuty.VALIDATE
+            return Duty.INFERENCE
+        return Duty.GENERATE if height < self._switch_at else Duty.VALIDATE
+
+    def is_time_to_switch(self, height: int) -> bool:
+        """Tell whether generation has ended, so that a node that has delivered all its batches validates early."""
+        return self.generation_end <= height < self._switch_at
+
+    @property
+    def _switch_at(self) -> int:
+        """The height from which on every node validates, whether it has delivered all its batches or not."""
+        return max(self.generation_end, min(self.batches.last - _BLOCKS_LEFT_AT_THE_SWITCH, self.validation_start))
 
     def phase(self, height: int) -> Phase:
         """Name the phase at a height."""

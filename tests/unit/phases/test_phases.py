@@ -6,13 +6,13 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from dapi.messages import Kind
+from dapi.phases.duty import Duty
 from dapi.phases.phases import (
     ConfirmationEvent,
     EpochInfo,
     EpochParameters,
     Phase,
     PocStage,
-    StageDuty,
     Window,
     confirmation_stage,
     regular_stage,
@@ -100,32 +100,33 @@ class StageTests(SynchronousTestCase):
     def test_duties_block_by_block(self) -> None:
         # Mainnet leaves time to wait for the last delivery, until two blocks before the end of the exchange.
         stage = regular_stage(MAINNET, 1, 100)
-        duties = [stage.duty(height) for height in range(99, 187)]
+        duties = [(stage.duty(height), stage.is_time_to_switch(height)) for height in range(99, 187)]
         self.assertEqual(
             duties,
-            [StageDuty.INFERENCE]
-            + 60 * [StageDuty.GENERATE]
-            + 3 * [StageDuty.SWITCH]
-            + 22 * [StageDuty.VALIDATE]
-            + 2 * [StageDuty.INFERENCE],
+            [(Duty.INFERENCE, False)]
+            + 60 * [(Duty.GENERATE, False)]
+            + 3 * [(Duty.GENERATE, True)]
+            + 22 * [(Duty.VALIDATE, False)]
+            + 2 * [(Duty.INFERENCE, False)],
         )
         self.assertEqual(stage.batches.last - 163, 2)
 
     def test_no_time_to_wait_where_the_exchange_is_short(self) -> None:
         for values in (DEFAULT, END_TO_END, parameters(10, 0, 2, 6)):
             stage = regular_stage(values, 1, 0)
-            self.assertEqual(stage.duty(stage.generation_end - 1), StageDuty.GENERATE)
-            self.assertEqual(stage.duty(stage.generation_end), StageDuty.VALIDATE)
+            self.assertEqual(stage.duty(stage.generation_end - 1), Duty.GENERATE)
+            self.assertEqual(stage.duty(stage.generation_end), Duty.VALIDATE)
+            self.assertFalse(any(stage.is_time_to_switch(height) for height in range(30)))
 
     @given(stages, st.integers(-5, 10_000))
     def test_duties_come_in_order_and_never_come_back(self, stage: PocStage, offset: int) -> None:
-        order = [StageDuty.GENERATE, StageDuty.SWITCH, StageDuty.VALIDATE]
+        order = [(Duty.GENERATE, False), (Duty.GENERATE, True), (Duty.VALIDATE, False)]
         height = stage.start + offset
-        before, after = stage.duty(height), stage.duty(height + 1)
+        before, after = ((stage.duty(at), stage.is_time_to_switch(at)) for at in (height, height + 1))
         if stage.is_under_way(height) and stage.is_under_way(height + 1):
             self.assertLessEqual(order.index(before), order.index(after))
         if not stage.is_under_way(height):
-            self.assertEqual((before, stage.phase(height)), (StageDuty.INFERENCE, Phase.INFERENCE))
+            self.assertEqual((before, stage.phase(height)), ((Duty.INFERENCE, False), Phase.INFERENCE))
 
     @given(stages)
     def test_order_of_a_stage(self, stage: PocStage) -> None:
@@ -136,7 +137,7 @@ class StageTests(SynchronousTestCase):
         self.assertEqual(stage.validations.first, stage.validation_start + 1)
         self.assertLessEqual(stage.validations.last, stage.inference_from)
         if stage.is_under_way(stage.validation_start):
-            self.assertEqual(stage.duty(stage.validation_start), StageDuty.VALIDATE)
+            self.assertEqual(stage.duty(stage.validation_start), Duty.VALIDATE)
 
 
 class EpochInfoTests(SynchronousTestCase):
