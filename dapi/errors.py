@@ -5,6 +5,7 @@
     DapiError
     ├── ConfigError         the operator's input is wrong: say what to change
     ├── StartError          the process must not start: database, ports, keys
+    ├── NotReadyError       dapi starts or stops: it can be asked again later
     ├── MessageError        a node sent something that is no valid message
     ├── UnknownNodeError    no node has this id or number
     ├── UnknownBatchError   no batch that is kept has this id, or none in the state that is needed
@@ -31,6 +32,10 @@ class ConfigError(DapiError):
 
 class StartError(DapiError):
     """Starting would be unsafe; the message says why and what to do."""
+
+
+class NotReadyError(DapiError):
+    """dapi cannot do this now, because it is still starting, or is stopping already; try again later."""
 
 
 class MessageError(DapiError):

@@ -26,7 +26,7 @@ from dapi.chain.keyring import SigningKey
 from dapi.chain_service import ChainService, load_key
 from dapi.config import Config
 from dapi.database import Database
-from dapi.errors import StartError, StoreBusyError, StoreError
+from dapi.errors import NotReadyError, StartError, StoreBusyError, StoreError
 from dapi.http.listener import HttpListener
 from dapi.http.site import HttpSettings, JsonSite
 from dapi.mlnode.client import MAIN_NETWORK_PARAMS, TEST_NETWORK_PARAMS, MLNodeClient
@@ -239,7 +239,7 @@ class DapiService(MultiService):
         while True:
             try:
                 await self.broker.register_missing(self._config.nodes)
-            except StoreBusyError as error:
+            except (StoreBusyError, NotReadyError) as error:
                 if str(error) != told:
                     told = str(error)
                     self.log.error("the configured nodes are not registered yet: {error}", error=told)

@@ -24,7 +24,7 @@ from dapi.broker.node_worker_commands import (
     StopNodeCommand,
 )
 from dapi.broker.nodes import Node, NodeConfig, NodeStore, StoredNodes, check_apart
-from dapi.errors import ConfigError, StoreBusyError, UnknownNodeError
+from dapi.errors import ConfigError, NotReadyError, StoreBusyError, UnknownNodeError
 from dapi.mlnode.client import InitRequest, PowParams
 
 _LOAD_RETRY_SECONDS = 2.0
@@ -55,7 +55,7 @@ class Broker(MultiService):
     """Registers nodes while they run, and has all enabled ones work.
 
     Starting loads the nodes from the store, in the background; until that is done, everything that needs to know them
-    fails with StoreBusyError, so that nobody takes a node for unknown.
+    fails with NotReadyError, so that nobody takes a node for unknown.
 
     A change is on disk first and then effective at once, and its Deferred fires when it is both; it never waits for a
     node. Changes are done one after the other, and one that has begun is finished though its Deferred is cancelled.
@@ -100,18 +100,18 @@ class Broker(MultiService):
         return Deferred.fromCoroutine(self._stop())
 
     def nodes(self) -> list[Node]:
-        """Return the registered nodes, by number; raises StoreBusyError while they are not loaded."""
+        """Return the registered nodes, by number; raises NotReadyError while they are not loaded."""
         self._check_loaded()
         return [worker.node for worker in self._group.workers()]
 
     def workers(self) -> list[NodeWorker]:
-        """Return the workers of all registered nodes, by number; raises StoreBusyError while they are not loaded."""
+        """Return the workers of all registered nodes, by number; raises NotReadyError while they are not loaded."""
         self._check_loaded()
         return self._group.workers()
 
     @property
     def node_count(self) -> int:
-        """What the nodes of a stage that begins now are to be told; raises StoreBusyError while they are not loaded.
+        """What the nodes of a stage that begins now are to be told; raises NotReadyError while they are not loaded.
 
         Of the numbers ever given, not of the nodes: nonces of two nodes must not overlap.
         """
@@ -125,7 +125,7 @@ class Broker(MultiService):
     def worker_by_num(self, num: int) -> NodeWorker:
         """Return the worker of the node with this number, an enabled one or not.
 
-        Raises UnknownNodeError, or StoreBusyError while the nodes are not loaded.
+        Raises UnknownNodeError, or NotReadyError while the nodes are not loaded.
         """
         self._check_loaded()
         worker = self._group.get_by_num(num)
@@ -180,7 +180,7 @@ class Broker(MultiService):
     def start_poc(self, block_height: int, block_hash: str, public_key: str) -> Deferred[dict[str, CommandResult]]:
         """Have all enabled nodes generate; fires with their results, by node id.
 
-        ``block_hash`` is passed on as it is, ``public_key`` is hex. This and the other three fail with StoreBusyError
+        ``block_hash`` is passed on as it is, ``public_key`` is hex. This and the other three fail with NotReadyError
         while the nodes are not loaded, and when dapi stops.
         """
         return self._tell_all(
@@ -228,12 +228,12 @@ class Broker(MultiService):
 
     def _check_loaded(self) -> None:
         if not self._is_loaded:
-            raise StoreBusyError(self._problem or _NOT_LOADED)
+            raise NotReadyError(self._problem or _NOT_LOADED)
 
     def _check_working(self) -> None:
         self._check_loaded()
         if not self.running:
-            raise StoreBusyError("dapi is stopping")
+            raise NotReadyError("dapi is stopping")
 
     async def _load(self) -> None:
         while True:

@@ -23,7 +23,7 @@ from dapi.broker.node_worker_commands import (
     StopNodeCommand,
 )
 from dapi.broker.nodes import Node
-from dapi.errors import StoreBusyError
+from dapi.errors import NotReadyError
 from dapi.phases.duty import Duty
 
 
@@ -88,7 +88,7 @@ class Reconciler(Service):
             return
         try:
             workers = {worker.node.id: worker for worker in self._broker.workers()}
-        except StoreBusyError:
+        except NotReadyError:
             # The broker calls when it has loaded them.
             return
         for node_id, node in list(self._nodes.items()):

@@ -12,7 +12,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web.iweb import IRequest
 
-from dapi.errors import ConfigError, MessageError, StoreError, UnknownBatchError, UnknownNodeError
+from dapi.errors import ConfigError, MessageError, NotReadyError, StoreError, UnknownBatchError, UnknownNodeError
 from dapi.http.site import RETRY_AFTER_SECONDS, error_body
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ def status_of(error: BaseException | None) -> int:
             return 400
         case UnknownNodeError() | UnknownBatchError():
             return 404
-        case StoreError():
+        case StoreError() | NotReadyError():
             return 503
         case _:
             return 500

@@ -21,7 +21,7 @@ from dapi.broker.reconciler import Reconciler
 from dapi.chain.block_watcher import BlockWatcher
 from dapi.chain.keyring import SigningKey
 from dapi.chain.rpc import ChainRpc
-from dapi.errors import ChainError, StoreBusyError, StoreError
+from dapi.errors import ChainError, NotReadyError, StoreBusyError, StoreError
 from dapi.orchestration.seed import seed_entry
 from dapi.orchestration.stage_work import QUIET_SECONDS, StageWork
 from dapi.orchestration.stages import StageBook
@@ -168,7 +168,7 @@ class Conductor(LoopService):
                 await self._turn()
                 if self.running:
                     await self._wake.wait(_LOOK_AGAIN_SECONDS)
-            except (ChainError, StoreError) as error:
+            except (ChainError, StoreError, NotReadyError) as error:
                 self._note(str(error))
                 if self.running:
                     await deferLater(self._reactor, self._random.uniform(_RETRY_MIN_SECONDS, _RETRY_MAX_SECONDS))

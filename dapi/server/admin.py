@@ -22,7 +22,7 @@ from twisted.web.server import Request
 from dapi.broker.node_worker import NodeWorker, WorkerStatus
 from dapi.broker.node_worker_commands import CommandResult
 from dapi.broker.nodes import Node, NodeConfig, decode_node_config
-from dapi.errors import DapiError, StoreError
+from dapi.errors import DapiError, NotReadyError, StoreError
 from dapi.http.answers import HttpError, body_of, json_answer, new_app, shielded
 from dapi.http.browser_guard import BrowserGuard
 from dapi.server.batch_list import BatchListing, BatchQuery, page_of
@@ -164,7 +164,7 @@ class AdminApi:
             try:
                 node = await self._done(self._broker.add_node(decode_node_config(value)))
             except DapiError as error:
-                if isinstance(error, StoreError) and not added:
+                if isinstance(error, StoreError | NotReadyError) and not added:
                     raise
                 node_id = value.get("id") if isinstance(value, dict) else None
                 errors.append({"index": index, "id": node_id, "error": str(error)})

@@ -44,7 +44,7 @@ class Workers(Protocol):
     def worker_by_num(self, num: int) -> Worker:
         """Return the worker of the node with this number.
 
-        Raise UnknownNodeError when there is none, and StoreBusyError while the nodes are not loaded yet.
+        Raise UnknownNodeError when there is none, and NotReadyError while the nodes are not loaded yet.
         """
 
 

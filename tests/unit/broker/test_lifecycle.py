@@ -8,7 +8,7 @@ from twisted.internet.defer import Deferred
 
 from dapi.broker.node_worker import NodeWorker
 from dapi.broker.nodes import Node, NodeStore
-from dapi.errors import ConfigError, StoreBrokenError, StoreBusyError
+from dapi.errors import ConfigError, NotReadyError, StoreBrokenError, StoreBusyError
 from tests.nodes import node_config
 from tests.unit.broker.broker_world import BrokerTestCase
 
@@ -28,10 +28,10 @@ class LoadingTests(BrokerTestCase):
         ]
 
     def assert_not_loaded(self) -> None:
-        self.assertRaises(StoreBusyError, self.broker.worker_by_num, 1)
-        self.assertRaises(StoreBusyError, self.broker.nodes)
+        self.assertRaises(NotReadyError, self.broker.worker_by_num, 1)
+        self.assertRaises(NotReadyError, self.broker.nodes)
         for attempt in self.attempts():
-            self.failureResultOf(attempt, StoreBusyError)
+            self.failureResultOf(attempt, NotReadyError)
         status = self.broker.status()
         self.assertEqual((False, []), (status.is_loaded, status.nodes))
 
@@ -177,9 +177,9 @@ class StopTests(BrokerTestCase):
         self.assertNoResult(stopped)
         self.database.gate.callback(None)
         self.successResultOf(first)
-        self.failureResultOf(second, StoreBusyError)
+        self.failureResultOf(second, NotReadyError)
         self.successResultOf(stopped)
-        self.failureResultOf(self.broker.start_poc(1000, "AB", "02aa"), StoreBusyError)
+        self.failureResultOf(self.broker.start_poc(1000, "AB", "02aa"), NotReadyError)
         self.assertFalse(any(worker.running for worker in self.made))
 
     def test_nodes_are_known_to_the_last(self) -> None:

@@ -9,7 +9,7 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 from twisted.web.server import Request
 
-from dapi.errors import ConfigError, MessageError, StoreBrokenError, StoreBusyError, UnknownNodeError
+from dapi.errors import ConfigError, MessageError, NotReadyError, StoreBrokenError, StoreBusyError, UnknownNodeError
 from dapi.http.answers import HttpError, json_answer, new_app, shielded
 from dapi.http.site import JsonSite
 from tests.unit.http.http_world import Transport
@@ -78,6 +78,7 @@ class RouteTests(SynchronousTestCase):
             (ConfigError("port: no"), 400),
             (UnknownNodeError("node 7"), 404),
             (StoreBusyError("full"), 503),
+            (NotReadyError("not loaded"), 503),
             (StoreBrokenError("gone"), 503),
         ):
             self.error = error

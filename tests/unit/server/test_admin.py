@@ -13,7 +13,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from dapi.broker.node_worker import CommandRecord
 from dapi.broker.node_worker_commands import CommandResult
 from dapi.broker.nodes import decode_node_config
-from dapi.errors import StoreBusyError
+from dapi.errors import NotReadyError, StoreBusyError
 from dapi.messages import Kind, State
 from dapi.server.admin import AdminApi
 from tests.fake_broker import FakeBroker, FakeListing, node_fields
@@ -92,12 +92,13 @@ class NodeTests(AdminTestCase):
             self.assert_error(self.got("POST", "/nodes", body), 400, message)
         self.assertEqual(self.broker.by_id, {})
 
-    def test_store_busy(self) -> None:
-        self.broker.error = StoreBusyError("the disk is full")
-        self.assert_error(self.got("POST", "/nodes", node_fields()), 503, "the disk is full")
-        self.assert_error(self.got("POST", "/nodes/batch", [node_fields()]), 503, "the disk is full")
-        self.assert_error(self.got("DELETE", "/nodes/node1"), 503, "the disk is full")
-        self.assert_error(self.got("POST", "/nodes/node1/enable"), 503, "the disk is full")
+    def test_store_busy_and_broker_not_ready(self) -> None:
+        for error in (StoreBusyError("the disk is full"), NotReadyError("dapi is stopping")):
+            self.broker.error = error
+            self.assert_error(self.got("POST", "/nodes", node_fields()), 503, str(error))
+            self.assert_error(self.got("POST", "/nodes/batch", [node_fields()]), 503, str(error))
+            self.assert_error(self.got("DELETE", "/nodes/node1"), 503, str(error))
+            self.assert_error(self.got("POST", "/nodes/node1/enable"), 503, str(error))
 
     def test_body_has_to_be_declared_as_json(self) -> None:
         for content_type in ("text/plain", "application/x-www-form-urlencoded", "", "application/jsonx"):

@@ -14,7 +14,7 @@ from twisted.logger import globalLogPublisher
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
-from dapi.errors import StoreBrokenError, StoreBusyError, UnknownNodeError
+from dapi.errors import NotReadyError, StoreBrokenError, StoreBusyError, UnknownNodeError
 from dapi.http.site import JsonSite
 from dapi.messages import ProofBatch, Receipt, ValidatedBatch, Via, content_id
 from dapi.poc.batch_handler import BatchHandler
@@ -106,7 +106,7 @@ class CallbackTests(SynchronousTestCase):
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_validated_needs_no_node(self) -> None:
-        self.workers.error = StoreBusyError("the nodes are not loaded yet")
+        self.workers.error = NotReadyError("the nodes are not loaded yet")
         for base in BASES:
             waiting = self.post(f"{base}/validated", validated_fields())
             self.assertNoResult(waiting)
@@ -147,7 +147,7 @@ class CallbackTests(SynchronousTestCase):
         self.assertEqual(self.recorder.given, [])
 
     def test_nodes_not_loaded(self) -> None:
-        self.workers.error = StoreBusyError("the nodes are not loaded yet")
+        self.workers.error = NotReadyError("the nodes are not loaded yet")
         message = self.refused(self.post("/v1/poc-batches/generated", generated_fields()), 503)
         self.assertEqual(message, "the nodes are not loaded yet")
         self.assertEqual(self.callbacks.counts, CallbackCounts(store_busy=1))
