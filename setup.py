@@ -27,6 +27,7 @@ setup(
         "treq>=26.7",
         "attrs>=24",
         "msgspec>=0.22",
+        "hyperlink>=21",
         "PyYAML>=6",
         "protobuf>=7.35",
         "bech32>=1.2",

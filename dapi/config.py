@@ -30,6 +30,8 @@ from msgspec import Meta, Struct
 
 from dapi.broker.nodes import NodeConfig, check_apart, decode_node_configs
 from dapi.errors import ConfigError
+from dapi.messages.sizes import MIB
+from dapi.messages.urls import parse_url
 
 
 class Secret:
@@ -60,7 +62,7 @@ Text = Annotated[str, Meta(min_length=1, description="a text")]
 HttpUrl = Annotated[
     str,
     Meta(
-        pattern=r"^https?://([^\s/@]+@)?(\[[0-9A-Fa-f:.]+\]|[^\s/:@?#\[\]]+)(:[0-9]{1,5})?(/[^\s?#]*)?\Z",
+        pattern=r"^https?://([^\s/@?#]+@)?(\[[0-9A-Fa-f:.]+\]|[^\s/:@?#\[\]]+)(:[0-9]{1,5})?(/[^\s?#]*)?\Z",
         description="a URL, http://… or https://…, without a query",
     ),
 ]
@@ -113,7 +115,7 @@ class StorageConfig(Struct, frozen=True, kw_only=True):
     """Where batches are kept until the chain has them."""
 
     path: Text = "~/.dapi/outbox.db"
-    reserve_bytes: Annotated[int, Meta(ge=2**23, description="a whole number of bytes, 8 MiB at least")] = 16 * 2**20
+    reserve_bytes: Annotated[int, Meta(ge=8 * MIB, description="a whole number of bytes, 8 MiB at least")] = 16 * MIB
     """Kept occupied beside the database, and given up on a full disk so that it can be drained: what the write-ahead
     log holds, 4 MiB and the last commit, has to fit into the file then."""
 
@@ -123,7 +125,7 @@ class WebSocketConfig(Struct, frozen=True, kw_only=True):
 
     idle_seconds: Seconds = 60.0
     """A connection that brought no batch for this long, while its node should send, is replaced."""
-    max_message_bytes: Annotated[int, Meta(ge=1024, description="a whole number of bytes, 1024 at least")] = 64 * 2**20
+    max_message_bytes: Annotated[int, Meta(ge=1024, description="a whole number of bytes, 1024 at least")] = 64 * MIB
     compression: bool = False
     ca_file: Text | None = None
     """PEM file of the authorities that wss nodes are checked against; None: the system's."""
@@ -326,7 +328,9 @@ def _convert(key: str, type_: Any, setting: _Setting) -> Any:
     is_secret = Secret in parts
     try:
         value = msgspec.convert(setting.value, Text if is_secret else type_, strict=not setting.is_text)
-    except msgspec.ValidationError:
+        if HttpUrl in parts:
+            parse_url(value)
+    except (msgspec.ValidationError, ValueError):
         # A URL may hold a password or a token.
         said = "" if is_secret or HttpUrl in parts or ChainUrls in parts else f" is {setting.value!r}, which"
         raise ConfigError(f"{key} ({setting.source}){said} is not allowed: {_allowed(type_)} is needed") from None

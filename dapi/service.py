@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import ipaddress
 import random as random_module
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import msgspec
 from twisted.application.service import IService, MultiService, Service
@@ -29,6 +27,8 @@ from dapi.database import Database
 from dapi.errors import NotReadyError, StartError, StoreBusyError, StoreError
 from dapi.http.listener import HttpListener
 from dapi.http.site import HttpSettings, JsonSite
+from dapi.messages.sizes import MIB
+from dapi.messages.urls import is_loopback, parse_url, without_user
 from dapi.mlnode.client import MAIN_NETWORK_PARAMS, TEST_NETWORK_PARAMS, MLNodeClient
 from dapi.outbox.cosmos_message_client import CosmosMessageClient
 from dapi.outbox.outbox import Outbox
@@ -42,7 +42,7 @@ from dapi.submission.submissions import Submissions
 from dapi.websocket.address import websocket_endpoint
 
 _CALLBACK_PATH = "/v1/poc-batches"
-_MAX_ADMIN_BODY_BYTES = 2**20
+_MAX_ADMIN_BODY_BYTES = MIB
 _REGISTER_RETRY_SECONDS = 5.0
 _COUNTS_SECONDS = 2.0
 _NO_CHAIN = "no chain is configured (chain_node.url): batches are kept, nothing is submitted"
@@ -196,7 +196,7 @@ class DapiService(MultiService):
 
     def _start_admin(self) -> None:
         reactor, api = self._reactor, self._config.api
-        is_local = _is_loopback(api.admin_server_host)
+        is_local = is_loopback(api.admin_server_host)
         driver = self.chain.conductor if self.chain is not None else None
         admin = AdminApi(reactor, self.broker, self.outbox, self.status, driver=driver, local_only=is_local)
         site = JsonSite(reactor, admin.resource(), HttpSettings(max_body_bytes=_MAX_ADMIN_BODY_BYTES))
@@ -215,12 +215,12 @@ class DapiService(MultiService):
         return self.broker.worker_by_num(num)
 
     def _make_worker(self, node: Node) -> NodeWorker:
-        if _is_loopback(urlsplit(self.callback_url).hostname) and not _is_loopback(urlsplit(node.poc_url).hostname):
+        if is_loopback(parse_url(self.callback_url).host) and not is_loopback(parse_url(node.poc_url).host):
             self.log.warn(
                 "{node_id}: at {poc_url}, it cannot reach {callback_url}: set api.poc_callback_url",
                 node_id=node.id,
                 poc_url=node.poc_url,
-                callback_url=_without_user(self.callback_url),
+                callback_url=without_user(self.callback_url),
             )
         handler = BatchHandler(node.id, node.num, self._recorder)
         websocket_client = WebSocketClient(
@@ -306,7 +306,7 @@ class DapiService(MultiService):
             "outbox": {name: value for name, value in self.outbox.status().items() if name != "database"},
             "callbacks": {
                 "port": self.callback_listener.port,
-                "url": _without_user(self.callback_url),
+                "url": without_user(self.callback_url),
                 "connections": site.connections,
                 "batches": self._callbacks.counts,
                 "answers": site.counts.answers,
@@ -338,19 +338,6 @@ class DapiService(MultiService):
         except (StoreError, DeferredTimeoutError):
             return None
         return None if oldest is None else max(0.0, round(time.time() - oldest, 1))
-
-
-def _is_loopback(host: str | None) -> bool:
-    try:
-        return host == "localhost" or ipaddress.ip_address(host or "").is_loopback
-    except ValueError:
-        return False
-
-
-def _without_user(url: str) -> str:
-    """Return a URL as it may be shown: what stands before the host may be a password."""
-    parts = urlsplit(url)
-    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
 
 
 def _check_ca_file(reactor: Any, ca_file: str | None) -> None:

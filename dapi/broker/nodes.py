@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import ipaddress
 import re
 import sqlite3
+from ipaddress import IPv6Address
 from typing import Annotated, Literal, TypeAlias
-from urllib.parse import urlsplit
 
 import msgspec
 from twisted.internet.defer import Deferred
 
 from dapi.database import Database
 from dapi.errors import ConfigError, UnknownNodeError
+from dapi.messages.field_errors import field_and_reason
+from dapi.messages.urls import ip_address_of, parse_url
 from dapi.poc.websocket_url import websocket_url
 
 Port: TypeAlias = Annotated[int, msgspec.Meta(ge=1, le=65535)]
@@ -118,7 +119,9 @@ def decode_node_config(value: object) -> NodeConfig:
     try:
         config = msgspec.convert(value, NodeConfig)
     except msgspec.ValidationError as error:
-        raise ConfigError(f"{where}: {_field_and_reason(error)}") from error
+        field, reason = field_and_reason(error, unknown="is not a field of a node")
+        field = field.removeprefix("$").removeprefix(".")
+        raise ConfigError(f"{where}: {field}: {reason}" if field else f"{where}: {reason}") from error
     _check(config, where)
     return config
 
@@ -163,10 +166,8 @@ def _check(config: NodeConfig, where: str) -> None:
 
 
 def _check_urls(config: NodeConfig, where: str) -> None:
-    if config.websocket_url:
-        parts = urlsplit(config.websocket_url)
-        if parts.scheme not in ("ws", "wss") or not parts.path.strip("/"):
-            raise ConfigError(f"{where}: websocket_url: must be a full ws:// or wss:// URL, with its path")
+    if config.websocket_url and not _is_full_websocket_url(config.websocket_url):
+        raise ConfigError(f"{where}: websocket_url: must be a full ws:// or wss:// URL, with its path")
     for field, url in (("host", config.poc_url), ("websocket_url", config.websocket_url or config.poc_url)):
         try:
             websocket_url(url)
@@ -174,14 +175,18 @@ def _check_urls(config: NodeConfig, where: str) -> None:
             raise ConfigError(f"{where}: {field}: {error}") from error
 
 
+def _is_full_websocket_url(text: str) -> bool:
+    try:
+        url = parse_url(text)
+    except ValueError:
+        return False
+    return url.scheme in ("ws", "wss") and any(url.path)
+
+
 def _scheme_and_host(text: str) -> tuple[str, str]:
     scheme, found, host = text.rpartition("://")
     host = host.rstrip("/")
-    try:
-        ipaddress.IPv6Address(host)
-    except ValueError:
-        pass
-    else:
+    if isinstance(ip_address_of(host), IPv6Address):
         host = f"[{host}]"
     return (scheme.lower() if found else "http"), host
 
@@ -189,18 +194,6 @@ def _scheme_and_host(text: str) -> tuple[str, str]:
 def _prefix(segment: str) -> str:
     stripped = segment.strip("/")
     return f"/{stripped}" if stripped else ""
-
-
-def _field_and_reason(error: msgspec.ValidationError) -> str:
-    reason, _, path = str(error).rpartition(" - at `$")
-    if not reason:
-        reason, path = path, ""
-    for begin in ("Object missing required field `", "Object contains unknown field `"):
-        if reason.startswith(begin):
-            path = f"{path.removesuffix('`')}.{reason.removeprefix(begin)}"
-            reason = "is missing" if "missing" in begin else "is not a field of a node"
-    field = path.removesuffix("`").removeprefix(".")
-    return f"{field}: {reason}" if field else reason
 
 
 class StoredNodes(msgspec.Struct, frozen=True):

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, TypeVar
-from urllib.parse import SplitResult, urlsplit
 
+from hyperlink import URL
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -35,6 +35,7 @@ from dapi.chain.rpc_answers import (
 )
 from dapi.errors import ChainRefusedError, ChainUnavailableError, ConfigError
 from dapi.http.exchange import AnswerTooLongError, Exchanges, NoAnswerError
+from dapi.messages.urls import parse_url
 
 T = TypeVar("T")
 
@@ -49,14 +50,9 @@ class _Node:
     """One URL, and until when it comes after the others because of what it did last."""
 
     def __init__(self, url: str) -> None:
-        parts = urlsplit(url)
-        # The network's own configuration writes tcp:// for the same thing.
-        scheme = "http" if parts.scheme == "tcp" else parts.scheme
-        if scheme not in {"http", "https"} or not parts.hostname or not _has_port(parts) or "@" in parts.netloc:
-            # Not echoed: it may hold a password.
-            raise ConfigError("the chain's URL must look like http://host:26657, without user and password")
-        self.url = parts._replace(scheme=scheme).geturl()
-        self.name = parts.netloc
+        parts = _http_url(url)
+        self.url = parts.to_text()
+        self.name = parts.authority()
         self._rank = _NOT_FAILED
         self._until = 0.0
 
@@ -68,12 +64,17 @@ class _Node:
         self._until = until
 
 
-def _has_port(parts: SplitResult) -> bool:
-    """Whether the port is missing, which means the scheme's own, or a number that a port can have."""
+def _http_url(text: str) -> URL:
     try:
-        return parts.port != 0
+        url = parse_url(text)
+        # The network's own configuration writes tcp:// for the same thing.
+        url = url.replace(scheme="http") if url.scheme == "tcp" else url
+        if url.scheme in {"http", "https"} and url.host and url.port != 0 and not url.userinfo:
+            return url
     except ValueError:
-        return False
+        pass
+    # Not quoted: it may hold a password.
+    raise ConfigError("the chain's URL must look like http://host:26657, without user and password")
 
 
 class ChainRpc:

@@ -12,13 +12,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from dapi.errors import StartError
+from dapi.messages.sizes import MIB
 
 APPLICATION_ID = int.from_bytes(b"dapi", "big")
 
-_MIB = 1024 * 1024
 _BUSY_TIMEOUT_SECONDS = 2.0
 # Looking at every page of a larger file would keep the callback port shut for too long after a restart.
-_FULLY_CHECKED_BYTES = 64 * _MIB
+_FULLY_CHECKED_BYTES = 64 * MIB
 
 # The statements that lead from each version of the schema to the next; what was released is never changed.
 #
@@ -209,7 +209,7 @@ def is_quota_used_up(folder: Path) -> bool:
     """Tell whether a quota has no room for a little more in a folder; statvfs does not know of all quotas."""
     try:
         with tempfile.TemporaryFile(dir=folder) as probe:
-            os.posix_fallocate(probe.fileno(), 0, _MIB)
+            os.posix_fallocate(probe.fileno(), 0, MIB)
     except OSError as error:
         return error.errno == errno.EDQUOT
     return False

@@ -37,10 +37,10 @@ from dapi.database.file import (
 )
 from dapi.database.lane import DatabaseReactor, Lane
 from dapi.errors import StartError, StoreBrokenError, StoreBusyError, StoreError
+from dapi.messages.sizes import MIB
 
 T = TypeVar("T")
 
-MIB = 1024 * 1024
 _PROBE_SECONDS = 1.0
 # Of one thread: behind a disk that hangs, what waits must not grow without end.
 _MAX_WAITING = 1000

@@ -4,14 +4,13 @@
 
 from __future__ import annotations
 
-import ipaddress
 from typing import cast
-from urllib.parse import urlsplit
 
 from twisted.web.iweb import IRequest
 from twisted.web.resource import IResource, Resource
 
 from dapi.http.answers import error_answer
+from dapi.messages.urls import ip_address_of, parse_url
 
 
 class BrowserGuard(Resource):
@@ -47,10 +46,7 @@ def _header(request: IRequest, name: bytes) -> str | None:
 
 def _is_local(host: str) -> bool:
     try:
-        name = urlsplit(f"//{host}").hostname or ""
-        if name == "localhost":
-            return True
-        ipaddress.ip_address(name)
+        name = parse_url(f"//{host}").host
     except ValueError:
         return False
-    return True
+    return name == "localhost" or ip_address_of(name) is not None

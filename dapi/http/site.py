@@ -25,6 +25,8 @@ from twisted.web.http import RESPONSES, HTTPChannel
 from twisted.web.resource import IResource
 from twisted.web.server import Request, Site
 
+from dapi.messages.sizes import MIB
+
 _REQUEST_TIMEOUT = 408
 RETRY_AFTER_SECONDS = 5
 
@@ -38,8 +40,8 @@ class HttpSettings(msgspec.Struct, frozen=True, kw_only=True):
     ``linger_seconds`` is how long a refused client may go on sending, so that it reads the refusal.
     """
 
-    max_body_bytes: int = 64 * 2**20
-    max_buffered_bytes: int = 256 * 2**20
+    max_body_bytes: int = 64 * MIB
+    max_buffered_bytes: int = 256 * MIB
     max_connections: int = 512
     max_connections_per_peer: int = 256
     deadline_seconds: float = 30.0

@@ -15,6 +15,7 @@ from typing import Annotated, Any, TypeAlias, TypeVar
 import msgspec
 
 from dapi.errors import MessageError
+from dapi.messages.field_errors import field_and_reason
 
 Int64: TypeAlias = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
 Height: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
@@ -128,7 +129,7 @@ def _decode(payload: bytes, decoder: msgspec.json.Decoder[T]) -> T:
     try:
         return decoder.decode(payload)
     except msgspec.ValidationError as error:
-        raise _message_error(error) from error
+        raise MessageError(*field_and_reason(error)) from error
     except msgspec.DecodeError as error:
         if b"NaN" not in payload and b"Infinity" not in payload:
             raise MessageError("$", str(error)) from error
@@ -147,24 +148,12 @@ def _decode_with_literals(payload: bytes, wanted: Callable[..., T]) -> T:
         # Unlike msgspec, json lets half of a surrogate pair through, which can be neither hashed nor acknowledged.
         msgspec.json.encode(message)
     except msgspec.ValidationError as error:
-        raise _message_error(error) from error
+        raise MessageError(*field_and_reason(error)) from error
     except ValueError as error:
         raise MessageError("$", f"JSON is malformed: {error}") from error
     except RecursionError as error:
         raise MessageError("$", "nested too deeply") from error
     return message
-
-
-def _message_error(error: msgspec.ValidationError) -> MessageError:
-    reason, _, path = str(error).rpartition(" - at `")
-    if not reason:
-        reason, path = path, "$`"
-    field = path.removesuffix("`")
-    prefix = "Object missing required field `"
-    if reason.startswith(prefix):
-        name = reason.removeprefix(prefix).removesuffix("`")
-        return MessageError(f"{field}.{name}", "is missing")
-    return MessageError(field, reason)
 
 
 def _check(batch: ProofBatch | ValidatedBatch, path: str) -> None:

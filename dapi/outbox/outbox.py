@@ -19,9 +19,8 @@ from twisted.python.failure import Failure
 from dapi.database import Database, transaction
 from dapi.errors import StoreBusyError, UnknownBatchError
 from dapi.messages import Kind, Receipt, State, Via
+from dapi.messages.sizes import MIB
 from dapi.outbox.pages import BatchPage, page
-
-MIB = 1024 * 1024
 
 # Of one commit. A statement of many rows is cheap, but what comes during its fsync waits for it.
 _MAX_ROWS = 512

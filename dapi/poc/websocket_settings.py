@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dapi.websocket.settings import MIB, ConnectionSettings
+from dapi.messages.sizes import MIB
+from dapi.websocket.settings import ConnectionSettings
 
 
 class WebSocketSettings(ConnectionSettings, frozen=True, kw_only=True):

@@ -36,6 +36,7 @@ from twisted.python.failure import Failure
 from twisted.web.client import Agent, HTTPConnectionPool
 
 from dapi.config import ApiConfig, ChainNodeConfig, Config, PocConfig, StorageConfig
+from dapi.messages.sizes import MIB
 from dapi.service import DapiService, make_service
 from dapi.simulator.chain.chain import SimulatedChain
 from dapi.simulator.chain.epochs import EpochParams, Epochs
@@ -145,7 +146,7 @@ class Demo:
         return Config(
             api=ApiConfig(ml_server_host=_HOST, ml_server_port=0, admin_server_host=_HOST, admin_server_port=0),
             chain_node=ChainNodeConfig(url=self._chain.url, key_file=str(key_file)),
-            storage=StorageConfig(path=str(Path(self._folder) / "outbox.db"), reserve_bytes=8 * 2**20),
+            storage=StorageConfig(path=str(Path(self._folder) / "outbox.db"), reserve_bytes=8 * MIB),
             poc=PocConfig(network="test"),
         )
 

@@ -6,17 +6,17 @@ host name, works in silence. Here both come from the same text.
 
 from __future__ import annotations
 
-import ipaddress
 import re
 from typing import Any, NamedTuple
-from urllib.parse import SplitResult, urlsplit
 
+from hyperlink import URL
 from OpenSSL.crypto import Error as CertificateError
 from twisted.internet.endpoints import HostnameEndpoint, wrapClientTLS
 from twisted.internet.interfaces import IStreamClientEndpoint
 from twisted.internet.ssl import Certificate, optionsForClientTLS, trustRootFromCertificates
 
 from dapi.errors import ConfigError
+from dapi.messages.urls import ip_address_of, parse_url
 
 _SCHEMES = {"http": "ws", "https": "wss", "ws": "ws", "wss": "wss"}
 _DEFAULT_PORTS = {"ws": 80, "wss": 443}
@@ -47,12 +47,12 @@ class WebSocketAddress(NamedTuple):
 
 
 class UrlParts(NamedTuple):
-    """A URL's parts, checked. ``port`` is None where it has none; ``path`` and ``query`` are as they were."""
+    """A URL's parts, checked. ``port`` may be the scheme's own; ``path`` and ``query`` are as they were."""
 
     is_websocket: bool
     is_secure: bool
     host: str
-    port: int | None
+    port: int
     path: str
     query: str
 
@@ -60,9 +60,8 @@ class UrlParts(NamedTuple):
         """Return the address of a resource there."""
         scheme = "wss" if self.is_secure else "ws"
         bracketed = f"[{self.host}]" if ":" in self.host else self.host
-        authority = bracketed if self.port is None else f"{bracketed}:{self.port}"
-        port = self.port or _DEFAULT_PORTS[scheme]
-        return WebSocketAddress(f"{scheme}://{authority}{resource}", self.is_secure, self.host, port, resource)
+        authority = bracketed if self.port == _DEFAULT_PORTS[scheme] else f"{bracketed}:{self.port}"
+        return WebSocketAddress(f"{scheme}://{authority}{resource}", self.is_secure, self.host, self.port, resource)
 
 
 def split_url(url: str, kind: str) -> UrlParts:
@@ -71,10 +70,13 @@ def split_url(url: str, kind: str) -> UrlParts:
     ConfigError when it is no such URL, or carries a user, a password or a fragment: ``kind`` (like ``PoC URL``) says
     whose it is.
     """
-    parts = _split(url, kind)
-    host, port = _host(parts, kind), _port(parts, kind)
-    is_secure = _SCHEMES[parts.scheme] == "wss"
-    return UrlParts(parts.scheme in ("ws", "wss"), is_secure, host, port, parts.path, parts.query)
+    parts = _parse(url, kind)
+    _check_host_and_port(parts, kind)
+    path = "".join(f"/{segment}" for segment in parts.path)
+    query = "&".join(name if value is None else f"{name}={value}" for name, value in parts.query)
+    scheme = _SCHEMES[parts.scheme]
+    port = parts.port or _DEFAULT_PORTS[scheme]
+    return UrlParts(scheme == parts.scheme, scheme == "wss", parts.host, port, path, query)
 
 
 def websocket_endpoint(
@@ -104,44 +106,31 @@ def websocket_endpoint(
     return wrapClientTLS(options, endpoint, clock=reactor)
 
 
-def _split(url: str, kind: str) -> SplitResult:
+def _parse(url: str, kind: str) -> URL:
     # What is refused is not quoted: it may hold a password.
     if not url.isascii() or not url.isprintable() or " " in url:
         raise ConfigError(f"a {kind} has a character that no URL may have (non-ASCII, space or control)")
     try:
-        parts = urlsplit(url if "://" in url else f"http://{url}")
+        parts = parse_url(url if "://" in url else f"http://{url}")
     except ValueError as error:
         raise ConfigError(f"a {kind} cannot be read: {error}") from error
     if parts.scheme not in _SCHEMES:
         raise ConfigError(f"a {kind} has the scheme {parts.scheme!r}: http, https, ws and wss are allowed")
-    if "@" in parts.netloc:
+    if parts.userinfo:
         raise ConfigError(f"a {kind} carries a user or password, which nodes do not know: remove it")
     if parts.fragment:
         raise ConfigError(f"a {kind} has a fragment ('#…'): remove it")
     return parts
 
 
-def _host(parts: SplitResult, kind: str) -> str:
-    host = parts.hostname or ""
-    try:
-        ipaddress.ip_address(host)
-    except ValueError:
-        # Autobahn takes the name "unix" for a socket in the file system.
-        if not _HOST_NAME.fullmatch(host) or len(host) > 253 or host == "unix":
-            raise ConfigError(
-                f"a {kind} has the host {host!r}: a name is made of letters, digits, '-' and '.' (no '_')"
-            ) from None
-    return host
-
-
-def _port(parts: SplitResult, kind: str) -> int | None:
-    try:
-        port = parts.port
-    except ValueError as error:
-        raise ConfigError(f"the {kind} of host {parts.hostname} has a bad port: {error}") from error
-    if port == 0:
-        raise ConfigError(f"the {kind} of host {parts.hostname} has port 0")
-    return port
+def _check_host_and_port(parts: URL, kind: str) -> None:
+    host = parts.host
+    # Autobahn takes the name "unix" for a socket in the file system.
+    is_name = _HOST_NAME.fullmatch(host) is not None and len(host) <= 253 and host != "unix"
+    if not is_name and ip_address_of(host) is None:
+        raise ConfigError(f"a {kind} has the host {host!r}: a name is made of letters, digits, '-' and '.' (no '_')")
+    if parts.port == 0:
+        raise ConfigError(f"the {kind} of host {host} has port 0")
 
 
 def _certificates(ca_file: str) -> list[Certificate]:

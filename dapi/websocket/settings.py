@@ -5,8 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from dapi.errors import ConfigError
-
-MIB = 1024 * 1024
+from dapi.messages.sizes import MIB
 
 
 class ConnectionSettings(msgspec.Struct, frozen=True, kw_only=True):
