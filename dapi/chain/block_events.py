@@ -1,8 +1,8 @@
 """NewBlock events of one of the chain's nodes, over a WebSocket that is kept open.
 
-Facts: section 5 of ``chain-details.md``. ``tm.event='NewBlock'`` rather than the lighter ``'NewBlockHeader'``: only the
-former has the block's hash, which nodes are given the moment a PoC begins, and asking for it would cost a call just
-then. Its price is a frame with the whole block, of which only the head is decoded; one above ``max_message_bytes``
+Facts: docs/protocol/chain.md, 'Block events'. ``tm.event='NewBlock'`` rather than the lighter ``'NewBlockHeader'``:
+only the former has the block's hash, which nodes are given the moment a PoC begins, and asking for it would cost a call
+just then. Its price is a frame with the whole block, of which only the head is decoded; one above ``max_message_bytes``
 costs the connection, and its block is then found by ``status``.
 """
 

@@ -1,8 +1,8 @@
 """What a CometBFT node answers, made into values and errors of ours: pure, no socket and no clock.
 
-Facts: the JSON-RPC tables of ``chain-protocol.md`` and section 3 of ``chain-details.md``. 64-bit numbers are strings
-in this JSON, bytes are base64, hashes are upper-case hex, a method's error comes with HTTP status 200 and says in
-``error.data`` what it means.
+Facts: docs/protocol/chain.md, 'JSON-RPC' and 'Answers to a broadcast'. 64-bit numbers are strings in this JSON, bytes
+are base64, hashes are upper-case hex, a method's error comes with HTTP status 200 and says in ``error.data`` what it
+means.
 """
 
 from __future__ import annotations

@@ -60,7 +60,7 @@ class StageWork:
     def warnings(self, nodes: Iterable[Node]) -> dict[object, str]:
         """Say in words which nodes work for nothing: the chain tells nodes apart by their ids alone, whosever they are.
 
-        Fact: trap T17 of ``chain-details.md``.
+        Fact: docs/protocol/chain.md, 'Weight'.
         """
         height = self.record.stage.height
         return {

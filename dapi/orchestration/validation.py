@@ -1,7 +1,6 @@
 """The validation of one stage: every participant's sample to a node that validates, and its verdict back.
 
-Facts: section 6 of ``chain-details.md`` and its traps T9 to T12, 'What a node loses or breaks by itself' of
-``mlnode-protocol.md``.
+Facts: docs/protocol/chain.md, 'Validation', and docs/protocol/node.md, 'What a node loses'.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """What is made of a stage's batches before ML nodes get them: joined, cleared, sampled. Pure.
 
-Facts: 'Epochs and phases' of ``chain-protocol.md``, T12 and T13 of ``chain-details.md``.
+Facts: docs/protocol/chain.md, 'Validation'.
 """
 
 from __future__ import annotations

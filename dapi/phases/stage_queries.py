@@ -1,6 +1,6 @@
 """What is asked of the chain for one stage: everybody's batches, and which nodes stay in inference.
 
-Facts: sections 5 and 6 of ``chain-details.md``.
+Facts: docs/protocol/chain.md, 'Queries' and 'Validation'.
 """
 
 from __future__ import annotations

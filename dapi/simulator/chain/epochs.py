@@ -1,7 +1,7 @@
 """When the simulated chain takes what: epochs, windows and confirmation events as pure functions of the height.
 
-Formulas: 'Epochs and phases' of ``chain-protocol.md`` and section 5 of ``chain-details.md``. Heights are those at which
-a message is *delivered*; what a block's end changes is seen by the next block's messages.
+Formulas: docs/protocol/chain.md, 'Epochs and phases' and 'Confirmation PoC'. Heights are those at which a message is
+*delivered*; what a block's end changes is seen by the next block's messages.
 """
 
 from __future__ import annotations

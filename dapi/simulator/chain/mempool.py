@@ -1,6 +1,6 @@
 """The simulated node's mempool: a bounded queue, and a cache of what was seen.
 
-Limits and words are CometBFT's (section 3 of ``chain-details.md``).
+Limits and words are CometBFT's (docs/protocol/chain.md, 'Limits' and 'Answers to a broadcast').
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The messages that the simulated chain knows, with what can be checked of each without any state.
 
-Field numbers and checks: section 1 of ``chain-details.md``; newer versions' limits: section 0 of
-``users-peers-pitfalls.md``. A further message is a class like these and an entry in ``_MESSAGES``.
+Field numbers and checks: docs/protocol/chain.md, 'Messages' and 'Checks of messages' and 'Newer chains'. A further
+message is a class like these and an entry in ``_MESSAGES``.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The simulated node's JSON-RPC methods, as functions of the chain: no socket.
 
-Shapes and words: section 3 of ``chain-details.md``.
+Shapes and words: docs/protocol/chain.md, 'JSON-RPC'.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The simulated chain's ABCI queries: encoded protobuf in, encoded protobuf out.
 
-Paths and field numbers: sections 2, 5 and 6 of ``chain-details.md``. A further query is a function and an entry in
+Paths and field numbers: docs/protocol/chain.md, 'Accounts' and 'Queries'. A further query is a function and an entry in
 ``_QUERIES``.
 """
 

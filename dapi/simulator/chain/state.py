@@ -1,7 +1,7 @@
 """What the simulated chain keeps and by which rules it changes: no socket, no clock, no mempool.
 
-Rules and codes: sections 1 and 2 of ``chain-details.md``. The stores are keyed as the chain keys them, so what is sent
-twice under one id is stored once.
+Rules and codes: docs/protocol/chain.md, 'Checks of messages' and 'What the chain keeps'. The stores are keyed as the
+chain keys them, so what is sent twice under one id is stored once.
 """
 
 from __future__ import annotations

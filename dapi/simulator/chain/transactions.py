@@ -1,7 +1,7 @@
 """Transactions as the simulated chain sees them: decoding, what needs no state to be checked, and signatures.
 
-Written from section 2 of ``chain-details.md``. Signatures are checked with OpenSSL (``cryptography``), messages are
-read by ``wire``: neither shares code with what dapi signs and encodes with.
+Written from docs/protocol/chain.md, 'Transactions' and 'Unordered transactions'. Signatures are checked with OpenSSL
+(``cryptography``), messages are read by ``wire``: neither shares code with what dapi signs and encodes with.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ from tests.chain_tools import (
 )
 from tests.unit.simulator.chain.chain_world import World
 
-# A vector that was checked with an independent implementation; its parts are in the reference.
+# docs/protocol/chain.md, 'Test vector'.
 GOLDEN_BODY = bytes.fromhex(
     "0a7e0a262f696e666572656e63652e696e666572656e63652e4d73675375626d6974506f63426174636812540a2c676f6e6b61313078637170"
     "7a726b793665666632673532716479653533786b6b396a786b76723334617a387010e8071a03622d31220307ac022a10000000000000e03f00"
