@@ -32,16 +32,15 @@ class DatabaseReactor(Protocol):
 class Lane:
     """A thread that runs functions one after the other; what came of each goes back to the reactor's.
 
-    ``now`` tells the time in seconds, for ``busy_seconds``.
+    It can be started again after a stop. ``now`` tells the time in seconds, for ``busy_seconds``.
     """
 
     def __init__(self, reactor: DatabaseReactor, name: str, now: Callable[[], float]) -> None:
         self._reactor = reactor
+        self._name = name
         self._now = now
         self._jobs: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._busy_since: float | None = None
-        # A daemon: what is queued when the interpreter exits was acknowledged to nobody.
-        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
 
     @property
     def waiting(self) -> int:
@@ -56,6 +55,8 @@ class Lane:
 
     def start(self) -> None:
         """Start the thread."""
+        # A daemon: what is queued when the interpreter exits was acknowledged to nobody.
+        self._thread = threading.Thread(target=self._run, name=self._name, daemon=True)
         self._thread.start()
 
     def submit(self, function: Callable[[], T]) -> Deferred[T]:

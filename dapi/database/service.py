@@ -57,7 +57,8 @@ class Database(Service):
 
     ``startService`` opens it before it returns, and raises StartError when it must not be used: in use by another
     process (or service), corrupt, foreign, of a newer version, not to be written. ``stopService`` finishes what was
-    queued, and its Deferred fires when the file is closed, the threads are gone and the lock is free.
+    queued, and its Deferred fires when the file is closed, the threads are gone and the lock is free. It can be started
+    again after that.
 
     When the disk, or a quota, is full, nothing is lost and nothing new is taken: a reserve file (``path`` +
     ``.reserve``) is given up, so that what is stored can still be marked as done, and writes of ``intake`` are refused
@@ -113,6 +114,8 @@ class Database(Service):
                     f"the database {self._path} cannot be opened: {error}; check the path and its permissions"
                 ) from error
             undo.pop_all()
+        self._health = _Health("ok", "", self._now())
+        self._was_broken = False
         self._look_at_sizes()
         super().startService()  # type: ignore[no-untyped-call]
         self._writer.start()

@@ -308,6 +308,15 @@ class BrokenTests(StoreTestCase):
         self.assertEqual(self.path.read_bytes(), before)
         self.assertEqual(self.execute(self.open_database(), COUNT_NODES), [(1,)])
 
+    def test_the_same_service_can_be_started_again_and_tells_again(self) -> None:
+        self.break_it()
+        self.close_database(self.database)
+        self.database.startService()
+        self.assertEqual(self.database.status()["state"], "ok")
+        self.assertEqual(self.execute(self.database, COUNT_NODES), [(1,)])
+        self.break_it()
+        self.assertEqual(len(self.broken), 2)
+
     def test_is_closed_even_when_it_is_no_database_any_more(self) -> None:
         connection = self.clock.wait_for(self.database.write(lambda connection: connection))
         for path in (self.path, Path(f"{self.path}-wal")):
