@@ -17,40 +17,40 @@ from tests.chain_tools import (
     SECOND_NS,
     Key,
 )
-from tests.unit.simulator.chain.chain_world import OK, START_NS, World
+from tests.unit.simulator.chain.chain_in_memory import OK, START_NS, ChainInMemory
 
 
 class MempoolTests(SynchronousTestCase):
     """What is refused before CheckTx, and what is forgotten."""
 
     def setUp(self) -> None:
-        self.world = World()
-        self.raw = self.world.tx(self.world.batch())
+        self.network = ChainInMemory()
+        self.raw = self.network.tx(self.network.batch())
 
     def refusal(self, raw: bytes) -> str:
-        return str(self.assertRaises(MempoolRefused, self.world.chain.broadcast, raw))
+        return str(self.assertRaises(MempoolRefused, self.network.chain.broadcast, raw))
 
     def test_the_same_bytes_while_they_wait_and_after_their_block(self) -> None:
-        self.world.check(self.raw)
+        self.network.check(self.raw)
         self.assertEqual(self.refusal(self.raw), "tx already exists in cache")
-        self.world.advance(11)
+        self.network.advance(11)
         self.assertEqual(self.refusal(self.raw), "tx already exists in cache")
 
     def test_what_check_tx_refused_may_come_again(self) -> None:
-        wrong = self.world.tx(self.world.batch(), gas_limit=0)
-        self.assertEqual(self.world.check(wrong), ("sdk", 41))
-        self.assertEqual(self.world.check(wrong), ("sdk", 41))
+        wrong = self.network.tx(self.network.batch(), gas_limit=0)
+        self.assertEqual(self.network.check(wrong), ("sdk", 41))
+        self.assertEqual(self.network.check(wrong), ("sdk", 41))
 
     def test_full(self) -> None:
-        self.world.chain.mempool.max_txs = 1
-        self.world.check(self.raw)
-        other = self.world.tx(self.world.batch(batch_id="b-2"))
+        self.network.chain.mempool.max_txs = 1
+        self.network.check(self.raw)
+        other = self.network.tx(self.network.batch(batch_id="b-2"))
         self.assertTrue(self.refusal(other).startswith("mempool is full: number of txs 1 (max: 1)"))
-        self.world.advance(11)
-        self.assertEqual(self.world.check(other), OK)
+        self.network.advance(11)
+        self.assertEqual(self.network.check(other), OK)
 
     def test_switches(self) -> None:
-        switches = self.world.chain.switches
+        switches = self.network.chain.switches
         switches.is_mempool_full = True
         self.assertIn("mempool is full", self.refusal(self.raw))
         switches.is_mempool_full = False
@@ -60,8 +60,8 @@ class MempoolTests(SynchronousTestCase):
         switches.is_mempool_rechecking = False
         switches.loses_confirmations = True
         self.assertIn("broadcast confirmation not received", self.refusal(self.raw))
-        self.world.advance(11)
-        self.assertEqual(self.world.chain.batch_counts(), {"b-1": 1})
+        self.network.advance(11)
+        self.assertEqual(self.network.chain.batch_counts(), {"b-1": 1})
 
     def test_too_large(self) -> None:
         self.assertEqual(self.refusal(bytes(1_048_577)), "Tx too large. Max size is 1048576, but got 1048577")
@@ -73,69 +73,70 @@ class MempoolTests(SynchronousTestCase):
         self.assertRaises(MempoolRefused, mempool.admit, "c", 1)
 
     def test_dropped_transactions_stay_known_and_get_into_no_block(self) -> None:
-        self.world.chain.switches.drop_fraction = 1.0
-        self.assertEqual(self.world.check(self.raw), OK)
-        self.world.advance(13)
-        self.assertEqual(self.world.chain.ledger, [])
+        self.network.chain.switches.drop_fraction = 1.0
+        self.assertEqual(self.network.check(self.raw), OK)
+        self.network.advance(13)
+        self.assertEqual(self.network.chain.ledger, [])
         self.assertEqual(self.refusal(self.raw), "tx already exists in cache")
-        self.world.chain.switches.drop_fraction = 0.0
-        self.assertEqual(self.world.deliver(self.world.tx(self.world.batch())), OK)
+        self.network.chain.switches.drop_fraction = 0.0
+        self.assertEqual(self.network.deliver(self.network.tx(self.network.batch())), OK)
 
     def test_a_fraction_is_dropped(self) -> None:
-        self.world.chain.switches.drop_fraction = 0.2
+        self.network.chain.switches.drop_fraction = 0.2
         for number in range(200):
-            self.world.check(self.world.tx(self.world.batch(batch_id=f"b-{number}")))
-        self.assertTrue(120 <= len(self.world.chain.mempool) <= 190)
+            self.network.check(self.network.tx(self.network.batch(batch_id=f"b-{number}")))
+        self.assertTrue(120 <= len(self.network.chain.mempool) <= 190)
 
     def test_what_a_block_makes_impossible_is_dropped_after_it(self) -> None:
-        blocks_worth = self.world.tx(self.world.batch(), timeout_ns=self.world.now_ns + SECOND_NS // 2)
-        self.world.check(blocks_worth)
-        self.world.chain.mempool.take = lambda max_bytes: []  # type: ignore[method-assign]
-        self.world.advance(11)
-        self.assertEqual(len(self.world.chain.mempool), 0)
-        self.assertEqual(self.world.check(blocks_worth), ("sdk", 42))
+        blocks_worth = self.network.tx(self.network.batch(), timeout_ns=self.network.now_ns + SECOND_NS // 2)
+        self.network.check(blocks_worth)
+        self.network.chain.mempool.take = lambda max_bytes: []  # type: ignore[method-assign]
+        self.network.advance(11)
+        self.assertEqual(len(self.network.chain.mempool), 0)
+        self.assertEqual(self.network.check(blocks_worth), ("sdk", 42))
 
 
 class LedgerTests(SynchronousTestCase):
     """What tests of dapi look at."""
 
     def test_doubles_are_seen(self) -> None:
-        world = World()
-        first, second = world.tx(world.batch()), world.tx(world.batch())
-        world.deliver(first)
-        world.deliver(world.tx(world.batch(batch_id="b-2", node_id="")))
-        self.assertEqual(world.chain.doubles(), {})
-        world.deliver(second)
+        network = ChainInMemory()
+        first, second = network.tx(network.batch()), network.tx(network.batch())
+        network.deliver(first)
+        network.deliver(network.tx(network.batch(batch_id="b-2", node_id="")))
+        self.assertEqual(network.chain.doubles(), {})
+        network.deliver(second)
         hashes = [decode_transaction(raw).hash for raw in (first, second)]
-        self.assertEqual(world.chain.doubles(), {"b-1": hashes})
-        self.assertEqual([delivered.code for delivered in world.chain.deliveries_of("b-2")], [1145])
-        self.assertEqual([delivered.height for delivered in world.chain.ledger], [11, 12, 13])
+        self.assertEqual(network.chain.doubles(), {"b-1": hashes})
+        self.assertEqual([delivered.code for delivered in network.chain.deliveries_of("b-2")], [1145])
+        self.assertEqual([delivered.height for delivered in network.chain.ledger], [11, 12, 13])
 
     def test_nonces_under_two_ids_are_seen(self) -> None:
-        world = World()
-        world.deliver(world.tx(world.batch(), world.batch(batch_id="b-2", nonces=(8, 9))))
-        self.assertEqual(world.state.doubled_nonces(), set())
-        world.deliver(world.tx(world.batch(batch_id="b-3", nonces=(9, 10))))
-        self.assertEqual(world.state.doubled_nonces(), {(10, world.key.address, 9)})
+        network = ChainInMemory()
+        network.deliver(network.tx(network.batch(), network.batch(batch_id="b-2", nonces=(8, 9))))
+        self.assertEqual(network.state.doubled_nonces(), set())
+        network.deliver(network.tx(network.batch(batch_id="b-3", nonces=(9, 10))))
+        self.assertEqual(network.state.doubled_nonces(), {(10, network.key.address, 9)})
 
     def test_old_blocks_are_forgotten_but_not_their_transactions(self) -> None:
-        world = World()
-        raw = world.tx(world.batch())
-        world.deliver(raw)
-        world.advance(1200)
-        self.assertEqual(len(world.chain.blocks), 1000)
-        self.assertIsNotNone(world.chain.find(decode_transaction(raw).hash))
+        network = ChainInMemory()
+        raw = network.tx(network.batch())
+        network.deliver(raw)
+        network.advance(1200)
+        self.assertEqual(len(network.chain.blocks), 1000)
+        self.assertIsNotNone(network.chain.find(decode_transaction(raw).hash))
 
 
 class MethodTests(SynchronousTestCase):
     """The JSON of the calls."""
 
     def setUp(self) -> None:
-        self.world = World()
-        self.methods = Methods(self.world.chain)
+        self.network = ChainInMemory()
+        self.methods = Methods(self.network.chain)
 
     def error(self, method: str, params: Any) -> RpcError:
-        return self.assertRaises(RpcError, self.methods.call, method, params)
+        error: RpcError = self.assertRaises(RpcError, self.methods.call, method, params)
+        return error
 
     def query(self, path: str, data: bytes, height: str = "0") -> dict[str, Any]:
         answer = self.methods.call("abci_query", {"path": path, "data": data.hex(), "height": height, "prove": False})
@@ -143,8 +144,8 @@ class MethodTests(SynchronousTestCase):
         return response
 
     def test_status(self) -> None:
-        self.world.advance(12)
-        self.world.chain.switches.is_catching_up = True
+        self.network.advance(12)
+        self.network.chain.switches.is_catching_up = True
         status = self.methods.call("status", {})
         self.assertEqual(status["node_info"], {"network": CHAIN_ID, "other": {"tx_index": "on"}})
         sync = status["sync_info"]
@@ -157,31 +158,31 @@ class MethodTests(SynchronousTestCase):
         self.assertEqual(format_time(START_NS + 120_000_000), "2023-11-14T22:13:20.12Z")
 
     def test_broadcast_and_tx(self) -> None:
-        raw = self.world.tx(self.world.batch())
+        raw = self.network.tx(self.network.batch())
         tx_hash = decode_transaction(raw).hash
         by_hash = {"hash": base64.b64encode(bytes.fromhex(tx_hash)).decode(), "prove": False}
         answer = self.methods.call("broadcast_tx_sync", {"tx": base64.b64encode(raw).decode()})
         self.assertEqual((answer["code"], answer["hash"]), (0, tx_hash))
         self.assertEqual(self.error("tx", by_hash).data, f"tx ({tx_hash}) not found")
-        self.world.chain.switches.index_delay_blocks = 1
-        self.world.advance(11)
+        self.network.chain.switches.index_delay_blocks = 1
+        self.network.advance(11)
         self.assertEqual(self.error("tx", by_hash).data, f"tx ({tx_hash}) not found", "indexed later")
-        self.world.advance(12)
+        self.network.advance(12)
         found = self.methods.call("tx", by_hash)
         self.assertEqual((found["height"], found["hash"], found["tx_result"]["code"]), ("11", tx_hash, 0))
-        self.world.chain.switches.is_indexing_off = True
+        self.network.chain.switches.is_indexing_off = True
         self.assertEqual(self.error("tx", by_hash).data, "transaction indexing is disabled")
 
     def test_broadcast_errors_are_in_data(self) -> None:
-        self.world.chain.switches.is_mempool_full = True
+        self.network.chain.switches.is_mempool_full = True
         error = self.error("broadcast_tx_sync", {"tx": ""}).as_json()
         self.assertEqual((error["code"], error["message"]), (-32603, "Internal error"))
         self.assertIn("mempool is full", error["data"])
 
     def test_block(self) -> None:
-        self.world.advance(12)
+        self.network.advance(12)
         block = self.methods.call("block", {"height": "11"})
-        self.assertEqual(block["block_id"]["hash"], self.world.chain.blocks[11].hash)
+        self.assertEqual(block["block_id"]["hash"], self.network.chain.blocks[11].hash)
         self.assertRegex(block["block_id"]["hash"], "^[0-9A-F]{64}$")
         self.assertEqual(block["block"]["header"]["height"], "11")
         self.assertEqual(self.methods.call("block", {})["block"]["header"]["height"], "12")
@@ -189,13 +190,13 @@ class MethodTests(SynchronousTestCase):
         self.assertIn("is not available, lowest height is 10", self.error("block", {"height": "9"}).data)
 
     def test_the_event(self) -> None:
-        event = new_block_event(CHAIN_ID, self.world.chain.latest, "tm.event='NewBlock'")
+        event = new_block_event(CHAIN_ID, self.network.chain.latest, "tm.event='NewBlock'")
         self.assertEqual(event["data"]["type"], "tendermint/event/NewBlock")
         self.assertEqual(event["data"]["value"]["block"]["header"]["height"], "10")
-        self.assertEqual(event["data"]["value"]["block_id"]["hash"], self.world.chain.latest.hash)
+        self.assertEqual(event["data"]["value"]["block_id"]["hash"], self.network.chain.latest.hash)
 
     def test_accounts(self) -> None:
-        request = bytes_field(1, self.world.key.address)
+        request = bytes_field(1, self.network.key.address)
         base = request + varint_field(3, 1)
         answer = self.query("/cosmos.auth.v1beta1.Query/AccountInfo", request)
         self.assertEqual((answer["code"], answer["height"]), (0, "10"))
@@ -205,9 +206,9 @@ class MethodTests(SynchronousTestCase):
         self.assertEqual(base64.b64decode(answer["value"]), message_field(1, packed))
 
     def test_the_key_is_shown_once_it_is_known(self) -> None:
-        self.world.deliver(self.world.tx(self.world.batch()))
-        answer = self.query("/cosmos.auth.v1beta1.Query/AccountInfo", bytes_field(1, self.world.key.address))
-        self.assertIn(self.world.key.public, base64.b64decode(answer["value"]))
+        self.network.deliver(self.network.tx(self.network.batch()))
+        answer = self.query("/cosmos.auth.v1beta1.Query/AccountInfo", bytes_field(1, self.network.key.address))
+        self.assertIn(self.network.key.public, base64.b64decode(answer["value"]))
 
     def test_queries_that_fail(self) -> None:
         path = "/cosmos.auth.v1beta1.Query/AccountInfo"
@@ -224,8 +225,8 @@ class MethodTests(SynchronousTestCase):
         latest_epoch = message_field(3, varint_field(1, 1) + varint_field(2, 10))
         self.assertTrue(value.startswith(varint_field(1, 10)))
         self.assertTrue(value.endswith(latest_epoch))
-        self.world.advance(41)
-        self.world.state.confirmation = ConfirmationEvent(1, 2, 40, 42, "abcdef")
+        self.network.advance(41)
+        self.network.state.confirmation = ConfirmationEvent(1, 2, 40, 42, "abcdef")
 
         def event(phase: int) -> bytes:
             fields = ((1, 1), (2, 2), (3, 40), (4, 42), (8, phase))
@@ -233,11 +234,11 @@ class MethodTests(SynchronousTestCase):
             return varint_field(4, 1) + message_field(5, encoded)
 
         self.assertTrue(base64.b64decode(self.query(path, b"")["value"]).endswith(event(1)))
-        self.world.advance(42)
+        self.network.advance(42)
         self.assertTrue(base64.b64decode(self.query(path, b"")["value"]).endswith(event(2)))
-        self.world.advance(55)
+        self.network.advance(55)
         self.assertTrue(base64.b64decode(self.query(path, b"")["value"]).endswith(event(3)))
-        self.world.advance(60)
+        self.network.advance(60)
         epoch_2 = message_field(3, varint_field(1, 2) + varint_field(2, 50))
         self.assertTrue(base64.b64decode(self.query(path, b"")["value"]).endswith(epoch_2), "completed")
 

@@ -14,7 +14,7 @@ from tests.chain_tools import (
     batch,
     granted,
 )
-from tests.unit.simulator.chain.chain_world import World
+from tests.unit.simulator.chain.chain_in_memory import ChainInMemory
 
 # docs/protocol/chain.md, 'Test vector'.
 GOLDEN_BODY = bytes.fromhex(
@@ -109,11 +109,11 @@ class TransactionTests(SynchronousTestCase):
         self.assertFalse(is_signature(GOLDEN_KEY, tx.sign_doc("gonka-mainnet", 43), GOLDEN_SIGNATURE))
 
     def test_bytes_that_are_no_transaction(self) -> None:
-        world = World()
-        nested_unknown = granted(world.key.address, ("/inference.inference.MsgOther", b""))
-        for raw in (b"\xff", world.tx(("/cosmos.bank.v1beta1.MsgSend", b"")), world.tx(nested_unknown)):
-            self.assertEqual(world.check(raw), ("sdk", 2))
-        self.assertEqual(world.check(b""), ("sdk", 18), "no message")
+        network = ChainInMemory()
+        nested_unknown = granted(network.key.address, ("/inference.inference.MsgOther", b""))
+        for raw in (b"\xff", network.tx(("/cosmos.bank.v1beta1.MsgSend", b"")), network.tx(nested_unknown)):
+            self.assertEqual(network.check(raw), ("sdk", 2))
+        self.assertEqual(network.check(b""), ("sdk", 18), "no message")
 
     def test_signatures_that_are_no_signatures(self) -> None:
         for signature in (b"", bytes(64), b"\xff" * 64, GOLDEN_SIGNATURE[:63]):

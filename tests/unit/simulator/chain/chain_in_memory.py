@@ -21,7 +21,7 @@ from tests.chain_tools import (
 START_NS = 1_700_000_000 * SECOND_NS
 
 
-class World:
+class ChainInMemory:
     """A chain at height 10, where the PoC of epoch 1 has just started, with one account; a block takes a second."""
 
     def __init__(self, rules: Rules | None = None, height: int = 10, drop_seed: int = 0) -> None:
