@@ -1,9 +1,9 @@
 """NewBlock events of one of the chain's nodes, over a WebSocket that is kept open.
 
-Facts: docs/protocol/chain.md, 'Block events'. ``tm.event='NewBlock'`` rather than the lighter ``'NewBlockHeader'``:
-only the former has the block's hash, which nodes are given the moment a PoC begins, and asking for it would cost a call
-just then. Its price is a frame with the whole block, of which only the head is decoded; one above ``max_message_bytes``
-costs the connection, and its block is then found by ``status``.
+Facts: docs/protocol/chain.md, 'Block events'. dapi subscribes to ``tm.event='NewBlock'`` and not to the lighter
+``'NewBlockHeader'``: only a NewBlock event has the block's hash. ML nodes need it the moment a PoC begins, and a call
+for it would take time just then. The price is a frame with the whole block, of which only the header is decoded. A
+frame above ``max_message_bytes`` ends the connection; ``status`` then finds its block.
 """
 
 # Autobahn's methods have no types.
@@ -15,8 +15,9 @@ from collections.abc import Callable, Sequence
 from random import Random
 from typing import Any
 
-from dapi.chain.rpc_answers import BlockInfo, Refusal, decode_block_event, encode_request
+from dapi.chain.rpc_answers import BlockInfo, RpcError, decode_block_event, encode_request
 from dapi.errors import ChainUnavailableError, ConfigError
+from dapi.timing.observers import Observers
 from dapi.websocket.address import WebSocketAddress, split_url
 from dapi.websocket.client import SupervisedWebSocket
 from dapi.websocket.protocol import WatchedConnection
@@ -30,9 +31,9 @@ _REQUEST_ID = 1
 
 
 def events_address(rpc_url: str) -> WebSocketAddress:
-    """Return where the node of an RPC URL offers its events: the same host, port and path, ``/websocket`` added.
+    """Return where the node with this RPC URL offers its events: same host and port, ``/websocket`` after the path.
 
-    ConfigError when it is no http, https or tcp URL (the last is the network's own way to write http).
+    Raises ConfigError unless its scheme is http, https or tcp (the network's own configuration writes tcp for http).
     """
     scheme, separator, rest = rpc_url.partition("://")
     parts = split_url(f"http://{rest}" if separator and scheme == "tcp" else rpc_url, "chain URL")
@@ -43,32 +44,32 @@ def events_address(rpc_url: str) -> WebSocketAddress:
 
 
 class BlockEvents(SupervisedWebSocket["BlockEventsConnection"]):
-    """Tells each block that a node of the chain announces, as soon as it is committed.
+    """Calls its observers with each block that a node announces, as soon as the block is committed.
 
-    ``rpc_urls`` in order of preference: the first that brings blocks is followed. There is no promise that every block
-    is told: the watcher looks by itself. A subscription that the node ends is made anew with the next connection.
+    It follows the first of ``rpc_urls`` that brings blocks. Blocks may be missing: BlockWatcher asks for the status,
+    too. When the node ends the subscription, the next connection subscribes again.
     """
 
     def __init__(
         self, reactor: Any, rpc_urls: Sequence[str], *, random: Random, settings: ConnectionSettings | None = None
     ) -> None:
         self._settings = settings or ConnectionSettings()
-        self._observers: list[Callable[[BlockInfo], None]] = []
+        self._observers = Observers[[BlockInfo]]()
         addresses = [events_address(url) for url in rpc_urls]
         super().__init__(reactor, addresses, name="chain", random=random, settings=self._settings)
 
     @property
     def opened_at(self) -> float | None:
-        """When the connection was opened that is open now; None while there is none."""
+        """When the connection that is open now was opened, on the reactor's clock; None while there is none."""
         connection = self._connection
         return connection.opened_at if connection is not None and connection.state == connection.STATE_OPEN else None
 
     def observe(self, observer: Callable[[BlockInfo], None]) -> None:
-        """Have ``observer`` called with every block that is announced."""
-        self._observers.append(observer)
+        """Call ``observer`` with every block that a node announces."""
+        self._observers.add(observer)
 
     def replace(self, reason: str) -> None:
-        """Give the connection up, if there is one, as of no use: the next is tried at the next URL."""
+        """End the connection, if there is one, for this reason; the next attempt goes to the next URL."""
         if self._connection is not None:
             self._is_of_use = False
             self._connection.end(reason)
@@ -77,11 +78,10 @@ class BlockEvents(SupervisedWebSocket["BlockEventsConnection"]):
         """Make the protocol of the next connection."""
         return BlockEventsConnection(self._clock, address, self._settings, self)
 
-    def block_came(self, block: BlockInfo) -> None:
-        """Pass a block on; the connection calls it."""
+    def announce(self, block: BlockInfo) -> None:
+        """Call the observers with a block that the connection received."""
         self.came_of_use()
-        for observer in self._observers:
-            observer(block)
+        self._observers(block)
 
 
 class BlockEventsConnection(WatchedConnection):
@@ -99,7 +99,7 @@ class BlockEventsConnection(WatchedConnection):
         self.sendMessage(encode_request(_REQUEST_ID, "subscribe", {"query": NEW_BLOCK}))
 
     def take(self, payload: bytes) -> None:
-        """Tell a block; an error, in answer to the subscription or as its end, is the end of the connection."""
+        """Announce the block of an event. An error, which refuses or ends the subscription, ends the connection."""
         if self.state != self.STATE_OPEN:
             return
         try:
@@ -107,7 +107,7 @@ class BlockEventsConnection(WatchedConnection):
         except ChainUnavailableError as error:
             self.end(f"the node sent {printable(str(error))}")
             return
-        if isinstance(answer, Refusal):
-            self.end(f"the node ended the subscription: {printable(answer.words)}")
+        if isinstance(answer, RpcError):
+            self.end(f"the node ended the subscription: {printable(answer.text)}")
         elif answer is not None:
-            self._events.block_came(answer)
+            self._events.announce(answer)

@@ -1,8 +1,9 @@
 """The signing key, from the network's own keyring folders or from a file with a hex key.
 
-The folders are the Cosmos SDK's: ``<keyring_dir>/keyring-file`` or ``<keyring_dir>/keyring-test``, a file
-``<name>.info`` per key. Each is a compact JWE (PBES2-HS256+A128KW, A256GCM) around JSON whose ``Data`` is, in base64, a
-protobuf Record. Nothing here is written, logged or shown: a secret leaves this module only inside a SigningKey.
+The folders are the Cosmos SDK's: ``<keyring_dir>/keyring-file`` or ``<keyring_dir>/keyring-test``, with a file
+``<name>.info`` per key (docs/protocol/chain.md, 'Keyring'). Each file is a compact JWE (PBES2-HS256+A128KW, A256GCM)
+around JSON; ``Data`` in it is a protobuf Record in base64. This module writes, logs and shows nothing; a secret leaves
+it only inside a SigningKey.
 """
 
 from __future__ import annotations
@@ -26,11 +27,11 @@ from dapi.messages.addresses import address_of
 PRIVATE_KEY_TYPE_URL = "/cosmos.crypto.secp256k1.PrivKey"
 BACKENDS = ("file", "test")
 
-# The framework's own password of a keyring that is meant for tests.
+# The framework's own password for its test keyrings.
 _TEST_PASSWORD = "test"  # noqa: S105
 _ALGORITHM = "PBES2-HS256+A128KW"
 _ENCRYPTION = "A256GCM"
-# The network writes 8192. The work to be done is named by the file, so it is bounded; jwcrypto has the same bound.
+# The network writes 8192. The file says how much work its password costs, so that is bounded; jwcrypto's bound is this.
 _MAX_ITERATIONS = 16384
 # A record is some 300 bytes, encrypted and encoded some 1,000.
 _MAX_FILE_BYTES = 64 * 1024
@@ -49,7 +50,7 @@ class SigningKey:
     __slots__ = ("_private_key", "address", "public_key")
 
     def __init__(self, secret: bytes) -> None:
-        """Take 32 bytes, a number from 1 to the order of the curve minus 1; anything else is a ValueError."""
+        """``secret`` is 32 bytes: a number from 1 to the order of the curve minus 1; ValueError for anything else."""
         if len(secret) != 32:
             raise ValueError("a secp256k1 key has 32 bytes")
         self._private_key = coincurve.PrivateKey(secret)
@@ -64,7 +65,7 @@ class SigningKey:
 
     def sign(self, message: bytes) -> bytes:
         """Sign SHA-256 of the message: 64 bytes, r and s, with a low s and the nonce of RFC 6979."""
-        # The recoverable form is r and s as they are, the other one DER; both are made from the same nonce.
+        # The recoverable form begins with r and s as they are; the usual one is DER.
         signature: bytes = self._private_key.sign_recoverable(message)
         return signature[:64]
 
@@ -82,9 +83,9 @@ class _Item(msgspec.Struct):
 def load_signing_key(backend: str, keyring_dir: str, key_name: str, password: str | None) -> SigningKey:
     """Load the key ``key_name`` from the keyring below ``keyring_dir`` (``~`` is the home folder).
 
-    ``backend`` is ``file`` or ``test``; the password of ``test`` is fixed, and the one given is not used. This takes
-    some milliseconds of computing. Raises ConfigError when a setting cannot be right, and StartError when the key is
-    not there, cannot be read with this password, or cannot sign for the network.
+    ``backend`` is ``file`` or ``test``; ``test`` has a fixed password and ignores the given one. This computes for some
+    milliseconds. Raises ConfigError when a setting cannot be right, and StartError when the key is not there, cannot be
+    read with this password, or cannot sign for the network.
     """
     if backend not in BACKENDS:
         raise ConfigError(f"keyring_backend {backend!r} is not supported: use one of {', '.join(BACKENDS)}")
@@ -94,10 +95,8 @@ def load_signing_key(backend: str, keyring_dir: str, key_name: str, password: st
         password = _TEST_PASSWORD
     elif not password:
         raise ConfigError("KEYRING_PASSWORD is not set, and the keyring backend 'file' needs it")
-    folder = Path(os.path.expanduser(keyring_dir)) / f"keyring-{backend}"
-    text = _read_record_file(folder, key_name)
-    path = folder / _file_name(key_name)
-    return _key_of(_decrypt(text, password, path, backend), key_name, path)
+    path = Path(os.path.expanduser(keyring_dir)) / f"keyring-{backend}" / _file_name(key_name)
+    return _key_of(_decrypt(_read_record_file(path, key_name), password, path, backend), key_name, path)
 
 
 def load_signing_key_file(path: str) -> SigningKey:
@@ -128,8 +127,8 @@ def _key_name(file_name: str) -> str:
     return file_name.removesuffix(".info").replace("%2F", "/").replace("%25", "%")
 
 
-def _read_record_file(folder: Path, key_name: str) -> str:
-    path = folder / _file_name(key_name)
+def _read_record_file(path: Path, key_name: str) -> str:
+    folder = path.parent
     try:
         names = sorted(_key_name(entry.name) for entry in folder.iterdir() if entry.name.endswith(".info"))
         if key_name not in names:
@@ -172,7 +171,7 @@ def _decrypt(text: str, password: str, path: Path, backend: str) -> bytes:
 
 
 def _key_of(data: bytes, key_name: str, path: Path) -> SigningKey:
-    """Return the key of a record, if it is one that can sign here."""
+    """Return the key of a record; raises StartError unless it can sign here."""
     where = f"key {key_name!r} ({path})"
     # The length before the prefix is a varint of up to three bytes.
     if any(data.find(prefix, 0, 7) >= 0 for prefix in _AMINO_PREFIXES):

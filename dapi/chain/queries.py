@@ -1,4 +1,4 @@
-"""Queries to the chain's accounts."""
+"""Queries about the chain's accounts."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _ACCOUNT_PATH = "/cosmos.auth.v1beta1.Query/AccountInfo"
 
 
 async def account_number(rpc: ChainRpc, address: str) -> int:
-    """Return the number of an account; ChainRefusedError when the chain does not know the address."""
+    """Return the number of an account; raises ChainRefusedError when the chain does not know the address."""
     request = cosmos_pb2.QueryAccountInfoRequest(address=address)
     answer = await rpc.abci_query(_ACCOUNT_PATH, request.SerializeToString())
     try:

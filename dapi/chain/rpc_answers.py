@@ -1,8 +1,7 @@
-"""What a CometBFT node answers, made into values and errors of ours: pure, no socket and no clock.
+"""The JSON answers of a CometBFT node as values: pure, no socket and no clock.
 
-Facts: docs/protocol/chain.md, 'JSON-RPC' and 'Answers to a broadcast'. 64-bit numbers are strings in this JSON, bytes
-are base64, hashes are upper-case hex, a method's error comes with HTTP status 200 and says in ``error.data`` what it
-means.
+Facts: docs/protocol/chain.md, 'JSON-RPC'. 64-bit numbers are strings in this JSON, bytes are base64, hashes are
+upper-case hex. A method's error comes with HTTP status 200 and has its meaning in ``error.data``.
 """
 
 from __future__ import annotations
@@ -16,23 +15,12 @@ from typing import Annotated, Any, TypeVar
 
 import msgspec
 
-from dapi.errors import ChainError, ChainRefusedError, ChainStaleError, ChainUnavailableError
+from dapi.errors import ChainUnavailableError
 
 T = TypeVar("T")
 
-# The SDK's codes that are no verdict on the content of a transaction.
-_IN_CACHE, _MEMPOOL_FULL, _TOO_LARGE = 19, 20, 21
-_INVALID_REQUEST = 18
-# The asked node has not come to the height of a query yet.
-_FUTURE_HEIGHT = 26
-_TIME_IS_OVER = {30, 32, 42}
-_STALE_WORDS = ("ttl exceeds", "already passed", "already used timeout")
-_POC_V2 = 1161
-# JSON-RPC's own codes for a request that is wrong in itself.
-_OUR_FAULT = {-32600, -32601, -32602}
-
 # The SDK quotes all of a message, with its thousands of nonces, in the error of one that travels inside a MsgExec.
-# Which message it was stands before that, and what is wrong with it after.
+# The text before the quotation says which message it was, the text after it what is wrong.
 _MAX_LOG_CHARACTERS = 1000
 
 _TIME = re.compile(r"(\d{4})-(\d\d)-(\d\d)[Tt](\d\d):(\d\d):(\d\d)(?:\.(\d{1,9}))?(?:[Zz]|([+-])(\d\d):(\d\d))")
@@ -41,8 +29,8 @@ _TIME = re.compile(r"(\d{4})-(\d\d)-(\d\d)[Tt](\d\d):(\d\d):(\d\d)(?:\.(\d{1,9})
 class ChainStatus(msgspec.Struct, frozen=True):
     """Where a node of the chain stands.
 
-    ``block_time_ns`` is the latest block's own time (nanoseconds since 1970): how fresh the node is shows there, not in
-    ``catching_up``. ``has_tx_index`` false means that this node can look no transaction up. ``node`` is the host and
+    ``block_time_ns`` is the latest block's time (nanoseconds since 1970): it shows how fresh the node is, which
+    ``catching_up`` does not. A node without ``has_tx_index`` cannot look up a transaction. ``node`` is the host and
     port that answered.
     """
 
@@ -57,23 +45,16 @@ class ChainStatus(msgspec.Struct, frozen=True):
 
 
 class Broadcast(enum.StrEnum):
-    """What became of a broadcast that was not refused."""
+    """The outcome of a broadcast that was not refused: the transaction is, or may be, in a mempool.
+
+    That is no success yet; only a block is (see TxResult).
+    """
 
     ACCEPTED = "accepted"
     ALREADY_THERE = "already_there"
     """These very bytes are in the mempool, or were in a block not long ago."""
     UNKNOWN = "unknown"
-    """The node took them and does not know what came of it: look the hash up."""
-
-
-class BroadcastResult(msgspec.Struct, frozen=True):
-    """A transaction is, or may be, in a mempool: that is no success yet, only a block is (see TxResult)."""
-
-    outcome: Broadcast
-    hash: str
-    code: int = 0
-    codespace: str = ""
-    log: str = ""
+    """The node has the bytes and does not know whether its mempool took them: look the hash up."""
 
 
 class TxResult(msgspec.Struct, frozen=True):
@@ -87,10 +68,10 @@ class TxResult(msgspec.Struct, frozen=True):
 
 
 class TxLookup(msgspec.Struct, frozen=True):
-    """One node's word on a transaction: ``result`` is None when it is in no block up to ``status``.
+    """One node's answer about a transaction: ``result`` is None when it is in no block up to ``status``.
 
-    The status was asked for first and of the same node. Nodes index a block shortly after they count it as their
-    latest, so 'in no block up to height - 1' is what a None proves.
+    The same node gave its status first. Nodes index a block shortly after they count it as their latest, so None proves
+    that the transaction is in no block up to height - 1.
     """
 
     status: ChainStatus
@@ -113,7 +94,7 @@ class BlockInfo(msgspec.Struct, frozen=True):
     hash: str
 
 
-class Refusal(msgspec.Struct, frozen=True):
+class RpcError(msgspec.Struct, frozen=True):
     """The ``error`` of a JSON-RPC answer."""
 
     code: int = 0
@@ -121,15 +102,15 @@ class Refusal(msgspec.Struct, frozen=True):
     data: str = ""
 
     @property
-    def words(self) -> str:
-        """The useful part of it."""
+    def text(self) -> str:
+        """The part with the meaning."""
         return self.data or self.message
 
 
 class _Envelope(msgspec.Struct):
     id: int | str | None = None
     result: msgspec.Raw = msgspec.Raw()
-    error: Refusal | None = None
+    error: RpcError | None = None
 
 
 _Int = int | Annotated[str, msgspec.Meta(pattern=r"^-?\d{1,20}$")]
@@ -159,7 +140,7 @@ class StatusAnswer(msgspec.Struct):
     sync_info: _SyncInfo
 
     def value(self, node: str) -> ChainStatus:
-        """Make the value; ``node`` is who answered."""
+        """Return the value; ``node`` is who answered."""
         return ChainStatus(
             chain_id=self.node_info.network,
             height=int(self.sync_info.latest_block_height),
@@ -172,27 +153,12 @@ class StatusAnswer(msgspec.Struct):
         )
 
 
-class BroadcastAnswer(msgspec.Struct):
+class CheckTxAnswer(msgspec.Struct):
     """Result of ``broadcast_tx_sync``: what CheckTx said."""
 
     code: int
-    hash: str
     codespace: str = ""
     log: str = ""
-
-    def value(self) -> BroadcastResult:
-        """Sort it: in the mempool, there already, or one of the three errors."""
-        log = _bounded(self.log)
-        if self.code == 0:
-            return BroadcastResult(Broadcast.ACCEPTED, self.hash, 0, self.codespace, log)
-        if self.codespace == "sdk":
-            if self.code == _IN_CACHE:
-                return BroadcastResult(Broadcast.ALREADY_THERE, self.hash, self.code, self.codespace, log)
-            if self.code == _MEMPOOL_FULL:
-                raise ChainUnavailableError(log)
-            if is_stale(self.code, self.log):
-                raise ChainStaleError(self.code, self.codespace, log)
-        raise ChainRefusedError(self.code, self.codespace, log)
 
 
 class _ExecutedTx(msgspec.Struct):
@@ -209,12 +175,14 @@ class TxAnswer(msgspec.Struct):
     tx_result: _ExecutedTx
 
     def value(self) -> TxResult:
-        """Make the value."""
+        """Return the value."""
         executed = self.tx_result
-        return TxResult(self.hash, int(self.height), executed.code, executed.codespace, _bounded(executed.log))
+        return TxResult(self.hash, int(self.height), executed.code, executed.codespace, shortened(executed.log))
 
 
-class _QueryResponse(msgspec.Struct):
+class QueryResponse(msgspec.Struct):
+    """The application's own answer to a query."""
+
     code: int = 0
     codespace: str = ""
     log: str = ""
@@ -225,19 +193,7 @@ class _QueryResponse(msgspec.Struct):
 class QueryAnswer(msgspec.Struct):
     """Result of ``abci_query``."""
 
-    response: _QueryResponse
-
-    def value(self) -> QueryResult:
-        """Make the value, or raise ChainRefusedError with the application's code.
-
-        ChainUnavailableError where another node may know more: the asked one has not come to the height yet.
-        """
-        response = self.response
-        if (response.codespace, response.code) == ("sdk", _FUTURE_HEIGHT):
-            raise ChainUnavailableError(response.log)
-        if response.code:
-            raise ChainRefusedError(response.code, response.codespace, response.log)
-        return QueryResult(response.value or b"", int(response.height))
+    response: QueryResponse
 
 
 class _Header(msgspec.Struct):
@@ -261,7 +217,7 @@ class BlockAnswer(msgspec.Struct):
     block: _Block
 
     def value(self) -> BlockInfo:
-        """Make the value."""
+        """Return the value."""
         header = self.block.header
         return BlockInfo(header.chain_id, int(header.height), parse_time_ns(header.time), self.block_id.hash)
 
@@ -278,21 +234,21 @@ class _Event(msgspec.Struct):
 
 class _EventEnvelope(msgspec.Struct):
     result: _Event | None = None
-    error: Refusal | None = None
+    error: RpcError | None = None
 
 
 _EVENT_DECODER = msgspec.json.Decoder(_EventEnvelope)
 
 
 def encode_request(request_id: int, method: str, params: dict[str, Any]) -> bytes:
-    """Make the body of one call; without an id there would be no answer."""
+    """Return the body of one call; a node does not answer a call without an id."""
     return msgspec.json.encode({"jsonrpc": "2.0", "id": request_id, "method": method, "params": params})
 
 
-def decode_answer(body: bytes, request_id: int, answer_type: type[T]) -> T | Refusal:
-    """Read the body of an answer: the result, or the error that stands in its place.
+def decode_answer(body: bytes, request_id: int, answer_type: type[T]) -> T | RpcError:
+    """Return the result in the body of an answer, or the error in its place.
 
-    Raises ChainUnavailableError when it is neither, or the answer to another call.
+    Raises ChainUnavailableError when the body has neither, or answers another call.
     """
     try:
         envelope = msgspec.json.decode(body, type=_Envelope)
@@ -307,11 +263,11 @@ def decode_answer(body: bytes, request_id: int, answer_type: type[T]) -> T | Ref
         raise ChainUnavailableError(f"an answer that cannot be read: {error}") from error
 
 
-def decode_block_event(message: bytes) -> BlockInfo | Refusal | None:
-    """Read a message about a subscription to NewBlock: a block, the error that ends it, or None for its confirmation.
+def decode_block_event(message: bytes) -> BlockInfo | RpcError | None:
+    """Return the block of a NewBlock event, the error that ends the subscription, or None for its confirmation.
 
-    Of a block, however large, only the identity is made into objects. Raises ChainUnavailableError when it is nothing
-    of this kind.
+    Only the block's identity becomes objects, however large the block is. Raises ChainUnavailableError for anything
+    else.
     """
     try:
         envelope = _EVENT_DECODER.decode(message)
@@ -325,64 +281,26 @@ def decode_block_event(message: bytes) -> BlockInfo | Refusal | None:
     return data.value.value() if data is not None and data.value is not None else None
 
 
-def is_stale(code: int, log: str) -> bool:
-    """Whether a code of the SDK's says that a transaction's time is over, too far ahead, or used already."""
-    return code in _TIME_IS_OVER or (code == _INVALID_REQUEST and any(words in log for words in _STALE_WORDS))
-
-
-def error_of_refusal(refusal: Refusal) -> ChainError:
-    """Sort a JSON-RPC error that means nothing special to the call that got it."""
-    if refusal.code in _OUR_FAULT:
-        code = _TOO_LARGE if "too large" in refusal.words else refusal.code
-        return ChainRefusedError(code, "rpc", refusal.words)
-    if "Tx too large" in refusal.words:
-        return ChainRefusedError(_TOO_LARGE, "sdk", refusal.words)
-    return ChainUnavailableError(refusal.words)
-
-
-def error_of_http_status(status: int, body: bytes) -> ChainError:
-    """Sort an answer whose HTTP status is not 200: the node does so for bodies it cannot read, proxies for all else."""
-    text = body[:500].decode("utf-8", "replace")
-    if status == 413 or (status == 400 and "request body too large" in text):
-        return ChainRefusedError(_TOO_LARGE, "rpc", f"HTTP {status}: {text}")
-    if status == 503 and "poc_v2" in text:
-        return ChainRefusedError(_POC_V2, "inference", f"HTTP {status}: {text}")
-    return ChainUnavailableError(f"HTTP {status}: {text}")
-
-
-def broadcast_refused(refusal: Refusal, tx_hash: str) -> BroadcastResult:
-    """Sort the JSON-RPC error of a broadcast: there already, unknown, or raise what it is."""
-    if "tx already exists in cache" in refusal.words:
-        return BroadcastResult(Broadcast.ALREADY_THERE, tx_hash, log=refusal.words)
-    if "broadcast confirmation not received" in refusal.words:
-        return BroadcastResult(Broadcast.UNKNOWN, tx_hash, log=refusal.words)
-    raise error_of_refusal(refusal)
-
-
-def is_not_found(refusal: Refusal) -> bool:
-    """Whether the JSON-RPC error of a look-up says that the transaction is in no block."""
-    return refusal.code not in _OUR_FAULT and "not found" in refusal.data
-
-
 def tx_hash_of(raw: bytes) -> str:
-    """Give the hash that a raw transaction is looked up by: upper-case hex of its SHA-256."""
+    """Return the hash of a raw transaction: upper-case hex of its SHA-256."""
     return hashlib.sha256(raw).hexdigest().upper()
 
 
 def to_base64(data: bytes) -> str:
-    """Write bytes the way a JSON-RPC parameter wants them."""
+    """Encode bytes as a JSON-RPC parameter."""
     return base64.b64encode(data).decode("ascii")
 
 
-def _bounded(log: str) -> str:
+def shortened(log: str) -> str:
+    """Cut the middle out of a log that is too long to be stored and shown."""
     half = _MAX_LOG_CHARACTERS // 2
     return log if len(log) <= _MAX_LOG_CHARACTERS else f"{log[:half]} … {log[-half:]}"
 
 
 def parse_time_ns(text: str) -> int:
-    """Read an RFC 3339 time of up to nine decimals as whole nanoseconds since 1970.
+    """Convert an RFC 3339 time with up to nine decimals to nanoseconds since 1970.
 
-    Raises ChainUnavailableError on anything else. No float is involved: the last digits matter.
+    Raises ChainUnavailableError on anything else. There is no float in between: the last digits matter.
     """
     match = _TIME.fullmatch(text)
     if match is None:

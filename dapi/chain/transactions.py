@@ -1,14 +1,12 @@
 """Unordered transactions in sign mode direct: building, signing, size and timestamps. Pure: no clock, no network.
 
-Messages are kept without their first field, ``creator``, as pairs of a type URL and encoded bytes; it is put in front
-when a transaction is signed. Where the signer is not the participant (a "warm key" that was granted the right to
-submit), all messages of a transaction travel inside one MsgExec. Sources: the network's chain, Cosmos SDK 0.53; the
-encoding is canonical (ADR-027), as the chain wants it: ascending fields, no defaults.
+A message is a pair of its type URL and its encoded bytes without the first field, ``creator``, which signing puts in
+front. When the signer is not the participant (a "warm key" with grants), all messages of a transaction go into one
+MsgExec. Facts: docs/protocol/chain.md, 'Transactions'; the encoding is canonical: ascending fields, no defaults.
 """
 
 from __future__ import annotations
 
-import hashlib
 import random
 from collections.abc import Sequence
 from typing import Final
@@ -16,6 +14,7 @@ from typing import Final
 import attrs
 
 from dapi.chain.keyring import SigningKey
+from dapi.chain.rpc_answers import tx_hash_of
 from dapi.messages import cosmos_pb2
 
 BATCH_TYPE_URL: Final = "/inference.inference.MsgSubmitPocBatch"
@@ -24,12 +23,12 @@ SEED_TYPE_URL: Final = "/inference.inference.MsgSubmitSeed"
 EXEC_TYPE_URL: Final = "/cosmos.authz.v1beta1.MsgExec"
 PUBLIC_KEY_TYPE_URL: Final = "/cosmos.crypto.secp256k1.PubKey"
 
-# Gas is not charged for; the chain only wants a limit, and this is the one that the network's own software sets.
+# Gas costs nothing here, but the chain wants a limit; the network's own software sets this one.
 DEFAULT_GAS_LIMIT: Final = 1_000_000_000
 
 _SECOND: Final = 1_000_000_000
 _SIGNATURE_BYTES: Final = 64
-# Tags of fields 1 to 15 take a byte; this one is field 1 with a length: how a message with a creator begins.
+# The tag of field 1 with a length: the first byte of a message that has a creator.
 _CREATOR_TAG: Final = 0x0A
 # The longest encoding of a timestamp: five bytes of seconds until the year 3058, five of nanoseconds, and their tags.
 _TIMESTAMP = cosmos_pb2.Timestamp(seconds=2**35 - 1, nanos=_SECOND - 1)
@@ -37,10 +36,10 @@ _TIMESTAMP = cosmos_pb2.Timestamp(seconds=2**35 - 1, nanos=_SECOND - 1)
 
 @attrs.frozen
 class SignedTransaction:
-    """A transaction that is ready to be sent.
+    """A signed transaction.
 
-    ``raw`` is the encoded TxRaw, ``hash`` the name that the chain knows it by (64 upper-case hex digits),
-    ``timeout_ns`` the block time, in nanoseconds since 1970, after which no block takes it any more.
+    ``raw`` is the encoded TxRaw, ``hash`` the chain's name for it (64 upper-case hex digits). No block with a time
+    later than ``timeout_ns`` (nanoseconds since 1970) takes it.
     """
 
     raw: bytes = attrs.field(repr=False)
@@ -51,8 +50,8 @@ class SignedTransaction:
 class TransactionSigner:
     """Signs transactions of one key for one chain.
 
-    ``account_number`` is the one of the key's own account, also where ``participant_address``, the creator of all
-    messages, is another one's.
+    ``account_number`` is that of the key's own account. ``participant_address`` is the creator of all messages; it may
+    be another account's.
     """
 
     def __init__(
@@ -69,17 +68,15 @@ class TransactionSigner:
         self._creator = cosmos_pb2.Creator(creator=participant_address).SerializeToString()
         self._is_granted = key.address != participant_address
         self._auth_info = _auth_info(key.public_key, gas_limit)
-        exec_empty = cosmos_pb2.MsgExec(grantee=key.address).ByteSize()
-        body_empty = cosmos_pb2.TxBody(unordered=True, timeout_timestamp=_TIMESTAMP).ByteSize()
-        self._exec_fixed_bytes = exec_empty
-        self._body_fixed_bytes = body_empty
+        self._exec_fixed_bytes = cosmos_pb2.MsgExec(grantee=key.address).ByteSize()
+        self._body_fixed_bytes = cosmos_pb2.TxBody(unordered=True, timeout_timestamp=_TIMESTAMP).ByteSize()
         self._raw_fixed_bytes = _field_size(len(self._auth_info)) + _field_size(_SIGNATURE_BYTES)
 
     def sign(self, messages: Sequence[tuple[str, bytes]], timeout_ns: int) -> SignedTransaction:
         """Put messages (type URL, encoded without creator) into one transaction, in this order, and sign it.
 
-        ``timeout_ns`` must be unique to the nanosecond among all transactions of the key: see TimestampSource. The
-        same arguments always give the same bytes. Raises ValueError for no message and for one that has a creator.
+        ``timeout_ns`` must be unique to the nanosecond among all transactions of the key: see TimestampSource. Equal
+        arguments give equal bytes. Raises ValueError without a message, and when a message has a creator.
         """
         if not messages:
             raise ValueError("a transaction needs a message")
@@ -98,12 +95,12 @@ class TransactionSigner:
         raw = cosmos_pb2.TxRaw(
             body_bytes=body, auth_info_bytes=self._auth_info, signatures=[self._key.sign(document)]
         ).SerializeToString()
-        return SignedTransaction(raw, hashlib.sha256(raw).hexdigest().upper(), timeout_ns)
+        return SignedTransaction(raw, tx_hash_of(raw), timeout_ns)
 
     def size_of(self, messages: Sequence[tuple[str, int]]) -> int:
-        """Return the bytes that ``raw`` of these messages (type URL, encoded length without creator) takes at most.
+        """Return how many bytes ``raw`` of these messages (type URL, encoded length without creator) has at most.
 
-        It is exact but for the nanoseconds of the timestamp, which take up to six bytes less when they are few.
+        Only the timestamp can make it shorter: its nanoseconds take up to six bytes less when they are few.
         """
         size = sum(_field_size(_any_size(url, len(self._creator) + length)) for url, length in messages)
         if self._is_granted:
@@ -123,19 +120,19 @@ class TransactionSigner:
 
 
 class TimestampSource:
-    """Timestamps for unordered transactions of one key, in nanoseconds since 1970, none of them twice.
+    """Unique timestamps for unordered transactions of one key, in nanoseconds since 1970.
 
-    The chain takes a pair of signer and timestamp once, and only from the block time to 10 minutes later. Within the
-    process they ascend. Over a restart they do if ``last`` is the greatest that was ever stored (0 for none). Two
-    processes with one key are kept apart by chance: about one clash in a million transactions when both are busy, which
-    the chain refuses and the next timestamp heals.
+    The chain takes a pair of signer and timestamp once, and only from the block time to 10 minutes later. Timestamps
+    ascend within the process; also over a restart if ``last`` is the greatest that was ever stored (0 for none). Chance
+    keeps two processes with one key apart: when both are busy, about one transaction in a million has a timestamp of
+    the other process. The chain refuses it, and the next timestamp heals that.
     """
 
-    #: How far a timestamp lies ahead of the block time at least: what the network's own software uses.
+    #: How far a timestamp lies ahead of the block time at least; the network's own software uses this.
     TIMEOUT_NS: Final = 60 * _SECOND
     #: How far it lies ahead at most: the chain's 10 minutes.
     LIMIT_NS: Final = 600 * _SECOND
-    #: How far it lies, at random, from the one before when many are taken in one block.
+    #: The largest random distance between two timestamps for the same block time.
     STEP_NS: Final = 1_000_000
 
     def __init__(self, random: random.Random, *, last: int = 0) -> None:
@@ -143,7 +140,7 @@ class TimestampSource:
         self.last = last
 
     def next(self, block_time_ns: int) -> int | None:
-        """Return a new timestamp for this latest block time, or None when none is left before a later block."""
+        """Return a new timestamp for this latest block time, or None when none is left until a later block."""
         timestamp = block_time_ns + self.TIMEOUT_NS + self._random.randrange(_SECOND)
         if timestamp <= self.last:
             timestamp = self.last + 1 + self._random.randrange(self.STEP_NS)
@@ -165,7 +162,7 @@ def _auth_info(public_key: bytes, gas_limit: int) -> bytes:
 
 
 def _field_size(length: int) -> int:
-    """Return the bytes of a field with a one-byte tag and a length in front."""
+    """Return how many bytes a field takes with its one-byte tag and its length."""
     return 1 + max(1, (length.bit_length() + 6) // 7) + length
 
 

@@ -9,7 +9,7 @@ import enum
 import re
 from collections.abc import Sequence
 
-from dapi.chain.rpc_answers import is_stale
+from dapi.chain.rpc_errors import is_stale
 from dapi.submission.rows import Message
 
 

@@ -154,8 +154,8 @@ class Submitter(LoopService):
 
     async def _turn(self) -> None:
         """Look at all that is under way, then send as much as there is room for."""
-        if self._watcher.refusal is not None:
-            self._note(self._watcher.refusal)
+        if self._watcher.status_error is not None:
+            self._note(self._watcher.status_error)
         head = self._watcher.head
         if head is None or self._watcher.problem is not None:
             return

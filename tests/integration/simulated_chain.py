@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import random
-from typing import Any
+from typing import Any, cast
 
 from autobahn.twisted.websocket import WebSocketClientFactory, WebSocketClientProtocol
 from twisted.internet import reactor
@@ -16,16 +16,10 @@ from dapi.http.exchange import Exchanges
 from dapi.simulator.chain.chain import SimulatedChain
 from dapi.simulator.chain.epochs import EpochParams, Epochs
 from tests.chain_tools import SECOND_NS, Key, Packed, batch, transaction
-
-PATIENCE_SECONDS = 10
-
-
-def soon(waited: Deferred[Any]) -> Deferred[Any]:
-    """Fail instead of waiting for ever."""
-    return waited.addTimeout(PATIENCE_SECONDS, reactor)
+from tests.integration.waiting import PATIENCE_SECONDS, soon
 
 
-class World:
+class ChainAndClient:
     """A running chain at height 10, where epoch 1's PoC has just started, and a client; blocks are made by hand."""
 
     def __init__(self, **settings: Any) -> None:
@@ -35,7 +29,6 @@ class World:
         self.chain.add_account(self.key.public)
         self.chain.startService()
         self.rpc = self.client()
-        self._clients = [self.rpc]
         self._timeouts = 0
 
     def client(self, *urls: str, **settings: Any) -> ChainRpc:
@@ -81,7 +74,7 @@ async def subscriber(chain: SimulatedChain) -> Subscriber:
     factory = WebSocketClientFactory(f"ws://127.0.0.1:{chain.port}/websocket", reactor=reactor)
     factory.protocol = Subscriber
     factory.setProtocolOptions(openHandshakeTimeout=0, closeHandshakeTimeout=0)
-    socket = await TCP4ClientEndpoint(reactor, "127.0.0.1", chain.port).connect(factory)
+    socket = cast(Subscriber, await TCP4ClientEndpoint(reactor, "127.0.0.1", chain.port).connect(factory))
     await soon(socket.opened)
     return socket
 

@@ -1,4 +1,4 @@
-"""Waiting for something that no Deferred tells of."""
+"""Waiting in integration tests: for ever is never right."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from twisted.internet import reactor
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
 
@@ -13,6 +14,11 @@ PATIENCE_SECONDS = 20.0
 _LOOK_SECONDS = 0.01
 
 T = TypeVar("T")
+
+
+def soon(waited: Deferred[T], patience_seconds: float = PATIENCE_SECONDS) -> Deferred[T]:
+    """Have a Deferred fail with TimeoutError unless it fires within ``patience_seconds``."""
+    return waited.addTimeout(patience_seconds, IReactorTime(reactor))
 
 
 async def until(look: Callable[[], T], patience_seconds: float = PATIENCE_SECONDS) -> T:

@@ -17,7 +17,7 @@ from twisted.internet.task import deferLater
 from dapi.chain.block_watcher import BlockWatcher
 from dapi.chain.keyring import SigningKey
 from dapi.chain.rpc import ChainRpc
-from dapi.chain.rpc_answers import BroadcastResult, TxLookup, tx_hash_of
+from dapi.chain.rpc_answers import Broadcast, TxLookup, tx_hash_of
 from dapi.database import Database
 from dapi.messages import Kind, Receipt, State, Via, content_id
 from dapi.messages.inference_pb2 import MsgSubmitPocBatch
@@ -98,7 +98,7 @@ class SpyRpc(ChainRpc):
         self.on_send: Callable[[bytes], None] = lambda raw: None
         self.loses: str | None = None
 
-    def broadcast_tx_sync(self, raw: bytes) -> Deferred[BroadcastResult]:
+    def broadcast_tx_sync(self, raw: bytes) -> Deferred[Broadcast]:
         self.on_send(raw)
         self.sent.append(tx_hash_of(raw))
         if self.loses == "before":

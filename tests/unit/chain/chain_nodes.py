@@ -62,6 +62,11 @@ def found(code: int = 0, log: str = "l") -> dict[str, Any]:
     return result({"hash": HASH, "height": "9", "index": 0, "tx_result": {"code": code, "codespace": "c", "log": log}})
 
 
+def looked_up(answer: Any) -> dict[str, Any]:
+    """The answers to ``lookup``, of which ``answer`` is the one to ``tx``."""
+    return {"status": status(8), "tx": answer}
+
+
 @implementer(IAgent)
 class Nodes:
     """Stubbed nodes by host; each answers by method, or fails, or keeps silent (a Deferred)."""

@@ -6,14 +6,14 @@ import json
 from typing import Any
 
 from twisted.internet.error import ConnectionLost
-from twisted.logger import LogEvent, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
 from dapi.chain.block_events import events_address
 from dapi.chain.rpc_answers import BlockInfo
 from dapi.errors import ConfigError
 from dapi.websocket.client import WebSocketState
-from tests.unit.chain.block_events_world import ChainPeer, EventsWorld, new_block
+from tests.logs import log_of
+from tests.unit.chain.events_in_memory import ChainPeer, EventsInMemory, new_block
 from tests.unit.websocket.interruptions import MAX_MESSAGE_BYTES, Interruptions, RetryTestCase
 from tests.unit.websocket.links import ScriptedServer
 
@@ -48,8 +48,8 @@ class AddressTests(SynchronousTestCase):
 
 class SubscriptionTests(SynchronousTestCase):
     def setUp(self) -> None:
-        self.world = EventsWorld()
-        self.link = self.world.open()
+        self.in_memory = EventsInMemory()
+        self.link = self.in_memory.open()
         self.node: ChainPeer = self.link.server
 
     def _send(self, message: dict[str, Any]) -> None:
@@ -61,36 +61,36 @@ class SubscriptionTests(SynchronousTestCase):
         self.assertEqual(self.node.requests, [request])
         self.assertEqual([is_binary for _payload, is_binary in self.node.received], [False])
         self.assertTrue(self.node.http_request_path.endswith("/websocket"))
-        self.assertEqual(self.world.blocks, [])
+        self.assertEqual(self.in_memory.blocks, [])
 
     def test_tells_each_block_once(self) -> None:
         for height in (7, 8):
             self.node.announce(height)
         self.link.flush()
         expected = [BlockInfo("chain", height, height * 10**9, f"B{height}") for height in (7, 8)]
-        self.assertEqual(self.world.blocks, expected)
+        self.assertEqual(self.in_memory.blocks, expected)
 
     def test_a_large_block(self) -> None:
         txs = {"tx_results": [{"log": "x" * 2**20}] * 8}
         self.node.announce(7, result_finalize_block=txs)
         self.link.flush()
-        self.assertEqual(self.world.heights, [7])
+        self.assertEqual(self.in_memory.heights, [7])
 
     def test_an_error_ends_the_connection_and_the_next_one_subscribes_anew(self) -> None:
         self.node.announce(7)
         self.node.cancel()
         self.node.announce(8)
         self.link.flush()
-        status = self.world.events.connection_status()
+        status = self.in_memory.events.connection_status()
         self.assertEqual(status.state, WebSocketState.WAITING)
         self.assertIn("ended the subscription: subscription was canceled", str(status.reason))
-        self.assertEqual(self.world.heights, [7])
-        self.assertTrue(3 <= self.world.until_next_attempt() <= 5 + 0.0625)
-        second = self.world.accept()
+        self.assertEqual(self.in_memory.heights, [7])
+        self.assertTrue(3 <= self.in_memory.until_next_attempt() <= 5 + 0.0625)
+        second = self.in_memory.accept()
         self.assertEqual(len(second.server.requests), 1)
         second.server.announce(9)
         second.flush()
-        self.assertEqual(self.world.heights, [7, 9])
+        self.assertEqual(self.in_memory.heights, [7, 9])
 
     def test_what_is_no_event_ends_the_connection(self) -> None:
         for message, reason in {
@@ -99,32 +99,32 @@ class SubscriptionTests(SynchronousTestCase):
             b'{"result":{"data":{"value":1}}}': "the node sent an event that cannot be read: Expected `object",
             b'{"id":1}': "the node sent an event with neither result nor error",
         }.items():
-            world = EventsWorld()
-            link = world.open()
+            in_memory = EventsInMemory()
+            link = in_memory.open()
             link.server.sendMessage(message)
             link.flush()
-            self.assertIn(reason, str(world.events.connection_status().reason))
+            self.assertIn(reason, str(in_memory.events.connection_status().reason))
 
     def test_other_events_are_left_alone(self) -> None:
         self._send({"jsonrpc": "2.0", "id": 1, "result": {"query": "q", "data": {"type": "other"}}})
-        self.assertEqual(self.world.events.connection_status().state, WebSocketState.OPEN)
-        self.assertEqual(self.world.blocks, [])
+        self.assertEqual(self.in_memory.events.connection_status().state, WebSocketState.OPEN)
+        self.assertEqual(self.in_memory.blocks, [])
 
     def test_is_open_from_the_upgrade_to_the_close(self) -> None:
-        self.assertEqual(self.world.events.opened_at, 0)
+        self.assertEqual(self.in_memory.events.opened_at, 0)
         self.node.answers_closes = False
-        stopped = self.world.events.stopService()
-        self.assertIsNone(self.world.events.opened_at)
-        self.world.advance(1.05)
+        stopped = self.in_memory.events.stopService()
+        self.assertIsNone(self.in_memory.events.opened_at)
+        self.in_memory.advance(1.05)
         self.successResultOf(stopped)
-        self.assertEqual(self.world.clock.getDelayedCalls(), [])
+        self.assertEqual(self.in_memory.clock.getDelayedCalls(), [])
 
     def test_nothing_is_told_once_it_is_stopping(self) -> None:
         self.node.answers_closes = False
-        self.world.events.stopService()
+        self.in_memory.events.stopService()
         self._send({"jsonrpc": "2.0", "id": 1, "result": new_block(7)})
-        self.assertEqual(self.world.blocks, [])
-        self.world.advance(1.05)
+        self.assertEqual(self.in_memory.blocks, [])
+        self.in_memory.advance(1.05)
 
 
 class ChainInterruptions(Interruptions):
@@ -165,7 +165,7 @@ class EventsRetryTests(RetryTestCase):
     """As with the ML nodes: whatever happens, the next try comes 3 to 5 s later, for ever."""
 
     def setUp(self) -> None:
-        self.world = EventsWorld(seed=5, max_message_bytes=MAX_MESSAGE_BYTES)
+        self.world = EventsInMemory(seed=5, max_message_bytes=MAX_MESSAGE_BYTES)
         self.interruptions = ChainInterruptions(self.world)
 
     def test_over_200_interruptions_of_all_kinds_every_gap_is_3_to_5_seconds(self) -> None:
@@ -182,79 +182,77 @@ class SeveralNodesTests(SynchronousTestCase):
     """The first that brings blocks is followed."""
 
     def setUp(self) -> None:
-        self.world = EventsWorld(*TWO)
-        self.world.client.startService()
+        self.in_memory = EventsInMemory(*TWO)
+        self.in_memory.client.startService()
 
     def _port(self) -> int:
-        return self.world.clock.tcpClients[-1][1]
+        return self.in_memory.clock.tcpClients[-1][1]
 
     def _next_port(self) -> int:
-        self.world.until_next_attempt()
+        self.in_memory.until_next_attempt()
         return self._port()
 
     def test_one_that_cannot_be_reached(self) -> None:
         ports = [self._port()]
         for _ in range(3):
-            self.world.refuse()
+            self.in_memory.refuse()
             ports.append(self._next_port())
         self.assertEqual(ports, [8080, 8081, 8080, 8081])
 
     def test_one_that_refuses_the_upgrade(self) -> None:
-        self.world.accept(ScriptedServer(b"HTTP/1.1 404 Not Found\r\n\r\n"))
+        self.in_memory.accept(ScriptedServer(b"HTTP/1.1 404 Not Found\r\n\r\n"))
         self.assertEqual(self._next_port(), 8081)
-        link = self.world.accept()
+        link = self.in_memory.accept()
         self.assertEqual(link.server.http_headers["host"], "127.0.0.1:8081")
 
     def test_one_that_confirms_and_is_lost_before_a_block(self) -> None:
-        self.world.accept().drop(ConnectionLost())
+        self.in_memory.accept().drop(ConnectionLost())
         self.assertEqual(self._next_port(), 8081)
 
     def test_back_to_the_first_after_one_that_worked(self) -> None:
-        self.world.refuse()
+        self.in_memory.refuse()
         self.assertEqual(self._next_port(), 8081)
-        link = self.world.accept()
+        link = self.in_memory.accept()
         link.server.announce(7)
         link.flush()
         link.drop(ConnectionLost())
         self.assertEqual(self._next_port(), 8080)
 
     def test_the_same_again_when_the_first_worked(self) -> None:
-        link = self.world.accept()
+        link = self.in_memory.accept()
         link.server.announce(7)
         link.flush()
         link.drop(ConnectionLost())
         self.assertEqual(self._next_port(), 8080)
-        self.world.refuse()
+        self.in_memory.refuse()
         self.assertEqual(self._next_port(), 8081)
 
     def test_a_silent_one_is_left_for_the_next(self) -> None:
-        link = self.world.accept()
+        link = self.in_memory.accept()
         link.server.announce(7)
         link.flush()
-        self.world.events.replace("replaced: silent")
+        self.in_memory.events.replace("replaced: silent")
         self.assertEqual(self._next_port(), 8081)
 
     def test_nothing_to_replace(self) -> None:
-        self.world.events.replace("replaced: silent")
-        self.assertEqual(self.world.events.connection_status().state, WebSocketState.CONNECTING)
+        self.in_memory.events.replace("replaced: silent")
+        self.assertEqual(self.in_memory.events.connection_status().state, WebSocketState.CONNECTING)
 
 
 class LogTests(SynchronousTestCase):
     def test_a_cause_is_told_once_for_each_node(self) -> None:
-        lines: list[LogEvent] = []
-        globalLogPublisher.addObserver(lines.append)
-        self.addCleanup(globalLogPublisher.removeObserver, lines.append)
-        world = EventsWorld(*TWO)
-        world.client.startService()
+        log = log_of(self)
+        in_memory = EventsInMemory(*TWO)
+        in_memory.client.startService()
         for _ in range(3):
-            world.refuse()
-            world.until_next_attempt()
-            world.accept(ScriptedServer(b"HTTP/1.1 404 Not Found\r\n\r\n"))
-            world.until_next_attempt()
-        link = world.accept()
+            in_memory.refuse()
+            in_memory.until_next_attempt()
+            in_memory.accept(ScriptedServer(b"HTTP/1.1 404 Not Found\r\n\r\n"))
+            in_memory.until_next_attempt()
+        link = in_memory.accept()
         link.server.announce(7)
         link.flush()
-        told = [event["log_format"].format(**event) for event in lines]
+        told = log.lines()
         self.assertEqual(len(told), 3, told)
         self.assertIn("chain: no WebSocket to ws://127.0.0.1:8080: TCP: ", told[0])
         self.assertIn("chain: no WebSocket to ws://127.0.0.1:8081: 404", told[1])

@@ -6,14 +6,15 @@ from twisted.trial.unittest import SynchronousTestCase
 from dapi.chain.block_watcher import BlockWatcher
 from dapi.chain.rpc_answers import ChainStatus
 from dapi.errors import ChainUnavailableError
-from tests.unit.chain.block_events_world import Source, status_at
+from tests.logs import log_of
+from tests.unit.chain.events_in_memory import StatusOnDemand, status_at
 
 
 class BlockWatcherTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.clock = Clock()
-        self.source = Source()
-        self.watcher = BlockWatcher(self.clock, self.source)
+        self.rpc = StatusOnDemand(self.clock)
+        self.watcher = BlockWatcher(self.clock, self.rpc)
         self.heights: list[int] = []
         self.watcher.observe(lambda: self.heights.append(self.watcher.head.height if self.watcher.head else 0))
         self.watcher.startService()
@@ -25,7 +26,7 @@ class BlockWatcherTests(SynchronousTestCase):
 
     def answer(self, status: ChainStatus) -> None:
         """Answer what is asked, and let the next second come."""
-        self.source.asked[-1].callback(status)
+        self.rpc.asked[-1].callback(status)
         self.clock.advance(1)
 
     def test_each_new_head_is_told_once(self) -> None:
@@ -52,7 +53,7 @@ class BlockWatcherTests(SynchronousTestCase):
 
     def test_unreachable_and_back(self) -> None:
         self.answer(status_at(7))
-        self.source.asked[-1].errback(ChainUnavailableError("refused"))
+        self.rpc.asked[-1].errback(ChainUnavailableError("refused"))
         self.assertEqual(self.watcher.problem, "not reachable: refused")
         self.clock.advance(1)
         self.answer(status_at(8))
@@ -68,11 +69,20 @@ class BlockWatcherTests(SynchronousTestCase):
         self.answer(status_at(8))
         self.assertIs(self.watcher.problem, None)
 
+    def test_a_problem_is_logged_once_and_so_is_its_end(self) -> None:
+        log = log_of(self)
+        for _ in range(3):
+            self.rpc.asked[-1].errback(ChainUnavailableError("refused"))
+            self.clock.advance(1)
+        self.assertEqual(log.warnings(), ["the chain is not reachable: refused; everything waits"])
+        self.answer(status_at(7))
+        self.assertEqual(log.lines()[1:], ["the chain moves again, at height 7"])
+
     def test_stopped_while_it_asks(self) -> None:
         self.successResultOf(self.watcher.stopService())
-        self.assertTrue(self.source.asked[-1].called)
-        self.assertEqual(len(self.source.asked), 1)
+        self.assertTrue(self.rpc.asked[-1].called)
+        self.assertEqual(len(self.rpc.asked), 1)
 
     def test_a_defect_is_logged_and_not_hidden(self) -> None:
-        self.source.asked[-1].errback(ZeroDivisionError())
+        self.rpc.asked[-1].errback(ZeroDivisionError())
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)

@@ -10,7 +10,8 @@ from twisted.logger import capturedLogs
 
 from dapi.chain.block_watcher import BlockWatcher
 from dapi.chain.keyring import SigningKey
-from dapi.chain.rpc_answers import BroadcastResult, ChainStatus, QueryResult, TxLookup, TxResult, tx_hash_of
+from dapi.chain.rpc import ChainRpc
+from dapi.chain.rpc_answers import Broadcast, ChainStatus, QueryResult, TxLookup, TxResult, tx_hash_of
 from dapi.errors import ChainRefusedError, ChainStaleError, ChainUnavailableError, StoreBrokenError, StoreBusyError
 from dapi.messages import Kind, Via, content_id, cosmos_pb2
 from dapi.outbox.cosmos_message_client import CosmosMessageClient
@@ -61,9 +62,9 @@ class Chain:
             return self.lookup_answer
         return succeed(TxLookup(self.head, self.results.get(tx_hash)))
 
-    def broadcast_tx_sync(self, raw: bytes) -> Deferred[BroadcastResult]:
+    def broadcast_tx_sync(self, raw: bytes) -> Deferred[Broadcast]:
         self.sent.append(tx_hash_of(raw))
-        return fail(self.broadcast_error) if self.broadcast_error is not None else succeed(None)  # type: ignore[arg-type]
+        return fail(self.broadcast_error) if self.broadcast_error is not None else succeed(Broadcast.ACCEPTED)
 
     def abci_query(self, path: str, data: bytes, height: int | None = None) -> Deferred[QueryResult]:
         account = cosmos_pb2.BaseAccount(address="a", account_number=7)
@@ -77,7 +78,7 @@ class Watcher:
     def __init__(self, chain: Chain) -> None:
         self._chain = chain
         self.problem: str | None = None
-        self.refusal: ChainRefusedError | None = None
+        self.status_error: ChainRefusedError | None = None
         self.wake: Any = None
 
     @property
@@ -291,7 +292,7 @@ class SubmitterTests(StoreTestCase):
 
     def test_moved_it_looks_on_and_sends_nothing(self) -> None:
         self.record(1)
-        self.watcher.refusal = ChainRefusedError(1161, "inference", "HTTP 503: poc_v2_enabled")
+        self.watcher.status_error = ChainRefusedError(1161, "inference", "HTTP 503: poc_v2_enabled")
         self.block(11)
         self.assertEqual(self.submitter.status()["state"], "moved")
         self.record(2)
@@ -360,11 +361,11 @@ class SubmitterTests(StoreTestCase):
     def test_nor_the_watcher(self) -> None:
         asked: Deferred[ChainStatus] = Deferred(lambda call: call.errback(ChainUnavailableError("DNS lookup failed")))
 
-        class Source:
+        class Waiting(ChainRpc):
             def status(self) -> Deferred[ChainStatus]:
                 return asked
 
-        watcher = BlockWatcher(self.clock, Source())
+        watcher = BlockWatcher(self.clock, Waiting(self.clock, ["http://127.0.0.1:26657"]))
         watcher.startService()
         self.successResultOf(watcher.stopService())
 

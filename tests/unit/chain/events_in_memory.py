@@ -9,6 +9,7 @@ from typing import Any
 from twisted.internet.defer import Deferred
 
 from dapi.chain.block_events import BlockEvents
+from dapi.chain.rpc import ChainRpc
 from dapi.chain.rpc_answers import BlockInfo, ChainStatus
 from dapi.websocket.settings import ConnectionSettings
 from tests.unit.websocket.links import Peer, Tries
@@ -58,7 +59,7 @@ class ChainPeer(Peer):
         self.answer(error={"code": -32000, "message": "Server error", "data": data})
 
 
-class EventsWorld(Tries):
+class EventsInMemory(Tries):
     """A client of one node or several, and the blocks that it told."""
 
     def __init__(self, *urls: str, seed: int = 1, **settings: Any) -> None:
@@ -80,10 +81,11 @@ class EventsWorld(Tries):
         return [block.height for block in self.blocks]
 
 
-class Source:
+class StatusOnDemand(ChainRpc):
     """Is asked for the status, and answers when it is told to."""
 
-    def __init__(self) -> None:
+    def __init__(self, reactor: Any) -> None:
+        super().__init__(reactor, ["http://127.0.0.1:26657"])
         self.asked: list[Deferred[ChainStatus]] = []
 
     def status(self) -> Deferred[ChainStatus]:
