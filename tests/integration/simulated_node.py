@@ -1,11 +1,11 @@
-"""What the simulated ML node is tested with: a client of each kind, made of treq and Autobahn alone."""
+"""A simulated ML node with what a test needs around it: a callback server, and clients made of treq and Autobahn."""
 
 from __future__ import annotations
 
 import json
 import random
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 from autobahn.twisted.websocket import WebSocketClientFactory, WebSocketClientProtocol
 from treq.client import HTTPClient
@@ -18,23 +18,18 @@ from twisted.web.server import NOT_DONE_YET, Request, Site
 
 from dapi.simulator.ml_node.node import SimulatedMLNode
 from dapi.simulator.ml_node.settings import quick_settings
+from tests.integration.waiting import soon, until
 
 reactor: Any = global_reactor
-PATIENCE_SECONDS = 10
 
 
-def soon(deferred: Deferred[Any]) -> Deferred[Any]:
-    """Bound the wait for what has to happen."""
-    return deferred.addTimeout(PATIENCE_SECONDS, reactor)
-
-
-def finished(seconds: float) -> Deferred[None]:
-    """Let the node have the time in which it must not do something."""
+def passed(seconds: float) -> Deferred[None]:
+    """Fire after the time in which the node must not do something."""
     return deferLater(reactor, seconds)
 
 
 class Callbacks(Resource):
-    """Takes batches by HTTP; ``answer`` is the status, None for no answer at all."""
+    """Accepts batches by HTTP; ``answer`` is the status, None for no answer at all."""
 
     isLeaf = True
 
@@ -42,37 +37,32 @@ class Callbacks(Resource):
         super().__init__()
         self.answer: int | None = 200
         self.calls: list[tuple[str, bytes]] = []
-        self.waiting: list[tuple[int, Deferred[None]]] = []
 
     def render_POST(self, request: Request) -> Any:
+        assert request.content is not None
         self.calls.append((request.path.decode(), request.content.read()))
-        for count, deferred in list(self.waiting):
-            if len(self.calls) >= count and not deferred.called:
-                deferred.callback(None)
         if self.answer is None:
             request.notifyFinish().addErrback(lambda _: None)
             return NOT_DONE_YET
         request.setResponseCode(self.answer)
         return b""
 
-    def when_called(self, count: int) -> Deferred[Any]:
-        deferred: Deferred[None] = Deferred()
-        self.waiting.append((count, deferred))
-        if len(self.calls) >= count:
-            deferred.callback(None)
-        return soon(deferred)
+    async def when_called(self, count: int) -> None:
+        await until(lambda: len(self.calls) >= count)
 
 
 class Client(WebSocketClientProtocol):
-    """Keeps each message; acks them when its factory says so."""
+    """Keeps each message; sends acks when its factory says so."""
+
+    factory: ClientFactory
 
     def __init__(self) -> None:
         super().__init__()
         self.messages: list[tuple[bytes, bool]] = []
         self.pongs: list[bytes] = []
+        self.answers_close = True
         self.opened: Deferred[None] = Deferred()
         self.closed: Deferred[tuple[Any, Any]] = Deferred()
-        self.waiting: list[tuple[Callable[[], bool], Deferred[None]]] = []
 
     def onOpen(self) -> None:
         self.opened.callback(None)
@@ -81,14 +71,16 @@ class Client(WebSocketClientProtocol):
         self.messages.append((payload, isBinary))
         if self.factory.acks and payload.startswith(b"{"):
             self.ack(len(self.messages) - 1)
-        self._happened()
 
     def onPong(self, payload: bytes) -> None:
         self.pongs.append(payload)
-        self._happened()
+
+    def onCloseFrame(self, code: Any, reasonRaw: Any) -> None:
+        if self.answers_close:
+            super().onCloseFrame(code, reasonRaw)
 
     def onClose(self, wasClean: bool, code: Any, reason: Any) -> None:
-        # What the node sent; Autobahn makes its own 1006 of a cut.
+        # What the node sent: Autobahn itself makes a 1006 of a connection that was cut.
         self.closed.callback((self.remoteCloseCode, self.remoteCloseReason))
 
     def ack(self, index: int) -> None:
@@ -97,22 +89,36 @@ class Client(WebSocketClientProtocol):
     def message(self, index: int) -> Any:
         return json.loads(self.messages[index][0])
 
-    def when(self, predicate: Callable[[], bool]) -> Deferred[Any]:
-        deferred: Deferred[None] = Deferred()
-        self.waiting.append((predicate, deferred))
-        self._happened()
-        return soon(deferred)
+    def set_reading(self, wanted: bool) -> None:
+        """Read from the connection, or leave everything in its buffers."""
+        transport = cast(Any, self.transport)
+        (transport.resumeProducing if wanted else transport.pauseProducing)()
 
-    def when_messages(self, count: int) -> Deferred[Any]:
-        return self.when(lambda: len(self.messages) >= count)
+    async def when_messages(self, count: int) -> None:
+        await until(lambda: len(self.messages) >= count)
 
-    def _happened(self) -> None:
-        for predicate, deferred in self.waiting:
-            if predicate() and not deferred.called:
-                deferred.callback(None)
+    async def when_pong(self, payload: bytes) -> None:
+        await until(lambda: payload in self.pongs)
 
 
-class World:
+class ClientFactory(WebSocketClientFactory):
+    """Makes one client."""
+
+    def __init__(self, url: str, *, acks: bool, **options: Any) -> None:
+        super().__init__(url, reactor=reactor)
+        # Autobahn's own time-outs would stay on the reactor after a test.
+        self.setProtocolOptions(
+            openHandshakeTimeout=0, closeHandshakeTimeout=0, serverConnectionDropTimeout=0, **options
+        )
+        self.acks = acks
+        self.client = Client()
+
+    def buildProtocol(self, addr: object) -> Any:
+        self.client.factory = self
+        return self.client
+
+
+class NodeTestBed:
     """A simulated node, the callback server that it posts to, and its clients."""
 
     def __init__(self, prefix: str = "") -> None:
@@ -121,16 +127,17 @@ class World:
         self.node.startService()
         self.ledger = self.node.ledger
         self.callbacks = Callbacks()
-        self.listening = reactor.listenTCP(0, Site(self.callbacks, reactor=reactor), interface="127.0.0.1")
-        self.callback_port = self.listening.getHost().port
+        self.callback_port = 0
+        self.listen()
         self.http = HTTPClient(Agent(reactor, pool=HTTPConnectionPool(reactor, persistent=False)))
         self.connectors: list[Any] = []
 
-    def listen_again(self) -> None:
-        """Open the callback port again."""
+    def listen(self) -> None:
+        """Open the callback port, the same one each time."""
         self.listening = reactor.listenTCP(
             self.callback_port, Site(self.callbacks, reactor=reactor), interface="127.0.0.1"
         )
+        self.callback_port = self.listening.getHost().port
 
     async def end(self) -> None:
         await soon(self.node.stopService())
@@ -164,22 +171,18 @@ class World:
 
     def connect(self, *, acks: bool = True, **options: Any) -> Client:
         """Begin to connect a client."""
-        factory = WebSocketClientFactory(self.node.websocket_url, reactor=reactor)
-        # Autobahn's own time-outs would stay on the reactor after a test.
-        factory.setProtocolOptions(
-            openHandshakeTimeout=0, closeHandshakeTimeout=0, serverConnectionDropTimeout=0, **options
-        )
-        factory.acks = acks
-        client = Client()
-        client.factory = factory
-        factory.buildProtocol = lambda _: client
+        factory = ClientFactory(self.node.websocket_url, acks=acks, **options)
         self.connectors.append(reactor.connectTCP("127.0.0.1", self.node.port, factory))
-        return client
+        return factory.client
 
     async def open(self, *, acks: bool = True) -> Client:
         """Connect a client and wait until it is open at both ends."""
         count = len(self.ledger.connections)
         client = self.connect(acks=acks)
         await soon(client.opened)
-        await soon(self.ledger.when(lambda: len(self.ledger.connections) > count))
+        await self.when(lambda: len(self.ledger.connections) > count)
         return client
+
+    async def when(self, predicate: Callable[[], bool]) -> None:
+        """Wait until the predicate is true; it is looked at after each event of the ledger."""
+        await soon(self.ledger.when(predicate))

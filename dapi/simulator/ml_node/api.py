@@ -1,4 +1,4 @@
-"""What the calls of a simulated ML node do: one service at a time, PoW or inference."""
+"""What the calls of a simulated ML node do. One service runs at a time: PoW, inference or training."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from dapi.simulator.ml_node.ledger import Ledger
 from dapi.simulator.ml_node.sender import Phase, PowRun
 from dapi.simulator.ml_node.settings import MLNodeSettings
 from dapi.simulator.ml_node.work import InitRequest, checked, proof_batch
+from dapi.timing.waiters import Waiters
 
 _STATUS_OF: dict[Phase, str] = {"generate": "GENERATING", "validate": "VALIDATING"}
 
@@ -27,36 +28,34 @@ class Inference:
         self._clock = clock
         self._settings = settings
         self._started_at = 0.0
-        self._coming_up: IDelayedCall | None = None
-        self._waiting: list[Deferred[None]] = []
+        self._startup: IDelayedCall | None = None
+        self._startup_waiters: Waiters[None] = Waiters()
 
     @property
     def is_active(self) -> bool:
-        """Tell whether it is starting or up."""
+        """Tell whether it starts or serves."""
         return self.status in ("in_progress", "completed")
 
     def begin(self) -> None:
-        """Start coming up."""
+        """Start; after ``inference_up_seconds`` it serves, or has failed where the settings say so."""
         self.status = "in_progress"
         self._started_at = self._clock.seconds()
         failed = self._settings.inference_fails
-        self._coming_up = self._clock.callLater(
-            self._settings.inference_up_seconds, self._over, "failed" if failed else "completed"
+        self._startup = self._clock.callLater(
+            self._settings.inference_up_seconds, self._end_startup, "failed" if failed else "completed"
         )
 
     def end(self) -> None:
-        """Be no longer up, or no longer coming up."""
-        if self._coming_up is not None:
-            self._coming_up.cancel()
-            self._over("cancelled")
+        """Stop serving, or starting."""
+        if self._startup is not None:
+            self._startup.cancel()
+            self._end_startup("cancelled")
         elif self.status == "completed":
             self.status = "not_started"
 
-    def when_over(self) -> Deferred[None]:
-        """Return a Deferred that fires when coming up has ended, well or not."""
-        waiting: Deferred[None] = Deferred()
-        self._waiting.append(waiting)
-        return waiting
+    def when_started(self) -> Deferred[None]:
+        """Return a Deferred that fires when the start has ended, with success or without."""
+        return self._startup_waiters.wait()
 
     def as_body(self) -> dict[str, Any]:
         """Return the answer of the status call."""
@@ -68,16 +67,14 @@ class Inference:
             "error": "told to fail" if self.status == "failed" else None,
         }
 
-    def _over(self, status: str) -> None:
+    def _end_startup(self, status: str) -> None:
         self.status = status
-        self._coming_up = None
-        waiting, self._waiting = self._waiting, []
-        for deferred in waiting:
-            deferred.callback(None)
+        self._startup = None
+        self._startup_waiters.fire(None)
 
 
 class NodeAPI:
-    """The services of one node and the calls that rule them; ``run`` is the PoW run there is."""
+    """The services of one node, and the calls that start and stop them; ``run`` is the PoW that runs."""
 
     def __init__(
         self,
@@ -98,7 +95,7 @@ class NodeAPI:
         self._deafness = deafness
 
     def routes(self) -> dict[tuple[str, str], Handler]:
-        """Return what handles each method and path."""
+        """Return the handler of each method and path."""
         return {
             ("GET", "/api/v1/state"): self.get_state,
             ("POST", "/api/v1/stop"): self.stop,
@@ -126,7 +123,7 @@ class NodeAPI:
         return "TRAIN" if self.is_training else "STOPPED"
 
     async def get_state(self, _: Any) -> dict[str, str]:
-        """Tell what the node does."""
+        """Answer which service runs."""
         return {"state": self.state}
 
     async def stop(self, _: Any) -> dict[str, str]:
@@ -137,17 +134,17 @@ class NodeAPI:
         return {"status": "OK"}
 
     async def restart_pow(self, request: InitRequest, phase: Phase) -> None:
-        """Begin a new run, with new queues and a new connection flag; what the old one had not delivered is lost."""
+        """Start PoW anew: new queues, a new connection flag; what the old run has not delivered is lost."""
         await self._end_run()
         self.run = self._make_run(request, phase)
         self.run.start()
-        self.ledger.happened()
+        self.ledger.record_event()
 
     async def _end_run(self) -> None:
         run, self.run = self.run, None
         if run is None:
             return
-        self.ledger.happened()
+        self.ledger.record_event()
         began = self._clock.seconds()
         with self._deafness():
             await run.stop()
@@ -174,7 +171,7 @@ class NodeAPI:
     async def _init(self, body: Any, phase: Phase) -> dict[str, Any]:
         request = InitRequest.from_body(body)
         self._only("POW")
-        if phase == "generate" and -1 in (request.node_id, request.node_count):
+        if phase == "generate" and -1 in (request.node_num, request.node_count):
             raise RefusedError(400, "node_id and node_count are needed to generate")
         if self.run is not None and self.run.request == request:
             self.run.phase = phase
@@ -201,7 +198,7 @@ class NodeAPI:
 
     async def _inference_up(self, body: Any) -> dict[str, str]:
         self._begin_inference(body)
-        await self.inference.when_over()
+        await self.inference.when_started()
         if self.inference.status != "completed":
             raise RefusedError(500, f"inference: {self.inference.status}")
         return {"status": "OK"}

@@ -1,4 +1,4 @@
-"""The HTTP side of a simulated ML node: routes, bodies, status codes, and the way to its WebSocket."""
+"""The HTTP side of a simulated ML node: routes, bodies, status codes, and the upgrade to its WebSocket."""
 
 from __future__ import annotations
 
@@ -62,12 +62,12 @@ class NodeResource(Resource):
         self._answering: set[Deferred[None]] = set()
 
     def cancel_all(self) -> None:
-        """Give up all calls that are being answered."""
+        """Cancel all calls that are not answered yet."""
         for answering in list(self._answering):
             answering.cancel()
 
     def render(self, request: Request) -> Any:
-        """Answer, as soon as the call's effect and the settings allow."""
+        """Answer when the call has had its effect, and its delay (see the settings) is over."""
         path = request.path.decode("latin-1")
         if path.startswith(self._prefix):
             path = path.removeprefix(self._prefix)
@@ -105,7 +105,7 @@ class NodeResource(Resource):
             request.setHeader(b"content-type", b"application/json")
             request.write(json.dumps(answer, separators=(",", ":")).encode())
             request.finish()
-        self._ledger.happened()
+        self._ledger.record_event()
 
     async def _outcome(self, call: Call, content: bytes) -> tuple[int, Any]:
         told_to_fail = self._settings.http_failures.get(call.path, self._settings.http_failures.get("*"))
@@ -126,7 +126,7 @@ class NodeResource(Resource):
 
     def _upgrade(self, request: Request) -> Any:
         self._ledger.upgrades.append(self._clock.seconds())
-        self._ledger.happened()
+        self._ledger.record_event()
         refusal = self._settings.refuse_upgrade
         if not self._settings.websocket:
             refusal = 404

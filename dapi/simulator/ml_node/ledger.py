@@ -1,4 +1,4 @@
-"""What a simulated ML node did and saw, kept for whoever tests against it."""
+"""What a simulated ML node did and saw, for tests to look at and to wait for."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ Via = Literal["websocket", "http"]
 
 @dataclass
 class Attempt:
-    """One try to deliver a batch.
+    """One attempt to deliver a batch.
 
-    Over the WebSocket ``message_id`` is the envelope's id, ``connection`` the number of the connection that it was
-    offered on and ``ack_connection`` that of the one its ack came on. By HTTP ``status`` is the answer's. ``outcome``
-    is None while it is open, then one of: ``acknowledged``, ``no ack`` (in time), ``ack lost`` (as told by the
-    settings), ``accepted`` (2xx), ``refused`` (another status), ``failed`` (no answer), ``cut off`` (the sender died).
-    ``late_ack`` tells that an ack came after the sender had stopped waiting for it.
+    Over the WebSocket, ``message_id`` is the id of the message, ``connection`` the number of the connection that
+    carried it, ``ack_connection`` the number of the one that carried the ack. By HTTP, ``status`` is that of the
+    answer. ``outcome`` is None at first, and then one of: ``acknowledged``, ``no ack`` (in time), ``ack lost`` (because
+    the settings say so), ``accepted`` (2xx), ``refused`` (another status), ``failed`` (no answer), ``cut off`` (the
+    sender ended). ``late_ack``: an ack came when the sender did not wait for it any more.
     """
 
     via: Via
@@ -38,10 +38,10 @@ class Attempt:
 
 @dataclass
 class BatchEntry:
-    """A batch from its making to its end.
+    """A batch that the node computed.
 
-    ``delivered_via`` and ``delivered_at`` tell how and when the node learned that it can drop it. ``lost`` means that
-    the node dropped it unsent (stop, switch, crash); when ``attempts`` is not empty, the other side may have it yet.
+    ``delivered_via`` and ``delivered_at``: how and when the node learned that it may drop the batch. ``lost``: the node
+    dropped it undelivered (stop, start anew, crash); if there were ``attempts``, the other side may still have it.
     """
 
     number: int
@@ -55,13 +55,13 @@ class BatchEntry:
 
     @property
     def is_doubled(self) -> bool:
-        """Tell whether it was offered over the WebSocket and taken over by HTTP as well."""
+        """Tell whether it was offered over the WebSocket and accepted by HTTP as well."""
         return self.delivered_via == "http" and any(attempt.via == "websocket" for attempt in self.attempts)
 
 
 @dataclass
 class Call:
-    """One HTTP call that the node answered; ``body`` is the decoded JSON (None without one or with a bad one)."""
+    """One HTTP call to the node; ``body`` is the decoded JSON, None where there is none or it cannot be decoded."""
 
     method: str
     path: str
@@ -72,10 +72,10 @@ class Call:
 
 @dataclass
 class Connection:
-    """One WebSocket upgrade that was accepted.
+    """One WebSocket connection, from the accepted upgrade on.
 
-    ``refused`` is the reason of the 1008 that followed, if one did. ``close_code`` is what the client sent (None: no
-    close frame came). ``pings`` and ``acks`` count those that came.
+    ``refused`` is the reason with which the node closed it (1008), None where it did not. ``close_code`` and
+    ``close_reason`` are those of the client, None where no close frame came. ``pings`` and ``acks`` count the client's.
     """
 
     number: int
@@ -89,11 +89,11 @@ class Connection:
 
 
 class Ledger:
-    """All that happened, the newest ``remembered`` of each sort, with Deferreds to wait for more of it.
+    """All that happened, the newest ``remembered`` of each sort, with Deferreds to wait for more.
 
-    ``counts`` has, over the whole life: ``made``, ``delivered``, ``websocket`` and ``http`` (delivered that way),
-    ``offered`` (tries over the WebSocket), ``doubled`` and ``lost``. ``upgrades`` are the times of all requests to
-    upgrade, refused ones too.
+    ``counts`` is of the whole life: batches ``made``, ``delivered``, delivered by ``websocket`` and by ``http``,
+    ``doubled`` (see ``BatchEntry.is_doubled``) and ``lost``, and attempts over the WebSocket (``offered``).
+    ``upgrades`` are the times of all requests to upgrade, of refused ones too.
     """
 
     def __init__(self, remembered: int = 10_000) -> None:
@@ -107,7 +107,7 @@ class Ledger:
         self._waiting: list[tuple[Callable[[], bool], Deferred[None]]] = []
 
     def delivered(self, *, via: Via | None = None, kind: Kind | None = None) -> list[BatchEntry]:
-        """Return the remembered batches that were taken over, that way and of that kind."""
+        """Return the remembered batches that were delivered, that way and of that kind."""
         return [
             entry
             for entry in self.batches
@@ -115,7 +115,7 @@ class Ledger:
         ]
 
     def when(self, predicate: Callable[[], bool]) -> Deferred[None]:
-        """Return a Deferred that fires as soon as ``predicate()`` is true; it is asked after each event."""
+        """Return a Deferred that fires as soon as ``predicate()`` is true; it is looked at after each event."""
         if predicate():
             return succeed(None)
         waiting: Deferred[None] = Deferred(lambda cancelled: self._forget(cancelled))
@@ -123,36 +123,36 @@ class Ledger:
         return waiting
 
     def when_delivered(self, count: int, *, via: Via | None = None, kind: Kind | None = None) -> Deferred[None]:
-        """Return a Deferred that fires when so many batches were taken over, that way and of that kind."""
+        """Return a Deferred that fires when so many batches were delivered, that way and of that kind."""
         return self.when(lambda: self._delivered[via, kind] >= count)
 
     def when_offered(self, count: int) -> Deferred[None]:
-        """Return a Deferred that fires when so many tries over the WebSocket were begun."""
+        """Return a Deferred that fires when so many attempts over the WebSocket have begun."""
         return self.when(lambda: self.counts["offered"] >= count)
 
     def when_called(self, path: str, count: int = 1) -> Deferred[None]:
-        """Return a Deferred that fires when the path (``/api/v1/…``) was called and answered so often."""
+        """Return a Deferred that fires when the path (``/api/v1/…``) was called and answered ``count`` times."""
         return self.when(lambda: sum(call.path == path and call.status is not None for call in self.calls) >= count)
 
-    # What follows is called by the node.
+    # The node calls the methods below.
 
-    def made(self, kind: Kind, batch: dict[str, Any], now: float) -> BatchEntry:
-        """Note a new batch."""
+    def record_batch(self, kind: Kind, batch: dict[str, Any], now: float) -> BatchEntry:
+        """Record a batch that was computed."""
         self.counts["made"] += 1
         entry = BatchEntry(self.counts["made"], kind, batch, now)
         self.batches.append(entry)
-        self.happened()
+        self.record_event()
         return entry
 
-    def attempted(self, entry: BatchEntry, attempt: Attempt) -> None:
-        """Note the start of a try."""
+    def record_attempt(self, entry: BatchEntry, attempt: Attempt) -> None:
+        """Record the start of an attempt."""
         entry.attempts.append(attempt)
         if attempt.via == "websocket":
             self.counts["offered"] += 1
-        self.happened()
+        self.record_event()
 
-    def ended(self, entry: BatchEntry, attempt: Attempt, outcome: str, now: float) -> None:
-        """Note the end of a try; ``acknowledged`` and ``accepted`` end the batch too."""
+    def record_outcome(self, entry: BatchEntry, attempt: Attempt, outcome: str, now: float) -> None:
+        """Record the end of an attempt; ``acknowledged`` and ``accepted`` deliver the batch."""
         attempt.outcome, attempt.ended_at = outcome, now
         if outcome in ("acknowledged", "accepted"):
             entry.delivered_via, entry.delivered_at = attempt.via, now
@@ -160,26 +160,26 @@ class Ledger:
             self.counts["delivered"] += 1
             self.counts[attempt.via] += 1
             self.counts["doubled"] += entry.is_doubled
-        self.happened()
+        self.record_event()
 
-    def lost(self, entries: list[BatchEntry]) -> None:
-        """Note batches that the node dropped unsent."""
+    def record_lost(self, entries: list[BatchEntry]) -> None:
+        """Record batches that the node dropped undelivered."""
         for entry in entries:
             entry.lost = True
         self.counts["lost"] += len(entries)
-        self.happened()
+        self.record_event()
 
-    def acknowledged_late(self, message_id: str) -> None:
-        """Note an ack that nobody waits for (any more)."""
+    def record_late_ack(self, message_id: str) -> None:
+        """Record an ack that the sender does not wait for, or no longer."""
         self.stray_acks.append(message_id)
         for entry in self.batches:
             for attempt in entry.attempts:
                 if attempt.message_id == message_id:
                     attempt.late_ack = True
-        self.happened()
+        self.record_event()
 
-    def happened(self) -> None:
-        """Ask what is waited for."""
+    def record_event(self) -> None:
+        """Look at what is waited for, after an event."""
         for waiting in list(self._waiting):
             predicate, deferred = waiting
             if waiting in self._waiting and predicate():

@@ -1,4 +1,4 @@
-"""The port of a simulated ML node: connections that can be counted, left unheard and cut."""
+"""The port of a simulated ML node, whose connections can be left unread, or cut."""
 
 from __future__ import annotations
 
@@ -12,36 +12,32 @@ from twisted.protocols.policies import ProtocolWrapper, WrappingFactory
 from twisted.web.resource import IResource
 from twisted.web.server import Site
 
+from dapi.timing.waiters import Waiters
+
 _LOCALHOST = "127.0.0.1"
 
 
 class _Connections(WrappingFactory[ProtocolWrapper]):
-    """Wraps a site so that all its connections are known, those taken over by a WebSocket too."""
+    """Wraps a site and knows all its connections, also those that became WebSockets."""
 
     def __init__(self, site: Site) -> None:
         super().__init__(site)  # type: ignore[no-untyped-call]
-        self._emptied: list[Deferred[None]] = []
+        self._empty_waiters: Waiters[None] = Waiters()
 
     def when_empty(self) -> Deferred[None]:
         """Return a Deferred that fires when no connection is left."""
-        if not self.protocols:
-            return succeed(None)
-        emptied: Deferred[None] = Deferred()
-        self._emptied.append(emptied)
-        return emptied
+        return self._empty_waiters.wait() if self.protocols else succeed(None)
 
     def unregisterProtocol(self, p: ProtocolWrapper) -> None:  # noqa: N802
         """Forget a connection."""
         super().unregisterProtocol(p)  # type: ignore[no-untyped-call]
         if not self.protocols:
-            emptied, self._emptied = self._emptied, []
-            for waiting in emptied:
-                # The connection's own protocol hears of its end only after this method.
-                waiting.callback(None)
+            # The connection's own protocol is told of its end only after this method.
+            self._empty_waiters.fire(None)
 
 
 class Listener:
-    """Serves a resource on a port of 127.0.0.1; ``port`` 0 becomes the one that the system picked, for good."""
+    """Serves a resource on a port of 127.0.0.1; ``port`` 0 becomes the one that the system picks, and stays so."""
 
     def __init__(self, reactor: IReactorTCP, port: int, resource: IResource) -> None:
         self.port = port
@@ -57,7 +53,7 @@ class Listener:
         self.port = self._listening.getHost().port
 
     def close(self) -> Deferred[Any]:
-        """Close the port, not the connections; the Deferred fires when it is closed."""
+        """Close the port, but not its connections; the Deferred fires when it is closed."""
         listening, self._listening = self._listening, None
         return succeed(None) if listening is None else maybeDeferred(listening.stopListening)
 
@@ -70,17 +66,17 @@ class Listener:
 
     @contextmanager
     def deafness(self) -> Iterator[None]:
-        """Read from no connection and accept none while the context lasts: a process that is busy elsewhere."""
+        """Read from no connection and accept none while the context lasts, like a process that is blocked."""
         self._deaf += 1
-        self._hear(False)
+        self._set_reading(False)
         try:
             yield
         finally:
             self._deaf -= 1
             if not self._deaf:
-                self._hear(True)
+                self._set_reading(True)
 
-    def _hear(self, wanted: bool) -> None:
+    def _set_reading(self, wanted: bool) -> None:
         for connection in list(self._connections.protocols):
             transport: Any = connection.transport
             if wanted:

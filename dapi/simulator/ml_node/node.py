@@ -1,13 +1,12 @@
-"""A simulated ML node on real sockets, written from the description of the node's wire, not from dapi's code.
+"""The simulated ML node as a service.
 
-It imports nothing of dapi but its own parts, makes its own JSON and keeps a ledger of all that it did: an independent
-check of what is tested against it. ::
+::
 
-    node = SimulatedMLNode(reactor, random.Random(1), settings=quick_settings())
-    node.startService()
-    # have a client call node.base_url + "/api/v1/pow/init/generate", connect to node.websocket_url, …
-    await node.ledger.when_delivered(3)
-    await node.stopService()
+node = SimulatedMLNode(reactor, random.Random(1), settings=quick_settings())
+node.startService()
+# have a client call node.base_url + "/api/v1/pow/init/generate", connect to node.websocket_url, …
+await node.ledger.when_delivered(3)
+await node.stopService()
 """
 
 from __future__ import annotations
@@ -35,10 +34,10 @@ from dapi.simulator.ml_node.work import InitRequest
 class SimulatedMLNode(Service):
     """One ML node: HTTP and WebSocket on one port of 127.0.0.1.
 
-    ``settings`` may be changed at any time; ``ledger`` tells what happened. ``name`` is only for the log; the number
-    that the node works and signs its batches with is the one in the init request. ``port`` 0 lets the system pick one,
-    which is kept when the service is started again. ``prefix`` is a path that all routes lie below, as with a version
-    in front of the node (``/v3.0.8``). ``reactor`` needs IReactorTCP and IReactorTime.
+    ``settings`` may change at any time; ``ledger`` has what happened, its newest ``remembered`` events. ``name`` is for
+    the log only; the number in the batches is the one of the init request. ``port`` 0 lets the system pick a port,
+    which stays the same when the service starts again. ``prefix`` is a path before all routes, such as a version
+    (``/v3.0.8``). ``reactor`` needs IReactorTCP and IReactorTime.
     """
 
     log = Logger()
@@ -60,7 +59,7 @@ class SimulatedMLNode(Service):
         self._reactor = reactor
         self._random = random_source
         self._prefix = prefix
-        # A connection kept for the next batch would outlive the run.
+        # A connection that is kept for the next batch would outlive the run.
         pool = HTTPConnectionPool(reactor, persistent=False)
         self._http = HTTPClient(Agent(reactor, pool=pool))
         self._api = NodeAPI(
@@ -83,16 +82,16 @@ class SimulatedMLNode(Service):
         self._listener = Listener(reactor, port, self._resource)
         self._deaf_periods: set[Deferred[None]] = set()
 
-    # What it is.
+    # Its addresses and state.
 
     @property
     def port(self) -> int:
-        """The port; known once the service was started."""
+        """The port; known after the first start."""
         return self._listener.port
 
     @property
     def base_url(self) -> str:
-        """What the paths of the HTTP API are appended to, without a slash at its end."""
+        """The URL before the paths of the HTTP API, without a slash at its end."""
         return f"http://127.0.0.1:{self.port}{self._prefix}"
 
     @property
@@ -107,18 +106,18 @@ class SimulatedMLNode(Service):
 
     @property
     def run(self) -> PowRun | None:
-        """The PoW run there is, with its ``request``, ``phase`` and connection flag."""
+        """The PoW that runs, with its ``request``, ``phase`` and connection flag; None when none does."""
         return self._api.run
 
-    # Its life.
+    # Start and stop.
 
     def startService(self) -> None:
-        """Open the port, at once; raise CannotListenError. Nothing runs in the node then."""
+        """Open the port before this returns; raise CannotListenError. No service of the node runs then."""
         self._listener.listen()
         super().startService()  # type: ignore[no-untyped-call]
 
     def stopService(self) -> Deferred[None]:
-        """Shut down as the node does: nothing is delivered any more, its clients are closed with 1012.
+        """Shut down as the node does: deliver nothing more, close the clients with 1012.
 
         The Deferred fires when nothing of the node is left on the reactor.
         """
@@ -126,7 +125,7 @@ class SimulatedMLNode(Service):
         return Deferred.fromCoroutine(self._shut_down(clean=True))
 
     def crash(self) -> Deferred[None]:
-        """Die without closing anything properly; the Deferred fires when all sockets are gone.
+        """End without closing anything properly; the Deferred fires when all sockets are gone.
 
         The service can be started again, on the same port.
         """
@@ -154,10 +153,10 @@ class SimulatedMLNode(Service):
                 timer.cancel()
         await self._listener.abort()
         await closed
-        # One turn, in which the HTTP calls that were cut off leave the reactor.
+        # HTTP calls that were cut off need one turn to leave the reactor.
         await deferLater(self._reactor, 0)
 
-    # What a test may do to it.
+    # What a test may do to the node.
 
     def drop_connections(self) -> None:
         """Cut all WebSocket connections now, without a close frame."""
@@ -165,7 +164,7 @@ class SimulatedMLNode(Service):
             connection.dropConnection(abort=True)
 
     def send_junk(self, payload: bytes = b"no JSON", *, binary: bool = False) -> None:
-        """Send a message that is none, on every WebSocket connection."""
+        """Send a message that is no JSON on every WebSocket connection."""
         for connection in list(self._websocket.open_connections):
             connection.sendMessage(payload, isBinary=binary)  # type: ignore[no-untyped-call]
 
@@ -175,7 +174,7 @@ class SimulatedMLNode(Service):
             connection.close_with(code, reason)
 
     def be_deaf_for(self, seconds: float) -> Deferred[None]:
-        """Answer nothing for so long, pings included; the Deferred fires when it is over, also by a shutdown."""
+        """Answer nothing for so long, pings included; the Deferred fires at the end, or at a shutdown."""
         period = Deferred.fromCoroutine(self._be_deaf(seconds))
         self._deaf_periods.add(period)
         ended: Deferred[None] = Deferred()
@@ -192,22 +191,22 @@ class SimulatedMLNode(Service):
             await deferLater(self._reactor, seconds)
 
     def restart_pow(self) -> Deferred[None]:
-        """Restart the PoW inside the node, with its own request and without telling anybody.
+        """Start the PoW anew with the same request, without a call from outside.
 
-        The Deferred fires when the new run has begun; an open connection is dead then. Raises RuntimeError when there
-        is no PoW to restart.
+        The Deferred fires when the new run has begun; an open connection is not used any more then. Raises RuntimeError
+        when no PoW runs.
         """
         run = self._api.run
         if run is None:
-            raise RuntimeError("no PoW is running")
+            raise RuntimeError("no PoW runs")
         return Deferred.fromCoroutine(self._api.restart_pow(run.request, run.phase))
 
     def begin_training(self) -> None:
-        """Be in state TRAIN until stopped."""
+        """Be in state TRAIN until a stop."""
         self._api.is_training = True
 
     def when_client_connected(self) -> Deferred[None]:
-        """Return a Deferred that fires when a client is connected that the node will use."""
+        """Return a Deferred that fires when the flag of the PoW run says that a client is connected."""
         return self.ledger.when(self._has_client)
 
     def when_client_gone(self) -> Deferred[None]:

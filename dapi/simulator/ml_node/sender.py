@@ -55,10 +55,10 @@ class _AwaitedAck:
 
 
 class PowRun:
-    """One run of the PoW, from an init until it is stopped or restarted: its request, queues and connection flag.
+    """One run of the PoW, from an init until it is stopped or started anew: its request, queues and connection flag.
 
-    ``client_connected`` is the flag that the sender goes by, ``connection`` where the messages go. They part ways when
-    a connection of an earlier run is closed: that resets the flag of this one.
+    ``client_connected`` is the flag by which the sender chooses the way, ``connection`` the connection that it uses.
+    The two can differ: when a connection of an earlier run closes, the node resets the flag of this run.
     """
 
     log = Logger()
@@ -96,46 +96,46 @@ class PowRun:
 
     @property
     def is_loaded(self) -> bool:
-        """Tell whether the model is initialised."""
+        """Tell whether the model is loaded."""
         return self._clock.seconds() >= self._loaded_at
 
     def start(self) -> None:
-        """Start generating, or validating, and delivering."""
+        """Start the sender."""
         self._sending = Deferred.fromCoroutine(self._send())
         self._sending.addErrback(self._sender_broke)
 
     def kill_sender(self) -> None:
-        """Deliver nothing any more, of any kind, until the run is stopped."""
+        """End the sender: this run delivers nothing any more."""
         self.is_sender_alive = False
         if self._sending is not None:
             self._sending.cancel()
 
     def stop(self) -> Deferred[None]:
-        """Kill the sender, once the HTTP call that it may be in has ended or ``hung_stop_seconds`` are over.
+        """End the sender when its HTTP call, if any, has ended, or after ``hung_stop_seconds``.
 
         The Deferred fires when that is done; all undelivered batches are lost then.
         """
         return Deferred.fromCoroutine(self._stop())
 
     def abandon(self) -> None:
-        """Kill the sender at once; all undelivered batches are lost."""
+        """End the sender at once; all undelivered batches are lost."""
         self.kill_sender()
         for unsent in self._unsent.values():
-            self._ledger.lost(unsent)
+            self._ledger.record_lost(unsent)
             unsent.clear()
 
     def validate(self, batch: dict[str, Any]) -> None:
-        """Take another participant's batch to be validated; a distance beyond the target kills the sender."""
+        """Queue another participant's batch for validation; a distance that is not below the target ends the sender."""
         if any(claimed >= self.request.r_target for claimed in batch["dist"]):
-            self.log.warn("{node_id}: a claimed distance is not below the target: sender died", node_id=self._name)
+            self.log.warn("{node_id}: a claimed distance is not below the target: the sender ends", node_id=self._name)
             self.kill_sender()
         self.to_validate.append(batch)
 
     def acknowledge(self, message_id: str, connection: int) -> None:
-        """Take an ack that came on a connection of this run."""
+        """Handle an ack that came on a connection of this run."""
         awaited = self._acks.get(message_id)
         if awaited is None:
-            self._ledger.acknowledged_late(message_id)
+            self._ledger.record_late_ack(message_id)
             return
         awaited.attempt.ack_connection = connection
         if not awaited.to_be_lost and not self._settings.ignore_acks and not awaited.came.called:
@@ -148,11 +148,11 @@ class PowRun:
         except DeferredTimeoutError:
             self.log.info("{node_id}: sender hangs in an HTTP call: killed", node_id=self._name)
         finally:
-            # Also when the whole node is shut down meanwhile.
+            # Also when the node shuts down meanwhile, which cancels this.
             self.abandon()
 
     def _sender_broke(self, failure: Failure) -> None:
-        # A call that is cut off may fail in its own way first.
+        # A call that is cancelled may fail with its own error first.
         if not failure.check(CancelledError, ConnectingCancelledError):
             self.is_sender_alive = False
             self.log.failure("{node_id}: the simulated sender has a defect", failure, node_id=self._name)
@@ -172,18 +172,18 @@ class PowRun:
             for _ in range(self._settings.batches_per_walk):
                 batch = self._generator.batch(self._settings.nonces_per_batch)
                 if batch["nonces"]:
-                    self._unsent["generated"].append(self._ledger.made("generated", batch, now))
+                    self._unsent["generated"].append(self._ledger.record_batch("generated", batch, now))
             return
         while self.to_validate:
             claimed = self.to_validate.popleft()
             verdict = validated_batch(self.request, claimed, with_nan=self._settings.nan_in_validated)
-            self._unsent["validated"].append(self._ledger.made("validated", verdict, now))
+            self._unsent["validated"].append(self._ledger.record_batch("validated", verdict, now))
 
     async def _walk(self) -> None:
         phase = self.phase
         unsent = self._unsent["generated" if phase == "generate" else "validated"]
         for entry in list(unsent):
-            # What is left when the phase changes stays here, until the phase comes back.
+            # When the phase changes, the rest stays in the list until the phase comes back.
             if phase != self.phase or not self.is_sender_alive:
                 return
             delivered = self.client_connected and await self._by_websocket(entry)
@@ -196,7 +196,7 @@ class PowRun:
         connection = self.connection
         message_id = str(uuid.UUID(int=self._random.getrandbits(128), version=4))
         attempt = Attempt("websocket", self._clock.seconds(), message_id=message_id)
-        self._ledger.attempted(entry, attempt)
+        self._ledger.record_attempt(entry, attempt)
         every = self._settings.double_every
         awaited = _AwaitedAck(attempt, Deferred(), bool(every) and self._ledger.counts["offered"] % every == 0)
         self._acks[message_id] = awaited
@@ -209,34 +209,34 @@ class PowRun:
         except DeferredTimeoutError:
             outcome = "no ack" if attempt.ack_connection is None else "ack lost"
         except CancelledError:
-            self._ledger.ended(entry, attempt, "cut off", self._clock.seconds())
+            self._ledger.record_outcome(entry, attempt, "cut off", self._clock.seconds())
             raise
         else:
             outcome = "acknowledged"
         finally:
             del self._acks[message_id]
-        self._ledger.ended(entry, attempt, outcome, self._clock.seconds())
+        self._ledger.record_outcome(entry, attempt, outcome, self._clock.seconds())
         return outcome == "acknowledged"
 
     async def _by_http(self, entry: BatchEntry) -> bool:
         attempt = Attempt("http", self._clock.seconds())
-        self._ledger.attempted(entry, attempt)
+        self._ledger.record_attempt(entry, attempt)
         self._posting = Deferred()
         outcome = "cut off"
         try:
             attempt.status = await self._post(entry)
             outcome = "accepted" if 200 <= attempt.status < 300 else "refused"
         except ValueError as error:
-            # The node's JSON of a NaN, or a callback base that is no URL.
+            # A NaN, which the node cannot encode for HTTP, or a callback base that is no URL.
             self.log.info("{node_id}: no HTTP call can be made: {reason}", node_id=self._name, reason=error)
             outcome = "failed"
         except _NO_ANSWER as error:
             self.log.info("{node_id}: callback failed: {reason!r}", node_id=self._name, reason=error)
-            # Cancelling a call makes it fail like any other.
+            # A call that is cancelled fails like any other.
             outcome = "failed" if self.is_sender_alive else "cut off"
         finally:
             posted, self._posting = self._posting, None
-            self._ledger.ended(entry, attempt, outcome, self._clock.seconds())
+            self._ledger.record_outcome(entry, attempt, outcome, self._clock.seconds())
             if not posted.called:
                 posted.callback(None)
         return outcome == "accepted"

@@ -1,4 +1,4 @@
-"""What can be changed about a simulated ML node, also while it runs."""
+"""The times and faults of a simulated ML node; they can be changed while it runs."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from typing import Any, Literal
 
 @dataclass
 class MLNodeSettings:
-    """The switches of a simulated ML node; the defaults are what was measured on a real one.
+    """Times and faults. The defaults are the times of a real node (docs/protocol/measured.md, 'Times of a real node').
 
-    Each is looked at when it matters, so a change takes effect at once, except where it says otherwise.
+    A change takes effect at once, except where a setting says otherwise.
     """
 
     walk_seconds: float = 5.0
     """From the end of one walk over the unsent batches to the start of the next."""
     ack_wait_seconds: float = 3.0
-    """How long an ack is waited for before the batch goes by HTTP."""
+    """How long the sender waits for an ack before it sends the batch by HTTP."""
     deaf_seconds: float = 4.0
     """How long the node answers nothing, pings included, when it stops or restarts its PoW (3 to 6 on a real one)."""
     hung_stop_seconds: float = 5.0
@@ -39,24 +39,24 @@ class MLNodeSettings:
     refuse_upgrade: int | Literal["junk", "silence"] | None = None
     """Answer an upgrade with this HTTP status, with junk, or never."""
     drop_every_seconds: float | None = None
-    """Cut each connection, without a close frame, when it has been open for so long. Read when it opens."""
+    """Cut each connection, without a close frame, after so long. Read when it opens."""
     ignore_acks: bool = False
-    """No ack is seen: each batch that was offered over the WebSocket goes by HTTP as well."""
+    """Ignore all acks: each batch that was offered over the WebSocket goes by HTTP as well."""
     double_every: int = 0
-    """The ack of every n-th batch that is offered over the WebSocket is lost; 0: of none."""
+    """Lose the ack of every n-th batch that is offered over the WebSocket; 0: of none."""
     binary_frames: bool = False
     """Send binary instead of text frames."""
     nan_in_validated: bool = False
-    """The first recomputed distance of each validated batch is NaN."""
+    """Compute NaN as the first distance of each validated batch."""
 
     http_delays: dict[str, float] = field(default_factory=dict)
-    """Seconds by which the answer to a path (``/api/v1/…``; ``*`` for all) comes late, its effect being immediate."""
+    """By path (``/api/v1/…``; ``*`` for all): how many seconds the answer is late. The effect of the call is not."""
     http_failures: dict[str, int] = field(default_factory=dict)
-    """Status with which a path (``*`` for all) fails, without effect."""
+    """By path (``*`` for all): the status with which a call fails, without effect."""
     inference_up_seconds: float = 0.0
-    """How long inference takes to come up."""
+    """How long inference takes to start."""
     inference_fails: bool = False
-    """Inference does not come up: 500."""
+    """Inference fails to start: 500."""
 
 
 def quick_settings(**changes: Any) -> MLNodeSettings:

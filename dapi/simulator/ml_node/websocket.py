@@ -20,7 +20,7 @@ SERVICE_RESTART = 1012
 
 
 class WebSocketNode(Protocol):
-    """What the WebSocket needs of its node; ``run`` is the PoW run there is."""
+    """What the WebSocket needs of its node; ``run`` is the PoW that runs."""
 
     settings: MLNodeSettings
     ledger: Ledger
@@ -28,7 +28,7 @@ class WebSocketNode(Protocol):
 
 
 class NodeWebSocketProtocol(WebSocketServerProtocol):
-    """One connection, bound for good to the PoW run that it came to: when that is over, it stays open, unused."""
+    """One connection. It belongs to the PoW run that it came to; after the end of that run it stays open, unused."""
 
     factory: NodeWebSocketFactory
 
@@ -41,7 +41,7 @@ class NodeWebSocketProtocol(WebSocketServerProtocol):
         self._drop_call: IDelayedCall | None = None
 
     def offer(self, payload: bytes) -> None:
-        """Send one message, as the text or binary frame that the settings say; it is lost on one that is closing."""
+        """Send one message, as a text or binary frame (see the settings); a connection that closes loses it."""
         if self.state == self.STATE_OPEN:
             self.sendMessage(payload, isBinary=self.factory.node.settings.binary_frames)  # type: ignore[no-untyped-call]
 
@@ -51,7 +51,7 @@ class NodeWebSocketProtocol(WebSocketServerProtocol):
         self.sendCloseFrame(code=code, reasonUtf8=reason.encode())
 
     def onOpen(self) -> None:
-        """Take the client, or close with the reason why not."""
+        """Accept the client, or close with the reason for the refusal."""
         node, clock = self.factory.node, self.factory.clock
         self.number = self.factory.next_number()
         self._record = Connection(self.number, clock.seconds())
@@ -67,7 +67,7 @@ class NodeWebSocketProtocol(WebSocketServerProtocol):
             self._run.connection = self
             if node.settings.drop_every_seconds is not None:
                 self._drop_call = clock.callLater(node.settings.drop_every_seconds, self.dropConnection, abort=True)
-        node.ledger.happened()
+        node.ledger.record_event()
 
     def _refusal(self) -> str:
         node = self.factory.node
@@ -80,7 +80,7 @@ class NodeWebSocketProtocol(WebSocketServerProtocol):
         return ""
 
     def onMessage(self, payload: bytes, isBinary: bool) -> None:  # noqa: N803
-        """Take an ack; anything that is no JSON text ends the connection."""
+        """Handle an ack; a message that is no JSON text ends the connection."""
         if self._record is None or self._record.refused:
             return
         try:
@@ -95,14 +95,14 @@ class NodeWebSocketProtocol(WebSocketServerProtocol):
             self._run.acknowledge(str(message.get("id")), self.number)
 
     def onPing(self, payload: bytes) -> None:
-        """Count it, and answer."""
+        """Count the ping, and answer it."""
         if self._record is not None:
             self._record.pings += 1
-            self.factory.node.ledger.happened()
+            self.factory.node.ledger.record_event()
         super().onPing(payload)
 
     def onClose(self, wasClean: bool, code: int | None, reason: str | None) -> None:  # noqa: N803
-        """Reset the flag of the run that there is now: the node does not ask whose connection it was."""
+        """Reset the flag of the run that runs now: the node does not check which run the connection belonged to."""
         if self._drop_call is not None and self._drop_call.active():
             self._drop_call.cancel()
         if self._record is None:
@@ -114,11 +114,11 @@ class NodeWebSocketProtocol(WebSocketServerProtocol):
         if node.run is not None and not self._record.refused:
             node.run.client_connected = False
         self.when_gone.callback(None)
-        node.ledger.happened()
+        node.ledger.record_event()
 
 
 class NodeWebSocketFactory(WebSocketServerFactory):
-    """Makes the connections of one node and knows those that are open."""
+    """Makes the connections of one node, and knows the open ones."""
 
     protocol = NodeWebSocketProtocol  # type: ignore[assignment]
 
@@ -128,7 +128,7 @@ class NodeWebSocketFactory(WebSocketServerFactory):
         self.node = node
         self.open_connections: list[NodeWebSocketProtocol] = []
         self._numbers = 0
-        # Autobahn's own time-outs run on the global reactor's clock, in whole seconds: none of them is used.
+        # Autobahn's own time-outs run on the global reactor, in whole seconds, so none of them is used.
         self.setProtocolOptions(  # type: ignore[no-untyped-call]
             openHandshakeTimeout=0, closeHandshakeTimeout=0, perMessageCompressionAccept=_accept_deflate
         )

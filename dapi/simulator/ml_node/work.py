@@ -1,24 +1,25 @@
 """What a simulated ML node computes: nonces, their distances, and verdicts on other participants' batches.
 
-Everything follows from its inputs: two nodes that are asked the same answer the same.
+The results follow from the inputs alone, so two nodes with the same request compute the same. Bodies are checked as
+docs/protocol/node.md, 'Init request' and 'Batches', has them.
 """
 
 from __future__ import annotations
 
 import hashlib
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 DISTANCE_LIMIT = 1.5
-"""Distances are spread evenly over 0 … 1.5, so that at the network's target (1.40…) a few nonces fail."""
+"""Distances are spread evenly over 0 … 1.5, so a few nonces fail at the network's target (1.40…)."""
 HONEST_MISS_RATE = 5e-4
-"""The share of invalid nonces that an honest participant may have by the rules of the network."""
+"""The share of invalid nonces that an honest participant may have (docs/protocol/node.md, 'Batches')."""
 _TRIES_PER_NONCE = 1000
 
 
 class BodyError(Exception):
-    """A body is not what the call takes; ``field`` is the offending one (empty: the body itself)."""
+    """A body does not fit the call; ``field`` names the wrong field (empty: the body itself)."""
 
     def __init__(self, field: str, reason: str) -> None:
         super().__init__(f"{field}: {reason}" if field else reason)
@@ -74,7 +75,7 @@ _BATCH_FIELDS = {
 
 @dataclass(frozen=True)
 class InitRequest:
-    """What a node is told to work on; ``url`` is the base of the callbacks, ``node_id`` the node's number."""
+    """What a node works on. ``node_num`` is ``node_id`` of the body: the node's number; ``url`` the callbacks' base."""
 
     block_hash: str
     block_height: int
@@ -83,18 +84,15 @@ class InitRequest:
     r_target: float
     fraud_threshold: float
     params: dict[str, Any]
-    node_id: int
+    node_num: int
     node_count: int
     url: str
 
     @classmethod
     def from_body(cls, body: Any) -> InitRequest:
         """Check the body of an init call; raise BodyError."""
-        return cls(**checked(body, _INIT_FIELDS))
-
-    def as_body(self) -> dict[str, Any]:
-        """Return the body that makes this request."""
-        return asdict(self)
+        fields = checked(body, _INIT_FIELDS)
+        return cls(node_num=fields.pop("node_id"), **fields)
 
 
 def proof_batch(body: Any) -> dict[str, Any]:
@@ -115,16 +113,16 @@ def distance(public_key: str, block_hash: str, block_height: int, nonce: int) ->
 class Generator:
     """Makes the batches of one request, in order.
 
-    Node k of N tries k, k + N, k + 2N, … (which is what the documented k + group·N + i·G·N comes to, over all of its G
-    groups of GPUs) and keeps those whose distance is below the target.
+    Node k of N tries the nonces k, k + N, k + 2N, … and keeps those whose distance is below the target. (The formula of
+    docs/protocol/node.md, 'Init request', comes to the same, over all groups of GPUs.)
     """
 
     def __init__(self, request: InitRequest) -> None:
         self._request = request
-        self._nonce = request.node_id
+        self._nonce = request.node_num
 
     def batch(self, count: int) -> dict[str, Any]:
-        """Return a batch of the next ``count`` nonces; of fewer when the target lets hardly any pass."""
+        """Return a batch of the next ``count`` nonces; of fewer when hardly any is below the target."""
         request = self._request
         nonces: list[int] = []
         distances: list[float] = []
@@ -142,7 +140,7 @@ class Generator:
             "block_height": request.block_height,
             "nonces": nonces,
             "dist": distances,
-            "node_id": request.node_id,
+            "node_id": request.node_num,
         }
 
 
@@ -168,8 +166,8 @@ def validated_batch(request: InitRequest, claimed: dict[str, Any], *, with_nan: 
 
 
 def probability_honest(nonces: int, invalid: int) -> float:
-    """Return how likely it is that an honest participant has so many invalid nonces or more: a binomial tail."""
-    # By logarithms: the binomial coefficient of a large batch is beyond any float.
+    """Return the probability that an honest participant has at least so many invalid nonces: a binomial tail."""
+    # By logarithms, since the binomial coefficient of a large batch is too large for a float.
     hit, miss = math.log(HONEST_MISS_RATE), math.log1p(-HONEST_MISS_RATE)
     all_orders = math.lgamma(nonces + 1)
     fewer = math.fsum(

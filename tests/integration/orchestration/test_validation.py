@@ -25,7 +25,8 @@ from dapi.simulator.chain.state import GroupMember, GroupNode
 from dapi.simulator.ml_node.node import SimulatedMLNode
 from dapi.simulator.ml_node.settings import quick_settings
 from tests.chain_tools import SECOND_NS, Key, Packed, batch, transaction
-from tests.integration.simulated_node import Callbacks, soon
+from tests.integration.simulated_node import Callbacks
+from tests.integration.waiting import soon
 
 reactor: Any = global_reactor
 PARAMS = EpochParams(epoch_length=400, poc_validation_duration=100)

@@ -13,7 +13,7 @@ from twisted.web.server import Request, Site
 
 from dapi.messages import Via, decode_generated
 from dapi.websocket.client import WebSocketState
-from tests.integration.simulated_node import World
+from tests.integration.simulated_node import NodeTestBed
 from tests.integration.websocket.servers import Running, reactor, when
 
 # A tenth of the promised times, as the simulated node's are.
@@ -41,20 +41,20 @@ class Poc:
 
     def __init__(self) -> None:
         self.running = Running()
-        self.world = World()
+        self.bed = NodeTestBed()
         self.callbacks = Callbacks(self.running)
         self.listening: Any = reactor.listenTCP(0, Site(self.callbacks, reactor=reactor), interface="127.0.0.1")
 
     async def init(self, **changes: Any) -> None:
-        status, _answer = await self.world.init(url=f"http://127.0.0.1:{self.listening.getHost().port}", **changes)
+        status, _answer = await self.bed.init(url=f"http://127.0.0.1:{self.listening.getHost().port}", **changes)
         assert status == 200
 
     def connect(self, **settings: Any) -> Any:
-        return self.running.connect(self.world.node.base_url, **(TENTH | settings))
+        return self.running.connect(self.bed.node.base_url, **(TENTH | settings))
 
     async def end(self) -> None:
         await self.running.stop()
-        await self.world.end()
+        await self.bed.end()
         await self.listening.stopListening()
 
 
@@ -68,11 +68,11 @@ def poc() -> Iterator[Poc]:
 @pytest_twisted.ensureDeferred
 async def test_all_batches_come_over_the_websocket(poc: Poc) -> None:
     # Connected before the first walk, so that nothing goes by HTTP.
-    poc.world.settings.batches_per_walk = 0
+    poc.bed.settings.batches_per_walk = 0
     await poc.init()
     client = poc.connect()
     await when(lambda: client.status().state is WebSocketState.OPEN, "an open connection")
-    poc.world.settings.batches_per_walk = 1
+    poc.bed.settings.batches_per_walk = 1
     await when(lambda: client.status().acks >= 5, "five acks")
     assert poc.callbacks.taken == 0
 
@@ -120,9 +120,9 @@ async def test_a_node_that_shuts_down_and_comes_back(poc: Poc) -> None:
     await poc.init()
     client = poc.connect()
     await when(lambda: client.status().acks > 0, "an ack")
-    await poc.world.node.stopService()
+    await poc.bed.node.stopService()
     await when(lambda: "1012" in (client.status().last_error or ""), "the node's close")
-    poc.world.node.startService()
+    poc.bed.node.startService()
     await poc.init()
     before = client.status().acks
     await when(lambda: client.status().acks > before, "an ack after that")

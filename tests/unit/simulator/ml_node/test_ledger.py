@@ -12,12 +12,12 @@ class LedgerTests(SynchronousTestCase):
 
     def deliver(self, via: Via, *before: tuple[Via, str]) -> None:
         """Make a batch and deliver it that way, after other tries."""
-        entry = self.ledger.made("generated", {"nonces": [1]}, 1.0)
+        entry = self.ledger.record_batch("generated", {"nonces": [1]}, 1.0)
         outcomes = [*before, (via, "acknowledged" if via == "websocket" else "accepted")]
         for way, outcome in outcomes:
             attempt = Attempt(way, 2.0, message_id=f"{entry.number}/{len(entry.attempts)}")
-            self.ledger.attempted(entry, attempt)
-            self.ledger.ended(entry, attempt, outcome, 3.0)
+            self.ledger.record_attempt(entry, attempt)
+            self.ledger.record_outcome(entry, attempt, outcome, 3.0)
 
     def test_what_is_waited_for_is_told_once_it_is_true(self) -> None:
         both = self.ledger.when_delivered(2)
@@ -36,7 +36,7 @@ class LedgerTests(SynchronousTestCase):
         self.deliver("http")
         self.deliver("http", ("websocket", "no ack"))
         self.deliver("websocket", ("websocket", "no ack"), ("http", "refused"))
-        self.ledger.lost([self.ledger.made("generated", {}, 4.0)])
+        self.ledger.record_lost([self.ledger.record_batch("generated", {}, 4.0)])
         self.assertEqual(
             self.ledger.counts,
             {"made": 5, "delivered": 4, "websocket": 2, "http": 2, "offered": 4, "doubled": 1, "lost": 1},
@@ -47,8 +47,8 @@ class LedgerTests(SynchronousTestCase):
 
     def test_a_late_ack_is_found_a_stray_one_kept(self) -> None:
         self.deliver("http", ("websocket", "no ack"))
-        self.ledger.acknowledged_late("1/0")
-        self.ledger.acknowledged_late("nobody's")
+        self.ledger.record_late_ack("1/0")
+        self.ledger.record_late_ack("nobody's")
         self.assertEqual([attempt.late_ack for attempt in self.ledger.batches[0].attempts], [True, False])
         self.assertEqual(list(self.ledger.stray_acks), ["1/0", "nobody's"])
 

@@ -3,8 +3,9 @@
 import json
 import random
 import uuid
-from typing import Any
+from typing import Any, cast
 
+from treq.client import HTTPClient
 from treq.testing import StubTreq
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
@@ -62,7 +63,7 @@ class SenderTests(SynchronousTestCase):
             phase="generate",
             settings=self.settings,
             ledger=self.ledger,
-            http=StubTreq(self.callbacks),
+            http=cast(HTTPClient, StubTreq(self.callbacks)),
         )
         run.start()
         return run
