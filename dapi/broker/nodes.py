@@ -14,7 +14,7 @@ from dapi.database import Database
 from dapi.errors import ConfigError, UnknownNodeError
 from dapi.messages.field_errors import field_and_reason
 from dapi.messages.urls import ip_address_of, parse_url
-from dapi.poc.websocket_url import websocket_url
+from dapi.poc.websocket_url import websocket_address
 
 Port: TypeAlias = Annotated[int, msgspec.Meta(ge=1, le=65535)]
 Count: TypeAlias = Annotated[int, msgspec.Meta(ge=1)]
@@ -170,7 +170,7 @@ def _check_urls(config: NodeConfig, where: str) -> None:
         raise ConfigError(f"{where}: websocket_url: must be a full ws:// or wss:// URL, with its path")
     for field, url in (("host", config.poc_url), ("websocket_url", config.websocket_url or config.poc_url)):
         try:
-            websocket_url(url)
+            websocket_address(url)
         except ConfigError as error:
             raise ConfigError(f"{where}: {field}: {error}") from error
 

@@ -36,11 +36,11 @@ def events_address(rpc_url: str) -> WebSocketAddress:
     Raises ConfigError unless its scheme is http, https or tcp (the network's own configuration writes tcp for http).
     """
     scheme, separator, rest = rpc_url.partition("://")
-    parts = split_url(f"http://{rest}" if separator and scheme == "tcp" else rpc_url, "chain URL")
-    if parts.is_websocket:
+    url_scheme, address = split_url(f"http://{rest}" if separator and scheme == "tcp" else rpc_url, "chain URL")
+    if url_scheme in ("ws", "wss"):
         raise ConfigError("a chain URL has the scheme ws or wss: give the RPC's http or https URL")
-    resource = parts.path.rstrip("/") + _PATH + (f"?{parts.query}" if parts.query else "")
-    return parts.address(resource)
+    path, mark, query = address.resource.partition("?")
+    return address._replace(resource=f"{path.rstrip('/')}{_PATH}{mark}{query}")
 
 
 class BlockEvents(SupervisedWebSocket["BlockEventsConnection"]):
@@ -71,7 +71,7 @@ class BlockEvents(SupervisedWebSocket["BlockEventsConnection"]):
     def replace(self, reason: str) -> None:
         """End the connection, if there is one, for this reason; the next attempt goes to the next URL."""
         if self._connection is not None:
-            self._is_of_use = False
+            self._is_useful = False
             self._connection.end(reason)
 
     def make_connection(self, address: WebSocketAddress) -> BlockEventsConnection:
@@ -80,7 +80,7 @@ class BlockEvents(SupervisedWebSocket["BlockEventsConnection"]):
 
     def announce(self, block: BlockInfo) -> None:
         """Call the observers with a block that the connection received."""
-        self.came_of_use()
+        self.mark_useful()
         self._observers(block)
 
 
@@ -98,7 +98,7 @@ class BlockEventsConnection(WatchedConnection):
         super().onOpen()
         self.sendMessage(encode_request(_REQUEST_ID, "subscribe", {"query": NEW_BLOCK}))
 
-    def take(self, payload: bytes) -> None:
+    def message_received(self, payload: bytes) -> None:
         """Announce the block of an event. An error, which refuses or ends the subscription, ends the connection."""
         if self.state != self.STATE_OPEN:
             return

@@ -95,7 +95,7 @@ class WebSocketClient(SupervisedWebSocket[WebSocketNodeProtocol]):
         """Make the protocol of the next connection."""
         return WebSocketNodeProtocol(self._clock, address, self._settings, self._handler, self._counts, observer=self)
 
-    def note_failure(self, reason: str) -> None:
+    def record_failure(self, reason: str) -> None:
         """Keep it as the last error."""
         self._counts.last_error = reason
 
@@ -105,7 +105,7 @@ class WebSocketClient(SupervisedWebSocket[WebSocketNodeProtocol]):
         One that was not there yet when a long upload began is a good one: the node will try it with its next batch.
         """
         connection = self._connection
-        if self._supervisor is None or connection is None or not connection.is_waiting_for_batches():
+        if connection is None or not connection.is_waiting_for_batches():
             return
         now = self._clock.seconds()
         if (

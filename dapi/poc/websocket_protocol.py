@@ -59,7 +59,7 @@ class WebSocketNodeProtocol(WatchedConnection):
 
     def is_waiting_for_batches(self) -> bool:
         """Tell whether it is open and a batch could come in at any moment: not paused, none half received."""
-        return self.state == self.STATE_OPEN and not self._is_paused and not self.inside_message
+        return self.state == self.STATE_OPEN and not self.is_paused and not self.inside_message
 
     # Messages.
 
@@ -74,11 +74,11 @@ class WebSocketNodeProtocol(WatchedConnection):
         if self.state == self.STATE_OPEN or not self._intake.is_full:
             super().onMessage(payload, isBinary)
 
-    def take(self, payload: bytes) -> None:
+    def message_received(self, payload: bytes) -> None:
         """Have a message stored, and acknowledged once it is."""
         if self._intake.take(payload):
             self._last_batch_at = self._clock.seconds()
-            self._observer.came_of_use()
+            self._observer.mark_useful()
         self._update_reading()
 
     def must_pause(self) -> bool:
@@ -106,7 +106,7 @@ class WebSocketNodeProtocol(WatchedConnection):
     # Forgotten connections.
 
     def _check_idle(self) -> None:
-        is_busy = self._is_paused or self.in_flight > 0
+        is_busy = self.is_paused or self.in_flight > 0
         left = self._last_batch_at + self._idle_seconds - self._clock.seconds()
         if is_busy:
             self._idle_timer.start()

@@ -1,4 +1,4 @@
-"""From a node's PoC URL to its WebSocket URL."""
+"""From a node's PoC URL to the address of its WebSocket."""
 
 from __future__ import annotations
 
@@ -9,23 +9,20 @@ WEBSOCKET_PATH = "/api/v1/pow/ws"
 """Where an ML node serves its WebSocket, below its version prefix and PoC segment."""
 
 
-def websocket_url(poc_url: str) -> str:
-    """Return the WebSocket URL of the node whose PoC URL is ``poc_url``.
+def websocket_address(poc_url: str) -> WebSocketAddress:
+    """Return where the node whose PoC URL is ``poc_url`` serves its WebSocket.
 
     http becomes ws, https wss, no scheme ws; the path (version prefix, PoC segment) is kept and ``/api/v1/pow/ws``
-    added. A ws or wss URL that has a path is taken for the full one and returned as it is. ConfigError when it is no
-    such URL, carries a user or password, a fragment, or a query (which only a full ws or wss URL may have).
+    added. A ws or wss URL that has a path is the WebSocket's own. ConfigError when it is no such URL, carries a user or
+    password, a fragment, or a query (which only a full ws or wss URL may have).
     """
-    return websocket_address(poc_url).url
-
-
-def websocket_address(poc_url: str) -> WebSocketAddress:
-    """Return the parts of ``websocket_url(poc_url)``; fails like it."""
-    parts = split_url(poc_url, "PoC URL")
-    path = parts.path.rstrip("/")
-    if parts.is_websocket and path:
-        address = parts.address(parts.path + (f"?{parts.query}" if parts.query else ""))
-        return address._replace(url=poc_url)
-    if parts.query:
-        raise ConfigError(f"the PoC URL of host {parts.host} has a query: only a full ws:// or wss:// URL may have one")
-    return parts.address(path + ("" if path.endswith(WEBSOCKET_PATH) else WEBSOCKET_PATH))
+    scheme, address = split_url(poc_url, "PoC URL")
+    path, _, query = address.resource.partition("?")
+    path = path.rstrip("/")
+    if scheme in ("ws", "wss") and path:
+        return address
+    if query:
+        raise ConfigError(
+            f"the PoC URL of host {address.host} has a query: only a full ws:// or wss:// URL may have one"
+        )
+    return address._replace(resource=path + ("" if path.endswith(WEBSOCKET_PATH) else WEBSOCKET_PATH))

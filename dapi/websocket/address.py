@@ -1,7 +1,7 @@
-"""From a URL to a WebSocket's address, and from that, in one place, to an endpoint that checks whom it reaches.
+"""From a URL to a WebSocket's address, and from the address to an endpoint that checks whom it reaches.
 
-Autobahn takes the URL and the endpoint as two unrelated things: a plain endpoint with a wss URL, or TLS without a
-host name, works in silence. Here both come from the same text.
+Autobahn takes the URL and the endpoint as two unrelated things: it does not notice a plain endpoint with a wss URL, or
+TLS without a host name. Here both come from one text.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 from typing import Any, NamedTuple
 
-from hyperlink import URL
 from OpenSSL.crypto import Error as CertificateError
 from twisted.internet.endpoints import HostnameEndpoint, wrapClientTLS
 from twisted.internet.interfaces import IStreamClientEndpoint
@@ -18,18 +17,16 @@ from twisted.internet.ssl import Certificate, optionsForClientTLS, trustRootFrom
 from dapi.errors import ConfigError
 from dapi.messages.urls import ip_address_of, parse_url
 
-_SCHEMES = {"http": "ws", "https": "wss", "ws": "ws", "wss": "wss"}
-_DEFAULT_PORTS = {"ws": 80, "wss": 443}
-# The least that RFC 8305 allows. A refused connection is told only after it, even when there is no other address.
+_IS_SECURE = {"http": False, "https": True, "ws": False, "wss": True}
+# The least that RFC 8305 allows. A refused connection fails only after it, even when there is no other address.
 _NEXT_ADDRESS_AFTER_SECONDS = 0.1
 _HOST_NAME = re.compile(r"(?!-)[a-z0-9-]{1,63}(?<!-)(\.(?!-)[a-z0-9-]{1,63}(?<!-))*\.?")
 _CERTIFICATE = re.compile(rb"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----", re.DOTALL)
 
 
 class WebSocketAddress(NamedTuple):
-    """The parts of a WebSocket URL. ``resource`` is what is asked for: the path, and the query if there is one."""
+    """Where a WebSocket is; ``resource`` is the path of the URL, and its query if there is one."""
 
-    url: str
     is_secure: bool
     host: str
     port: int
@@ -37,52 +34,49 @@ class WebSocketAddress(NamedTuple):
 
     @property
     def host_header(self) -> str:
-        """The host as HTTP wants to see it: an IPv6 address in brackets."""
+        """The host in the form of HTTP: an IPv6 address in brackets."""
         return f"[{self.host}]" if ":" in self.host else self.host
 
     def __str__(self) -> str:
-        """Tell whom it reaches, without path and query: either may carry a key."""
-        scheme = "wss" if self.is_secure else "ws"
-        return f"{scheme}://{self.host_header}:{self.port}"
+        """Return the URL without path and query: either may carry a key."""
+        return f"{'wss' if self.is_secure else 'ws'}://{self.host_header}:{self.port}"
 
 
-class UrlParts(NamedTuple):
-    """A URL's parts, checked. ``port`` may be the scheme's own; ``path`` and ``query`` are as they were."""
-
-    is_websocket: bool
-    is_secure: bool
-    host: str
-    port: int
-    path: str
-    query: str
-
-    def address(self, resource: str) -> WebSocketAddress:
-        """Return the address of a resource there."""
-        scheme = "wss" if self.is_secure else "ws"
-        bracketed = f"[{self.host}]" if ":" in self.host else self.host
-        authority = bracketed if self.port == _DEFAULT_PORTS[scheme] else f"{bracketed}:{self.port}"
-        return WebSocketAddress(f"{scheme}://{authority}{resource}", self.is_secure, self.host, self.port, resource)
-
-
-def split_url(url: str, kind: str) -> UrlParts:
-    """Take an http, https, ws or wss URL apart; no scheme means http.
+def split_url(url: str, kind: str) -> tuple[str, WebSocketAddress]:
+    """Return the scheme of an http, https, ws or wss URL, and its address; no scheme means http.
 
     ConfigError when it is no such URL, or carries a user, a password or a fragment: ``kind`` (like ``PoC URL``) says
     whose it is.
     """
-    parts = _parse(url, kind)
-    _check_host_and_port(parts, kind)
-    path = "".join(f"/{segment}" for segment in parts.path)
+    # A URL that is refused is not quoted: it may hold a password.
+    if not url.isascii() or not url.isprintable() or " " in url:
+        raise ConfigError(f"a {kind} has a character that no URL may have (non-ASCII, space or control)")
+    try:
+        parts = parse_url(url if "://" in url else f"http://{url}")
+    except ValueError as error:
+        raise ConfigError(f"a {kind} cannot be read: {error}") from error
+    if parts.scheme not in _IS_SECURE:
+        raise ConfigError(f"a {kind} has the scheme {parts.scheme!r}: http, https, ws and wss are allowed")
+    if parts.userinfo:
+        raise ConfigError(f"a {kind} carries a user or password, which nodes do not know: remove it")
+    if parts.fragment:
+        raise ConfigError(f"a {kind} has a fragment ('#…'): remove it")
+    host, is_secure = parts.host, _IS_SECURE[parts.scheme]
+    # In the URLs of Autobahn the name "unix" means a socket in the file system.
+    is_name = _HOST_NAME.fullmatch(host) is not None and len(host) <= 253 and host != "unix"
+    if not is_name and ip_address_of(host) is None:
+        raise ConfigError(f"a {kind} has the host {host!r}: a name is made of letters, digits, '-' and '.' (no '_')")
+    if parts.port == 0:
+        raise ConfigError(f"the {kind} of host {host} has port 0")
     query = "&".join(name if value is None else f"{name}={value}" for name, value in parts.query)
-    scheme = _SCHEMES[parts.scheme]
-    port = parts.port or _DEFAULT_PORTS[scheme]
-    return UrlParts(scheme == parts.scheme, scheme == "wss", parts.host, port, path, query)
+    resource = "".join(f"/{segment}" for segment in parts.path) + (f"?{query}" if query else "")
+    return parts.scheme, WebSocketAddress(is_secure, host, parts.port or (443 if is_secure else 80), resource)
 
 
 def websocket_endpoint(
     reactor: Any, address: WebSocketAddress, *, connect_timeout_seconds: float, ca_file: str | None
 ) -> IStreamClientEndpoint:
-    """Return the endpoint for an address: TLS with certificate and host name (or IP address) checked for wss.
+    """Return the endpoint for an address; for wss it checks the certificate and the host name (or IP address).
 
     ``ca_file``: the PEM file of the authorities to trust, None for the system's. ConfigError when it cannot be read
     or holds no certificate.
@@ -96,41 +90,12 @@ def websocket_endpoint(
     )
     if not address.is_secure:
         return endpoint
-    trust_root: Any = None
-    if ca_file is not None:
-        trust_root = trustRootFromCertificates(_certificates(ca_file))
+    trust_root: Any = None if ca_file is None else trustRootFromCertificates(_certificates(ca_file))
     try:
         options = optionsForClientTLS(address.host, trustRoot=trust_root)
     except UnicodeError as error:
         raise ConfigError(f"the host {address.host!r} cannot be checked over TLS: {error}") from error
     return wrapClientTLS(options, endpoint, clock=reactor)
-
-
-def _parse(url: str, kind: str) -> URL:
-    # What is refused is not quoted: it may hold a password.
-    if not url.isascii() or not url.isprintable() or " " in url:
-        raise ConfigError(f"a {kind} has a character that no URL may have (non-ASCII, space or control)")
-    try:
-        parts = parse_url(url if "://" in url else f"http://{url}")
-    except ValueError as error:
-        raise ConfigError(f"a {kind} cannot be read: {error}") from error
-    if parts.scheme not in _SCHEMES:
-        raise ConfigError(f"a {kind} has the scheme {parts.scheme!r}: http, https, ws and wss are allowed")
-    if parts.userinfo:
-        raise ConfigError(f"a {kind} carries a user or password, which nodes do not know: remove it")
-    if parts.fragment:
-        raise ConfigError(f"a {kind} has a fragment ('#…'): remove it")
-    return parts
-
-
-def _check_host_and_port(parts: URL, kind: str) -> None:
-    host = parts.host
-    # Autobahn takes the name "unix" for a socket in the file system.
-    is_name = _HOST_NAME.fullmatch(host) is not None and len(host) <= 253 and host != "unix"
-    if not is_name and ip_address_of(host) is None:
-        raise ConfigError(f"a {kind} has the host {host!r}: a name is made of letters, digits, '-' and '.' (no '_')")
-    if parts.port == 0:
-        raise ConfigError(f"the {kind} of host {host} has port 0")
 
 
 def _certificates(ca_file: str) -> list[Certificate]:

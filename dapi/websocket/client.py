@@ -1,4 +1,20 @@
-"""A WebSocket that is there whenever the other side accepts it, tried again 3 to 5 s after whatever ended it."""
+"""A WebSocket that is kept open: after each interruption it is tried again, 3 to 5 s later.
+
+The states of a SupervisedWebSocket::
+
+    STOPPED ──start──▶ SETTLING ──settled──▶ CONNECTING ──opened──▶ OPEN
+       ▲                  ▲                   ▲     │                 │
+     closed             closed               delay  │                 │
+       │                  │                  over   │ failed          │ ended
+       │                  │                   │     ▼                 ▼
+    STOPPING          RESTARTING             WAITING or REFUSED ◀─────┘
+       ▲                  ▲
+      stop         start, restart            from each state but STOPPED, also from each other
+
+``_keep_open`` is the loop from SETTLING to RESTARTING. Within it a ClientService connects, and connects again after
+each delay: it asks ``_connect`` for each attempt and ``_choose_delay`` for each delay. The connection reports by the
+methods of ConnectionObserver.
+"""
 
 from __future__ import annotations
 
@@ -6,33 +22,34 @@ import enum
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from random import Random
-from typing import Any, Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
 import msgspec
 from twisted.application.internet import ClientService
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IProtocol, IProtocolFactory, IStreamClientEndpoint
-from twisted.internet.protocol import Factory
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from dapi.timing.retry import RetryDelay
 from dapi.timing.timer import Timer
+from dapi.timing.waiters import Waiters
 from dapi.websocket.address import WebSocketAddress, websocket_endpoint
 from dapi.websocket.factory import WatchedConnectionFactory
+from dapi.websocket.journal import ConnectionJournal
 from dapi.websocket.protocol import WatchedConnection
 from dapi.websocket.reasons import Ending, failed_attempt
 from dapi.websocket.settings import ConnectionSettings
 
 C = TypeVar("C", bound=WatchedConnection)
 
-# A cause may differ from try to try.
-_LINES_WITHOUT_USE = 8
+_STARTED_AFRESH: Final = "started afresh"
 
 
 class WebSocketState(enum.StrEnum):
-    """Where a client stands."""
+    """What a status shows of a client's state."""
 
     STOPPED = "stopped"
     CONNECTING = "connecting"
@@ -41,13 +58,51 @@ class WebSocketState(enum.StrEnum):
     REFUSED = "refused"
 
 
+class _State(enum.Enum):
+    STOPPED = enum.auto()
+    SETTLING = enum.auto()
+    """The last connection is gone; the peer gets ``settle_seconds`` to notice."""
+    CONNECTING = enum.auto()
+    """From DNS to the answer to the upgrade."""
+    OPEN = enum.auto()
+    WAITING = enum.auto()
+    REFUSED = enum.auto()
+    """Waiting, because the peer answered and did not accept."""
+    RESTARTING = enum.auto()
+    """What there is of a connection closes; a new one follows."""
+    STOPPING = enum.auto()
+    """What there is of a connection closes; none follows."""
+
+    @property
+    def shown(self) -> WebSocketState:
+        return _SHOWN.get(self) or WebSocketState[self.name]
+
+
+_SHOWN = {
+    _State.SETTLING: WebSocketState.WAITING,
+    _State.RESTARTING: WebSocketState.WAITING,
+    _State.STOPPING: WebSocketState.STOPPED,
+}
+_CLOSING = frozenset({_State.RESTARTING, _State.STOPPING})
+_NEXT = {
+    _State.STOPPED: {_State.SETTLING},
+    _State.SETTLING: {_State.CONNECTING, *_CLOSING},
+    _State.CONNECTING: {_State.OPEN, _State.WAITING, _State.REFUSED, *_CLOSING},
+    _State.OPEN: {_State.WAITING, _State.REFUSED, *_CLOSING},
+    _State.WAITING: {_State.CONNECTING, *_CLOSING},
+    _State.REFUSED: {_State.CONNECTING, *_CLOSING},
+    _State.RESTARTING: {_State.SETTLING, *_CLOSING},
+    _State.STOPPING: {_State.STOPPED, *_CLOSING},
+}
+
+
 class ConnectionStatus(msgspec.Struct, frozen=True, kw_only=True):
     """What a client is doing. Times are seconds on the reactor's clock (since 1970, but in tests).
 
-    ``waiting`` and ``refused`` (the node answered, and would not have us) both try again at ``until``, which is None
-    while an old connection is still closing. ``reason`` says why there is no connection, and stays while the next try
-    is on its way; ``since`` is when that reason, or the open connection, began. ``connections`` counts the upgrades
-    that were accepted.
+    ``waiting`` and ``refused`` (the peer answered, and did not accept) both try again at ``until``, which is None
+    while an old connection is still closing. ``reason`` says why there is no connection, and stays during the next
+    attempt; ``since`` is when that reason, or the open connection, began. ``connections`` counts the upgrades that
+    were accepted.
     """
 
     state: WebSocketState
@@ -57,30 +112,12 @@ class ConnectionStatus(msgspec.Struct, frozen=True, kw_only=True):
     connections: int
 
 
-class _Target:
-    """One address, and how it is reached."""
-
-    def __init__(
-        self,
-        reactor: Any,
-        address: WebSocketAddress,
-        settings: ConnectionSettings,
-        make_connection: Callable[[WebSocketAddress], WatchedConnection],
-    ) -> None:
-        self.address = address
-        self.endpoint = websocket_endpoint(
-            reactor, address, connect_timeout_seconds=settings.connect_timeout_seconds, ca_file=settings.ca_file
-        )
-        self.factory = WatchedConnectionFactory(reactor, address, settings, make_connection)
-
-
 class SupervisedWebSocket(Service, Generic[C], ABC):
     """Keeps one WebSocket open for as long as the service runs: to the first of ``addresses`` that works.
 
-    Every interruption is followed by a delay, uniform in 3 to 5 s by default, for ever. A try that brought nothing of
-    use is followed by one at the next address, a connection that did by one at the first. Only the first try after
-    ``startService`` or ``restart`` comes at once (``settle_seconds`` after the end of an older connection, if there was
-    one).
+    Each interruption is followed by a delay, uniform in 3 to 5 s by default, for ever. After an attempt that brought
+    nothing useful the next address is tried, after a useful connection the first one. Only the first attempt after
+    ``startService`` or ``restart`` comes without a delay (but ``settle_seconds`` after the end of an older connection).
 
     ``name`` begins each log line, ``random`` gives the delays. ConfigError when an address or ``settings.ca_file``
     cannot be used.
@@ -97,32 +134,30 @@ class SupervisedWebSocket(Service, Generic[C], ABC):
         random: Random,
         settings: ConnectionSettings,
     ) -> None:
-        self._name = name
         self._clock = reactor
-        self._random = random
-        self._targets = [_Target(reactor, address, settings, self.make_connection) for address in addresses]
-        self._tried = 0
-        self._is_of_use = False
-        self._connections = 0
-        self._supervisor: ClientService | None = None
+        self._name = name
+        self._addresses = addresses
+        self._endpoints = [
+            websocket_endpoint(
+                reactor, address, connect_timeout_seconds=settings.connect_timeout_seconds, ca_file=settings.ca_file
+            )
+            for address in addresses
+        ]
+        self._factory = WatchedConnectionFactory(reactor, settings, lambda: self.make_connection(self._address))
+        self._index = 0
+        self._is_useful = False
         self._connection: C | None = None
-        self._settle_seconds = settings.settle_seconds
-        self._retry_bounds = (settings.retry_min_seconds, settings.retry_max_seconds)
         self._closed_at = float("-inf")
-        # How often somebody wanted something else: what is under way finds that it was overtaken.
-        self._wish = 0
-        self._is_renewing = False
-        self._stopping: list[Deferred[None]] = []
-        self._settled: Deferred[None] | None = None
-        self._settle_timer = Timer(reactor, settings.settle_seconds, self._end_settling)
-        self._state = WebSocketState.STOPPED
-        self._reason: str | None = None
-        self._since: float = reactor.seconds()
-        self._until: float | None = None
-        # What was logged of which address since something of use came, or since the last wish, and whether that the
-        # connection is open was.
-        self._logged: set[tuple[WebSocketAddress, str]] = set()
-        self._is_open_logged = False
+        self._settle_seconds = settings.settle_seconds
+        self._delay = RetryDelay(random, settings.retry_min_seconds, settings.retry_max_seconds)
+        self._journal = ConnectionJournal(name)
+        self._state = _State.STOPPED
+        self._status = ConnectionStatus(
+            state=WebSocketState.STOPPED, reason=None, since=reactor.seconds(), until=None, connections=0
+        )
+        # The loop waits for the first; those who stop the service for the second.
+        self._changed: Waiters[None] = Waiters()
+        self._closed: Waiters[None] = Waiters()
 
     # What a subclass adds.
 
@@ -130,220 +165,166 @@ class SupervisedWebSocket(Service, Generic[C], ABC):
     def make_connection(self, address: WebSocketAddress) -> C:
         """Make the protocol of the next connection, with this client as its observer."""
 
-    def note_failure(self, reason: str) -> None:
-        """Hear why a try failed or a connection ended by itself."""
+    def record_failure(self, reason: str) -> None:
+        """Record why an attempt failed or a connection ended by itself."""
 
-    # What its owner asks of it.
+    # What its owner calls.
 
     def startService(self) -> None:
-        """Connect, and keep connected from here on."""
+        """Connect, and stay connected from now on."""
         if not self.running:
-            super().startService()  # type: ignore[no-untyped-call]
-            self._renew()
+            self.restart()
 
     def restart(self) -> None:
-        """Connect afresh: close what is open, wait until it is closed and the node has noticed, then connect at once.
+        """Connect afresh: close what is open, wait until it is closed and the peer has noticed, then connect at once.
 
-        Starts the service when it was stopped.
+        Starts the service when it is stopped.
         """
-        if not self.running:
-            super().startService()  # type: ignore[no-untyped-call]
-        self._renew()
+        super().startService()  # type: ignore[no-untyped-call]
+        self._journal.begin_anew()
+        if self._state is _State.STOPPED:
+            Deferred.fromCoroutine(self._keep_open()).addErrback(self._loop_broke)
+            return
+        nothing_to_close = self._connection is None and self._state not in (_State.SETTLING, *_CLOSING)
+        self._enter(_State.RESTARTING, self._status.reason if nothing_to_close else _STARTED_AFRESH)
+        self._changed.fire(None)
 
     def stopService(self) -> Deferred[None]:
         """Close and stay closed; harmless when it is stopped.
 
         Fires, with None, when no connection, no attempt and no delayed call is left: at once, or after
-        ``close_timeout_seconds`` when the node does not answer the close.
+        ``close_timeout_seconds`` when the peer does not answer the close.
         """
         super().stopService()  # type: ignore[no-untyped-call]
-        stopped: Deferred[None] = Deferred()
-        self._stopping.append(stopped)
-        self._enter(WebSocketState.STOPPED, None)
-        self._renew()
-        return stopped
+        if self._state is _State.STOPPED:
+            return succeed(None)
+        closed = self._closed.wait()
+        self._enter(_State.STOPPING, None)
+        self._changed.fire(None)
+        return closed
 
     def connection_status(self) -> ConnectionStatus:
-        """Tell what it is doing."""
-        return ConnectionStatus(
-            state=self._state,
-            reason=self._reason,
-            since=self._since,
-            until=self._until,
-            connections=self._connections,
-        )
+        """Return what it is doing."""
+        return self._status
 
-    # Starting, stopping and starting afresh: one loop, which the last wish wins.
+    # The loop.
 
-    def _renew(self) -> None:
-        self._wish += 1
-        self._logged.clear()
-        if self.running and (self._is_renewing or self._connection is not None):
-            self._enter(WebSocketState.WAITING, "started afresh")
-        if self._is_renewing:
-            self._end_settling()
+    async def _keep_open(self) -> None:
+        while self.running:
+            await self._settle()
+            if self._state is _State.SETTLING:
+                await self._stay_connected()
+            # Also when a start has followed the stop: the connection that was stopped is gone.
+            self._closed.fire(None)
+        self._enter(_State.STOPPED, None)
+        self._closed.fire(None)
+
+    async def _settle(self) -> None:
+        """Wait until ``settle_seconds`` after the last connection, or until the state changes."""
+        now = self._clock.seconds()
+        until = self._closed_at + self._settle_seconds
+        if until <= now:
+            self._enter(_State.SETTLING, self._status.reason)
             return
-        self._is_renewing = True
-        Deferred.fromCoroutine(self._disconnect_and_connect()).addErrback(
-            lambda failure: self.log.failure("{name}: WebSocket defect", failure, name=self._name)
+        self._enter(_State.SETTLING, self._status.reason or _STARTED_AFRESH, until)
+        timer = Timer(self._clock, until - now, lambda: self._changed.fire(None))
+        timer.start()
+        await self._changed.wait()
+        timer.cancel()
+
+    async def _stay_connected(self) -> None:
+        """Connect, and connect again after each interruption, until a restart or a stop; then close."""
+        supervisor = _Supervisor(
+            _Endpoint(self._connect), self._factory, retryPolicy=self._choose_delay, clock=self._clock
         )
-
-    async def _disconnect_and_connect(self) -> None:
-        try:
-            wish = None
-            while wish != self._wish:
-                wish = self._wish
-                await self._disconnect()
-                stopping, self._stopping = self._stopping, []
-                for stopped in stopping:
-                    stopped.callback(None)
-                if self.running:
-                    await self._settle()
-                    if wish == self._wish:
-                        self._connect()
-        finally:
-            self._is_renewing = False
-
-    async def _disconnect(self) -> None:
-        supervisor, self._supervisor = self._supervisor, None
-        if supervisor is None:
-            return
+        supervisor.startService()
+        while self._state not in _CLOSING:
+            await self._changed.wait()
         if self._connection is not None:
-            await self._connection.end("started afresh" if self.running else "stopped")
+            await self._connection.end("stopped" if self._state is _State.STOPPING else _STARTED_AFRESH)
         await supervisor.stopService()
 
-    def _settle(self) -> Deferred[None]:
-        left = self._closed_at + self._settle_seconds - self._clock.seconds()
-        if left <= 0:
-            return succeed(None)
-        self._enter(WebSocketState.WAITING, self._reason or "started afresh")
-        self._until = self._clock.seconds() + left
-        self._settle_timer.start(left)
-        self._settled = Deferred()
-        return self._settled
+    def _loop_broke(self, failure: Failure) -> None:
+        self.log.failure("{name}: WebSocket defect", failure, name=self._name)
+        # The next start or restart begins a new loop.
+        self._state = _State.STOPPED
+        self._closed.fire(None)
 
-    def _end_settling(self) -> None:
-        self._settle_timer.cancel()
-        if self._settled is not None:
-            settled, self._settled = self._settled, None
-            settled.callback(None)
+    # What the supervisor calls.
 
-    def _connect(self) -> None:
-        self._supervisor = _Supervisor(
-            _WatchedEndpoint(self), _CurrentFactory(self), retryPolicy=self._choose_delay, clock=self._clock
-        )
-        self._supervisor.startService()
+    def _connect(self, factory: IProtocolFactory) -> Deferred[IProtocol]:
+        self._enter(_State.CONNECTING, self._status.reason)
+        self._is_useful = False
+        return self._endpoints[self._index].connect(factory).addErrback(self._attempt_failed)
 
-    # What the supervisor asks.
-
-    def attempt_connection(self, factory: IProtocolFactory) -> Deferred[IProtocol]:
-        """Try once; the supervisor's endpoint calls it."""
-        self._enter(WebSocketState.CONNECTING, self._reason)
-        self._is_of_use = False
-
-        def failed(failure: Failure) -> Failure:
-            if self._supervisor is not None:
-                self._fail(WebSocketState.WAITING, failed_attempt(failure))
-            return failure
-
-        return self._target.endpoint.connect(factory).addErrback(failed)
-
-    def build_protocol(self, peer: object) -> WatchedConnection:
-        """Make the protocol of a try that has reached somebody; the supervisor's factory calls it."""
-        return self._target.factory.buildProtocol(peer)
-
-    @property
-    def _target(self) -> _Target:
-        return self._targets[self._tried % len(self._targets)]
+    def _attempt_failed(self, failure: Failure) -> Failure:
+        # An attempt that was given up fails too.
+        if self._state is _State.CONNECTING:
+            self._fail(_State.WAITING, failed_attempt(failure))
+        return failure
 
     def _choose_delay(self, _failed_attempts: int) -> float:
-        delay = self._random.uniform(*self._retry_bounds)
-        self._until = self._clock.seconds() + delay
+        delay = self._delay()
+        self._status = msgspec.structs.replace(self._status, until=self._clock.seconds() + delay)
         return delay
 
-    # What the connection tells.
+    # What the connection calls.
 
     def connection_made(self, connection: C) -> None:
         """Remember the connection from TCP on: it has to be closed, too."""
         self._connection = connection
 
     def connection_opened(self) -> None:
-        """Note that the node accepted the upgrade."""
-        self._connections += 1
-        self._enter(WebSocketState.OPEN, None)
-        if self._is_news("open"):
-            self._log_open()
+        """Record that the peer accepted the upgrade."""
+        self._enter(_State.OPEN, None)
+        self._journal.opened(self._address)
 
-    def came_of_use(self) -> None:
-        """Note that the connection is of use, so that whatever happens to it next is worth a line again."""
-        self._is_of_use = True
-        if not self._is_open_logged:
-            self._log_open()
-        self._logged.clear()
+    def mark_useful(self) -> None:
+        """Record that the connection is useful, so that whatever happens to it next is logged again."""
+        self._is_useful = True
+        self._journal.useful(self._address)
 
     def connection_ended(self, ending: Ending) -> None:
-        """Note why a connection ended; the supervisor decides when to try again, right after this."""
+        """Record why a connection ended; right after this the supervisor chooses the delay."""
         self._connection = None
         self._closed_at = self._clock.seconds()
-        if self._supervisor is not None:
-            state = WebSocketState.REFUSED if ending.is_refusal else WebSocketState.WAITING
-            self._fail(state, ending.reason)
+        if self._state not in _CLOSING:
+            self._fail(_State.REFUSED if ending.is_refusal else _State.WAITING, ending.reason)
 
-    # What it says.
+    # The state.
 
-    def _enter(self, state: WebSocketState, reason: str | None) -> None:
-        # A try in between does not make a cause a new one.
-        if state != self._state if reason is None else reason != self._reason:
-            self._since = self._clock.seconds()
-        self._state, self._reason, self._until = state, reason, None
+    @property
+    def _address(self) -> WebSocketAddress:
+        return self._addresses[self._index]
 
-    def _fail(self, state: WebSocketState, reason: str) -> None:
+    def _fail(self, state: _State, reason: str) -> None:
         self._enter(state, reason)
-        self.note_failure(reason)
-        self._is_open_logged = False
-        if self._is_news(reason):
-            self.log.warn(
-                "{name}: no WebSocket to {address}: {reason}; trying again every few seconds",
-                name=self._name,
-                address=str(self._target.address),
-                reason=reason,
-            )
-        self._tried = 0 if self._is_of_use else self._tried + 1
+        self.record_failure(reason)
+        self._journal.failed(self._address, reason)
+        self._index = 0 if self._is_useful else (self._index + 1) % len(self._addresses)
 
-    def _is_news(self, what: str) -> bool:
-        """Tell whether to log it: a node that is down, or accepts and closes again every 4 s, would fill the log."""
-        news = (self._target.address, what)
-        if news in self._logged or len(self._logged) >= _LINES_WITHOUT_USE:
-            return False
-        self._logged.add(news)
-        return True
-
-    def _log_open(self) -> None:
-        self._is_open_logged = True
-        self.log.info("{name}: WebSocket to {address} is open", name=self._name, address=str(self._target.address))
+    def _enter(self, state: _State, reason: str | None, until: float | None = None) -> None:
+        if state not in _NEXT[self._state]:
+            raise RuntimeError(f"{self._state.name} does not lead to {state.name}")
+        before, shown = self._status, state.shown
+        # An attempt in between does not make a reason a new one.
+        is_new = shown is not before.state if reason is None else reason != before.reason
+        self._state = state
+        self._status = ConnectionStatus(
+            state=shown,
+            reason=reason,
+            since=self._clock.seconds() if is_new else before.since,
+            until=until,
+            connections=before.connections + (state is _State.OPEN),
+        )
 
 
 @implementer(IStreamClientEndpoint)
-class _WatchedEndpoint:
-    """Lets the client see each try of its supervisor begin and fail."""
+class _Endpoint:
+    """Hands each attempt of the supervisor to the client."""
 
-    def __init__(self, client: SupervisedWebSocket[Any]) -> None:
-        self._client = client
-
-    def connect(self, protocolFactory: IProtocolFactory) -> Deferred[IProtocol]:  # noqa: N803
-        return self._client.attempt_connection(protocolFactory)
-
-
-class _CurrentFactory(Factory):
-    """Makes the connections of a supervisor, whichever address is tried."""
-
-    noisy = False
-
-    def __init__(self, client: SupervisedWebSocket[Any]) -> None:
-        self._client = client
-
-    def buildProtocol(self, addr: object) -> WatchedConnection:
-        return self._client.build_protocol(addr)
+    def __init__(self, connect: Callable[[IProtocolFactory], Deferred[IProtocol]]) -> None:
+        self.connect = connect
 
 
 class _Supervisor(ClientService):

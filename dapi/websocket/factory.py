@@ -1,4 +1,4 @@
-"""Autobahn's factory, set for our connections."""
+"""Autobahn's factory, with the options that WatchedConnection needs."""
 
 # Autobahn's methods have no types.
 # mypy: disable-error-code="no-untyped-call"
@@ -15,25 +15,22 @@ from autobahn.websocket.compress import (
     PerMessageDeflateResponseAccept,
 )
 
-from dapi.websocket.address import WebSocketAddress
 from dapi.websocket.protocol import WatchedConnection
 from dapi.websocket.settings import ConnectionSettings
 
 
 class WatchedConnectionFactory(WebSocketClientFactory):
-    """Makes the connections to one address, one after the other."""
+    """Makes the connections of one client, one after the other.
+
+    Autobahn's factory has a URL of its own, which is not used: each connection says what it asks for.
+    """
 
     noisy = False
 
     def __init__(
-        self,
-        reactor: Any,
-        address: WebSocketAddress,
-        settings: ConnectionSettings,
-        make_connection: Callable[[WebSocketAddress], WatchedConnection],
+        self, reactor: Any, settings: ConnectionSettings, make_connection: Callable[[], WatchedConnection]
     ) -> None:
-        super().__init__(address.url, useragent="dapi", reactor=reactor)
-        self._websocket_address = address
+        super().__init__(useragent="dapi", reactor=reactor)
         self._make_connection = make_connection
         self.setProtocolOptions(
             utf8validateIncoming=False,
@@ -59,6 +56,6 @@ class WatchedConnectionFactory(WebSocketClientFactory):
 
     def buildProtocol(self, _address: object) -> WatchedConnection:
         """Make the next connection's protocol."""
-        connection = self._make_connection(self._websocket_address)
+        connection = self._make_connection()
         connection.factory = self
         return connection

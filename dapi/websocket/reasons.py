@@ -1,7 +1,7 @@
 """Why there is no connection, in words that an operator can act on.
 
-The same cause gives the same words, so that a log line is due only when they change; what a peer sends is shortened
-and made printable before it is shown.
+The same event gives the same words each time, so that only a change is logged. What a peer sends is shortened and made
+printable before it is shown.
 """
 
 from __future__ import annotations
@@ -32,32 +32,32 @@ _HINTS = {
 
 
 class Ending(NamedTuple):
-    """How a connection ended: ``is_refusal`` when the node would not have us, ``reason`` in words."""
+    """How a connection ended: ``is_refusal`` when the peer did not accept it, ``reason`` in words."""
 
     is_refusal: bool
     reason: str
 
 
 def printable(text: str) -> str:
-    """Return the beginning of what a peer sent, without what could break a line of a log."""
+    """Return the beginning of a peer's text, without characters that could break a line of the log."""
     shown = "".join(character if character.isprintable() else "?" for character in text[:_SHOWN_CHARACTERS])
     return shown.strip()
 
 
 def refused_upgrade(status_line: str, complaint: str) -> str:
-    """Put an answer that is no upgrade into words.
+    """Return the reason when an answer is no upgrade.
 
-    ``status_line`` is the first line of the answer, ``complaint`` what Autobahn says about it.
+    ``status_line`` is the first line of the answer, ``complaint`` is Autobahn's text about it.
     """
     status = _STATUS_LINE.match(status_line)
     if status is not None and status[1] != "101":
         return f"{status[1]}: {_HINTS.get(int(status[1]), 'the upgrade was refused')}"
-    # What follows the colon differs from try to try.
+    # The text after the colon differs from attempt to attempt.
     return f"no WebSocket answer to the upgrade: {printable(complaint.partition(' : ')[0])}"
 
 
 def failed_attempt(failure: Failure) -> str:
-    """Put into words why no TCP connection came about."""
+    """Return the reason when an attempt ended without a TCP connection."""
     if isinstance(failure.value, DNSLookupError):
         return f"DNS: {failure.getErrorMessage()}"
     if isinstance(failure.value, ConnectError):
@@ -66,7 +66,7 @@ def failed_attempt(failure: Failure) -> str:
 
 
 def ended_before_answer(failure: Failure) -> Ending:
-    """Tell how a connection ended on which the upgrade was not yet answered."""
+    """Return how a connection ended on which the upgrade was not yet answered."""
     if isinstance(failure.value, VerificationError):
         return Ending(False, "TLS: the certificate is not for this host name or address")
     if isinstance(failure.value, TLSError):
@@ -75,15 +75,15 @@ def ended_before_answer(failure: Failure) -> Ending:
 
 
 def ended_by_us(code: int | None, text: str, max_message_bytes: int) -> Ending:
-    """Tell why we closed, from the close frame that we send."""
+    """Return how a connection ends on which we send a close frame."""
     if code == _MESSAGE_TOO_BIG:
-        # Autobahn's text has the size, which differs from time to time.
+        # Autobahn's text has the size, which differs each time.
         text = f"a message above the limit of {max_message_bytes} bytes"
     return Ending(False, f"closed by us: {code} {printable(text)}")
 
 
-def ended_by_node(code: int | None, text: str | None) -> Ending:
-    """Tell what a close frame of the node says; ``code`` is None when it carried none."""
+def ended_by_peer(code: int | None, text: str | None) -> Ending:
+    """Return how a connection ends on which the peer sent a close frame; ``code`` is None when it carried none."""
     said = f"closed by the node: {code if code is not None else 'without a code'}"
     if text:
         said += f" {printable(text)}"
@@ -91,7 +91,7 @@ def ended_by_node(code: int | None, text: str | None) -> Ending:
 
 
 def lost(failure: Failure) -> Ending:
-    """Tell how an open connection broke off."""
+    """Return how an open connection ended that nobody closed."""
     return Ending(False, f"connection lost: {printable(failure.getErrorMessage()) or type(failure.value).__name__}")
 
 

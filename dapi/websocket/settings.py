@@ -1,4 +1,4 @@
-"""What can be set about a WebSocket that is kept open. The defaults are the promised behaviour."""
+"""The settings of a WebSocket that is kept open. The defaults are the promised behaviour."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from dapi.messages.sizes import MIB
 class ConnectionSettings(msgspec.Struct, frozen=True, kw_only=True):
     """Times in seconds, sizes in bytes; ConfigError when one of them cannot be right.
 
-    ``retry_min_seconds`` and ``retry_max_seconds`` bound the uniform delay before each retry. ``settle_seconds`` lie
-    between the end of a connection and the next one after a restart, so that the peer has noticed. ``ca_file`` is a PEM
-    file whose certificates are trusted instead of the system's.
+    ``retry_min_seconds`` and ``retry_max_seconds`` bound the uniform delay before each retry. A restart waits until
+    ``settle_seconds`` after the end of the last connection, so that the peer has noticed it. ``ca_file`` is a PEM file
+    whose certificates are trusted instead of the system's.
     """
 
     retry_min_seconds: float = 3
@@ -33,7 +33,7 @@ class ConnectionSettings(msgspec.Struct, frozen=True, kw_only=True):
             value = getattr(self, field.name)
             if isinstance(value, bool) or not isinstance(value, int | float):
                 continue
-            # Written so that NaN fails too; only the settling may be skipped.
+            # Written so that NaN fails too. Only the settling may be left out.
             if not (value > 0 or (value == 0 and field.name == "settle_seconds")):
                 raise ConfigError(f"{field.name} is {value}, it must be positive")
         if self.retry_min_seconds > self.retry_max_seconds:

@@ -7,26 +7,26 @@ from twisted.internet.testing import MemoryReactorClock
 from twisted.trial.unittest import SynchronousTestCase
 
 from dapi.errors import ConfigError
-from dapi.poc.websocket_url import websocket_address, websocket_url
+from dapi.poc.websocket_url import websocket_address
 from dapi.websocket.address import websocket_endpoint
 
 GOOD = {
     "http://10.0.0.1:8080": "ws://10.0.0.1:8080/api/v1/pow/ws",
     "http://10.0.0.1:8080/": "ws://10.0.0.1:8080/api/v1/pow/ws",
-    "https://node.example": "wss://node.example/api/v1/pow/ws",
+    "https://node.example": "wss://node.example:443/api/v1/pow/ws",
     "https://node.example:8443/v3.0.8/segment": "wss://node.example:8443/v3.0.8/segment/api/v1/pow/ws",
     "http://node:8080/v3.0.8//": "ws://node:8080/v3.0.8/api/v1/pow/ws",
     "HTTP://Node:8080": "ws://node:8080/api/v1/pow/ws",
     "node:8080": "ws://node:8080/api/v1/pow/ws",
     "node:8080/v3.0.8": "ws://node:8080/v3.0.8/api/v1/pow/ws",
-    "10.0.0.1": "ws://10.0.0.1/api/v1/pow/ws",
+    "10.0.0.1": "ws://10.0.0.1:80/api/v1/pow/ws",
     "[::1]:8080": "ws://[::1]:8080/api/v1/pow/ws",
     "http://[2001:db8::1]:8080/x": "ws://[2001:db8::1]:8080/x/api/v1/pow/ws",
     "ws://node:8080": "ws://node:8080/api/v1/pow/ws",
-    "wss://node/": "wss://node/api/v1/pow/ws",
+    "wss://node/": "wss://node:443/api/v1/pow/ws",
     "ws://node:8080/api/v1/pow/ws": "ws://node:8080/api/v1/pow/ws",
-    "wss://node/some/where/else": "wss://node/some/where/else",
-    "wss://node/ws?token=secret": "wss://node/ws?token=secret",
+    "wss://node/some/where/else": "wss://node:443/some/where/else",
+    "wss://node/ws?token=secret": "wss://node:443/ws?token=secret",
     "http://node:8080/api/v1/pow/ws": "ws://node:8080/api/v1/pow/ws",
 }
 
@@ -54,16 +54,18 @@ BAD = {
 class UrlTests(SynchronousTestCase):
     def test_good(self) -> None:
         for poc_url, expected in GOOD.items():
-            self.assertEqual(websocket_url(poc_url), expected, poc_url)
+            address = websocket_address(poc_url)
+            self.assertEqual(f"{address}{address.resource}", expected, poc_url)
 
     def test_a_websocket_url_stays_what_it_is(self) -> None:
         for url in GOOD.values():
-            self.assertEqual(websocket_url(url), url)
+            address = websocket_address(url)
+            self.assertEqual(f"{address}{address.resource}", url)
 
     def test_bad(self) -> None:
         for poc_url, word in BAD.items():
             with self.assertRaises(ConfigError, msg=poc_url) as caught:
-                websocket_url(poc_url)
+                websocket_address(poc_url)
             self.assertIn(word, str(caught.exception), poc_url)
             self.assertNotIn("hunter2", str(caught.exception))
 

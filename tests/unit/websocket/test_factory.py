@@ -4,7 +4,6 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from dapi.poc.websocket_settings import WebSocketSettings
-from dapi.poc.websocket_url import websocket_address
 from dapi.websocket.factory import WatchedConnectionFactory
 from dapi.websocket.protocol import WatchedConnection
 
@@ -12,9 +11,9 @@ from dapi.websocket.protocol import WatchedConnection
 class FactoryTests(SynchronousTestCase):
     def setUp(self) -> None:
         settings = WebSocketSettings(max_message_bytes=1234)
-        self.factory = WatchedConnectionFactory(Clock(), websocket_address("ws://node"), settings, self._no_connection)
+        self.factory = WatchedConnectionFactory(Clock(), settings, self._no_connection)
 
-    def _no_connection(self, _address: object) -> WatchedConnection:
+    def _no_connection(self) -> WatchedConnection:
         raise AssertionError("nobody connects here")
 
     def test_no_timer_of_autobahns_own(self) -> None:

@@ -11,7 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from dapi.websocket.reasons import (
     Ending,
     ended_before_answer,
-    ended_by_node,
+    ended_by_peer,
     ended_by_us,
     failed_attempt,
     lost,
@@ -65,10 +65,10 @@ class ReasonTests(SynchronousTestCase):
 
     def test_close_frames(self) -> None:
         self.assertEqual(
-            ended_by_node(1008, "PoW is not running"), Ending(True, "closed by the node: 1008 PoW is not running")
+            ended_by_peer(1008, "PoW is not running"), Ending(True, "closed by the node: 1008 PoW is not running")
         )
-        self.assertEqual(ended_by_node(1012, None), Ending(False, "closed by the node: 1012"))
-        self.assertEqual(ended_by_node(None, None), Ending(False, "closed by the node: without a code"))
+        self.assertEqual(ended_by_peer(1012, None), Ending(False, "closed by the node: 1012"))
+        self.assertEqual(ended_by_peer(None, None), Ending(False, "closed by the node: without a code"))
         too_big = ended_by_us(1009, "size 12345", 64)
         self.assertEqual(too_big.reason, "closed by us: 1009 a message above the limit of 64 bytes")
         self.assertEqual(ended_by_us(1002, "bad\nframe", 64).reason, "closed by us: 1002 bad?frame")
