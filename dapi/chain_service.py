@@ -5,8 +5,6 @@ from __future__ import annotations
 import base64
 import hashlib
 import random as random_module
-from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 from twisted.application.service import MultiService
@@ -23,16 +21,13 @@ from dapi.config import ChainNodeConfig
 from dapi.database import Database
 from dapi.errors import ConfigError
 from dapi.messages.addresses import address_of
-from dapi.mlnode.client import R_TARGET
 from dapi.orchestration.conductor import Conductor
+from dapi.orchestration.phase_status import PhaseStatus
+from dapi.orchestration.seed import Seeds
 from dapi.orchestration.stages import StageBook
-from dapi.orchestration.validation import StageValidation, ValidationSettings
-from dapi.orchestration.validation_batches import Sampling
+from dapi.orchestration.validation import Validations
 from dapi.outbox.cosmos_message_client import CosmosMessageClient
 from dapi.outbox.outbox import Outbox
-from dapi.phases.duty import Duty
-from dapi.phases.phases import PocStage
-from dapi.phases.stage_queries import poc_batches_for_stage
 from dapi.submission.deadlines import Deadlines
 from dapi.submission.submissions import Submissions
 from dapi.submission.submitter import Submitter, SubmitterSettings
@@ -66,24 +61,23 @@ class ChainService(MultiService):
         self._reactor = reactor
         self._random = random
         self._public_key = _participant_key(config, key).hex()
-        self._sampling_secret = hashlib.sha256(key.sign(b"dapi: which nonces are validated")).digest()
         urls = str(config.url).split(",")
         self._rpc = ChainRpc(reactor, urls)
         self._patient_rpc = ChainRpc(reactor, urls, timeout_seconds=_LARGE_ANSWER_SECONDS)
         self._watcher = BlockWatcher(reactor, self._rpc, BlockEvents(reactor, urls, random=random))
         self.submissions = Submissions(database, outbox)
-        self._address = address_of(self._public_key)
-        self.submitter = self._make_submitter(config, key)
+        address = address_of(self._public_key)
+        self.submitter = self._make_submitter(config, key, address)
         self._watcher.setServiceParent(self)  # type: ignore[no-untyped-call]
         self.submitter.setServiceParent(self)  # type: ignore[no-untyped-call]
         self.conductor: Conductor | None = None
-        # Taken at the start of each stage's validation.
-        self.validation_settings = ValidationSettings()
+        self.phase_status: PhaseStatus | None = None
         if drives_nodes:
             self._reconciler = Reconciler(reactor, broker, random=random)
-            self.conductor = self._make_conductor(key, broker, database, outbox)
-            recorder.observe_verdicts(self.conductor.verdict_came)
-        self.log.info("signing as {signer} for {participant}", signer=key.address, participant=self._address)
+            self.conductor = self._make_conductor(key, broker, StageBook(database), outbox)
+            outbox.observe(self.conductor.batch_stored)
+            recorder.observe_verdicts(self.validations.verdict_came)
+        self.log.info("signing as {signer} for {participant}", signer=key.address, participant=address)
 
     def drive_nodes(self) -> None:
         """Have the nodes follow the phases from now on, unless the settings say otherwise.
@@ -103,65 +97,46 @@ class ChainService(MultiService):
         await self._rpc.close()
         await self._patient_rpc.close()
 
-    def _make_submitter(self, config: ChainNodeConfig, key: SigningKey) -> Submitter:
+    def _make_submitter(self, config: ChainNodeConfig, key: SigningKey, address: str) -> Submitter:
         return Submitter(
             self._reactor,
             self.submissions,
             self._rpc,
             self._watcher,
             key=key,
-            participant_address=self._address,
+            participant_address=address,
             random=self._random,
             settings=SubmitterSettings(
                 max_transaction_bytes=config.max_transaction_bytes, max_nonces=config.max_nonces_per_message
             ),
         )
 
-    def _make_conductor(self, key: SigningKey, broker: Broker, database: Database, outbox: Outbox) -> Conductor:
-        return Conductor(
+    def _make_conductor(self, key: SigningKey, broker: Broker, stages: StageBook, outbox: Outbox) -> Conductor:
+        self.validations = Validations(
+            self._reactor,
+            self._patient_rpc,
+            self._watcher,
+            self._reconciler,
+            stages,
+            self._public_key,
+            hashlib.sha256(key.sign(b"dapi: which nonces are validated")).digest(),
+            self._random,
+        )
+        conductor = Conductor(
             self._reactor,
             self._rpc,
             self._watcher,
             broker,
             self._reconciler,
-            StageBook(database),
-            outbox,
+            stages,
+            Seeds(outbox, key),
+            self.validations,
             Deadlines(self.submissions),
-            key=key,
             public_key=self._public_key,
-            address=self._address,
-            make_validation=self._make_validation,
             random=self._random,
         )
-
-    def _make_validation(
-        self,
-        stage: PocStage,
-        block_hash: str,
-        sample_size: int,
-        answered: set[str],
-        on_silent_node: Callable[[str], None],
-    ) -> StageValidation:
-        sampling = Sampling(
-            public_key=self._public_key,
-            block_hash=block_hash,
-            block_height=stage.height,
-            size=sample_size,
-            r_target=R_TARGET,
-            secret=self._sampling_secret,
-        )
-        return StageValidation(
-            self._reactor,
-            stage,
-            sampling,
-            query=partial(poc_batches_for_stage, self._reactor, self._patient_rpc, stage.height),
-            height=lambda: self._watcher.head.height if self._watcher.head is not None else 0,
-            workers=lambda: self._reconciler.workers_at(Duty.VALIDATE),
-            on_silent_node=on_silent_node,
-            random=self._random,
-            already_answered=answered,
-            settings=self.validation_settings,
-        )
+        self.phase_status = PhaseStatus(conductor, self._reconciler, self.validations, stages)
+        return conductor
 
 
 def load_key(config: ChainNodeConfig) -> SigningKey:

@@ -197,7 +197,7 @@ class DapiService(MultiService):
     def _start_admin(self) -> None:
         reactor, api = self._reactor, self._config.api
         is_local = is_loopback(api.admin_server_host)
-        driver = self.chain.conductor if self.chain is not None else None
+        driver = self.chain.phase_status if self.chain is not None else None
         admin = AdminApi(reactor, self.broker, self.outbox, self.status, driver=driver, local_only=is_local)
         site = JsonSite(reactor, admin.resource(), HttpSettings(max_body_bytes=_MAX_ADMIN_BODY_BYTES))
         self.admin_listener = HttpListener(reactor, "admin", site, api.admin_server_port, api.admin_server_host)
@@ -329,7 +329,7 @@ class DapiService(MultiService):
         return {
             **self.chain.submitter.status(),
             "oldest_waiting_seconds": await self._oldest_waiting_seconds(self.chain.submissions),
-            "poc": self.chain.conductor.status() if self.chain.conductor is not None else None,
+            "poc": self.chain.phase_status.status() if self.chain.phase_status is not None else None,
         }
 
     async def _oldest_waiting_seconds(self, submissions: Submissions) -> float | None:

@@ -5,19 +5,25 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import attrs
+from twisted.logger import Logger
 
 from dapi.broker.duties import Intention
 from dapi.broker.node_worker import NodeWorker
 from dapi.broker.nodes import Node
+from dapi.chain.rpc import ChainRpc
+from dapi.messages.addresses import address_of
 from dapi.orchestration.stages import StageRecord
 from dapi.phases.duty import Duty
-from dapi.phases.stage_queries import PreservedNodes
+from dapi.phases.phases import EpochInfo
+from dapi.phases.stage_queries import PreservedNodes, preserved_nodes
 
 # A node delivers all that it has one after the other, every 5 s: after a pause as long as this, nothing more is coming.
 QUIET_SECONDS = 2.0
 
 _INFERENCE = Intention(Duty.INFERENCE)
 _STOPPED = Intention(Duty.STOPPED)
+
+_log = Logger()
 
 
 @attrs.define
@@ -107,3 +113,31 @@ class StageWork:
             # For good: what comes later must not have it generate again.
             deliveries.are_complete = True
         return deliveries.are_complete
+
+
+async def begin_work(rpc: ChainRpc, record: StageRecord, info: EpochInfo, public_key: str) -> StageWork | None:
+    """Ask the chain what the nodes have to know of a stage; None: it does not tell a confirmation's block hash yet.
+
+    ``public_key`` is the participant's, in hex. Raises ChainError.
+    """
+    stage = record.stage
+    if stage.is_confirmation:
+        # The chain tells it at the end of the block in which generation starts; nodes seed with it to the letter.
+        block_hash = info.confirmation.seed_block_hash if info.confirmation is not None else ""
+    else:
+        block_hash = (await rpc.block(stage.height)).hash
+    if not block_hash:
+        return None
+    # In a regular PoC the latest epoch is the one to come: who serves inference is said by the one before.
+    current_epoch = stage.epoch_index if stage.is_confirmation else stage.epoch_index - 1
+    preserved = PreservedNodes()
+    if current_epoch > 0:
+        preserved = await preserved_nodes(rpc, current_epoch, address_of(public_key))
+    _log.info(
+        "{what} of epoch {epoch} is under way: stage {height}, {preserved} nodes stay in inference",
+        what="confirmation PoC" if stage.is_confirmation else "PoC",
+        epoch=stage.epoch_index,
+        height=stage.height,
+        preserved=len(preserved.own),
+    )
+    return StageWork(record, block_hash, public_key, preserved)

@@ -119,6 +119,21 @@ class ConfirmationEvent(msgspec.Struct, frozen=True):
     seed_block_hash: str
 
 
+class Situation(msgspec.Struct, frozen=True):
+    """Where the chain is. ``blocks_left`` is counted to the end of the window that is open now.
+
+    ``stage_height`` is what the stage's messages carry, None in the inference phase; then ``blocks_left`` is counted to
+    the next PoC.
+    """
+
+    height: int
+    epoch_index: int
+    phase: Phase
+    stage_height: int | None
+    is_confirmation: bool
+    blocks_left: int
+
+
 class EpochInfo(msgspec.Struct, frozen=True):
     """What the chain says of its epochs at the height ``block_height``; epoch 0 has no PoC."""
 
@@ -147,6 +162,17 @@ class EpochInfo(msgspec.Struct, frozen=True):
         if self.index == 0:
             return self.parameters.epoch_length - self.parameters.epoch_shift
         return self.poc_start + self.parameters.epoch_length
+
+    def situation(self) -> Situation:
+        """Return where the chain is at ``block_height``."""
+        height, stage = self.block_height, self.stage_under_way()
+        if stage is None:
+            starts = [stage.start for stage in self.stages() if stage.start > height]
+            left = min([*starts, self.next_poc_start()]) - height
+            return Situation(height, self.index, Phase.INFERENCE, None, False, max(0, left))
+        window = stage.batches if height < stage.batches.last else stage.validations
+        left = window.last - height
+        return Situation(height, stage.epoch_index, stage.phase(height), stage.height, stage.is_confirmation, left)
 
 
 def regular_stage(parameters: EpochParameters, epoch_index: int, poc_start: int) -> PocStage:

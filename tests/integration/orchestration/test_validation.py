@@ -15,8 +15,8 @@ from twisted.web.server import Site
 from dapi.chain.rpc import ChainRpc
 from dapi.messages import ValidatedBatch, decode_validated
 from dapi.mlnode.client import R_TARGET, TEST_NETWORK_PARAMS, InitRequest, MLNodeClient, PowState
+from dapi.orchestration.samples import Sampling
 from dapi.orchestration.validation import StageValidation, ValidationSettings
-from dapi.orchestration.validation_batches import Sampling
 from dapi.phases.phases import EpochParameters, regular_stage
 from dapi.phases.stage_queries import poc_batches_for_stage, preserved_nodes
 from dapi.simulator.chain.chain import SimulatedChain

@@ -11,7 +11,7 @@ from dapi.orchestration.stage_work import QUIET_SECONDS
 from dapi.phases.duty import Duty
 from dapi.phases.phases import Phase
 from dapi.timing.loop import RESTART_SECONDS
-from tests.unit.orchestration.conductor_world import (
+from tests.unit.orchestration.conductor_case import (
     CONFIRMATION_START,
     EXCHANGE_END,
     GENERATION_END,
@@ -46,7 +46,7 @@ class PhaseTests(ConductorTestCase):
         # Neither the start nor the end of generation nor the start of validation was seen.
         self.move(VALIDATION_START + 7)
         self.assert_duty(Duty.VALIDATE)
-        (validation,) = self.validations
+        (validation,) = self.validations.made
         self.assertEqual((validation.stage.height, validation.block_hash), (START, f"AB{START}"))
         self.assertEqual(self.state_of("seed-2"), State.STORED)
 
@@ -54,12 +54,12 @@ class PhaseTests(ConductorTestCase):
         self.watcher.problem = "catching up"
         for height in (START, VALIDATION_START, VALIDATION_END):
             self.move(height)
-        self.assertEqual((self.rpc.asked, self.reconciler.intentions, self.validations), ([], {}, []))
-        self.assertIs(self.conductor.restart_advice()["safe"], False)
+        self.assertEqual((self.rpc.asked, self.reconciler.intentions, self.validations.made), ([], {}, []))
+        self.assertIs(self.phases.restart_advice()["safe"], False)
         self.watcher.problem = None
         self.move(VALIDATION_END + 1)
         self.assert_duty(Duty.INFERENCE)
-        self.assertIs(self.conductor.restart_advice()["safe"], True)
+        self.assertIs(self.phases.restart_advice()["safe"], True)
 
     def test_a_look_without_a_block(self) -> None:
         self.watcher.problem = "halted"
@@ -70,15 +70,12 @@ class PhaseTests(ConductorTestCase):
 
     def test_durations_that_are_governed_anew_in_the_middle_of_a_stage(self) -> None:
         self.move(START)
-        ask = self.rpc._epoch
 
-        def with_a_longer_generation(height: int) -> epochs_pb2.QueryEpochInfoResponse:
-            info = ask(height)
+        def lengthen_generation(info: epochs_pb2.QueryEpochInfoResponse) -> None:
             info.params.epoch_params.poc_stage_duration += 10
-            return info
 
-        self.rpc._epoch = with_a_longer_generation  # type: ignore[method-assign]
-        self.keep("in the longer window")
+        self.rpc.govern = lengthen_generation
+        self.store("in the longer window")
         for height, duty in (
             (GENERATION_END + 9, Duty.GENERATE),
             (EXCHANGE_END + 8, Duty.VALIDATE),
@@ -90,16 +87,16 @@ class PhaseTests(ConductorTestCase):
             still = State.STORED if height < EXCHANGE_END + 10 else State.EXPIRED
             self.assertEqual(self.state_of("in the longer window"), still)
         # It is the same stage, as far as the nodes are told.
-        self.assertEqual([one.stage.height for one in self.validations], [START])
+        self.assertEqual([one.stage.height for one in self.validations.made], [START])
 
     def test_leaving_a_stage_ends_its_validation(self) -> None:
         self.move(VALIDATION_START)
         self.move(START + LENGTH)
-        self.assertTrue(self.validations[0].is_stopped)
+        self.assertTrue(self.validations.made[0].is_stopped)
         self.assert_duty(Duty.GENERATE)
         self.assertEqual(self.reconciler.intentions["a"].block_hash, f"AB{START + LENGTH}")
         self.move(VALIDATION_START + LENGTH)
-        self.assertEqual([one.stage.height for one in self.validations], [START, START + LENGTH])
+        self.assertEqual([one.stage.height for one in self.validations.made], [START, START + LENGTH])
 
     def test_node_count_is_that_of_its_beginning_after_a_restart_too(self) -> None:
         self.move(START)
@@ -125,12 +122,12 @@ class PhaseTests(ConductorTestCase):
         for start, lines in ((START, 1), (START + LENGTH, 2)):
             for height in (start, start + 1, start + VALIDATION_START - START):
                 self.move(height)
-                (warning,) = self.conductor.status()["warnings"]
+                (warning,) = self.phases.status()["warnings"]
                 self.assertIn("b: another participant's node of this id", warning)
             self.assertEqual(self.duties(), [Duty.INFERENCE, Duty.VALIDATE])
-            self.assertEqual(sum("another participant's" in line for line in self.lines), lines)
+            self.assertEqual(sum("another participant's" in line for line in self.lines()), lines)
             self.move(start + VALIDATION_END - START)
-            self.assertEqual(self.conductor.status()["warnings"], [])
+            self.assertEqual(self.phases.status()["warnings"], [])
 
     def test_the_delivery_that_was_waited_for(self) -> None:
         self.move(GENERATION_END)
@@ -138,7 +135,7 @@ class PhaseTests(ConductorTestCase):
         asked = len(self.rpc.asked)
         for batch_id in ("first", "last"):
             self.broker.workers()[1].batch_handler.counts.stored += 1
-            self.keep(batch_id)
+            self.store(batch_id)
             self.clock.advance(QUIET_SECONDS - 0.1)
             self.assert_duty(Duty.GENERATE)
         self.clock.advance(0.1)
@@ -148,10 +145,10 @@ class PhaseTests(ConductorTestCase):
     def test_a_delivery_in_the_middle_of_a_turn_takes_back_nothing(self) -> None:
         self.move(GENERATION_END)
         never: Deferred[set[str]] = Deferred()
-        self.stages.participants_answered = lambda _height: never  # type: ignore[method-assign]
+        self.patch(self.stages, "participants_answered", lambda height: never)
         # The nodes are told to validate, and the turn goes on.
         self.move(VALIDATION_START)
-        self.keep("late")
+        self.store("late")
         self.assert_duty(Duty.VALIDATE)
 
     def test_what_was_refused_or_came_before_is_not_the_delivery_that_was_waited_for(self) -> None:
@@ -165,7 +162,7 @@ class PhaseTests(ConductorTestCase):
 
     def test_a_silent_node_is_stopped_and_then_validates_again(self) -> None:
         self.move(VALIDATION_START)
-        self.validations[0].on_silent("b")
+        self.validations.made[0].silent("b")
         self.clock.advance(0)
         self.assertEqual(self.duties(), [Duty.VALIDATE, Duty.STOPPED])
         self.reconciler.stopped = ["b"]
@@ -180,22 +177,22 @@ class FailureTests(ConductorTestCase):
             self.rpc.failing = {name}
             self.move(start)
             self.assertNotEqual(self.reconciler.intentions.get("a", Intention(Duty.STOPPED)).block_height, start)
-            self.assertIn(name, self.conductor.status()["problem"])
+            self.assertIn(name, self.phases.status()["problem"])
             self.rpc.failing = set()
             self.retry()
             self.assert_duty(Duty.GENERATE)
             self.assertEqual(self.reconciler.intentions["a"].block_height, start)
-            self.assertIsNone(self.conductor.status()["problem"])
+            self.assertIsNone(self.phases.status()["problem"])
 
     def test_a_query_that_fails_at_the_start_of_validation(self) -> None:
         self.move(VALIDATION_START - 1)
         self.rpc.failing = {"EpochInfo"}
         self.move(VALIDATION_START)
-        self.assertEqual(self.validations, [])
+        self.assertEqual(self.validations.made, [])
         self.rpc.failing = set()
         self.watcher.move(VALIDATION_START + 1)
         self.retry()
-        self.assertEqual(len(self.validations), 1)
+        self.assertEqual(len(self.validations.made), 1)
 
     def test_a_database_that_is_busy(self) -> None:
         self.database.failure = StoreBusyError("the disk is full")
@@ -213,18 +210,18 @@ class FailureTests(ConductorTestCase):
         for height, duty in ((START, Duty.GENERATE), (VALIDATION_START, Duty.VALIDATE)):
             self.move(height)
             self.assert_duty(duty)
-            self.assertEqual(len(self.lines), 1)
-            self.assertEqual(self.conductor.status()["warnings"], [warning])
+            self.assertEqual(len(self.lines()), 1)
+            self.assertEqual(self.phases.status()["warnings"], [warning])
         self.database.refusal = None
         self.move(VALIDATION_START + 1)
         self.assertEqual(self.state_of("seed-2"), State.STORED)
-        self.assertEqual(self.conductor.status()["warnings"], [])
+        self.assertEqual(self.phases.status()["warnings"], [])
 
     def test_a_warning_of_a_seed_ends_with_its_stage(self) -> None:
         self.database.refusal = StoreBusyError("the disk is full")
         self.move(START)
         self.move(VALIDATION_END)
-        self.assertEqual(self.conductor.status()["warnings"], [])
+        self.assertEqual(self.phases.status()["warnings"], [])
 
     def test_stopped_while_it_waits_to_try_again(self) -> None:
         self.rpc.failing = {"EpochInfo"}
@@ -237,26 +234,25 @@ class FailureTests(ConductorTestCase):
         self.move(START)
         self.watcher.problem = "not reachable"
         self.retry()
-        self.assertEqual(self.conductor.status()["problem"], "not reachable")
+        self.assertEqual(self.phases.status()["problem"], "not reachable")
 
     def test_the_same_problem_is_logged_once(self) -> None:
         self.rpc.failing = {"EpochInfo"}
         self.move(START)
         for _ in range(4):
             self.retry()
-        self.assertEqual(len(self.lines), 1)
+        self.assertEqual(len(self.lines()), 1)
 
     def test_a_defect_of_ours_is_seen_in_the_status_and_does_not_end_it(self) -> None:
-        usual = self.broker.workers
-        self.broker.workers = None  # type: ignore[assignment, method-assign]
+        patch = self.patch(self.broker, "workers", None)
         self.move(START)
-        self.assertIn("Conductor broke", self.conductor.status()["problem"])
-        self.assertFalse(self.conductor.restart_advice()["safe"])
+        self.assertIn("Conductor broke", self.phases.status()["problem"])
+        self.assertFalse(self.phases.restart_advice()["safe"])
         self.assertEqual(len(self.flushLoggedErrors(TypeError)), 1)
-        self.broker.workers = usual  # type: ignore[method-assign]
+        patch.restore()
         self.clock.advance(RESTART_SECONDS)
         self.assert_duty(Duty.GENERATE)
-        self.assertIsNone(self.conductor.status()["problem"])
+        self.assertIsNone(self.phases.status()["problem"])
 
 
 class ConfirmationTests(ConductorTestCase):
@@ -271,7 +267,7 @@ class ConfirmationTests(ConductorTestCase):
         self.assert_duty(Duty.GENERATE)
         intention = self.reconciler.intentions["a"]
         self.assertEqual((intention.block_height, intention.block_hash), (TRIGGER, "ab" * 32))
-        self.assertEqual(self.conductor.situation.stage_height, TRIGGER)
+        self.assertEqual(self.situation().stage_height, TRIGGER)
 
     def test_it_submits_no_seed_of_its_own(self) -> None:
         self.rpc.seed_hash = "ab" * 32
@@ -281,7 +277,7 @@ class ConfirmationTests(ConductorTestCase):
     def test_its_messages_expire_when_the_chain_tells_of_it_no_more(self) -> None:
         self.rpc.seed_hash = "ab" * 32
         self.move(CONFIRMATION_START)
-        self.keep("late", TRIGGER)
+        self.store("late", TRIGGER)
         self.rpc.seed_hash = None
         self.restart()
         self.move(CONFIRMATION_START + 90)
@@ -303,53 +299,53 @@ class DoneTests(ConductorTestCase):
         self.move(VALIDATION_START)
         self.restart()
         self.move(VALIDATION_START + 1)
-        self.assertEqual(len(self.validations), 1)
+        self.assertEqual(len(self.validations.made), 1)
 
     def test_a_validation_that_is_over_is_not(self) -> None:
         self.move(VALIDATION_START)
-        self.validations[0].over.callback(None)
+        self.validations.made[0].over.callback(None)
         self.restart()
         self.move(VALIDATION_START + 1)
-        self.assertEqual(self.validations, [])
+        self.assertEqual(self.validations.made, [])
         self.assert_duty(Duty.VALIDATE)
 
 
 class DeadlineTests(ConductorTestCase):
     def test_what_missed_its_window_expires(self) -> None:
-        self.keep("late")
+        self.store("late")
         self.move(EXCHANGE_END - 1)
         self.assertEqual(self.state_of("late"), State.STORED)
         self.move(EXCHANGE_END)
         self.assertEqual(self.state_of("late"), State.EXPIRED)
-        self.assertIn(f"1 generated messages of stage {START} expired", self.lines[-1])
+        self.assertIn(f"1 generated messages of stage {START} expired", self.lines()[-1])
 
     def test_a_warning_when_three_blocks_are_left(self) -> None:
-        self.keep("late")
+        self.store("late")
         self.move(EXCHANGE_END - 4)
-        self.assertEqual(self.conductor.status()["warnings"], [])
+        self.assertEqual(self.phases.status()["warnings"], [])
         for left in (3, 2, 1):
             self.move(EXCHANGE_END - left)
-            (warning,) = self.conductor.status()["warnings"]
+            (warning,) = self.phases.status()["warnings"]
             self.assertIn(f"{left} blocks are left", warning)
-        self.assertEqual(len(self.lines), 1)
+        self.assertEqual(len(self.lines()), 1)
         self.move(EXCHANGE_END)
-        self.assertEqual(self.conductor.status()["warnings"], [])
+        self.assertEqual(self.phases.status()["warnings"], [])
 
     def test_what_is_in_a_transaction_is_warned_of_when_it_is_old_and_never_expired(self) -> None:
-        self.keep("late")
+        self.store("late")
         (message,) = self.successResultOf(self.submissions.next_messages(START + 1, 10_000, 100))
         self.successResultOf(self.submissions.sent([message.under_way()], "AB" * 32, 7))
         self.move(EXCHANGE_END - 3)
-        self.assertEqual(self.conductor.status()["warnings"], [])
+        self.assertEqual(self.phases.status()["warnings"], [])
         self.clock.advance(21)
         self.move(EXCHANGE_END - 2)
-        self.assertEqual(len(self.conductor.status()["warnings"]), 1)
+        self.assertEqual(len(self.phases.status()["warnings"]), 1)
         self.move(EXCHANGE_END + 1)
         self.assertEqual(self.state_of("late"), State.IN_FLIGHT)
-        self.assertNotIn("expired", str(self.lines))
+        self.assertNotIn("expired", str(self.lines()))
 
     def test_a_stage_that_the_chain_never_told_of_is_left_to_the_submitter(self) -> None:
-        self.keep("odd", 77)
+        self.store("odd", 77)
         self.move(START + 1)
         self.assertEqual(self.state_of("odd"), State.STORED)
 
@@ -360,40 +356,37 @@ class DeadlineTests(ConductorTestCase):
             (VALIDATION_END, Phase.INFERENCE, LENGTH - 85),
         ):
             self.move(height)
-            situation = self.conductor.situation
+            situation = self.situation()
             self.assertEqual((situation.phase, situation.blocks_left), (phase, left))
 
     def test_no_restart_where_the_chain_could_not_be_asked(self) -> None:
         self.move(VALIDATION_END)
-        self.assertIs(self.conductor.restart_advice()["safe"], True)
+        self.assertIs(self.phases.restart_advice()["safe"], True)
         self.rpc.failing = {"EpochInfo"}
         # PoC has begun meanwhile, as far as anybody knows.
         self.move(START + LENGTH)
-        advice = self.conductor.restart_advice()
+        advice = self.phases.restart_advice()
         self.assertEqual((advice["safe"], advice["blocks_left"]), (False, None))
         self.assertIn("EpochInfo: no answer", advice["reason"])
         self.rpc.failing = set()
         self.retry()
-        self.assertIn("PoCGenerate", self.conductor.restart_advice()["reason"])
+        self.assertIn("PoCGenerate", self.phases.restart_advice()["reason"])
 
     def test_no_restart_right_before_the_first_poc_of_a_chain(self) -> None:
-        ask = self.rpc._epoch
 
-        def of_epoch_0(height: int) -> epochs_pb2.QueryEpochInfoResponse:
-            info = ask(height)
+        def be_in_epoch_0(info: epochs_pb2.QueryEpochInfoResponse) -> None:
             info.latest_epoch.Clear()
             info.params.epoch_params.epoch_shift = LENGTH - START
-            return info
 
-        self.rpc._epoch = of_epoch_0  # type: ignore[method-assign]
+        self.rpc.govern = be_in_epoch_0
         for height, is_safe in ((START - 10, True), (START - 9, False), (START, False)):
             self.move(height)
-            advice = self.conductor.restart_advice()
+            advice = self.phases.restart_advice()
             self.assertEqual((advice["safe"], advice["blocks_left"]), (is_safe, START - height))
 
     def test_no_restart_right_before_poc(self) -> None:
         self.move(START + LENGTH - 9)
-        self.assertEqual(self.conductor.restart_advice()["blocks_left"], 9)
-        self.assertIs(self.conductor.restart_advice()["safe"], False)
+        self.assertEqual(self.phases.restart_advice()["blocks_left"], 9)
+        self.assertIs(self.phases.restart_advice()["safe"], False)
         self.move(START + LENGTH)
-        self.assertIs(self.conductor.restart_advice()["safe"], False)
+        self.assertIs(self.phases.restart_advice()["safe"], False)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.unit.orchestration.validation_world import START, ValidationTestCase
+from tests.unit.orchestration.validation_case import START, ValidationTestCase
 
 
 class RefusalTests(ValidationTestCase):

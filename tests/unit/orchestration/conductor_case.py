@@ -4,26 +4,37 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterable, Mapping
-from types import SimpleNamespace
 from typing import Any
 
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.task import Clock
-from twisted.logger import LogEvent, LogLevel, formatEvent, globalLogPublisher
+from twisted.logger import LogLevel
 from twisted.trial.unittest import SynchronousTestCase
 
+from dapi.broker.broker import Broker
 from dapi.broker.duties import Intention
+from dapi.broker.node_worker import NodeWorker
+from dapi.broker.nodes import Node
+from dapi.broker.reconciler import Reconciler
+from dapi.chain.block_watcher import BlockWatcher
 from dapi.chain.keyring import SigningKey
+from dapi.chain.rpc import ChainRpc
+from dapi.chain.rpc_answers import BlockInfo, ChainStatus, QueryResult
 from dapi.errors import ChainUnavailableError
 from dapi.messages import Kind, State, Via, epochs_pb2, validation_pb2
 from dapi.orchestration.conductor import Conductor
+from dapi.orchestration.phase_status import PhaseStatus
+from dapi.orchestration.seed import Seeds
+from dapi.orchestration.stage_work import StageWork
 from dapi.orchestration.stages import StageBook
+from dapi.orchestration.validation import StageValidation, Validations
 from dapi.outbox.outbox import Outbox, OutboxEntry
 from dapi.phases.duty import Duty
-from dapi.poc.batch_handler import BatchCounts
+from dapi.phases.phases import PocStage, Situation
 from dapi.submission.deadlines import Deadlines
 from dapi.submission.submissions import Submissions
-from tests.nodes import SynchronousDatabase
+from tests.logs import log_of
+from tests.nodes import StubNode, SynchronousDatabase, make_worker, node_config
 
 KEY = SigningKey(b"\1" * 32)
 START, LENGTH = 100, 400
@@ -33,30 +44,33 @@ TRIGGER, CONFIRMATION_START = 300, 310
 RETRY_SECONDS = 5.0
 
 
-class FakeRpc:
+class FakeRpc(ChainRpc):
     """A chain that answers what it is asked at a height; the paths (their last words) in ``failing`` fail."""
 
     def __init__(self) -> None:
         self.asked: list[tuple[str, int | None]] = []
         self.failing: set[str] = set()
         self.seed_hash: str | None = None
+        self.govern: Callable[[epochs_pb2.QueryEpochInfoResponse], object] = lambda info: None
         # By the epoch that is asked for: ours, and another participant's.
         self.preserved: dict[int, list[str]] = {}
         self.preserved_of_another: dict[int, list[str]] = {}
 
-    def abci_query(self, path: str, data: bytes, height: int | None = None, **_: Any) -> Deferred[Any]:
+    def abci_query(
+        self, path: str, data: bytes, height: int | None = None, *, max_bytes: int = 0
+    ) -> Deferred[QueryResult]:
         name = path.rpartition("/")[2]
         self.asked.append((name, height))
         if name in self.failing:
             return fail(ChainUnavailableError(f"{name}: no answer"))
-        value = self._epoch(height or 0) if name == "EpochInfo" else self._group(data)
-        return succeed(SimpleNamespace(value=value.SerializeToString(), height=height))
+        answer = self._epoch(height or 0) if name == "EpochInfo" else self._group(data)
+        return succeed(QueryResult(answer.SerializeToString(), height or 0))
 
-    def block(self, height: int) -> Deferred[Any]:
+    def block(self, height: int) -> Deferred[BlockInfo]:
         self.asked.append(("block", height))
         if "block" in self.failing:
             return fail(ChainUnavailableError("block: no answer"))
-        return succeed(SimpleNamespace(hash=f"AB{height}"))
+        return succeed(BlockInfo("gonka-test", height, 0, f"AB{height}"))
 
     def _epoch(self, height: int) -> epochs_pb2.QueryEpochInfoResponse:
         info = epochs_pb2.QueryEpochInfoResponse(block_height=height)
@@ -70,6 +84,7 @@ class FakeRpc:
             event = info.active_confirmation_poc_event
             event.epoch_index, event.trigger_height = 2, TRIGGER
             event.generation_start_height, event.poc_seed_block_hash = CONFIRMATION_START, self.seed_hash
+        self.govern(info)
         return info
 
     def _group(self, data: bytes) -> validation_pb2.QueryEpochGroupDataResponse:
@@ -82,35 +97,36 @@ class FakeRpc:
         return answer
 
 
-class FakeWatcher:
+class FakeWatcher(BlockWatcher):
     """A head that the test moves."""
 
-    def __init__(self) -> None:
-        self.head: Any = None
-        self.problem: str | None = None
-        self._observers: list[Callable[[], None]] = []
+    problem: str | None = None
 
-    def observe(self, observer: Callable[[], None]) -> None:
-        self._observers.append(observer)
+    def __init__(self) -> None:
+        self.head = None
+        self.ring: Callable[[], object] = lambda: None
+
+    def observe(self, observer: Callable[[], object]) -> None:
+        self.ring = observer
 
     def move(self, height: int) -> None:
-        self.head = SimpleNamespace(height=height)
-        for observer in self._observers:
-            observer()
+        self.head = ChainStatus("gonka-test", height, 0, f"AB{height}", 1, False, True, "a:26657")
+        self.ring()
 
 
-class FakeReconciler:
-    """Notes what is intended, and has stopped whom it is told to stop."""
+class FakeReconciler(Reconciler):
+    """Keeps what is intended, and has stopped whom it is told to stop."""
 
-    def __init__(self) -> None:
+    def __init__(self, broker: FakeBroker) -> None:
         self.intentions: dict[str, Intention] = {}
         self.stopped: list[str] = []
+        self._broker = broker
 
     def intend(self, intentions: Mapping[str, Intention]) -> None:
         self.intentions = dict(intentions)
 
-    def workers_at(self, duty: Duty) -> list[Any]:
-        return [SimpleNamespace(node=SimpleNamespace(id=node_id)) for node_id in self.stopped]
+    def workers_at(self, duty: Duty) -> list[NodeWorker]:
+        return [worker for worker in self._broker.workers() if duty is Duty.STOPPED and worker.node.id in self.stopped]
 
     def warnings(self) -> dict[str, str]:
         return {}
@@ -119,31 +135,29 @@ class FakeReconciler:
         return {}
 
 
-class FakeBroker:
+class FakeBroker(Broker):
     """Two nodes, until the test says otherwise."""
 
-    def __init__(self) -> None:
-        self._workers = [
-            SimpleNamespace(
-                node=SimpleNamespace(id=node_id, num=num, enabled=True),
-                batch_handler=SimpleNamespace(counts=BatchCounts()),
-            )
-            for num, node_id in enumerate(("a", "b"), start=1)
-        ]
-        self.node_count = 3
+    node_count: int = 3
 
-    def nodes(self) -> list[Any]:
+    def __init__(self, clock: Clock) -> None:
+        nodes = [Node(node_config(node_id), num) for num, node_id in enumerate(("a", "b"), start=1)]
+        self._workers = [make_worker(clock, node, StubNode()) for node in nodes]
+
+    def nodes(self) -> list[Node]:
         return [worker.node for worker in self._workers]
 
-    def workers(self) -> list[Any]:
+    def workers(self) -> list[NodeWorker]:
         return self._workers
 
 
-class FakeValidation:
+class FakeValidation(StageValidation):
     """One that is over when the test says so, or when it is stopped."""
 
-    def __init__(self, stage: Any, block_hash: str, size: int, answered: set[str], on_silent: Any) -> None:
-        self.stage, self.block_hash, self.on_silent = stage, block_hash, on_silent
+    def __init__(self, work: StageWork, on_silent_node: Callable[[str], object]) -> None:
+        self.stage: PocStage = work.record.stage
+        self.block_hash = work.block_hash
+        self.silent = on_silent_node
         self.is_stopped = False
         self.over: Deferred[None] = Deferred()
 
@@ -155,11 +169,20 @@ class FakeValidation:
         if not self.over.called:
             self.over.callback(None)
 
-    def answered(self, public_key: str, height: int) -> None:
-        pass
-
     def status(self) -> dict[str, Any]:
         return {}
+
+
+class FakeValidations(Validations):
+    """Makes validations that do nothing."""
+
+    made: list[FakeValidation]
+
+    def make(
+        self, work: StageWork, sample_size: int, answered: set[str], on_silent_node: Callable[[str], object]
+    ) -> FakeValidation:
+        self.made.append(FakeValidation(work, on_silent_node))
+        return self.made[-1]
 
 
 class ConductorTestCase(SynchronousTestCase):
@@ -168,41 +191,42 @@ class ConductorTestCase(SynchronousTestCase):
         self.database = SynchronousDatabase(self.mktemp())
         self.addCleanup(self.database.close)
         self.rpc, self.watcher = FakeRpc(), FakeWatcher()
-        self.broker, self.reconciler = FakeBroker(), FakeReconciler()
-        self.lines: list[str] = []
-        globalLogPublisher.addObserver(self.note)
-        self.addCleanup(globalLogPublisher.removeObserver, self.note)
+        self.broker = FakeBroker(self.clock)
+        self.reconciler = FakeReconciler(self.broker)
+        self.log = log_of(self)
         self.start()
         self.addCleanup(self.end)
 
-    def note(self, event: LogEvent) -> None:
-        namespaces = ("dapi.orchestration", "dapi.submission")
-        if event["log_namespace"].startswith(namespaces) and event["log_level"] >= LogLevel.warn:
-            self.lines.append(formatEvent(event))
+    def lines(self) -> list[str]:
+        """What was warned of, or worse."""
+        return [*self.log.warnings(), *self.log.lines(LogLevel.error)]
 
     def start(self) -> None:
         database: Any = self.database
-        self.validations: list[FakeValidation] = []
         self.outbox = Outbox(self.clock, database, now=self.clock.seconds)
         self.submissions = Submissions(database, self.outbox, now=self.clock.seconds)
         self.stages = StageBook(database)
-        arguments: Any = (self.rpc, self.watcher, self.broker, self.reconciler, self.stages)
+        public_key, retries = KEY.public_key.hex(), random.Random(1)
+        self.validations = FakeValidations(
+            self.clock, self.rpc, self.watcher, self.reconciler, self.stages, public_key, b"secret", retries
+        )
+        self.validations.made = []
         self.conductor = Conductor(
             self.clock,
-            *arguments,
-            self.outbox,
+            self.rpc,
+            self.watcher,
+            self.broker,
+            self.reconciler,
+            self.stages,
+            Seeds(self.outbox, KEY),
+            self.validations,
             Deadlines(self.submissions),
-            key=KEY,
-            public_key=KEY.public_key.hex(),
-            address=KEY.address,
-            make_validation=self.make_validation,
-            random=random.Random(1),
+            public_key=public_key,
+            random=retries,
         )
+        self.outbox.observe(self.conductor.batch_stored)
+        self.phases = PhaseStatus(self.conductor, self.reconciler, self.validations, self.stages)
         self.conductor.startService()
-
-    def make_validation(self, *arguments: Any) -> FakeValidation:
-        self.validations.append(FakeValidation(*arguments))
-        return self.validations[-1]
 
     def end(self) -> None:
         self.successResultOf(self.conductor.stopService())
@@ -224,10 +248,10 @@ class ConductorTestCase(SynchronousTestCase):
         self.clock.advance(RETRY_SECONDS)
         self.clock.advance(0)
 
-    def keep(self, batch_id: str, height: int = START, kind: Kind = Kind.GENERATED) -> None:
-        kept = self.outbox.put(OutboxEntry(batch_id, kind, "a", height, 1, Via.HTTP, b"message"))
+    def store(self, batch_id: str, height: int = START, kind: Kind = Kind.GENERATED) -> None:
+        stored = self.outbox.put(OutboxEntry(batch_id, kind, "a", height, 1, Via.HTTP, b"message"))
         self.clock.advance(0)
-        self.successResultOf(kept)
+        self.successResultOf(stored)
 
     def state_of(self, batch_id: str) -> State:
         # Seeds are no batches: they are listed only where they are asked for.
@@ -241,3 +265,7 @@ class ConductorTestCase(SynchronousTestCase):
 
     def assert_duty(self, duty: Duty) -> None:
         self.assertEqual(self.duties(), [duty, duty])
+
+    def situation(self) -> Situation:
+        assert self.conductor.situation is not None
+        return self.conductor.situation

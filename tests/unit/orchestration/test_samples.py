@@ -1,4 +1,4 @@
-"""What is made of a stage's batches: joined, cleared, sampled."""
+"""What is made of a stage's batches: queried, joined, cleared, sampled."""
 
 from __future__ import annotations
 
@@ -8,12 +8,17 @@ from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
+from twisted.internet.defer import Deferred, succeed
 from twisted.trial.unittest import SynchronousTestCase
 
+from dapi.chain.rpc import ChainRpc
+from dapi.chain.rpc_answers import QueryResult
+from dapi.messages import validation_pb2
 from dapi.mlnode.client import R_TARGET
-from dapi.orchestration.validation_batches import Dropped, Samples, Sampling, join, sample_batches
+from dapi.orchestration.samples import Dropped, Samples, Sampling, join, query_samples, sample_batches
 from dapi.phases.stage_queries import ParticipantBatches, StoredNonces
 from tests.chain_tools import Key
+from tests.unit.threadless import ThreadlessReactor
 
 KEYS = [Key(seed) for seed in (1, 2, 3)]
 
@@ -45,7 +50,6 @@ def sampling(**changes: Any) -> Sampling:
             "block_hash": "ABcd",
             "block_height": 10,
             "size": 200,
-            "r_target": R_TARGET,
             "secret": b"secret",
             **changes,
         }
@@ -80,6 +84,33 @@ class JoinTests(SynchronousTestCase):
     def test_against_the_plain_form(self, pairs: list[list[tuple[int, float]]]) -> None:
         found = [([nonce for nonce, _ in batch], [dist for _, dist in batch]) for batch in pairs]
         self.assertEqual(join(list(stored(found))), first_of_each(found))
+
+
+class FakeRpc(ChainRpc):
+    """Has the batches of one participant."""
+
+    def __init__(self) -> None:
+        self.asked: list[int | None] = []
+
+    def abci_query(
+        self, path: str, data: bytes, height: int | None = None, *, max_bytes: int = 0
+    ) -> Deferred[QueryResult]:
+        self.asked.append(height)
+        stored = validation_pb2.PocBatch(nonces=[1, 2], dist=[0.5, 0.25]).SerializeToString()
+        of_one = validation_pb2.PocBatchesOfParticipant(
+            participant=KEYS[0].address, hex_pub_key=KEYS[0].public.hex(), poc_batch=[stored]
+        )
+        answer = validation_pb2.QueryPocBatchesForStageResponse(poc_batch=[of_one.SerializeToString()])
+        return succeed(QueryResult(answer.SerializeToString(), height or 0))
+
+
+class QueryTests(SynchronousTestCase):
+    def test_sampling_is_done_on_a_thread(self) -> None:
+        reactor, rpc = ThreadlessReactor(), FakeRpc()
+        asking = Deferred.fromCoroutine(query_samples(reactor, rpc, sampling(), 22))
+        (batch,) = self.successResultOf(asking).batches
+        self.assertEqual((batch.public_key, sorted(batch.nonces), rpc.asked), (KEYS[0].public.hex(), [1, 2], [22]))
+        self.assertEqual(reactor.deferred, ["decode_batches", "sample_batches"])
 
 
 class SampleTests(SynchronousTestCase):

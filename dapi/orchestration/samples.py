@@ -1,4 +1,4 @@
-"""What is made of a stage's batches before ML nodes get them: joined, cleared, sampled. Pure.
+"""What is made of a stage's batches before ML nodes get them: queried, joined, cleared, sampled.
 
 Facts: docs/protocol/chain.md, 'Validation'.
 """
@@ -10,14 +10,18 @@ import hmac
 import math
 import random
 from collections.abc import Iterable
+from typing import Any
 
 import attrs
 import msgspec
+from twisted.internet.threads import deferToThreadPool
 
+from dapi.chain.rpc import ChainRpc
 from dapi.errors import MessageError
 from dapi.messages import ProofBatch
 from dapi.messages.addresses import address_of
-from dapi.phases.stage_queries import ParticipantBatches, StoredNonces
+from dapi.mlnode.client import R_TARGET
+from dapi.phases.stage_queries import ParticipantBatches, StoredNonces, poc_batches_for_stage
 
 DEFAULT_SAMPLE_SIZE = 200
 
@@ -27,16 +31,14 @@ class Sampling:
     """By what a stage's batches are sampled.
 
     ``public_key`` is ours in hex, ``block_hash`` and ``block_height`` are the stage's as the nodes were told them.
-    ``size`` nonces are taken of each participant (0, as the chain may say: 200), all where there are fewer. A distance
-    of ``r_target`` or more is no proof, and kills the sender of a node that is asked to check it. ``secret`` is known
-    here alone: all else is public, and who can foresee which nonces are checked has to compute no others.
+    ``size`` nonces are taken of each participant (0, as the chain may say: 200), all where there are fewer. ``secret``
+    is known here alone: all else is public, and who can foresee which nonces are checked has to compute no others.
     """
 
     public_key: str
     block_hash: str
     block_height: int
     size: int
-    r_target: float
     secret: bytes = attrs.field(repr=False)
 
 
@@ -55,6 +57,15 @@ class Samples(msgspec.Struct, frozen=True):
     dropped: Dropped
 
 
+async def query_samples(reactor: Any, rpc: ChainRpc, sampling: Sampling, at_height: int) -> Samples:
+    """Query the stage's batches as the block ``at_height`` left them, and sample them on a thread of the pool.
+
+    Raises ChainUnavailableError or ChainRefusedError, as ``poc_batches_for_stage`` does.
+    """
+    found = await poc_batches_for_stage(reactor, rpc, sampling.block_height, at_height)
+    return await deferToThreadPool(reactor, reactor.getThreadPool(), sample_batches, found, sampling)
+
+
 def sample_batches(found: Iterable[ParticipantBatches], sampling: Sampling) -> Samples:
     """Make the batch of each participant of whom there is anything to validate; the same for the same arguments.
 
@@ -67,7 +78,7 @@ def sample_batches(found: Iterable[ParticipantBatches], sampling: Sampling) -> S
     for participant in found:
         sound = [batch for batch in participant.batches if len(batch.nonces) == len(batch.dist)]
         joined = join(sound)
-        usable = clear(joined, sampling.r_target)
+        usable = clear(joined)
         batches += len(participant.batches) - len(sound)
         nonces += len(joined) - len(usable)
         if not usable or not _is_own_key(participant):
@@ -97,10 +108,10 @@ def join(batches: list[StoredNonces]) -> dict[int, float]:
     return joined
 
 
-def clear(joined: dict[int, float], r_target: float) -> list[int]:
-    """Return the nonces that a node can be asked about."""
+def clear(joined: dict[int, float]) -> list[int]:
+    """Return the nonces that a node can be asked about: a distance of R_TARGET or more kills the node's sender."""
     # No comparison with NaN holds.
-    return [nonce for nonce, distance in joined.items() if -math.inf < distance < r_target]
+    return [nonce for nonce, distance in joined.items() if -math.inf < distance < R_TARGET]
 
 
 def pick(nonces: list[int], sampling: Sampling, participant_key: str) -> list[int]:

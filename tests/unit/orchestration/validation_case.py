@@ -4,22 +4,26 @@ from __future__ import annotations
 
 import random
 from array import array
-from types import SimpleNamespace
 from typing import Any
 
 from twisted.internet.defer import Deferred, fail, succeed
-from twisted.logger import LogEvent, LogLevel, formatEvent, globalLogPublisher
+from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from dapi.errors import MLNodeError
+from dapi.broker.node_worker import NodeWorker
+from dapi.broker.nodes import Node
+from dapi.errors import ChainError, MLNodeError
 from dapi.messages import ProofBatch
-from dapi.mlnode.client import R_TARGET, PowState, PowStatus
+from dapi.mlnode.client import MLNodeClient, PowState, PowStatus
+from dapi.orchestration.assignments import Assignments
+from dapi.orchestration.samples import Samples, Sampling, sample_batches
 from dapi.orchestration.validation import StageValidation, ValidationSettings
-from dapi.orchestration.validation_batches import Sampling
 from dapi.phases.phases import EpochParameters, regular_stage
 from dapi.phases.stage_queries import ParticipantBatches, StoredNonces
+from dapi.timing.retry import RetryDelay
 from tests.chain_tools import Key
-from tests.unit.threadless import ThreadlessReactor
+from tests.logs import log_of
+from tests.nodes import node_config
 
 DURATIONS = EpochParameters(
     epoch_length=400,
@@ -32,16 +36,17 @@ STAGE = regular_stage(DURATIONS, epoch_index=1, poc_start=10)
 START, END = STAGE.validations.first - 1, STAGE.validations.last
 KEYS = [Key(seed) for seed in range(1, 21)]
 HEX = [key.public.hex() for key in KEYS]
+SAMPLING = Sampling(public_key=HEX[0], block_hash="AB", block_height=STAGE.height, size=0, secret=b"s")
 
 
-class FakeNode:
+class FakeNode(MLNodeClient):
     """A node that validates: what it ``took``, and how it is: ``refuses``, ``hangs`` or ``loads``."""
 
     def __init__(self, node_id: str) -> None:
-        self.node = SimpleNamespace(id=node_id)
-        self.ml_client: Any = self
+        self.node_id = node_id
         self.took: list[int] = []
         self.asked = 0
+        self.nonces: list[int] = []
         self.refuses = False
         self.hangs = False
         self.loads = False
@@ -50,38 +55,44 @@ class FakeNode:
     def validate(self, batch: ProofBatch) -> Deferred[None]:
         self.asked += 1
         if self.refuses:
-            return fail(MLNodeError(self.node.id, "pow/validate", "refused", 400))
-        index = HEX.index(batch.public_key)
-        if not self.hangs:
-            self.took.append(index)
-            return succeed(None)
+            return fail(MLNodeError(self.node_id, "pow/validate", "refused", 400))
         call: Deferred[None] = Deferred()
-        self.calls.append(call)
-        return call.addCallback(lambda _: self.took.append(index))
+        call.addCallback(lambda _: self._take(batch))
+        if self.hangs:
+            self.calls.append(call)
+        else:
+            call.callback(None)
+        return call
 
     def pow_status(self) -> Deferred[PowStatus]:
         if self.refuses:
-            return fail(MLNodeError(self.node.id, "pow/status", "refused", 409))
+            return fail(MLNodeError(self.node_id, "pow/status", "refused", 409))
         return succeed(PowStatus(PowState.VALIDATING, not self.loads))
+
+    def _take(self, batch: ProofBatch) -> None:
+        self.took.append(HEX.index(batch.public_key))
+        self.nonces = batch.nonces
+
+
+class FakeWorker(NodeWorker):
+    """A worker of a fake node."""
+
+    def __init__(self, node: FakeNode) -> None:
+        self.node = Node(node_config(node.node_id), 1)
+        self.ml_client = node
 
 
 class ValidationTestCase(SynchronousTestCase):
     """Has a validation, not started, at the start of the window."""
 
     def setUp(self) -> None:
-        self.reactor = ThreadlessReactor()
+        self.reactor = Clock()
         self.height = START
-        self.found: Any = []
+        self.found: list[ParticipantBatches] | ChainError | Deferred[Samples] = []
         self.queried: list[int] = []
         self.nodes: dict[str, FakeNode] = {}
         self.silent: list[str] = []
-        self.lines: list[str] = []
-        globalLogPublisher.addObserver(self.note)
-        self.addCleanup(globalLogPublisher.removeObserver, self.note)
-
-    def note(self, event: LogEvent) -> None:
-        if event["log_namespace"].startswith("dapi.orchestration") and event["log_level"] >= LogLevel.warn:
-            self.lines.append(formatEvent(event))
+        self.log = log_of(self)
 
     def participants(self, *indices: int, nonces: int = 3) -> None:
         """Let the chain have batches of these."""
@@ -92,28 +103,27 @@ class ValidationTestCase(SynchronousTestCase):
         for name in names:
             self.nodes[name] = FakeNode(name)
 
-    def query(self, at_height: int) -> Deferred[list[ParticipantBatches]]:
+    def query(self, at_height: int) -> Deferred[Samples]:
         self.queried.append(at_height)
-        if isinstance(self.found, Exception):
+        if isinstance(self.found, ChainError):
             return fail(self.found)
-        return self.found if isinstance(self.found, Deferred) else succeed(self.found)
+        return self.found if isinstance(self.found, Deferred) else succeed(sample_batches(self.found, SAMPLING))
 
-    def start(self, **changes: Any) -> None:
+    def start(self, *, answered: set[str] | None = None) -> None:
         """Begin; ``self.over`` is what the start returned."""
-        settings = ValidationSettings(**changes.pop("settings", {}))
-        sampling = Sampling(
-            public_key=HEX[0], block_hash="AB", block_height=STAGE.height, size=0, r_target=R_TARGET, secret=b"s"
+        settings = ValidationSettings()
+        retry_delay = RetryDelay(random.Random(1), *settings.retry_seconds)
+        self.validation = StageValidation(
+            reactor=self.reactor,
+            stage=STAGE,
+            assignments=Assignments(answered or set(), retry_delay, settings.silent_seconds, settings.absent_seconds),
+            query=self.query,
+            height=lambda: self.height,
+            workers=lambda: [FakeWorker(node) for node in self.nodes.values()],
+            on_silent_node=self.silent.append,
+            retry_delay=retry_delay,
+            look_seconds=settings.look_seconds,
         )
-        arguments: dict[str, Any] = {
-            "query": self.query,
-            "height": lambda: self.height,
-            "workers": lambda: list(self.nodes.values()),
-            "on_silent_node": self.silent.append,
-            "random": random.Random(1),
-            "settings": settings,
-            **changes,
-        }
-        self.validation = StageValidation(self.reactor, STAGE, sampling, **arguments)
         self.over = self.validation.start()
         self.addCleanup(self.end)
 
