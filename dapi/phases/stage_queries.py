@@ -16,8 +16,9 @@ from dapi.chain.rpc import ChainRpc
 from dapi.chain.rpc_answers import QueryResult
 from dapi.errors import ChainRefusedError, ChainUnavailableError
 from dapi.messages import validation_pb2
+from dapi.messages.sizes import MIB
 
-MAX_ANSWER_BYTES: Final = 128 << 20
+MAX_ANSWER_BYTES: Final = 128 * MIB
 
 _BATCHES_PATH = "/inference.inference.Query/PocBatchesForStage"
 _GROUP_PATH = "/inference.inference.Query/EpochGroupData"
@@ -50,21 +51,19 @@ class PreservedNodes(msgspec.Struct, frozen=True):
     others: frozenset[str] = frozenset()
 
 
-async def poc_batches_for_stage(
-    reactor: Any, rpc: ChainRpc, height: int, at_height: int, *, max_bytes: int = MAX_ANSWER_BYTES
-) -> list[ParticipantBatches]:
+async def poc_batches_for_stage(reactor: Any, rpc: ChainRpc, height: int, at_height: int) -> list[ParticipantBatches]:
     """Return all batches of the stage ``height`` as the block ``at_height`` left them, in no order of participants.
 
     A height that is not below the last at which batches are taken makes the answer complete. It comes in one piece,
     tens of megabytes on a large network: ``rpc`` must give it the time. Its numbers are decoded on a thread of the
     reactor's pool, in small pieces, since no other thread runs during a single call of the decoder; on the reactor's
-    own thread the JSON around them takes about 1 ms a megabyte. ``max_bytes`` bounds that JSON.
+    own thread the JSON around them takes about 1 ms a megabyte.
 
-    Raises ChainUnavailableError when it is larger or cannot be had now (no node may have come to ``at_height``),
-    ChainRefusedError when the chain says no.
+    Raises ChainUnavailableError when that is larger than MAX_ANSWER_BYTES or cannot be had now (no node may have come
+    to ``at_height``), ChainRefusedError when the chain says no.
     """
     request = validation_pb2.QueryPocBatchesForStageRequest(block_height=height)
-    answer = await _ask(rpc, _BATCHES_PATH, request, at_height, max_bytes)
+    answer = await _ask(rpc, _BATCHES_PATH, request, at_height)
     return await deferToThreadPool(reactor, reactor.getThreadPool(), decode_batches, answer.value)
 
 
@@ -117,14 +116,14 @@ async def _group(
 ) -> tuple[validation_pb2.EpochGroupData, int | None]:
     """Return an epoch's group of a model (the main group: of none), and the height that it is of."""
     request = validation_pb2.QueryEpochGroupDataRequest(epoch_index=epoch_index, model_id=model)
-    answer = await _ask(rpc, _GROUP_PATH, request, at_height, MAX_ANSWER_BYTES)
+    answer = await _ask(rpc, _GROUP_PATH, request, at_height)
     response = _decoded(_GROUP_PATH, validation_pb2.QueryEpochGroupDataResponse, answer.value)
     return response.epoch_group_data, answer.height or at_height
 
 
-async def _ask(rpc: ChainRpc, path: str, request: Message, at_height: int | None, max_bytes: int) -> QueryResult:
+async def _ask(rpc: ChainRpc, path: str, request: Message, at_height: int | None) -> QueryResult:
     try:
-        return await rpc.abci_query(path, request.SerializeToString(), at_height, max_bytes=max_bytes)
+        return await rpc.abci_query(path, request.SerializeToString(), at_height, max_bytes=MAX_ANSWER_BYTES)
     except ChainUnavailableError as error:
         raise ChainUnavailableError(f"{path}: {error}") from error
 

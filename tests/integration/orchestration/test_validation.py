@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import AsyncIterator
-from types import SimpleNamespace
+from functools import partial
 from typing import Any
 
 import pytest_twisted
@@ -12,21 +12,27 @@ from twisted.internet import reactor as global_reactor
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.web.server import Site
 
+from dapi.broker.node_worker import NodeWorker
+from dapi.broker.nodes import Node
 from dapi.chain.rpc import ChainRpc
 from dapi.messages import ValidatedBatch, decode_validated
 from dapi.mlnode.client import R_TARGET, TEST_NETWORK_PARAMS, InitRequest, MLNodeClient, PowState
-from dapi.orchestration.samples import Sampling
-from dapi.orchestration.validation import StageValidation, ValidationSettings
+from dapi.orchestration.assignments import Assignments
+from dapi.orchestration.samples import Sampling, query_samples
+from dapi.orchestration.validation import StageValidation
 from dapi.phases.phases import EpochParameters, regular_stage
-from dapi.phases.stage_queries import poc_batches_for_stage, preserved_nodes
+from dapi.phases.stage_queries import preserved_nodes
 from dapi.simulator.chain.chain import SimulatedChain
 from dapi.simulator.chain.epochs import EpochParams, Epochs
 from dapi.simulator.chain.state import GroupMember, GroupNode
 from dapi.simulator.ml_node.node import SimulatedMLNode
+from dapi.simulator.ml_node.sender import PowRun
 from dapi.simulator.ml_node.settings import quick_settings
+from dapi.timing.retry import RetryDelay
 from tests.chain_tools import SECOND_NS, Key, Packed, batch, transaction
 from tests.integration.simulated_node import Callbacks
 from tests.integration.waiting import soon
+from tests.nodes import node_config
 
 reactor: Any = global_reactor
 PARAMS = EpochParams(epoch_length=400, poc_validation_duration=100)
@@ -43,10 +49,22 @@ STAGE = regular_stage(
 )
 KEYS = [Key(seed) for seed in range(1, 7)]
 VALIDATE = "/api/v1/pow/validate"
-QUICK = {"retry_min_seconds": 0.05, "retry_max_seconds": 0.1, "look_seconds": 0.02}
 
 
-class World:
+class Worker(NodeWorker):
+    """A worker that only validates."""
+
+    def __init__(self, client: MLNodeClient) -> None:
+        self.node = Node(node_config(client.node_id), 1)
+        self.ml_client = client
+
+
+def run_of(node: SimulatedMLNode) -> PowRun:
+    assert node.run is not None
+    return node.run
+
+
+class ValidatedStage:
     """A chain in its stage with accounts for all keys, two nodes that validate, and where their verdicts go."""
 
     def __init__(self) -> None:
@@ -62,7 +80,7 @@ class World:
         self.clients: dict[str, MLNodeClient] = {}
         self.silent: list[str] = []
         self.when_silent: Deferred[str] = Deferred()
-        self.validation: StageValidation | None = None
+        self.validation: StageValidation
         self.over: Deferred[None] | None = None
         self._seen = 0
 
@@ -86,7 +104,7 @@ class World:
         assert status.status is PowState.VALIDATING
 
     async def end(self) -> None:
-        if self.validation is not None:
+        if self.over is not None:
             self.validation.stop()
             await soon(self.over)
         await soon(gatherResults([node.stopService() for node in self.nodes.values()]))
@@ -108,27 +126,26 @@ class World:
         while self.chain.height < height:
             self.chain.produce_block()
 
-    def validate(self, **changes: Any) -> None:
+    def validate(self, *, silent_seconds: float = 60.0, retry_seconds: tuple[float, float] = (0.05, 0.1)) -> None:
         """Begin to validate the stage."""
         sampling = Sampling(
             public_key=KEYS[0].public.hex(),
             block_hash="ABCDEF",
             block_height=STAGE.height,
             size=5,
-            r_target=R_TARGET,
             secret=b"secret",
         )
-        workers = [SimpleNamespace(node=SimpleNamespace(id=name), ml_client=self.clients[name]) for name in self.nodes]
+        retry_delay = RetryDelay(random.Random(1), *retry_seconds)
         self.validation = StageValidation(
-            reactor,
-            STAGE,
-            sampling,
-            query=lambda at_height: poc_batches_for_stage(reactor, self.rpc, STAGE.height, at_height),
+            reactor=reactor,
+            stage=STAGE,
+            assignments=Assignments(set(), retry_delay, silent_seconds, 10.0),
+            query=partial(query_samples, reactor, self.rpc, sampling),
             height=lambda: self.chain.height,
-            workers=lambda: workers,
+            workers=lambda: [Worker(client) for client in self.clients.values()],
             on_silent_node=self.note_silent,
-            random=random.Random(1),
-            settings=ValidationSettings(**(QUICK | changes)),
+            retry_delay=retry_delay,
+            look_seconds=0.02,
         )
         self.over = self.validation.start()
 
@@ -139,7 +156,6 @@ class World:
 
     async def verdicts(self, count: int) -> list[ValidatedBatch]:
         """What came to the callback, once it is so many; the validation is told of all, as the intake does."""
-        assert self.validation is not None
         while self._seen < count:
             await self.callbacks.when_called(self._seen + 1)
             for _, body in self.callbacks.calls[self._seen :]:
@@ -151,15 +167,16 @@ class World:
     async def finish(self) -> None:
         """Come to the second query, after which nothing is left to do."""
         self.advance(self.chain.height + 2)
+        assert self.over is not None
         await soon(self.over)
 
 
 @pytest_twisted.async_yield_fixture
-async def world() -> AsyncIterator[World]:
-    world = World()
-    await world.begin()
-    yield world
-    await world.end()
+async def stage() -> AsyncIterator[ValidatedStage]:
+    stage = ValidatedStage()
+    await stage.begin()
+    yield stage
+    await stage.end()
 
 
 def keys_of(verdicts: list[ValidatedBatch]) -> list[str]:
@@ -170,27 +187,27 @@ def everybody() -> list[str]:
     return sorted(key.public.hex() for key in KEYS)
 
 
-def put_all(world: World) -> None:
+def put_all(stage: ValidatedStage) -> None:
     for key in KEYS:
-        world.submit(key, world.batch(key))
-    world.advance(STAGE.validation_start)
+        stage.submit(key, stage.batch(key))
+    stage.advance(STAGE.validation_start)
 
 
 @pytest_twisted.ensureDeferred
-async def test_every_participants_verdict_comes_once(world: World) -> None:
+async def test_every_participants_verdict_comes_once(stage: ValidatedStage) -> None:
     for key in KEYS:
-        first = world.batch(key, "b-1", nonces=[1, 2, 3], dist=[0.1, 0.2, 0.3])
-        world.submit(key, first, world.batch(key, "b-2", nonces=[3, 4], dist=[0.9, 0.4]))
-    world.advance(STAGE.validation_start)
-    world.validate()
-    verdicts = await world.verdicts(len(KEYS))
-    await world.finish()
+        first = stage.batch(key, "b-1", nonces=[1, 2, 3], dist=[0.1, 0.2, 0.3])
+        stage.submit(key, first, stage.batch(key, "b-2", nonces=[3, 4], dist=[0.9, 0.4]))
+    stage.advance(STAGE.validation_start)
+    stage.validate()
+    verdicts = await stage.verdicts(len(KEYS))
+    await stage.finish()
     assert keys_of(verdicts) == everybody()
     for verdict in verdicts:
         claimed = dict(zip(verdict.nonces, verdict.received_dist, strict=True))
         assert claimed == {1: 0.1, 2: 0.2, 3: 0.3, 4: 0.4}
         assert (verdict.block_height, verdict.block_hash, verdict.node_num) == (STAGE.height, "ABCDEF", 0)
-    status = world.validation.status()
+    status = stage.validation.status()
     assert (status["answered"], status["unanswered"], status["is_over"]) == (len(KEYS), 0, True)
     handed = [node["handed"] for node in status["nodes"].values()]
     # Two calls to each are begun at once; whose ends first gets the next one.
@@ -199,93 +216,93 @@ async def test_every_participants_verdict_comes_once(world: World) -> None:
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_batch_of_the_last_block_is_validated(world: World) -> None:
-    world.submit(KEYS[0], world.batch(KEYS[0]))
-    world.advance(STAGE.batches.last - 1)
-    world.submit(KEYS[1], world.batch(KEYS[1]))
-    world.advance(STAGE.batches.last)
-    assert world.chain.height == STAGE.validation_start, "the same block"
-    world.validate()
-    assert keys_of(await world.verdicts(2)) == sorted(key.public.hex() for key in KEYS[:2])
-    await world.finish()
+async def test_a_batch_of_the_last_block_is_validated(stage: ValidatedStage) -> None:
+    stage.submit(KEYS[0], stage.batch(KEYS[0]))
+    stage.advance(STAGE.batches.last - 1)
+    stage.submit(KEYS[1], stage.batch(KEYS[1]))
+    stage.advance(STAGE.batches.last)
+    assert stage.chain.height == STAGE.validation_start, "the same block"
+    stage.validate()
+    assert keys_of(await stage.verdicts(2)) == sorted(key.public.hex() for key in KEYS[:2])
+    await stage.finish()
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_node_that_fails_its_calls(world: World) -> None:
-    world.nodes["a"].settings.http_failures[VALIDATE] = 500
-    put_all(world)
-    world.validate()
-    assert keys_of(await world.verdicts(len(KEYS))) == everybody()
-    await world.finish()
-    nodes = world.validation.status()["nodes"]
+async def test_a_node_that_fails_its_calls(stage: ValidatedStage) -> None:
+    stage.nodes["a"].settings.http_failures[VALIDATE] = 500
+    put_all(stage)
+    stage.validate()
+    assert keys_of(await stage.verdicts(len(KEYS))) == everybody()
+    await stage.finish()
+    nodes = stage.validation.status()["nodes"]
     assert (nodes["a"]["handed"], nodes["b"]["handed"]) == (0, len(KEYS))
     assert nodes["a"]["refused"] > 0
 
 
 @pytest_twisted.ensureDeferred
-async def test_both_nodes_fail_for_a_while(world: World) -> None:
-    for node in world.nodes.values():
+async def test_both_nodes_fail_for_a_while(stage: ValidatedStage) -> None:
+    for node in stage.nodes.values():
         node.settings.http_failures[VALIDATE] = 400
-    put_all(world)
-    world.validate()
-    await soon(world.nodes["a"].ledger.when_called(VALIDATE, 5))
-    for node in world.nodes.values():
+    put_all(stage)
+    stage.validate()
+    await soon(stage.nodes["a"].ledger.when_called(VALIDATE, 5))
+    for node in stage.nodes.values():
         node.settings.http_failures.clear()
-    assert keys_of(await world.verdicts(len(KEYS))) == everybody()
-    await world.finish()
+    assert keys_of(await stage.verdicts(len(KEYS))) == everybody()
+    await stage.finish()
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_poisoned_distance_kills_no_sender(world: World) -> None:
+async def test_a_poisoned_distance_kills_no_sender(stage: ValidatedStage) -> None:
     poisoned, all_poison = KEYS[0], KEYS[1]
-    world.submit(poisoned, world.batch(poisoned, nonces=[1, 2, 3], dist=[0.5, R_TARGET, 1.5]))
-    world.submit(all_poison, world.batch(all_poison, nonces=[1, 2], dist=[R_TARGET, 99.0]))
+    stage.submit(poisoned, stage.batch(poisoned, nonces=[1, 2, 3], dist=[0.5, R_TARGET, 1.5]))
+    stage.submit(all_poison, stage.batch(all_poison, nonces=[1, 2], dist=[R_TARGET, 99.0]))
     for key in KEYS[2:]:
-        world.submit(key, world.batch(key))
-    world.advance(STAGE.validation_start)
-    world.validate()
-    verdicts = await world.verdicts(len(KEYS) - 1)
-    await world.finish()
+        stage.submit(key, stage.batch(key))
+    stage.advance(STAGE.validation_start)
+    stage.validate()
+    verdicts = await stage.verdicts(len(KEYS) - 1)
+    await stage.finish()
     assert keys_of(verdicts) == sorted(set(everybody()) - {all_poison.public.hex()})
     (verdict,) = [verdict for verdict in verdicts if verdict.public_key == poisoned.public.hex()]
     assert (verdict.nonces, verdict.received_dist) == ([1], [0.5])
-    assert all(node.run.is_sender_alive for node in world.nodes.values())
-    dropped = world.validation.status()["dropped"]
+    assert all(run_of(node).is_sender_alive for node in stage.nodes.values())
+    dropped = stage.validation.status()["dropped"]
     assert (dropped.nonces, dropped.participants) == (4, 1)
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_dead_sender_is_reported_and_its_work_is_done_by_the_other(world: World) -> None:
-    world.nodes["a"].run.kill_sender()
-    put_all(world)
-    world.validate(silent_seconds=1.0)
-    await world.verdicts(len(KEYS) // 2)
-    assert await soon(world.when_silent) == "a"
-    assert keys_of(await world.verdicts(len(KEYS))) == everybody()
-    await world.finish()
-    assert world.silent == ["a"]
-    nodes = world.validation.status()["nodes"]
+async def test_a_dead_sender_is_reported_and_its_work_is_done_by_the_other(stage: ValidatedStage) -> None:
+    run_of(stage.nodes["a"]).kill_sender()
+    put_all(stage)
+    stage.validate(silent_seconds=1.0)
+    await stage.verdicts(len(KEYS) // 2)
+    assert await soon(stage.when_silent) == "a"
+    assert keys_of(await stage.verdicts(len(KEYS))) == everybody()
+    await stage.finish()
+    assert stage.silent == ["a"]
+    nodes = stage.validation.status()["nodes"]
     assert (nodes["a"]["silent"], nodes["a"]["answered"], nodes["b"]["answered"]) == (1, 0, len(KEYS))
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_chain_that_cannot_be_asked_at_first(world: World) -> None:
-    world.chain.switches.answers_500 = True
-    put_all(world)
-    world.validate(retry_min_seconds=0.01, retry_max_seconds=0.02)
-    while "500" not in (world.validation.status()["problem"] or ""):
-        await soon(world.rpc.status().addErrback(lambda _: None))
-    world.chain.switches.answers_500 = False
-    assert keys_of(await world.verdicts(len(KEYS))) == everybody()
-    await world.finish()
+async def test_a_chain_that_cannot_be_asked_at_first(stage: ValidatedStage) -> None:
+    stage.chain.switches.answers_500 = True
+    put_all(stage)
+    stage.validate(retry_seconds=(0.01, 0.02))
+    while "500" not in (stage.validation.status()["problem"] or ""):
+        await soon(stage.rpc.status().addErrback(lambda _: None))
+    stage.chain.switches.answers_500 = False
+    assert keys_of(await stage.verdicts(len(KEYS))) == everybody()
+    await stage.finish()
 
 
 @pytest_twisted.ensureDeferred
-async def test_nodes_that_stay_in_inference(world: World) -> None:
+async def test_nodes_that_stay_in_inference(stage: ValidatedStage) -> None:
     address = KEYS[0].address
     nodes = (GroupNode("node1", (True, True)), GroupNode("node2", (True, False)))
-    world.chain.state.epoch_groups[0, ""] = (GroupMember(address),)
-    world.chain.state.epoch_groups[0, "Qwen/Qwen2.5-7B-Instruct"] = (GroupMember(address, nodes),)
+    stage.chain.state.epoch_groups[0, ""] = (GroupMember(address),)
+    stage.chain.state.epoch_groups[0, "Qwen/Qwen2.5-7B-Instruct"] = (GroupMember(address, nodes),)
     # The PoC of epoch 1 is under way: the epoch in force is the one before, and epoch 1 has no models' groups yet.
-    assert (await soon(Deferred.fromCoroutine(preserved_nodes(world.rpc, 0, address)))).own == {"node1"}
-    assert (await soon(Deferred.fromCoroutine(preserved_nodes(world.rpc, 1, address)))).own == set()
+    assert (await soon(Deferred.fromCoroutine(preserved_nodes(stage.rpc, 0, address)))).own == {"node1"}
+    assert (await soon(Deferred.fromCoroutine(preserved_nodes(stage.rpc, 1, address)))).own == set()

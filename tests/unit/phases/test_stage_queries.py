@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import base64
 from array import array
-from collections.abc import Coroutine
 from typing import Any
 
 from twisted.internet.defer import Deferred, fail, succeed
 
 from dapi.chain.rpc import ChainRpc
 from dapi.chain.rpc_answers import QueryResult
-from dapi.errors import ChainRefusedError, ChainUnavailableError
+from dapi.errors import ChainError, ChainRefusedError, ChainUnavailableError
+from dapi.phases import stage_queries
 from dapi.phases.stage_queries import (
     ParticipantBatches,
     PreservedNodes,
@@ -40,15 +40,24 @@ def participant(key: Key, *batches: tuple[list[int], list[float]]) -> Participan
     return ParticipantBatches(key.address, key.public.hex(), stored)
 
 
-class SimulatedRpc:
+class SimulatedRpc(ChainRpc):
     """Answers as a node of the simulated chain does; ``heights`` are those that were asked for."""
 
     def __init__(self) -> None:
         self.state = ChainState("gonka-test", Epochs(STAGE, EpochParams()), Rules())
         self.heights: list[int | None] = []
+        # What it answers instead, whatever is asked.
+        self.refusal: ChainError | None = None
+        self.value: bytes | None = None
 
-    def abci_query(self, path: str, data: bytes, height: int | None = None, *, max_bytes: int) -> Deferred[QueryResult]:
+    def abci_query(
+        self, path: str, data: bytes, height: int | None = None, *, max_bytes: int = 0
+    ) -> Deferred[QueryResult]:
         self.heights.append(height)
+        if self.refusal is not None:
+            return fail(self.refusal)
+        if self.value is not None:
+            return succeed(QueryResult(self.value, LATEST))
         try:
             value = query(self.state, path, data, height or 0, LATEST)
         except QueryRefused as refused:
@@ -74,8 +83,8 @@ class BatchQueryTests(RpcTestCase):
     def ask(self, at_height: int = LATEST) -> list[ParticipantBatches]:  # type: ignore[override]
         return self.successResultOf(self.asking(at_height))
 
-    def asking(self, at_height: int, rpc: Any = None, **bounds: int) -> Deferred[list[ParticipantBatches]]:
-        return Deferred.fromCoroutine(poc_batches_for_stage(self.reactor, rpc or self.rpc, STAGE, at_height, **bounds))
+    def asking(self, at_height: int, rpc: ChainRpc | None = None) -> Deferred[list[ParticipantBatches]]:
+        return Deferred.fromCoroutine(poc_batches_for_stage(self.reactor, rpc or self.rpc, STAGE, at_height))
 
     def test_batches_of_all_participants(self) -> None:
         self.rpc.put(ONE, "b", (3, 300))
@@ -105,7 +114,7 @@ class BatchQueryTests(RpcTestCase):
         self.assertEqual(self.rpc.heights, [21, 22])
 
     def test_a_refusal_stays_one(self) -> None:
-        self.rpc.abci_query = lambda *_, **__: fail(ChainRefusedError(6, "sdk", "unknown query path"))  # type: ignore[method-assign]
+        self.rpc.refusal = ChainRefusedError(6, "sdk", "unknown query path")
         self.failureResultOf(self.asking(LATEST), ChainRefusedError)
 
     def test_decoding_is_done_on_a_thread(self) -> None:
@@ -121,7 +130,8 @@ class BatchQueryTests(RpcTestCase):
         value = base64.b64encode(bytes(1000)).decode()
         nodes = Nodes(a=result({"response": {"code": 0, "value": value, "height": "30"}}))
         rpc = self.client(nodes)
-        failure = self.failureResultOf(self.asking(LATEST, rpc, max_bytes=1000), ChainUnavailableError)
+        self.patch(stage_queries, "MAX_ANSWER_BYTES", 1000)
+        failure = self.failureResultOf(self.asking(LATEST, rpc), ChainUnavailableError)
         self.assertRegex(str(failure.value), "PocBatchesForStage: .*longer than 1000 bytes")
 
     def test_a_node_that_cannot_be_reached(self) -> None:
@@ -156,15 +166,16 @@ class PreservedNodesTests(RpcTestCase):
 
     def setUp(self) -> None:
         super().setUp()
-        self.rpc: Any = SimulatedRpc()
+        self.rpc = SimulatedRpc()
         self.groups = self.rpc.state.epoch_groups
 
-    def preserved(self, epoch_index: int, address: str = ONE.address) -> Any:
+    def preserved(self, epoch_index: int, address: str = ONE.address) -> frozenset[str]:
         return self.nodes(epoch_index, address).own
 
     def nodes(self, epoch_index: int, address: str = ONE.address) -> PreservedNodes:
-        asking: Coroutine[Any, Any, PreservedNodes] = preserved_nodes(self.rpc, epoch_index, address)
-        return self.successResultOf(Deferred.fromCoroutine(asking))  # type: ignore[no-any-return]
+        asking = Deferred.fromCoroutine(preserved_nodes(self.rpc, epoch_index, address))
+        nodes: PreservedNodes = self.successResultOf(asking)
+        return nodes
 
     def test_nodes_of_all_models(self) -> None:
         mine = (GroupNode("a", FREE), GroupNode("b", BUSY))
@@ -204,17 +215,18 @@ class PreservedNodesTests(RpcTestCase):
             node = message_field(4, bytes_field(1, node_id) + packed_int64_field(4, [0, 1]))
             return message_field(8, bytes_field(1, address) + node)
 
-        value = message_field(1, member(TWO.address, b"\xff") + member(ONE.address, b"a") + varint_field(16, 3))
-        self.rpc.abci_query = lambda *_, **__: succeed(QueryResult(value, LATEST))
+        self.rpc.value = message_field(
+            1, member(TWO.address, b"\xff") + member(ONE.address, b"a") + varint_field(16, 3)
+        )
         self.assertEqual(self.preserved(3), {"a"})
 
     def test_what_fails(self) -> None:
-        def ask() -> Deferred[Any]:
-            return Deferred.fromCoroutine(preserved_nodes(self.rpc, 3, ONE.address))
+        def ask(rpc: ChainRpc) -> Deferred[Any]:
+            return Deferred.fromCoroutine(preserved_nodes(rpc, 3, ONE.address))
 
-        self.rpc.abci_query = lambda *_, **__: fail(ChainRefusedError(6, "sdk", "unknown query path"))
-        self.failureResultOf(ask(), ChainRefusedError)
-        self.rpc.abci_query = lambda *_, **__: succeed(QueryResult(b"\xff", LATEST))
-        self.failureResultOf(ask(), ChainUnavailableError)
-        self.rpc = ChainRpc(self.clock, ["http://a:26657"], agent=Nodes(a=OSError("no route")))
-        self.failureResultOf(ask(), ChainUnavailableError)
+        self.rpc.value = b"\xff"
+        self.failureResultOf(ask(self.rpc), ChainUnavailableError)
+        self.rpc.refusal = ChainRefusedError(6, "sdk", "unknown query path")
+        self.failureResultOf(ask(self.rpc), ChainRefusedError)
+        unreachable = ChainRpc(self.clock, ["http://a:26657"], agent=Nodes(a=OSError("no route")))
+        self.failureResultOf(ask(unreachable), ChainUnavailableError)

@@ -4,27 +4,31 @@ from __future__ import annotations
 
 import random
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest_twisted
 from twisted.internet import reactor as global_reactor
+from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
 
-from dapi.broker.nodes import decode_node_config
+from dapi.broker.nodes import NodeConfig, decode_node_config
 from dapi.chain.keyring import SigningKey
+from dapi.chain_service import ChainService
 from dapi.config import ApiConfig, ChainNodeConfig, Config, PocConfig, StorageConfig
 from dapi.messages import ProofBatch, State, content_id
+from dapi.orchestration.conductor import Conductor
+from dapi.orchestration.phase_status import PhaseStatus
 from dapi.service import DapiService, make_service
 from dapi.simulator.chain.chain import SimulatedChain
 from dapi.simulator.chain.epochs import EpochParams, Epochs
 from dapi.simulator.ml_node.node import SimulatedMLNode
 from dapi.simulator.ml_node.settings import quick_settings
+from tests.integration.waiting import soon, until
 
 reactor: Any = global_reactor
-PATIENCE_SECONDS = 30
 # Two blocks, or this: what a node may take to be where the phase wants it.
 SOON_SECONDS = 10
 SECRET = b"\1" * 32
@@ -39,7 +43,7 @@ LONG = EpochParams(
 )
 
 
-class World:
+class WholeDapi:
     """A chain, nodes that dapi knows, and dapi, which may be stopped and started again on its database.
 
     ``height`` is reached by making blocks as fast as can be; a block comes every ``block_seconds`` besides.
@@ -87,7 +91,7 @@ class World:
         self.service.startService()
         return self.service
 
-    def config_of(self, node: SimulatedMLNode) -> Any:
+    def config_of(self, node: SimulatedMLNode) -> NodeConfig:
         """A node as it is registered."""
         return decode_node_config(
             {
@@ -110,28 +114,57 @@ class World:
         while self.chain.height < height:
             self.chain.produce_block()
 
-    async def when(self, predicate: Callable[[], Any], what: str, seconds: float = PATIENCE_SECONDS) -> None:
-        """Wait until something is so; what happens in a simulated node or chain has no one event to wait for."""
-        deadline = reactor.seconds() + seconds
-        while not predicate():
-            assert reactor.seconds() < deadline, f"not within {seconds} s: {what}, at height {self.chain.height}"
-            await deferLater(reactor, 0.02)
+    @property
+    def chain_service(self) -> ChainService:
+        """What talks to the chain in the dapi that runs."""
+        assert self.service is not None
+        assert self.service.chain is not None
+        return self.service.chain
+
+    @property
+    def conductor(self) -> Conductor:
+        assert self.chain_service.conductor is not None
+        return self.chain_service.conductor
+
+    @property
+    def phases(self) -> PhaseStatus:
+        assert self.chain_service.phase_status is not None
+        return self.chain_service.phase_status
 
     async def when_all(self, phase: str | None) -> None:
         """Wait until every node is in this phase (None: inference), which has to be soon."""
         for node in self.nodes.values():
-            await self.when(lambda node=node: phase_of(node) == phase, f"{node.node_name}: {phase}", SOON_SECONDS)
+            await when_in(node, phase)
+
+    async def when_seen(self, height: int) -> None:
+        """Wait until the conductor has done what is to be done at a height."""
+        await until(lambda: self.conductor.situation is not None and self.conductor.situation.height >= height)
+
+    async def when_finished(self) -> dict[str, int]:
+        """Wait until no message is stored or in flight; return how many are in each state."""
+        service = self.service
+        assert service is not None
+
+        async def is_finished() -> bool:
+            counts = await service.outbox.counts()
+            return counts[State.STORED] == counts[State.IN_FLIGHT] == 0
+
+        await until_answered(is_finished)
+        return await service.outbox.counts()
+
+    async def when_handed_out(self) -> None:
+        """Wait until the validation of the latest stage needs nothing more."""
+
+        async def is_handed_out() -> bool:
+            (stage,) = await self.phases.epochs(1)
+            return bool(stage["is_handed_out"])
+
+        await until_answered(is_handed_out)
 
     async def when_nothing_is_left(self) -> None:
         """Wait until all that the nodes delivered is confirmed, and see that it is on the chain, each batch once."""
         assert self.service is not None
-        deadline = reactor.seconds() + PATIENCE_SECONDS
-        while True:
-            counts = await self.service.outbox.counts()
-            if counts[State.STORED] == counts[State.IN_FLIGHT] == 0:
-                break
-            assert reactor.seconds() < deadline, counts
-            await deferLater(reactor, 0.05)
+        counts = await self.when_finished()
         failed = (await self.service.outbox.batches(state=State.FAILED)).batches
         assert counts[State.FAILED] == counts[State.EXPIRED] == 0, (counts, failed)
         on_chain = {batch_id for _, _, batch_id in self.chain.state.batches}
@@ -161,9 +194,29 @@ def phase_of(node: SimulatedMLNode) -> str | None:
     return None if node.state == "INFERENCE" else "nothing"
 
 
+async def until_answered(ask: Callable[[], Coroutine[Any, Any, bool]]) -> None:
+    """Wait until the answer is yes; what becomes of a database has no event to wait for."""
+
+    async def ask_again_and_again() -> None:
+        while not await ask():
+            await deferLater(reactor, 0.05)
+
+    await soon(Deferred.fromCoroutine(ask_again_and_again()))
+
+
+async def when_in(node: SimulatedMLNode, phase: str | None) -> None:
+    """Wait until a node is in this phase, which has to be soon."""
+    await until(lambda: phase_of(node) == phase, SOON_SECONDS)
+
+
+async def when_all_is_delivered(node: SimulatedMLNode) -> None:
+    """Wait until a node that makes nothing new has delivered what it made."""
+    await until(lambda: node.ledger.counts["made"] == node.ledger.counts["delivered"])
+
+
 @pytest_twisted.async_yield_fixture
-async def world(tmp_path: Path) -> AsyncIterator[World]:
+async def whole(tmp_path: Path) -> AsyncIterator[WholeDapi]:
     """All of it, with long stages, stopped at the end."""
-    world = World(tmp_path)
-    yield world
-    await world.end()
+    whole = WholeDapi(tmp_path)
+    yield whole
+    await whole.end()
