@@ -32,6 +32,7 @@ from dapi.broker.nodes import NodeConfig, check_apart, decode_node_configs
 from dapi.errors import ConfigError
 from dapi.messages.sizes import MIB
 from dapi.messages.urls import parse_url
+from dapi.poc.websocket_settings import WebSocketSettings
 
 
 class Secret:
@@ -120,14 +121,19 @@ class StorageConfig(Struct, frozen=True, kw_only=True):
     log holds, 4 MiB and the last commit, has to fit into the file then."""
 
 
+_WEBSOCKET = WebSocketSettings()
+
+
 class WebSocketConfig(Struct, frozen=True, kw_only=True):
     """The connections to the ML nodes."""
 
-    idle_seconds: Seconds = 60.0
+    idle_seconds: Seconds = _WEBSOCKET.idle_seconds
     """A connection that brought no batch for this long, while its node should send, is replaced."""
-    max_message_bytes: Annotated[int, Meta(ge=1024, description="a whole number of bytes, 1024 at least")] = 64 * MIB
-    compression: bool = False
-    ca_file: Text | None = None
+    max_message_bytes: Annotated[int, Meta(ge=1024, description="a whole number of bytes, 1024 at least")] = (
+        _WEBSOCKET.max_message_bytes
+    )
+    compression: bool = _WEBSOCKET.compression
+    ca_file: Text | None = _WEBSOCKET.ca_file
     """PEM file of the authorities that wss nodes are checked against; None: the system's."""
 
 

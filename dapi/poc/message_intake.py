@@ -1,7 +1,4 @@
-"""What a connection brought, on its way to the disk.
-
-Never more at once than was agreed, and acknowledged when it is there.
-"""
+"""The messages of a node's connections, on their way to the disk: bounded, acknowledged, counted."""
 
 from __future__ import annotations
 
@@ -17,18 +14,16 @@ from twisted.python.failure import Failure
 from dapi.errors import MessageError, StoreError
 from dapi.messages import Envelope, GeneratedMessage, Receipt, decode_envelope
 from dapi.poc.batch_handler import BatchHandler
+from dapi.timing.log_limits import OncePerMinute
 from dapi.websocket.reasons import printable
-
-# A node tries what is not acknowledged again every 5 s, for ever.
-_SECONDS_BETWEEN_LINES = 60.0
 
 
 class MessageCounts(msgspec.Struct):
     """What became of the messages of a node's connections since its client was made.
 
     ``messages`` counts all of them; ``bad_messages`` those that are no valid message, ``not_stored`` those that could
-    not be stored, ``errors`` those on which dapi itself failed. ``acks`` counts acknowledgements sent. ``logged_at`` is
-    when each of the three kinds of failure was last worth a line of the log.
+    not be stored, ``errors`` those on which dapi itself failed. ``acks`` counts acknowledgements sent. ``last_problem``
+    is the last thing that went wrong, with a message or with a connection.
     """
 
     messages: int = 0
@@ -36,79 +31,109 @@ class MessageCounts(msgspec.Struct):
     bad_messages: int = 0
     not_stored: int = 0
     errors: int = 0
-    last_error: str | None = None
-    logged_at: dict[str, float] = {}
+    last_problem: str | None = None
+
+
+class MessageCounter:
+    """Counts the messages of a node's connections in ``counts``; of each kind of failure it logs one a minute.
+
+    A node sends a message that is not acknowledged again every 5 s, for ever, also over a new connection.
+    """
+
+    log = Logger()
+
+    def __init__(self, clock: IReactorTime, node_id: str | None) -> None:
+        self.counts = MessageCounts()
+        self._node_id = node_id
+        self._limit = OncePerMinute(clock)
+
+    def count_failure(self, failure: Failure) -> None:
+        """Count a message that failed, and log it if that is due."""
+        counts, error = self.counts, failure.value
+        problem = failure.getErrorMessage() or type(error).__name__
+        # A MessageError may quote the node.
+        counts.last_problem = printable(problem) if isinstance(error, MessageError) else problem
+        if isinstance(error, MessageError):
+            counts.bad_messages += 1
+            self._warn("{node_id}: bad message ({count} so far): {problem}", counts.bad_messages)
+        elif isinstance(error, StoreError):
+            counts.not_stored += 1
+            self._warn("{node_id}: not stored, not acknowledged ({count} so far): {problem}", counts.not_stored)
+        else:
+            counts.errors += 1
+            if self._limit.is_due("error"):
+                text = "{node_id}: a message failed inside dapi ({count} so far)"
+                self.log.failure(text, failure, node_id=self._node_id, count=counts.errors)
+
+    def _warn(self, text: str, count: int) -> None:
+        if self._limit.is_due(text):
+            self.log.warn(text, node_id=self._node_id, count=count, problem=self.counts.last_problem)
 
 
 class MessageIntake:
     """Hands the messages of one connection to the node's BatchHandler.
 
-    At most ``max_messages``, and at most ``max_bytes`` unless it is a single message, are with the handler at a time;
-    what comes beyond waits here, undecoded, in the order in which it came. ``acknowledge`` is called with the
-    message's id once its receipt is there, and never when there is none. ``on_done`` is called after each message.
-    Failures are counted; of each kind one a minute is logged.
+    At most ``max_messages``, and at most ``max_bytes`` unless it is a single message, are pending with the handler at a
+    time; those beyond are queued here, undecoded, in the order in which they came. ``acknowledge`` is called with the
+    message's id when its receipt is there, and never without one. ``on_done`` is called after each message.
     """
-
-    log = Logger()
 
     def __init__(
         self,
-        clock: IReactorTime,
         handler: BatchHandler,
-        counts: MessageCounts,
+        counter: MessageCounter,
         *,
         max_messages: int,
         max_bytes: int,
         acknowledge: Callable[[str], None],
         on_done: Callable[[], None],
     ) -> None:
-        self._clock = clock
         self._handler = handler
-        self._counts = counts
+        self._counter = counter
         self._max_messages = max_messages
         self._max_bytes = max_bytes
         self._acknowledge = acknowledge
         self._on_done = on_done
-        self._waiting: deque[bytes] = deque()
+        self._queue: deque[bytes] = deque()
         self._is_draining = False
-        self._bytes_in_flight = 0
-        self.in_flight = 0
+        self._pending_bytes = 0
+        self.pending = 0
 
     @property
     def is_full(self) -> bool:
-        """Tell whether what comes next would have to wait."""
-        return bool(self._waiting) or self.in_flight >= self._max_messages or self._bytes_in_flight >= self._max_bytes
+        """Whether the next message would be queued."""
+        return bool(self._queue) or self.pending >= self._max_messages or self._pending_bytes >= self._max_bytes
 
-    def take(self, payload: bytes) -> bool:
-        """Take one message; return whether it was a valid one, or is still to be looked at."""
-        self._counts.messages += 1
-        if self._waiting or not self._has_room(payload):
-            self._waiting.append(payload)
+    def store(self, payload: bytes) -> bool:
+        """Have a message stored, now or in its turn; return False when it is already known to be a bad one."""
+        self._counter.counts.messages += 1
+        if self._queue or not self._has_room(payload):
+            self._queue.append(payload)
             return True
         return self._hand_over(payload)
 
-    def forget_waiting(self) -> None:
-        """Drop what was not handed over yet: without its connection it cannot be acknowledged, so it comes again."""
-        self._waiting.clear()
+    def clear_queue(self) -> None:
+        """Drop the queued messages: the node sends them again, since their connection is gone."""
+        self._queue.clear()
 
     def _has_room(self, payload: bytes) -> bool:
-        return self.in_flight == 0 or (
-            self.in_flight < self._max_messages and self._bytes_in_flight + len(payload) <= self._max_bytes
+        return self.pending == 0 or (
+            self.pending < self._max_messages and self._pending_bytes + len(payload) <= self._max_bytes
         )
 
     def _hand_over(self, payload: bytes) -> bool:
         try:
             message = decode_envelope(payload)
         except MessageError as error:
-            self._note_bad(error)
+            self._counter.count_failure(Failure(error))
             return False
         size = len(payload)
-        self.in_flight += 1
-        self._bytes_in_flight += size
+        self.pending += 1
+        self._pending_bytes += size
         # Of the message only the id is kept: its batch needs a multiple of its bytes, and is with the handler now.
         stored = maybeDeferred(self._handle, message)
         stored.addBoth(self._finish, message.id, size)
-        stored.addErrback(self._note_failure)
+        stored.addErrback(self._counter.count_failure)
         return True
 
     def _handle(self, message: Envelope) -> Deferred[Receipt]:
@@ -119,12 +144,12 @@ class MessageIntake:
     def _finish(self, result: Receipt | Failure, message_id: str, size: int) -> None:
         try:
             if isinstance(result, Failure):
-                self._note_failure(result)
+                self._counter.count_failure(result)
             else:
                 self._acknowledge(message_id)
         finally:
-            self.in_flight -= 1
-            self._bytes_in_flight -= size
+            self.pending -= 1
+            self._pending_bytes -= size
             self._drain()
             self._on_done()
 
@@ -133,49 +158,6 @@ class MessageIntake:
         if self._is_draining:
             return
         self._is_draining = True
-        while self._waiting and self._has_room(self._waiting[0]):
-            self._hand_over(self._waiting.popleft())
+        while self._queue and self._has_room(self._queue[0]):
+            self._hand_over(self._queue.popleft())
         self._is_draining = False
-
-    def _note_bad(self, error: MessageError) -> None:
-        self._counts.bad_messages += 1
-        # It may quote what the node sent.
-        self._counts.last_error = printable(str(error))
-        if self._is_worth_a_line("bad message"):
-            self.log.warn(
-                "{node_id}: bad message ({count} so far): {error}",
-                node_id=self._handler.node_id,
-                count=self._counts.bad_messages,
-                error=self._counts.last_error,
-            )
-
-    def _note_failure(self, failure: Failure) -> None:
-        if isinstance(failure.value, MessageError):
-            self._note_bad(failure.value)
-            return
-        self._counts.last_error = failure.getErrorMessage() or type(failure.value).__name__
-        if isinstance(failure.value, StoreError):
-            self._counts.not_stored += 1
-            if self._is_worth_a_line("not stored"):
-                self.log.warn(
-                    "{node_id}: not stored, not acknowledged ({count} so far): {error}",
-                    node_id=self._handler.node_id,
-                    count=self._counts.not_stored,
-                    error=self._counts.last_error,
-                )
-            return
-        self._counts.errors += 1
-        if self._is_worth_a_line("error"):
-            self.log.failure(
-                "{node_id}: a message failed inside dapi ({count} so far)",
-                failure,
-                node_id=self._handler.node_id,
-                count=self._counts.errors,
-            )
-
-    def _is_worth_a_line(self, kind: str) -> bool:
-        now, logged_at = self._clock.seconds(), self._counts.logged_at.get(kind)
-        if logged_at is not None and now - logged_at < _SECONDS_BETWEEN_LINES:
-            return False
-        self._counts.logged_at[kind] = now
-        return True

@@ -1,4 +1,4 @@
-"""One WebSocket connection to a node: its batches, their acknowledgements, and whether it is still of use."""
+"""One WebSocket connection to a node: its batches, their acknowledgements, and whether it is still useful."""
 
 # Autobahn's methods have no types.
 # mypy: disable-error-code="no-untyped-call"
@@ -11,7 +11,7 @@ from twisted.python.failure import Failure
 
 from dapi.messages import encode_ack
 from dapi.poc.batch_handler import BatchHandler
-from dapi.poc.message_intake import MessageCounts, MessageIntake
+from dapi.poc.message_intake import MessageCounter, MessageIntake
 from dapi.poc.websocket_settings import WebSocketSettings
 from dapi.timing.timer import Timer
 from dapi.websocket.address import WebSocketAddress
@@ -30,17 +30,16 @@ class WebSocketNodeProtocol(WatchedConnection):
         address: WebSocketAddress,
         settings: WebSocketSettings,
         handler: BatchHandler,
-        counts: MessageCounts,
+        counter: MessageCounter,
         observer: ConnectionObserver,
     ) -> None:
         super().__init__(clock, address, settings, observer)
-        self._counts = counts
+        self._counter = counter
         self._intake = MessageIntake(
-            clock,
             handler,
-            counts,
-            max_messages=settings.max_waiting_messages,
-            max_bytes=settings.max_waiting_bytes,
+            counter,
+            max_messages=settings.max_pending_messages,
+            max_bytes=settings.max_pending_bytes,
             acknowledge=self._acknowledge,
             on_done=self._message_done,
         )
@@ -50,54 +49,54 @@ class WebSocketNodeProtocol(WatchedConnection):
         self._last_batch_at = 0.0
         self.reading_since = 0.0
 
-    # What the client asks of it.
+    # What the client calls.
 
     @property
-    def in_flight(self) -> int:
+    def pending(self) -> int:
         """The number of messages that are with the handler."""
-        return self._intake.in_flight
+        return self._intake.pending
 
     def is_waiting_for_batches(self) -> bool:
-        """Tell whether it is open and a batch could come in at any moment: not paused, none half received."""
+        """Return whether it is open and a batch can come at any moment: not paused, none half received."""
         return self.state == self.STATE_OPEN and not self.is_paused and not self.inside_message
 
     # Messages.
 
     def onOpen(self) -> None:
         """Begin to wait for batches."""
-        self.reading_since = self._last_batch_at = self._clock.seconds()
+        self.reading_resumed()
         self._idle_timer.start()
         super().onOpen()
 
     def onMessage(self, payload: bytes, isBinary: bool) -> None:  # noqa: N803
-        """Take a message, text or binary. While the connection closes it is stored too, if there is room at once."""
+        """Handle a message, text or binary; while the connection closes only one that can be stored at once."""
         if self.state == self.STATE_OPEN or not self._intake.is_full:
             super().onMessage(payload, isBinary)
 
     def message_received(self, payload: bytes) -> None:
         """Have a message stored, and acknowledged once it is."""
-        if self._intake.take(payload):
+        if self._intake.store(payload):
             self._last_batch_at = self._clock.seconds()
             self._observer.mark_useful()
         self._update_reading()
 
     def must_pause(self) -> bool:
-        """Tell whether too much waits for the disk, or the node does not read our acks."""
+        """Return whether too much is pending, or the node does not read our acks."""
         return super().must_pause() or self._intake.is_full
 
     def reading_resumed(self) -> None:
-        """Give the node its time from here on."""
+        """Count the node's time from now on."""
         self.reading_since = self._last_batch_at = self._clock.seconds()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        """Forget what could not be acknowledged any more."""
-        self._intake.forget_waiting()
+        """Drop what can no longer be acknowledged."""
+        self._intake.clear_queue()
         super().connectionLost(reason)
 
     def _acknowledge(self, message_id: str) -> None:
         if self.state == self.STATE_OPEN:
             self.sendMessage(encode_ack(message_id), isBinary=False, doNotCompress=True)
-            self._counts.acks += 1
+            self._counter.counts.acks += 1
 
     def _message_done(self) -> None:
         self._last_batch_at = self._clock.seconds()
@@ -106,7 +105,7 @@ class WebSocketNodeProtocol(WatchedConnection):
     # Forgotten connections.
 
     def _check_idle(self) -> None:
-        is_busy = self.is_paused or self.in_flight > 0
+        is_busy = self.is_paused or self.pending > 0
         left = self._last_batch_at + self._idle_seconds - self._clock.seconds()
         if is_busy:
             self._idle_timer.start()

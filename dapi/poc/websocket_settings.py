@@ -1,4 +1,4 @@
-"""What can be set about the WebSocket to a node. The defaults are the promised behaviour."""
+"""The settings of the WebSocket to a node. The defaults are the promised behaviour."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from dapi.websocket.settings import ConnectionSettings
 
 
 class WebSocketSettings(ConnectionSettings, frozen=True, kw_only=True):
-    """Times in seconds, sizes in bytes; those not told of here, and ConfigError, are as in ConnectionSettings.
+    """Times in seconds, sizes in bytes; the other settings, and ConfigError, are those of ConnectionSettings.
 
-    ``idle_seconds`` without a batch, or a batch by HTTP whose upload began when the connection had been reading for
-    more than ``bypass_grace_seconds`` (the node walks its list every 5 s), have the connection replaced, the latter
-    once in ``bypass_interval_seconds`` at most. ``max_waiting_messages`` and ``max_waiting_bytes`` of a connection may
-    wait for the disk before reading pauses.
+    A connection is replaced after ``idle_seconds`` without a batch. It is also replaced, once in
+    ``bypass_interval_seconds`` at most, after a batch by HTTP whose upload began when the connection had been reading
+    for more than ``bypass_grace_seconds``: the node walks its list every 5 s, and tries the WebSocket first. Reading
+    pauses while ``max_pending_messages`` or ``max_pending_bytes`` of a connection are on their way to the disk.
     """
 
     idle_seconds: float = 60
     bypass_grace_seconds: float = 5
     bypass_interval_seconds: float = 15
-    max_waiting_messages: int = 32
-    max_waiting_bytes: int = 64 * MIB
+    max_pending_messages: int = 32
+    max_pending_bytes: int = 64 * MIB

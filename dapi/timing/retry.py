@@ -8,13 +8,18 @@ from typing import Any, TypeVar
 
 from twisted.internet.task import deferLater
 
+RETRY_MIN_SECONDS = 3.0
+RETRY_MAX_SECONDS = 5.0
+
 T = TypeVar("T")
 
 
 class RetryDelay:
     """The delay before a retry: uniform between two bounds, in seconds, whatever came before."""
 
-    def __init__(self, random: Random, min_seconds: float = 3.0, max_seconds: float = 5.0) -> None:
+    def __init__(
+        self, random: Random, min_seconds: float = RETRY_MIN_SECONDS, max_seconds: float = RETRY_MAX_SECONDS
+    ) -> None:
         self._random = random
         self._min_seconds = min_seconds
         self._max_seconds = max_seconds

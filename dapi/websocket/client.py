@@ -59,6 +59,8 @@ class WebSocketState(enum.StrEnum):
 
 
 class _State(enum.Enum):
+    """The states that are drawn at the top; ``_NEXT`` has their transitions."""
+
     STOPPED = enum.auto()
     SETTLING = enum.auto()
     """The last connection is gone; the peer gets ``settle_seconds`` to notice."""

@@ -6,6 +6,7 @@ import msgspec
 
 from dapi.errors import ConfigError
 from dapi.messages.sizes import MIB
+from dapi.timing.retry import RETRY_MAX_SECONDS, RETRY_MIN_SECONDS
 
 
 class ConnectionSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -16,8 +17,8 @@ class ConnectionSettings(msgspec.Struct, frozen=True, kw_only=True):
     whose certificates are trusted instead of the system's.
     """
 
-    retry_min_seconds: float = 3
-    retry_max_seconds: float = 5
+    retry_min_seconds: float = RETRY_MIN_SECONDS
+    retry_max_seconds: float = RETRY_MAX_SECONDS
     connect_timeout_seconds: float = 10
     handshake_timeout_seconds: float = 10
     ping_interval_seconds: float = 20
@@ -38,4 +39,4 @@ class ConnectionSettings(msgspec.Struct, frozen=True, kw_only=True):
                 raise ConfigError(f"{field.name} is {value}, it must be positive")
         if self.retry_min_seconds > self.retry_max_seconds:
             low, high = self.retry_min_seconds, self.retry_max_seconds
-            raise ConfigError(f"retry_min_seconds ({low}) is more than retry_max_seconds ({high})")
+            raise ConfigError(f"retry_min_seconds ({low:g}) is more than retry_max_seconds ({high:g})")

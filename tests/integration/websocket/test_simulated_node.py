@@ -121,7 +121,7 @@ async def test_a_node_that_shuts_down_and_comes_back(poc: Poc) -> None:
     client = poc.connect()
     await when(lambda: client.status().acks > 0, "an ack")
     await poc.bed.node.stopService()
-    await when(lambda: "1012" in (client.status().last_error or ""), "the node's close")
+    await when(lambda: "1012" in (client.status().last_problem or ""), "the node's close")
     poc.bed.node.startService()
     await poc.init()
     before = client.status().acks

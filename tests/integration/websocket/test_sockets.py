@@ -204,7 +204,7 @@ async def test_a_slow_disk_holds_the_node_up_and_loses_nothing(running: Running)
     while client.status().acks < 300:
         # The node's own batches outlast several pings that are not read meanwhile.
         await when(lambda: client.status().paused or len(running.recorder.taken) == 300, "reading to pause")
-        assert client.status().in_flight <= 32
+        assert client.status().pending <= 32
         began = reactor.seconds()
         await when(lambda began=began: reactor.seconds() - began > 0.25, "time to pass")
         running.recorder.store_all()

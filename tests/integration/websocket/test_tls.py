@@ -129,7 +129,7 @@ async def test_reading_pauses_over_tls_too(running: Running, authority: Authorit
     server = running.serve(NodeServer(send_many, tls=authority.options_for("localhost")))
     client = running.connect(f"https://localhost:{server.port}", ca_file=authority.write(tmp_path))
     await when(lambda: client.status().paused, "reading to pause")
-    assert client.status().in_flight == 32
+    assert client.status().pending == 32
     running.recorder.is_slow = False
     running.recorder.store_all()
     await when(lambda: server.connections and len(server.connections[0].received) == 100, "all acks")

@@ -12,7 +12,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from dapi.errors import MessageError, StoreBrokenError, StoreBusyError
 from dapi.messages import ProofBatch, Receipt
 from dapi.poc.batch_handler import BatchHandler
-from dapi.poc.message_intake import MessageCounts, MessageIntake
+from dapi.poc.message_intake import MessageCounter, MessageIntake
 from tests.batches import validated_fields
 from tests.unit.websocket.websocket_world import PendingRecorder, message
 
@@ -24,16 +24,16 @@ class IntakeTestCase(SynchronousTestCase):
     def setUp(self) -> None:
         self.clock = Clock()
         self.recorder = PendingRecorder()
-        self.counts = MessageCounts()
+        self.counter = MessageCounter(self.clock, "node-a")
+        self.counts = self.counter.counts
         self.acks: list[str] = []
         self.done = 0
         self.intake = self.make(BatchHandler("node-a", 1, self.recorder))
 
     def make(self, handler: Any, acknowledge: Callable[[str], None] | None = None) -> MessageIntake:
         return MessageIntake(
-            self.clock,
             handler,
-            self.counts,
+            self.counter,
             max_messages=self.max_messages,
             max_bytes=self.max_bytes,
             acknowledge=acknowledge or self.acks.append,
@@ -46,43 +46,43 @@ class IntakeTestCase(SynchronousTestCase):
 
 class AcknowledgeTests(IntakeTestCase):
     def test_only_when_stored_and_in_the_order_of_storing(self) -> None:
-        self.intake.take(message("a"))
-        self.intake.take(message("b"))
+        self.intake.store(message("a"))
+        self.intake.store(message("b"))
         self.assertEqual(self.acks, [])
         self.recorder.store(1)
         self.assertEqual(self.acks, ["b"])
         self.recorder.store(0)
         self.assertEqual(self.acks, ["b", "a"])
-        self.assertEqual(self.intake.in_flight, 0)
+        self.assertEqual(self.intake.pending, 0)
 
     def test_validated_batches_too(self) -> None:
-        self.intake.take(message("v", "validated", **validated_fields(block_hash="v")))
+        self.intake.store(message("v", "validated", **validated_fields(block_hash="v")))
         self.recorder.store()
         self.assertEqual(self.acks, ["v"])
 
     def test_a_batch_without_a_nonce_is_acknowledged(self) -> None:
-        self.intake.take(message("empty", nonces=[], dist=[]))
+        self.intake.store(message("empty", nonces=[], dist=[]))
         self.assertEqual((self.acks, self.recorder.taken), (["empty"], []))
 
     def test_never_when_it_could_not_be_stored(self) -> None:
         for count, error in enumerate((StoreBusyError("full"), StoreBrokenError("fsync failed")), 1):
-            self.intake.take(message("a"))
+            self.intake.store(message("a"))
             self.recorder.fail(error)
-            self.assertEqual((self.counts.not_stored, self.counts.last_error), (count, str(error)))
-        self.assertEqual((self.acks, self.intake.in_flight, self.done), ([], 0, 2))
+            self.assertEqual((self.counts.not_stored, self.counts.last_problem), (count, str(error)))
+        self.assertEqual((self.acks, self.intake.pending, self.done), ([], 0, 2))
 
     def test_never_when_no_message_can_be_made_of_it(self) -> None:
-        self.intake.take(message("a"))
+        self.intake.store(message("a"))
         self.recorder.fail(MessageError("public_key", "is no key"))
         self.assertEqual((self.acks, self.counts.bad_messages), ([], 1))
-        self.assertEqual(self.counts.last_error, "public_key: is no key")
+        self.assertEqual(self.counts.last_problem, "public_key: is no key")
 
     def test_a_defect_of_ours_is_logged_and_the_next_message_taken(self) -> None:
-        self.intake.take(message("a"))
+        self.intake.store(message("a"))
         self.recorder.fail(ZeroDivisionError("ours"))
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
-        self.assertEqual((self.acks, self.counts.errors, self.intake.in_flight), ([], 1, 0))
-        self.intake.take(message("b"))
+        self.assertEqual((self.acks, self.counts.errors, self.intake.pending), ([], 1, 0))
+        self.intake.store(message("b"))
         self.recorder.store()
         self.assertEqual(self.acks, ["b"])
 
@@ -93,7 +93,7 @@ class AcknowledgeTests(IntakeTestCase):
             def handle_generated_batch(self, _batch: object) -> Deferred[Receipt]:
                 raise ZeroDivisionError("ours")
 
-        self.make(Raising()).take(message("a"))
+        self.make(Raising()).store(message("a"))
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
         self.assertEqual((self.acks, self.counts.errors), ([], 1))
 
@@ -103,29 +103,29 @@ class AcknowledgeTests(IntakeTestCase):
 
         intake = self.make(BatchHandler("node-a", 1, self.recorder), acknowledge=fail)
         for name in "abc":
-            intake.take(message(name))
+            intake.store(message(name))
         self.recorder.store()
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
         self.assertEqual((self.recorder.taken, self.done, self.counts.errors), (["a", "b", "c"], 1, 1))
 
     def test_a_batch_is_not_kept_while_the_disk_takes_it(self) -> None:
         """As numbers it is several times as large as the message that is counted."""
-        self.intake.take(message("a batch of its own"))
-        self.assertEqual(self.intake.in_flight, 1)
+        self.intake.store(message("a batch of its own"))
+        self.assertEqual(self.intake.pending, 1)
         batches = [thing for thing in gc.get_objects() if isinstance(thing, ProofBatch)]
         self.assertNotIn("a batch of its own", [batch.block_hash for batch in batches])
 
     def test_a_bad_message_costs_nothing_but_itself(self) -> None:
-        self.assertFalse(self.intake.take(b"no json"))
-        self.assertFalse(self.intake.take(b'{"type": "else", "id": "x"}'))
-        self.assertEqual((self.counts.bad_messages, self.counts.messages, self.intake.in_flight), (2, 2, 0))
-        self.assertTrue(self.intake.take(message("a")))
+        self.assertFalse(self.intake.store(b"no json"))
+        self.assertFalse(self.intake.store(b'{"type": "else", "id": "x"}'))
+        self.assertEqual((self.counts.bad_messages, self.counts.messages, self.intake.pending), (2, 2, 0))
+        self.assertTrue(self.intake.store(message("a")))
 
     def test_what_a_bad_message_says_is_shortened(self) -> None:
-        self.intake.take(b'{"type": "' + b"x" * 10_000 + b'\\n", "id": "x", "batch": {}}')
-        assert self.counts.last_error is not None
-        self.assertLessEqual(len(self.counts.last_error), 200)
-        self.assertTrue(self.counts.last_error.isprintable())
+        self.intake.store(b'{"type": "' + b"x" * 10_000 + b'\\n", "id": "x", "batch": {}}')
+        assert self.counts.last_problem is not None
+        self.assertLessEqual(len(self.counts.last_problem), 200)
+        self.assertTrue(self.counts.last_problem.isprintable())
 
 
 class LogTests(IntakeTestCase):
@@ -142,23 +142,23 @@ class LogTests(IntakeTestCase):
 
     def test_a_line_a_minute_for_a_batch_that_comes_again_every_5_seconds(self) -> None:
         for _ in range(12 * 60):
-            self.intake.take(message("a", block_height=-1))
+            self.intake.store(message("a", block_height=-1))
             self.clock.advance(5)
         self.assertEqual((len(self.lines), self.counts.bad_messages), (60, 720))
         self.assertIn("node-a: bad message (1 so far): $.batch.block_height: ", self.lines[0])
         self.assertIn("(13 so far)", self.lines[1])
 
     def test_also_over_a_new_connection(self) -> None:
-        self.intake.take(b"bad")
-        self.make(BatchHandler("node-a", 1, self.recorder)).take(b"bad")
+        self.intake.store(b"bad")
+        self.make(BatchHandler("node-a", 1, self.recorder)).store(b"bad")
         self.assertEqual(len(self.lines), 1)
 
     def test_a_kind_does_not_hide_another(self) -> None:
         for _ in range(3):
-            self.intake.take(b"bad")
-            self.intake.take(message("a"))
+            self.intake.store(b"bad")
+            self.intake.store(message("a"))
             self.recorder.fail(StoreBusyError("the disk is full"))
-            self.intake.take(message("b"))
+            self.intake.store(message("b"))
             self.recorder.fail(ZeroDivisionError("ours"))
         self.assertEqual(len(self.lines), 3, self.lines)
         self.assertIn("node-a: not stored, not acknowledged (1 so far): the disk is full", self.lines[1])
@@ -169,8 +169,8 @@ class LogTests(IntakeTestCase):
 class BoundTests(IntakeTestCase):
     def test_no_more_than_so_many_are_with_the_handler(self) -> None:
         for name in "abcde":
-            self.intake.take(message(name))
-        self.assertEqual((self.recorder.taken, self.intake.in_flight), (["a", "b"], 2))
+            self.intake.store(message(name))
+        self.assertEqual((self.recorder.taken, self.intake.pending), (["a", "b"], 2))
         self.assertTrue(self.intake.is_full)
         self.recorder.store()
         self.assertEqual(self.recorder.taken, ["a", "b", "c"])
@@ -180,28 +180,28 @@ class BoundTests(IntakeTestCase):
         self.assertFalse(self.intake.is_full)
 
     def test_full_with_the_last_slot(self) -> None:
-        self.intake.take(message("a"))
+        self.intake.store(message("a"))
         self.assertFalse(self.intake.is_full)
-        self.intake.take(message("b"))
+        self.intake.store(message("b"))
         self.assertTrue(self.intake.is_full)
 
     def test_failures_free_slots_too(self) -> None:
         for name in "abc":
-            self.intake.take(message(name))
+            self.intake.store(message(name))
         self.recorder.fail(StoreBusyError("full"))
         self.assertEqual(self.recorder.taken, ["a", "b", "c"])
 
     def test_a_bad_message_that_waited_is_still_bad(self) -> None:
         for payload in (message("a"), message("b"), b"bad", message("c")):
-            self.intake.take(payload)
+            self.intake.store(payload)
         self.assertEqual(self.counts.bad_messages, 0)
         self.recorder.store()
         self.assertEqual((self.counts.bad_messages, self.recorder.taken), (1, ["a", "b", "c"]))
 
     def test_forgotten_ones_never_reach_the_handler(self) -> None:
         for name in "abc":
-            self.intake.take(message(name))
-        self.intake.forget_waiting()
+            self.intake.store(message(name))
+        self.intake.clear_queue()
         self.recorder.store()
         self.assertEqual(self.recorder.taken, ["a", "b"])
 
@@ -219,10 +219,10 @@ class BoundTests(IntakeTestCase):
         self.max_messages = 1
         intake = self.make(AtOnce())
         for number in range(2000):
-            intake.take(message(str(number)))
+            intake.store(message(str(number)))
         first.callback(Receipt("id", 1))
         self.assertEqual(self.acks, [str(number) for number in range(2000)])
-        self.assertEqual((intake.in_flight, intake.is_full, self.done), (0, False, 2000))
+        self.assertEqual((intake.pending, intake.is_full, self.done), (0, False, 2000))
 
 
 class ByteBoundTests(IntakeTestCase):
@@ -231,15 +231,15 @@ class ByteBoundTests(IntakeTestCase):
 
     def test_no_more_than_so_many_bytes(self) -> None:
         for name in "abc":
-            self.intake.take(message(name))
+            self.intake.store(message(name))
         self.assertEqual((self.recorder.taken, self.intake.is_full), (["a", "b"], True))
         self.recorder.store()
         self.assertEqual(self.recorder.taken, ["a", "b", "c"])
 
     def test_a_small_one_does_not_overtake_a_large_one_that_waits(self) -> None:
-        self.intake.take(message("a"))
-        self.intake.take(message("large", nonces=list(range(200)), dist=[0.5] * 200))
-        self.intake.take(message("b"))
+        self.intake.store(message("a"))
+        self.intake.store(message("large", nonces=list(range(200)), dist=[0.5] * 200))
+        self.intake.store(message("b"))
         self.assertEqual(self.recorder.taken, ["a"])
         for _ in range(3):
             self.recorder.store()
@@ -248,11 +248,11 @@ class ByteBoundTests(IntakeTestCase):
     def test_one_message_may_be_larger_than_that_alone(self) -> None:
         large = message("large", nonces=list(range(200)), dist=[0.5] * 200)
         self.assertGreater(len(large), self.max_bytes)
-        self.intake.take(large)
-        self.intake.take(message("a"))
+        self.intake.store(large)
+        self.intake.store(message("a"))
         self.assertEqual(self.recorder.taken, ["large"])
         self.recorder.store()
-        self.intake.take(large)
+        self.intake.store(large)
         self.assertEqual((self.recorder.taken, self.intake.is_full), (["large", "a"], True))
         self.recorder.store()
         self.assertEqual(self.recorder.taken, ["large", "a", "large"])

@@ -25,7 +25,7 @@ class Life:
     def __init__(self, seed: int) -> None:
         self.random = Random(seed)
         self.world = World(
-            seed=seed, max_waiting_messages=self.random.choice([1, 2, 32]), max_message_bytes=3000, idle_seconds=60
+            seed=seed, max_pending_messages=self.random.choice([1, 2, 32]), max_message_bytes=3000, idle_seconds=60
         )
         self.client = self.world.client
         self.done: list[str] = []

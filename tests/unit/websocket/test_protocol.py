@@ -30,7 +30,7 @@ class MessageTests(SynchronousTestCase):
         self.link.flush()
         self.assertEqual(self.node.received, [(b'{"type":"ack","id":"a"}', False)])
         status = self.world.client.status()
-        self.assertEqual((status.messages, status.acks, status.in_flight), (1, 1, 0))
+        self.assertEqual((status.messages, status.acks, status.pending), (1, 1, 0))
 
     def test_an_ack_does_not_wait_for_another(self) -> None:
         """With Nagle's algorithm the second of two waits until the node's TCP confirms the first: up to 40 ms."""
@@ -57,7 +57,7 @@ class MessageTests(SynchronousTestCase):
         self.assertEqual(self.node.received, [])
         status = self.world.client.status()
         self.assertEqual((status.state, status.not_stored), (WebSocketState.OPEN, 1))
-        self.assertEqual(status.last_error, "the disk is full")
+        self.assertEqual(status.last_problem, "the disk is full")
 
     def test_no_ack_on_another_connection(self) -> None:
         self._send(message("a"))
@@ -125,7 +125,7 @@ class LimitTests(SynchronousTestCase):
         self.assertIsNotNone(link.server.lost)
         status = world.client.status()
         self.assertEqual(status.state, WebSocketState.WAITING)
-        self.assertEqual((status.reason, status.last_error), (reason, reason))
+        self.assertEqual((status.reason, status.last_problem), (reason, reason))
 
     def test_too_large_is_closed_with_1009_and_our_reason_is_kept(self) -> None:
         world, link = open_world(max_message_bytes=1000)

@@ -122,7 +122,7 @@ class ReplacementTests(SynchronousTestCase):
         self.assertEqual(self.client.status().state, WebSocketState.OPEN)
 
     def test_not_while_paused_nor_right_after(self) -> None:
-        world = World(max_waiting_messages=1)
+        world = World(max_pending_messages=1)
         link = world.open()
         world.advance(6)
         link.server.sendMessage(message("a"))

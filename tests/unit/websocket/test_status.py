@@ -61,7 +61,7 @@ class StatusTests(SynchronousTestCase):
             status = world.client.status()
             self.assertEqual(status.state, WebSocketState.REFUSED)
             self.assertIn(word, status.reason or "")
-            self.assertEqual(status.last_error, status.reason)
+            self.assertEqual(status.last_problem, status.reason)
             self.assertIsNotNone(status.until)
 
     def test_refused_by_silence(self) -> None:
@@ -169,7 +169,7 @@ class LogTests(SynchronousTestCase):
             self._next()
             link = self.world.accept()
         self.assertEqual(len(self._lines()), 8)
-        self.assertEqual(self.client.status().last_error, "closed by the node: 4000 at 49")
+        self.assertEqual(self.client.status().last_problem, "closed by the node: 4000 at 49")
 
     def test_a_restart_begins_anew(self) -> None:
         self.client.startService()

@@ -65,7 +65,7 @@ class PingTests(SynchronousTestCase):
 
 class PauseTests(SynchronousTestCase):
     def setUp(self) -> None:
-        self.world, self.link = open_world(max_waiting_messages=2, idle_seconds=30)
+        self.world, self.link = open_world(max_pending_messages=2, idle_seconds=30)
         self.node = self.link.server
 
     def _send(self, *names: str) -> None:
@@ -233,7 +233,7 @@ class CloseTests(SynchronousTestCase):
         self.assertTrue(link.client_transport.is_aborted)
 
     def test_what_comes_while_it_closes_finds_no_place_to_wait(self) -> None:
-        world, link = open_world(max_waiting_messages=1)
+        world, link = open_world(max_pending_messages=1)
         link.server.sendMessage(message("a"))
         link.flush()
         link.server.answers_closes = False
