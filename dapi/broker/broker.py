@@ -13,19 +13,14 @@ from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from dapi.broker.duties import MEANINGS, Intention
 from dapi.broker.node_work_group import NodeWorkGroup
 from dapi.broker.node_worker import NodeWorker, WorkerStatus
-from dapi.broker.node_worker_commands import (
-    Command,
-    CommandResult,
-    InferenceUpCommand,
-    InitValidateCommand,
-    StartPocCommand,
-    StopNodeCommand,
-)
+from dapi.broker.node_worker_commands import Command, CommandResult, StopNodeCommand
 from dapi.broker.nodes import Node, NodeConfig, NodeStore, StoredNodes, check_apart
 from dapi.errors import ConfigError, NotReadyError, StoreBusyError, UnknownNodeError
 from dapi.mlnode.client import InitRequest, PowParams
+from dapi.phases.duty import Duty
 
 _LOAD_RETRY_SECONDS = 2.0
 # A token in the URL, keys among a model's arguments.
@@ -183,48 +178,44 @@ class Broker(MultiService):
         ``block_hash`` is passed on as it is, ``public_key`` is hex. This and the other three fail with NotReadyError
         while the nodes are not loaded, and when dapi stops.
         """
-        return self._tell_all(
-            lambda node: StartPocCommand(self.request_for(node, block_height, block_hash, public_key, self.node_count))
-        )
+        return self._command_all(Duty.GENERATE, block_height, block_hash, public_key)
 
     def start_validation(
         self, block_height: int, block_hash: str, public_key: str
     ) -> Deferred[dict[str, CommandResult]]:
         """Have all enabled nodes validate; as ``start_poc``."""
-        return self._tell_all(
-            lambda node: InitValidateCommand(
-                self.request_for(node, block_height, block_hash, public_key, self.node_count)
-            )
-        )
+        return self._command_all(Duty.VALIDATE, block_height, block_hash, public_key)
 
     def inference_up(self) -> Deferred[dict[str, CommandResult]]:
         """Have all enabled nodes serve inference; fires with their results, by node id, which may take minutes."""
-        return self._tell_all(lambda _: InferenceUpCommand())
+        return self._command_all(Duty.INFERENCE)
 
     def stop_nodes(self) -> Deferred[dict[str, CommandResult]]:
         """Have all enabled nodes do nothing; fires with their results, by node id."""
-        return self._tell_all(lambda _: StopNodeCommand())
+        return self._command_all(Duty.STOPPED)
 
-    def _tell_all(self, make_command: Callable[[Node], Command]) -> Deferred[dict[str, CommandResult]]:
-        async def tell() -> dict[str, CommandResult]:
-            self._check_working()
-            return await self._group.submit_all(make_command)
-
-        return Deferred.fromCoroutine(tell())
-
-    def request_for(
-        self, node: Node, block_height: int, block_hash: str, public_key: str, node_count: int
-    ) -> InitRequest:
-        """Make the init of a node for a stage; see InitRequest for the fields."""
-        return InitRequest(
-            block_hash=block_hash,
-            block_height=block_height,
-            public_key=public_key,
+    def command_for(self, node: Node, intention: Intention) -> Command:
+        """Make the command that brings a node to what is intended."""
+        request = InitRequest(
+            block_hash=intention.block_hash,
+            block_height=intention.block_height,
+            public_key=intention.public_key,
             params=self._poc_settings.params,
             node_id=node.num,
-            node_count=node_count,
+            node_count=intention.node_count,
             url=self._poc_settings.callback_url,
         )
+        return MEANINGS[intention.duty].make_command(request)
+
+    def _command_all(
+        self, duty: Duty, block_height: int = 0, block_hash: str = "", public_key: str = ""
+    ) -> Deferred[dict[str, CommandResult]]:
+        async def command_all() -> dict[str, CommandResult]:
+            self._check_working()
+            intention = Intention(duty, block_height, block_hash, public_key, self.node_count)
+            return await self._group.submit_all(lambda node: self.command_for(node, intention))
+
+        return Deferred.fromCoroutine(command_all())
 
     def _check_loaded(self) -> None:
         if not self._is_loaded:

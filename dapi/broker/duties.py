@@ -1,12 +1,20 @@
-"""What each duty asks of a node: the intention, and the states in which a node does its duty."""
+"""What each duty means for a node: the command that brings the node to it, and the states in which the node does it."""
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import Callable, Mapping
+from typing import Final, NamedTuple
 
 import msgspec
 
-from dapi.mlnode.client import MLNodeState, PowState
+from dapi.broker.node_worker_commands import (
+    Command,
+    InferenceUpCommand,
+    InitValidateCommand,
+    StartPocCommand,
+    StopNodeCommand,
+)
+from dapi.mlnode.client import InitRequest, MLNodeState, PowState
 from dapi.phases.duty import Duty
 
 
@@ -25,13 +33,22 @@ class Intention(msgspec.Struct, frozen=True):
     node_count: int = 0
 
 
-STATE_OF: Final = {
-    Duty.GENERATE: MLNodeState.POW,
-    Duty.VALIDATE: MLNodeState.POW,
-    Duty.INFERENCE: MLNodeState.INFERENCE,
-    Duty.STOPPED: MLNodeState.STOPPED,
-}
-POW_STATES_OF: Final = {
-    Duty.GENERATE: (PowState.LOADING, PowState.GENERATING),
-    Duty.VALIDATE: (PowState.LOADING, PowState.VALIDATING),
+class DutyMeaning(NamedTuple):
+    """What a duty means for a node.
+
+    ``make_command`` makes the command that brings the node to the duty. A node that does its duty says ``node_state``;
+    where that is POW, its proof of work says one of ``pow_states``.
+    """
+
+    make_command: Callable[[InitRequest], Command]
+    node_state: MLNodeState
+    pow_states: tuple[PowState, ...] = ()
+
+
+# A node loads its model first, whether it is to generate or to validate.
+MEANINGS: Final[Mapping[Duty, DutyMeaning]] = {
+    Duty.GENERATE: DutyMeaning(StartPocCommand, MLNodeState.POW, (PowState.LOADING, PowState.GENERATING)),
+    Duty.VALIDATE: DutyMeaning(InitValidateCommand, MLNodeState.POW, (PowState.LOADING, PowState.VALIDATING)),
+    Duty.INFERENCE: DutyMeaning(lambda _request: InferenceUpCommand(), MLNodeState.INFERENCE),
+    Duty.STOPPED: DutyMeaning(lambda _request: StopNodeCommand(), MLNodeState.STOPPED),
 }

@@ -15,7 +15,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from dapi.broker.duties import POW_STATES_OF, STATE_OF, Intention
+from dapi.broker.duties import MEANINGS, Intention
 from dapi.broker.node_worker import NodeWorker
 from dapi.broker.node_worker_commands import Command, CommandResult
 from dapi.broker.nodes import Node
@@ -211,11 +211,11 @@ class NodeReconciler:
         """Ask the node what it does; return that, and whether it is what it is there for."""
         client = self.worker.ml_client
         state = await client.state()
-        if state is not STATE_OF[duty]:
+        if state is not MEANINGS[duty].node_state:
             return state, False
         if state is MLNodeState.POW:
             status = (await client.pow_status()).status
-            return status, status in POW_STATES_OF[duty]
+            return status, status in MEANINGS[duty].pow_states
         if state is MLNodeState.INFERENCE:
             return await self._look_at_inference()
         return state, True

@@ -15,14 +15,6 @@ from dapi.broker.broker import Broker
 from dapi.broker.duties import Intention
 from dapi.broker.node_reconciler import NodeReconciler, NodeStanding
 from dapi.broker.node_worker import NodeWorker
-from dapi.broker.node_worker_commands import (
-    Command,
-    InferenceUpCommand,
-    InitValidateCommand,
-    StartPocCommand,
-    StopNodeCommand,
-)
-from dapi.broker.nodes import Node
 from dapi.errors import NotReadyError
 from dapi.phases.duty import Duty
 
@@ -96,7 +88,9 @@ class Reconciler(Service):
                 self._nodes.pop(node_id).leave()
         for node_id, worker in workers.items():
             if node_id not in self._nodes:
-                self._nodes[node_id] = NodeReconciler(self._reactor, worker, self._make_command, self._retry_delay)
+                self._nodes[node_id] = NodeReconciler(
+                    self._reactor, worker, self._broker.command_for, self._retry_delay
+                )
         for node_id, node in list(self._nodes.items()):
             node.reconcile(self._intentions.get(node_id))
 
@@ -111,16 +105,6 @@ class Reconciler(Service):
     def warnings(self) -> dict[str, str]:
         """Say in words, by node id, which nodes were to generate for the last 60 s without a batch from them."""
         return {node_id: said for node_id, node in self._nodes.items() if (said := node.warning()) is not None}
-
-    def _make_command(self, node: Node, intention: Intention) -> Command:
-        if intention.duty is Duty.STOPPED:
-            return StopNodeCommand()
-        if intention.duty is Duty.INFERENCE:
-            return InferenceUpCommand()
-        request = self._broker.request_for(
-            node, intention.block_height, intention.block_hash, intention.public_key, intention.node_count
-        )
-        return StartPocCommand(request) if intention.duty is Duty.GENERATE else InitValidateCommand(request)
 
     def _retry_delay(self) -> float:
         return self._random.uniform(*self._retry_seconds)

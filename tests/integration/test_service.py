@@ -23,13 +23,16 @@ from twisted.logger import LogEvent, globalLogPublisher
 from twisted.web.client import Agent
 from zope.interface.verify import verifyObject
 
+from dapi.broker.duties import Intention
+from dapi.broker.node_worker_commands import StartPocCommand
 from dapi.broker.nodes import NodeConfig, decode_node_config
 from dapi.chain.keyring import SigningKey
 from dapi.config import ApiConfig, ChainNodeConfig, Config, PocConfig, Secret, StorageConfig, WebSocketConfig
 from dapi.errors import StartError
 from dapi.messages import Kind, Via
-from dapi.mlnode.client import MAIN_NETWORK_PARAMS, TEST_NETWORK_PARAMS
+from dapi.mlnode.client import MAIN_NETWORK_PARAMS, TEST_NETWORK_PARAMS, PowParams
 from dapi.outbox.outbox import OutboxEntry
+from dapi.phases.duty import Duty
 from dapi.service import DapiService, make_service
 from tests.batches import generated_batch
 from tests.integration.certificates import Authority
@@ -114,11 +117,17 @@ def entry(batch_id: str) -> OutboxEntry:
     return OutboxEntry(batch_id, Kind.GENERATED, "a", 5, 1, Via.HTTP, b"message")
 
 
+def params_of_inits(service: DapiService) -> PowParams:
+    command = service.broker.command_for(service.broker.nodes()[0], Intention(Duty.GENERATE))
+    assert isinstance(command, StartPocCommand)
+    return command.request.params
+
+
 @pytest_twisted.ensureDeferred
 async def test_takes_a_batch_and_tells_of_it(start: Start, tmp_path: Path) -> None:
     service = await start(config(tmp_path / "a.db", node("a")))
     assert verifyObject(IService, service)
-    assert service.broker.request_for(service.broker.nodes()[0], 1, "AB", "02", 2).params == MAIN_NETWORK_PARAMS
+    assert params_of_inits(service) == MAIN_NETWORK_PARAMS
     batch = generated_batch(node_id=1)
     for _ in range(2):
         assert await call(service.callback_listener.port, "/v1/poc-batches/generated", batch) == (200, None)
@@ -172,7 +181,7 @@ async def test_each_setting_reaches_its_part(start: Start, tmp_path: Path) -> No
         "compression": True,
         "ca_file": service._config.websocket.ca_file,
     }
-    assert service.broker.request_for(worker.node, 1, "AB", "02", 2).params == TEST_NETWORK_PARAMS
+    assert params_of_inits(service) == TEST_NETWORK_PARAMS
     assert service.chain is not None
     assert service.chain.conductor is None
     submitting = service.chain.submitter._settings
