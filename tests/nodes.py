@@ -31,7 +31,7 @@ INIT = InitRequest(
     block_height=1000,
     public_key="02aa",
     params=MAIN_NETWORK_PARAMS,
-    node_id=1,
+    node_num=1,
     node_count=2,
     url="http://10.0.0.1:9100/v1/poc-batches",
 )

@@ -1,4 +1,4 @@
-"""Who knows the nodes: registers them, and has them work."""
+"""The broker: registers the nodes, and has them work."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import msgspec
 from twisted.application.service import MultiService
 from twisted.internet.defer import CancelledError, Deferred, DeferredLock, succeed
 from twisted.internet.interfaces import IReactorTime
-from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -21,6 +20,8 @@ from dapi.broker.nodes import Node, NodeConfig, NodeStore, StoredNodes, check_ap
 from dapi.errors import ConfigError, NotReadyError, StoreBusyError, UnknownNodeError
 from dapi.mlnode.client import InitRequest, PowParams
 from dapi.phases.duty import Duty
+from dapi.timing.observers import Observers
+from dapi.timing.retry import retry
 
 _LOAD_RETRY_SECONDS = 2.0
 # A token in the URL, keys among a model's arguments.
@@ -31,14 +32,14 @@ T = TypeVar("T")
 
 
 class PocSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """What every init carries: ``callback_url`` is the base that nodes append ``/generated``, ``/validated`` to."""
+    """What every init carries; nodes append ``/generated`` and ``/validated`` to ``callback_url``."""
 
     callback_url: str
     params: PowParams
 
 
 class BrokerStatus(msgspec.Struct, frozen=True):
-    """What the broker knows; ``problem`` says why the nodes, or some of them, could not be loaded."""
+    """What the broker knows; ``problem`` says why the nodes, or some of them, are not loaded."""
 
     is_loaded: bool
     problem: str | None
@@ -47,14 +48,14 @@ class BrokerStatus(msgspec.Struct, frozen=True):
 
 
 class Broker(MultiService):
-    """Registers nodes while they run, and has all enabled ones work.
+    """Registers, changes and removes nodes while they run, and gives all enabled ones a command.
 
-    Starting loads the nodes from the store, in the background; until that is done, everything that needs to know them
-    fails with NotReadyError, so that nobody takes a node for unknown.
+    Starting loads the nodes from the store, in the background. Until they are loaded, everything that needs to know
+    them fails with NotReadyError, so that no node is taken for unknown.
 
-    A change is on disk first and then effective at once, and its Deferred fires when it is both; it never waits for a
-    node. Changes are done one after the other, and one that has begun is finished though its Deferred is cancelled.
-    When a change cannot be stored, nothing has changed.
+    A change is stored first, then takes effect at once; its Deferred fires after both, and waits for no node. One
+    change follows the other, and one that has begun is finished even when its Deferred is cancelled. A change that
+    cannot be stored has no effect.
     """
 
     log = Logger()
@@ -78,7 +79,7 @@ class Broker(MultiService):
         self._problem: str | None = None
         self._highest_num = 0
         self._removed: frozenset[str] = frozenset()
-        self._on_change: Callable[[], object] = lambda: None
+        self._on_change: Observers[[]] = Observers()
         self._loading: Deferred[None] = succeed(None)
 
     def startService(self) -> None:
@@ -86,7 +87,7 @@ class Broker(MultiService):
         super().startService()  # type: ignore[no-untyped-call]
         if not self._is_loaded:
             self._loading = Deferred.fromCoroutine(self._load())
-            self._loading.addErrback(self._not_loaded)
+            self._loading.addErrback(self._record_failure)
 
     def stopService(self) -> Deferred[None]:
         """Stop all workers, and finish the changes that have begun; fires when nothing is left."""
@@ -106,16 +107,16 @@ class Broker(MultiService):
 
     @property
     def node_count(self) -> int:
-        """What the nodes of a stage that begins now are to be told; raises NotReadyError while they are not loaded.
+        """The ``node_count`` of a stage that begins now; raises NotReadyError while the nodes are not loaded.
 
-        Of the numbers ever given, not of the nodes: nonces of two nodes must not overlap.
+        It counts the numbers ever given, not the nodes of today: nonces of two nodes must not overlap.
         """
         self._check_loaded()
         return self._highest_num + 1
 
     def observe_changes(self, observer: Callable[[], object]) -> None:
-        """Have ``observer`` called whenever the nodes were loaded, or one was added, changed or removed."""
-        self._on_change = observer
+        """Call ``observer`` each time the nodes were loaded, or one was added, changed or removed."""
+        self._on_change.add(observer)
 
     def worker_by_num(self, num: int) -> NodeWorker:
         """Return the worker of the node with this number, an enabled one or not.
@@ -129,7 +130,7 @@ class Broker(MultiService):
         return worker
 
     def status(self) -> BrokerStatus:
-        """Tell what the broker and its workers do."""
+        """Return what the broker and its workers do."""
         return BrokerStatus(
             is_loaded=self._is_loaded,
             problem=self._problem,
@@ -140,25 +141,25 @@ class Broker(MultiService):
     def add_node(self, config: NodeConfig) -> Deferred[Node]:
         """Register a node, or change the one that has this id; fires with the node as it is now.
 
-        A changed node keeps its number and whether it is enabled; its connections are made anew only where the change
-        concerns them, and its WebSocket then waits for the next init. Fails with ConfigError when another node is at
-        the same address, or with StoreError.
+        A changed node keeps its number, and stays enabled or disabled. Its connections are replaced only when its
+        addresses change; its WebSocket then waits for the next init. Fails with ConfigError when another node has the
+        same address, or with StoreError.
         """
         return self._change(lambda: self._add(config))
 
     def remove_node(self, node_id: str) -> Deferred[None]:
-        """Forget a node but for its number; its batches are unknown from now on.
+        """Remove a node; its number stays its own, and its batches are refused from now on.
 
         Fails with UnknownNodeError or StoreError.
         """
         return self._change(lambda: self._remove(node_id))
 
     def enable_node(self, node_id: str) -> Deferred[Node]:
-        """Have the node take part in what all are told from now on. Fails with UnknownNodeError or StoreError."""
+        """Let the node work from now on. Fails with UnknownNodeError or StoreError."""
         return self._change(lambda: self._set_enabled(node_id, True))
 
     def disable_node(self, node_id: str) -> Deferred[Node]:
-        """Tell the node to stop, and leave it out of what all are told; what it still delivers is taken.
+        """Stop the node, and give it no command from now on; batches that it still delivers are stored.
 
         Fails with UnknownNodeError or StoreError.
         """
@@ -167,8 +168,8 @@ class Broker(MultiService):
     def register_missing(self, configs: Iterable[NodeConfig]) -> Deferred[list[Node]]:
         """Register the nodes of a configuration file that the database does not know; fires with those.
 
-        What the database knows wins: differences, and nodes that were removed, are logged with what to do about it;
-        so is a node that cannot be registered because of another one's address. Fails with StoreError.
+        The database wins over the file: a node that differs, was removed, or has another one's address is logged, with
+        what to do about it. Fails with StoreError.
         """
         return self._change(lambda: self._register_missing(list(configs)))
 
@@ -201,7 +202,7 @@ class Broker(MultiService):
             block_height=intention.block_height,
             public_key=intention.public_key,
             params=self._poc_settings.params,
-            node_id=node.num,
+            node_num=node.num,
             node_count=intention.node_count,
             url=self._poc_settings.callback_url,
         )
@@ -227,21 +228,27 @@ class Broker(MultiService):
             raise NotReadyError("dapi is stopping")
 
     async def _load(self) -> None:
-        while True:
-            try:
-                async with self._one_at_a_time:
-                    self._take(await self._store.load())
-                    self._on_change()
-            except StoreBusyError as error:
-                problem = f"{_NOT_LOADED}: {error}"
-                if problem != self._problem:
-                    self.log.warn("{problem}", problem=problem)
-                self._problem = problem
-                await deferLater(self._reactor, _LOAD_RETRY_SECONDS)
-            else:
-                return
+        async def load() -> None:
+            async with self._one_at_a_time:
+                self._add_workers(await self._store.load())
+                self._on_change()
 
-    def _take(self, stored: StoredNodes) -> None:
+        await retry(
+            self._reactor, load, errors=StoreBusyError, delay=lambda: _LOAD_RETRY_SECONDS, on_error=self._record_busy
+        )
+
+    def _record_busy(self, error: Exception) -> None:
+        problem = f"{_NOT_LOADED}: {error}"
+        if problem != self._problem:
+            self.log.warn("{problem}", problem=problem)
+        self._problem = problem
+
+    def _record_failure(self, failure: Failure) -> None:
+        if not failure.check(CancelledError):
+            self._problem = f"the nodes cannot be loaded: {failure.getErrorMessage()}"
+            self.log.failure("the nodes cannot be loaded", failure)
+
+    def _add_workers(self, stored: StoredNodes) -> None:
         problems = dict(stored.unreadable)
         for node in stored.nodes:
             try:
@@ -258,11 +265,6 @@ class Broker(MultiService):
         self._is_loaded = True
         self.log.info("{count} nodes loaded, highest number {num}", count=len(stored.nodes), num=stored.highest_num)
 
-    def _not_loaded(self, failure: Failure) -> None:
-        if not failure.check(CancelledError):
-            self._problem = f"the nodes cannot be loaded: {failure.getErrorMessage()}"
-            self.log.failure("the nodes cannot be loaded", failure)
-
     async def _stop(self) -> None:
         await self._loading
         async with self._one_at_a_time:
@@ -277,22 +279,22 @@ class Broker(MultiService):
                 finally:
                     self._on_change()
 
-        # Whoever waits may go away (an HTTP client does); the change is then finished all the same.
+        # The one who waits may go away, as an HTTP client does: the change is finished all the same.
         done: Deferred[T] = Deferred()
         Deferred.fromCoroutine(in_turn()).addCallbacks(done.callback, done.errback)
         return done
 
     async def _add(self, config: NodeConfig) -> Node:
-        for worker in self._group.workers():
-            check_apart(config, worker.node.config)
+        for other in self._group.workers():
+            check_apart(config, other.node.config)
         node = await self._store.save(config)
         self._highest_num = max(self._highest_num, node.num)
         self._removed -= {node.id}
-        worker_now = self._group.get(node.id)
-        if worker_now is None or not _is_reached_alike(worker_now.node, node):
-            self._group.put(self._make_worker(node))
+        worker = self._group.get(node.id)
+        if worker is not None and _is_reached_alike(worker.node, node):
+            worker.node = node
         else:
-            worker_now.node = node
+            self._group.put(self._make_worker(node))
         self.log.info(
             "{node_id}: registered, number {node_num}, at {poc_url}",
             node_id=node.id,
@@ -322,7 +324,7 @@ class Broker(MultiService):
         for config in configs:
             worker = self._group.get(config.id)
             if worker is not None:
-                self._tell_differences(config, worker.node.config)
+                self._log_differences(config, worker.node.config)
             elif config.id in self._removed:
                 self.log.warn(
                     "{node_id}: in the configuration file, but it was removed and stays so; to have it back, "
@@ -336,19 +338,19 @@ class Broker(MultiService):
                     self.log.warn("{node_id}: not registered: {error}", node_id=config.id, error=str(error))
         return registered
 
-    def _tell_differences(self, said: NodeConfig, kept: NodeConfig) -> None:
+    def _log_differences(self, in_file: NodeConfig, stored: NodeConfig) -> None:
         differences = [
             field
             if field in _MAY_HOLD_SECRETS
-            else f"{field}: {getattr(kept, field)!r} in the database, {getattr(said, field)!r} in the file"
+            else f"{field}: {getattr(stored, field)!r} in the database, {getattr(in_file, field)!r} in the file"
             for field in NodeConfig.__struct_fields__
-            if getattr(kept, field) != getattr(said, field)
+            if getattr(stored, field) != getattr(in_file, field)
         ]
         if differences:
             self.log.warn(
                 "{node_id}: the configuration file differs, and the database wins; to apply the file, POST the node "
                 "to /admin/v1/nodes ({differences})",
-                node_id=said.id,
+                node_id=in_file.id,
                 differences="; ".join(differences),
             )
 

@@ -1,13 +1,28 @@
-"""Brings one node to where it is intended to be, and back there whenever it is found elsewhere.
+"""Brings one node to its intention, and back to it whenever the node is found elsewhere.
 
-Level-triggered: what is done follows from what is intended, what was last achieved and what the node says of itself,
-never from what happened to be seen or missed.
+The next step follows from the state, the intention and what the node says of itself, never from an event that may have
+been missed. These are the states (``TRANSITIONS`` is the same as a table)::
+
+    IDLE ──intention──▶ COMMANDED ───succeeded───▶ ON_DUTY ◀───does its duty, or no answer─── ASKED
+     ▲                   │     │                    │   └─────────────time to ask─────────────▶ │
+     │               replaced  failed               │                                           │
+     │                   ▼     ▼                    │                                           │
+     │           CANCELLING   RESTING               │                                           │
+     │                   │     │                    │                                           │
+     │               ended   time to retry, or      another intention, or                found elsewhere, or
+     │                   │   another intention      another command                      another intention
+     └───────────────────┴─────┴────────────────────┴───────────────────────────────────────────┘
+
+In IDLE the next step follows at once, unless the node is to be left alone. COMMANDED returns to IDLE when the intention
+was withdrawn meanwhile. IDLE leads to ON_DUTY when the node is intended again to do what it was brought to before. Each
+state leads to LEFT, and LEFT to none.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, NamedTuple
+import enum
+from collections.abc import Callable, Mapping
+from typing import Any, Final, NamedTuple
 
 import msgspec
 from twisted.internet.defer import CancelledError, Deferred, succeed
@@ -15,39 +30,61 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from dapi.broker.duties import MEANINGS, Intention
+from dapi.broker.duties import Intention
+from dapi.broker.node_inspection import Inspection, NodeInspector
 from dapi.broker.node_worker import NodeWorker
 from dapi.broker.node_worker_commands import Command, CommandResult
 from dapi.broker.nodes import Node
 from dapi.errors import MLNodeError
-from dapi.mlnode.client import MLNodeState
 from dapi.phases.duty import Duty
 from dapi.timing.timer import Timer
 
-_LOOK_SECONDS = 5.0
+_ASK_SECONDS = 5.0
 _SILENT_SECONDS = 60.0
-_SICK_LOOKS = 3
+
+
+class NodeReconcilerState(enum.Enum):
+    """What a NodeReconciler waits for."""
+
+    IDLE = "an intention"
+    COMMANDED = "the end of the command"
+    CANCELLING = "the end of a command that is not wanted any more"
+    RESTING = "the next try, after a command that failed"
+    ON_DUTY = "the time to ask the node whether it still does its duty"
+    ASKED = "the node's answer"
+    LEFT = "nothing: the node has another worker, or none"
+
+
+_S = NodeReconcilerState
+TRANSITIONS: Final[Mapping[NodeReconcilerState, frozenset[NodeReconcilerState]]] = {
+    _S.IDLE: frozenset({_S.COMMANDED, _S.ON_DUTY, _S.LEFT}),
+    _S.COMMANDED: frozenset({_S.ON_DUTY, _S.RESTING, _S.CANCELLING, _S.IDLE, _S.LEFT}),
+    _S.CANCELLING: frozenset({_S.IDLE, _S.LEFT}),
+    _S.RESTING: frozenset({_S.IDLE, _S.LEFT}),
+    _S.ON_DUTY: frozenset({_S.ASKED, _S.IDLE, _S.LEFT}),
+    _S.ASKED: frozenset({_S.ON_DUTY, _S.IDLE, _S.LEFT}),
+    _S.LEFT: frozenset(),
+}
 
 
 class NodeStanding(msgspec.Struct, frozen=True):
     """Where a node stands.
 
-    ``current`` is what it said last of what it does (None: not known), ``since`` when that was new (seconds since the
-    epoch). ``under_way`` is what a command is to bring it to now; ``tries`` counts the commands that failed since one
-    succeeded or another thing was intended, ``last_error`` says why the last command, or the last look at the node,
-    failed.
+    ``current`` is what the node last said that it does (None: not known), since the time ``since`` (seconds since the
+    epoch). ``under_way`` is the duty that a command is bringing it to. ``tries`` counts the commands that failed since
+    one succeeded or the intention changed. ``problem`` says why the last command, or the last question, failed.
     """
 
     intended: Duty | None
     current: str | None
     under_way: Duty | None
     since: float
-    last_error: str | None
+    problem: str | None
     tries: int
 
 
 class _Given(NamedTuple):
-    """A command that was given, and what for."""
+    """A command that was given to the worker, and the intention that it is to fulfil."""
 
     intention: Intention
     command: Command
@@ -56,7 +93,7 @@ class _Given(NamedTuple):
 class NodeReconciler:
     """Does for one node, as long as it has this worker, what Reconciler promises for each.
 
-    ``make_command`` makes the command that an intention asks for, ``retry_delay`` chooses the seconds to the next try.
+    ``make_command`` makes the command that an intention asks for. ``retry_delay`` returns the seconds to the next try.
     """
 
     log = Logger()
@@ -69,24 +106,20 @@ class NodeReconciler:
         retry_delay: Callable[[], float],
     ) -> None:
         self.worker = worker
+        self.state = NodeReconcilerState.IDLE
         self._reactor = reactor
         self._make_command = make_command
         self._retry_delay = retry_delay
-        self._has_left = False
         self._intention: Intention | None = None
-        self._under_way: _Given | None = None
-        self._is_cancelled = False
-        self._achieved: _Given | None = None
-        # A command failed, and the next one waits for the timer.
-        self._is_resting = False
-        self._timer = Timer(reactor, 0, self._timer_fired)
-        self._looking: Deferred[Any] | None = None
-        self._looked_at = float("-inf")
-        # In a row, at the inference that it serves now.
-        self._sick_looks = 0
+        # The last command, under way or ended; None after a command that failed or did not last.
+        self._given: _Given | None = None
+        self._timer = Timer(reactor, 0, self._on_timer)
+        self._inspector = NodeInspector(worker)
+        self._answer: Deferred[Any] = succeed(None)
+        self._asked_at = 0.0
         self._current: str | None = None
         self._since = reactor.seconds()
-        self._last_error: str | None = None
+        self._problem: str | None = None
         self._tries = 0
         self._batches = worker.batch_handler.counts.generated
         self._silent_since = reactor.seconds()
@@ -98,189 +131,178 @@ class NodeReconciler:
             intention = None
         if intention != self._intention:
             self._change_to(intention)
-        self._act()
+        self._proceed()
 
     def leave(self) -> Deferred[None]:
-        """Do nothing any more; fires when nothing is left."""
-        self._has_left = True
-        self._timer.cancel()
-        if self._looking is None:
+        """Do nothing any more; fires when nothing is left on the reactor."""
+        is_asked = self.state is NodeReconcilerState.ASKED
+        self._enter(NodeReconcilerState.LEFT)
+        if not is_asked:
             return succeed(None)
         left: Deferred[None] = Deferred()
-        self._looking.addCallback(left.callback)
-        self._looking.cancel()
+        self._answer.addCallback(left.callback)
+        self._answer.cancel()
         return left
 
     def standing(self) -> NodeStanding:
-        """Tell where the node stands."""
+        """Return where the node stands."""
+        is_under_way = self.state in (NodeReconcilerState.COMMANDED, NodeReconcilerState.CANCELLING)
         return NodeStanding(
             intended=self._intention.duty if self._intention is not None else None,
             current=self._current,
-            under_way=self._under_way.intention.duty if self._under_way is not None else None,
+            under_way=self._given.intention.duty if self._given is not None and is_under_way else None,
             since=self._since,
-            last_error=self._last_error,
+            problem=self._problem,
             tries=self._tries,
         )
 
     def is_at(self, duty: Duty) -> bool:
-        """Tell whether the node is where it is intended to be, with this duty."""
-        return self._intention is not None and self._intention.duty is duty and self._is_there()
+        """Tell whether the node was brought to its intention, which is this duty, and was told nothing else since."""
+        is_there = self.state in (NodeReconcilerState.ON_DUTY, NodeReconcilerState.ASKED) and self._is_fulfilled()
+        return is_there and self._intention is not None and self._intention.duty is duty
 
     def warning(self) -> str | None:
-        """Say in words that the node was to generate for some time without a batch from it."""
+        """Say in words that the node has been intended to generate for 60 s and sent no batch; None: all is well."""
         self._count_batches()
         silent_seconds = self._reactor.seconds() - self._silent_since
-        if self._intention is None or self._intention.duty is not Duty.GENERATE:
+        if self._intention is None or self._intention.duty is not Duty.GENERATE or silent_seconds < _SILENT_SECONDS:
             return None
-        if silent_seconds < _SILENT_SECONDS:
-            return None
-        reason = f" ({self._last_error})" if self._last_error is not None else ""
-        return f"{self.worker.node.id}: is to generate, and no batch came from it for {silent_seconds:.0f} s{reason}"
+        problem = f" ({self._problem})" if self._problem is not None else ""
+        return f"{self.worker.node.id}: is to generate, and no batch came from it for {silent_seconds:.0f} s{problem}"
 
     def _count_batches(self) -> None:
         batches = self.worker.batch_handler.counts.generated
         if batches != self._batches:
             self._batches, self._silent_since = batches, self._reactor.seconds()
 
+    def _enter(self, state: NodeReconcilerState) -> None:
+        if state not in TRANSITIONS[self.state]:
+            raise RuntimeError(f"{self.worker.node.id}: {self.state.name} does not lead to {state.name}")
+        self._timer.cancel()
+        self.state = state
+
     def _change_to(self, intention: Intention | None) -> None:
         self._intention = intention
         self._tries = 0
-        self._last_error = None
+        self._problem = None
         self._silent_since = self._reactor.seconds()
-        self._is_resting = False
-        self._timer.cancel()
-        given = self._under_way
-        if given is not None and given.intention != intention:
-            # A node that is left alone may finish what it was told; a disabled one is about to be stopped.
-            if intention is not None or not self.worker.node.enabled:
-                self._is_cancelled = True
-                self.worker.cancel(given.command, "superseded")
-        elif self._looking is not None:
-            self._looking.cancel()
+        if self.state is NodeReconcilerState.RESTING:
+            self._enter(NodeReconcilerState.IDLE)
+        elif self.state is NodeReconcilerState.ASKED:
+            self._answer.cancel()
+        elif self.state is NodeReconcilerState.COMMANDED and self._given is not None:
+            # A node that is left alone may finish its command; a disabled one is about to be stopped.
+            is_wanted = intention is None and self.worker.node.enabled
+            if not is_wanted and self._given.intention != intention:
+                self._enter(NodeReconcilerState.CANCELLING)
+                self.worker.cancel(self._given.command, "superseded")
 
-    def _is_there(self) -> bool:
-        """Tell whether the node was brought to where it is intended to be, and told nothing else since."""
-        achieved = self._achieved
-        return (
-            achieved is not None
-            and achieved.intention == self._intention
-            and achieved.command is self.worker.last_begun
-        )
+    def _is_fulfilled(self) -> bool:
+        """Tell whether the last command was given for this intention, and nobody gave another one since."""
+        given = self._given
+        return given is not None and given.intention == self._intention and given.command is self.worker.last_begun
 
-    def _act(self) -> None:
-        """Do what is due now."""
-        if self._has_left or self._intention is None or self._under_way is not None or self._looking is not None:
+    def _proceed(self, *, is_time_to_ask: bool = False) -> None:
+        """Take the next step, unless its time has not come yet."""
+        if self.state is NodeReconcilerState.ON_DUTY and not self._is_fulfilled():
+            self._enter(NodeReconcilerState.IDLE)
+        if self._intention is None or self.state not in (NodeReconcilerState.IDLE, NodeReconcilerState.ON_DUTY):
             return
-        if not self._is_there():
-            if not self._is_resting:
-                self._give(self._intention)
-        elif self._reactor.seconds() - self._looked_at >= _LOOK_SECONDS:
-            looking = Deferred.fromCoroutine(self._look(self._intention.duty))
-            self._looking = looking
-            looking.addBoth(self._looked)
+        if not self._is_fulfilled():
+            self._give(self._intention)
+            return
+        if self.state is NodeReconcilerState.IDLE:
+            self._enter(NodeReconcilerState.ON_DUTY)
+        if is_time_to_ask or self._reactor.seconds() - self._asked_at >= _ASK_SECONDS:
+            self._ask(self._intention.duty)
 
     def _give(self, intention: Intention) -> None:
         command = self._make_command(self.worker.node, intention)
-        self._under_way = _Given(intention, command)
-        self._is_cancelled = False
-        self.worker.submit(command).addCallback(self._ended, self._under_way).addErrback(
+        self._given = _Given(intention, command)
+        self._enter(NodeReconcilerState.COMMANDED)
+        self.worker.submit(command).addCallback(self._on_result).addErrback(
             lambda failure: self.log.failure(
                 "{node_id}: reconciling has a defect", failure, node_id=self.worker.node.id
             )
         )
 
-    def _ended(self, result: CommandResult, given: _Given) -> None:
-        self._under_way = None
-        if self._has_left:
+    def _on_result(self, result: CommandResult) -> None:
+        if self.state is NodeReconcilerState.LEFT:
             return
-        self._say(result.status if result.succeeded else None)
-        self._achieved = given if result.succeeded else None
+        is_cancelled = self.state is NodeReconcilerState.CANCELLING
+        self._set_current(result.status if result.succeeded else None)
         if result.succeeded:
-            self._tries = self._sick_looks = 0
-            self._last_error = None
-            self._looked_at = self._reactor.seconds()
-            self._timer.start(self._retry_delay())
-        elif not self._is_cancelled:
-            self._tries += 1
-            self._last_error = result.error
-            self._is_resting = True
-            self._timer.start(self._retry_delay())
-        self._act()
-
-    async def _look(self, duty: Duty) -> tuple[str, bool]:
-        """Ask the node what it does; return that, and whether it is what it is there for."""
-        client = self.worker.ml_client
-        state = await client.state()
-        if state is not MEANINGS[duty].node_state:
-            return state, False
-        if state is MLNodeState.POW:
-            status = (await client.pow_status()).status
-            return status, status in MEANINGS[duty].pow_states
-        if state is MLNodeState.INFERENCE:
-            return await self._look_at_inference()
-        return state, True
-
-    async def _look_at_inference(self) -> tuple[str, bool]:
-        """Ask for its health.
-
-        To stop a node that is only busy would cost minutes, so one bad answer is not enough; and none at all may be a
-        port that cannot be reached from here.
-        """
-        try:
-            await self.worker.ml_client.inference_health(self.worker.node.inference_url)
-        except MLNodeError as error:
-            if error.status is None:
-                raise
-            self._sick_looks += 1
-            if self._sick_looks < _SICK_LOOKS:
-                raise
-            return "INFERENCE, not healthy", False
-        self._sick_looks = 0
-        return MLNodeState.INFERENCE, True
-
-    def _looked(self, result: tuple[str, bool] | Failure) -> None:
-        self._looking = None
-        self._looked_at = self._reactor.seconds()
-        if not self._is_there():
-            # Somebody wants something else meanwhile, or did.
-            self._act()
-        elif isinstance(result, Failure):
-            self._could_not_look(result)
+            self._inspector.forget()
+            self._asked_at = self._reactor.seconds()
+            self._tries = 0
+            self._problem = None
         else:
-            current, is_there = result
-            self._say(current)
-            self._last_error = None
-            if not is_there:
+            self._given = None
+            if not is_cancelled:
+                self._tries += 1
+                self._problem = result.error
+        if is_cancelled or self._intention is None:
+            self._enter(NodeReconcilerState.IDLE)
+            self._proceed()
+        else:
+            self._enter(NodeReconcilerState.ON_DUTY if result.succeeded else NodeReconcilerState.RESTING)
+            self._timer.start(self._retry_delay())
+
+    def _ask(self, duty: Duty) -> None:
+        self._enter(NodeReconcilerState.ASKED)
+        answer = Deferred.fromCoroutine(self._inspector.inspect(duty))
+        self._answer = answer
+        answer.addBoth(self._on_answer, duty)
+
+    def _on_answer(self, answer: Inspection | Failure, duty: Duty) -> None:
+        if self.state is NodeReconcilerState.LEFT:
+            return
+        self._asked_at = self._reactor.seconds()
+        if not self._is_fulfilled():
+            self._enter(NodeReconcilerState.IDLE)
+        elif isinstance(answer, Failure):
+            self._enter(NodeReconcilerState.ON_DUTY)
+            self._record_failure(answer)
+        else:
+            self._set_current(answer.current)
+            self._problem = None
+            if answer.does_its_duty:
+                self._enter(NodeReconcilerState.ON_DUTY)
+            else:
                 self.log.warn(
                     "{node_id}: found {current}, where it is to {duty}",
                     node_id=self.worker.node.id,
-                    current=current,
-                    duty=self._intention.duty if self._intention is not None else None,
+                    current=answer.current,
+                    duty=duty,
                 )
-                self._achieved = None
-                self._act()
+                self._given = None
+                self._enter(NodeReconcilerState.IDLE)
+        if self.state is NodeReconcilerState.IDLE:
+            self._proceed()
 
-    def _could_not_look(self, failure: Failure) -> None:
-        if self._has_left or failure.check(CancelledError):
+    def _record_failure(self, failure: Failure) -> None:
+        """Have the node asked again soon; until then it is not known what the node does."""
+        if failure.check(CancelledError):
+            # The intention changed, and changed back.
             return
-        error = failure.getErrorMessage()
+        problem = failure.getErrorMessage()
         if not failure.check(MLNodeError):
-            self.log.failure("{node_id}: looking at it has a defect", failure, node_id=self.worker.node.id)
-        elif error != self._last_error:
+            self.log.failure("{node_id}: asking it has a defect", failure, node_id=self.worker.node.id)
+        elif problem != self._problem:
             self.log.warn(
                 "{node_id}: not known whether it still does what it is to: {error}",
                 node_id=self.worker.node.id,
-                error=error,
+                error=problem,
             )
-        self._say(None)
-        self._last_error = error
+        self._set_current(None)
+        self._problem = problem
         self._timer.start(self._retry_delay())
 
-    def _say(self, current: str | None) -> None:
+    def _set_current(self, current: str | None) -> None:
         if current != self._current:
             self._current, self._since = current, self._reactor.seconds()
 
-    def _timer_fired(self) -> None:
-        self._is_resting = False
-        self._looked_at = float("-inf")
-        self._act()
+    def _on_timer(self) -> None:
+        if self.state is NodeReconcilerState.RESTING:
+            self._enter(NodeReconcilerState.IDLE)
+        self._proceed(is_time_to_ask=True)

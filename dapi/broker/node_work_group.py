@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Callable, Coroutine
 from typing import Any
 
 from twisted.application.service import MultiService
-from twisted.internet.defer import Deferred, DeferredLock, maybeDeferred
+from twisted.internet.defer import Deferred, maybeDeferred, succeed
 from twisted.logger import Logger
 
 from dapi.broker.node_worker import NodeWorker
@@ -18,9 +17,9 @@ from dapi.broker.nodes import Node
 class NodeWorkGroup(MultiService):
     """Owns the workers: one for each node, side by side.
 
-    A change is effective when its call returns: the worker in the books is the new one and takes commands. What is
-    left to do for it goes on in the background: the old worker of a node stops, and only when nothing is left of it
-    does the new one start, since a node knows one WebSocket client at a time.
+    ``put`` and ``remove`` take effect when they return: from then on the node's worker is the new one, and accepts
+    commands. The rest follows in the background: the old worker stops, and the new one starts when nothing is left of
+    the old one, since a node knows one WebSocket client at a time.
     """
 
     log = Logger()
@@ -28,12 +27,12 @@ class NodeWorkGroup(MultiService):
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._workers: dict[str, NodeWorker] = {}
-        self._turns: defaultdict[str, DeferredLock] = defaultdict(DeferredLock)
-        self._in_background: set[Deferred[None]] = set()
+        # By node, the last that was begun for it; each waits for the one before it.
+        self._in_background: dict[str, Deferred[None]] = {}
 
     def stopService(self) -> Deferred[None]:
-        """Stop all workers, side by side; fires when nothing of them is left, older ones included."""
-        # Not left to MultiService: it knows nothing of workers that wait for their start, and hides failures.
+        """Stop all workers, side by side; fires when nothing is left of them, nor of older ones."""
+        # MultiService would not know of workers that wait for their start, and would hide failures.
         self.running = False
         return Deferred.fromCoroutine(self._stop())
 
@@ -53,20 +52,24 @@ class NodeWorkGroup(MultiService):
         """Make a worker its node's, in place of an older one."""
         self.remove(worker.node.id)
         self._workers[worker.node.id] = worker
-        self._go_on(worker.node.id, self._start(worker))
+        self._do_in_turn(worker.node.id, self._start(worker))
 
     def remove(self, node_id: str) -> None:
         """Let go of a node's worker, if it has one."""
         worker = self._workers.pop(node_id, None)
         if worker is not None:
-            self._go_on(node_id, self._retire(worker))
+            self._do_in_turn(node_id, self._retire(worker))
 
     def submit_all(self, make_command: Callable[[Node], Command]) -> Deferred[dict[str, CommandResult]]:
         """Give each enabled node a command; fires with all results, by node id, when the last is there."""
-        answers = {
+        waiters = {
             worker.node.id: worker.submit(make_command(worker.node)) for worker in self.workers() if worker.node.enabled
         }
-        return Deferred.fromCoroutine(_gathered(answers))
+
+        async def results() -> dict[str, CommandResult]:
+            return {node_id: await waiter for node_id, waiter in waiters.items()}
+
+        return Deferred.fromCoroutine(results())
 
     async def _start(self, worker: NodeWorker) -> None:
         if self._workers.get(worker.node.id) is worker:
@@ -86,22 +89,23 @@ class NodeWorkGroup(MultiService):
             except Exception:  # noqa: BLE001 - the others have to be stopped all the same
                 self.log.failure("{node_id}: the worker did not stop properly", node_id=node_id)
         while self._in_background:
-            await next(iter(self._in_background))
+            await next(iter(self._in_background.values()))
 
-    def _go_on(self, node_id: str, doing: Coroutine[Deferred[Any], Any, None]) -> None:
+    def _do_in_turn(self, node_id: str, doing: Coroutine[Deferred[Any], Any, None]) -> None:
         """Do something in the background, after all that was begun for the same node before."""
+        before = self._in_background.get(node_id, succeed(None))
 
-        async def in_turn() -> None:
-            async with self._turns[node_id]:
-                await doing
+        async def do_in_turn() -> None:
+            await before
+            await doing
 
-        done = Deferred.fromCoroutine(in_turn())
+        def forget(_result: None) -> None:
+            if self._in_background[node_id] is done:
+                del self._in_background[node_id]
+
+        done = Deferred.fromCoroutine(do_in_turn())
         done.addErrback(
             lambda failure: self.log.failure("{node_id}: changing the worker failed", failure, node_id=node_id)
         )
-        self._in_background.add(done)
-        done.addCallback(lambda _: self._in_background.discard(done))
-
-
-async def _gathered(answers: dict[str, Deferred[CommandResult]]) -> dict[str, CommandResult]:
-    return {node_id: await answer for node_id, answer in answers.items()}
+        self._in_background[node_id] = done
+        done.addCallback(forget)

@@ -1,10 +1,26 @@
-"""One node's worker: it owns what talks to the node, and does what it is told, one thing at a time."""
+"""One node's worker: owns what talks to the node, and executes the node's commands, one at a time.
+
+The states of a worker::
+
+    NEW ───start──▶ IDLE ───submit──▶ WORKING ───last command has ended───▶ IDLE
+     │              │  ▲               │   ▲
+    stop         stop  start        stop   start
+     │              ▼  │               ▼   │
+     └───────────▶ STOPPED ◀───────── STOPPING
+                       command has ended
+
+Commands that are submitted in NEW wait for the start; those submitted in STOPPING or STOPPED are refused. Any other
+event changes no state.
+"""
 
 from __future__ import annotations
 
+import enum
 from collections import deque
-from typing import Any, NamedTuple
+from functools import partial
+from typing import Any
 
+import attrs
 import msgspec
 from twisted.application.service import Service
 from twisted.internet.defer import CancelledError, Deferred, succeed
@@ -24,6 +40,16 @@ QUEUE_LIMIT = 16
 _STOPPED = "the worker was stopped"
 
 
+class WorkerState(enum.Enum):
+    """Whether a worker executes a command, or will."""
+
+    NEW = enum.auto()
+    IDLE = enum.auto()
+    WORKING = enum.auto()
+    STOPPING = enum.auto()
+    STOPPED = enum.auto()
+
+
 class CommandRecord(msgspec.Struct, frozen=True):
     """A command that has ended: its name, how it ended, and when (seconds since the epoch)."""
 
@@ -33,7 +59,7 @@ class CommandRecord(msgspec.Struct, frozen=True):
 
 
 class WorkerStatus(msgspec.Struct, frozen=True):
-    """What a worker does: ``command`` under way, how many are ``waiting``, the ``last`` that ended."""
+    """What a worker does: the ``command`` under way, how many are ``waiting``, and the ``last`` that ended."""
 
     node_id: str
     node_num: int
@@ -45,18 +71,23 @@ class WorkerStatus(msgspec.Struct, frozen=True):
     batches: BatchCounts
 
 
-class _Waiting(NamedTuple):
+@attrs.define(eq=False)
+class _Order:
+    """A command that was submitted: who waits for its result, and what can cut it short while it is executed."""
+
     command: Command
-    answer: Deferred[CommandResult]
+    waiter: Deferred[CommandResult]
+    executing: Deferred[CommandResult] | None = None
+    cut_short_by: str = _STOPPED
 
 
 class NodeWorker(Service):
-    """Works for one node: owns its MLNodeClient and its WebSocketClient, and executes commands in their order.
+    """Works for one node: owns its MLNodeClient and its WebSocketClient, and executes its commands in their order.
 
     Promises: a command's Deferred always fires with a CommandResult, whatever becomes of node, command or worker;
-    one command at a time; commands given before the service starts wait for the start, those given after its stop
-    fail at once. An InferenceUpCommand takes minutes, and gives way to whatever command comes after it. Does not
-    promise that a command that was cut short did not reach the node.
+    one command at a time; commands submitted before the service starts wait for the start, those submitted after its
+    stop fail at once. An InferenceUpCommand takes minutes, and gives way to any command that comes after it. A command
+    that was cut short may have reached the node.
 
     ``node`` may be replaced by one whose ``poc_url`` and ``websocket_base`` are the same. ``last_begun`` is the command
     that was begun last, whoever gave it: what an earlier one achieved need not hold any more.
@@ -77,30 +108,33 @@ class NodeWorker(Service):
         self.batch_handler = batch_handler
         self.websocket_client = websocket_client
         self.last_begun: Command | None = None
+        self.state = WorkerState.NEW
         self._reactor = reactor
-        self._queue: deque[_Waiting] = deque()
-        self._stopped = False
-        self._is_working = False
-        self._current: Command | None = None
-        self._executing: Deferred[CommandResult] | None = None
-        self._cut_short_by = _STOPPED
+        self._queue: deque[_Order] = deque()
+        self._current: _Order | None = None
         self._working: Deferred[None] = succeed(None)
         self._last: CommandRecord | None = None
 
     def startService(self) -> None:
-        """Begin with what waits."""
+        """Begin with the commands that wait."""
         super().startService()  # type: ignore[no-untyped-call]
-        self._stopped = False
-        self._work()
+        if self.state is WorkerState.STOPPING:
+            self.state = WorkerState.WORKING
+        elif self.state in (WorkerState.NEW, WorkerState.STOPPED):
+            self.state = WorkerState.IDLE
+            self._work()
 
     def stopService(self) -> Deferred[None]:
-        """Cut the running command short, answer all that wait, close the connections; fires when nothing is left."""
+        """Cut the current command short, refuse all that wait, close the connections; fires when nothing is left."""
         super().stopService()  # type: ignore[no-untyped-call]
-        self._stopped = True
+        if self.state is WorkerState.WORKING:
+            self.state = WorkerState.STOPPING
+            if self._current is not None and self._current.executing is not None:
+                self._current.executing.cancel()
+        elif self.state in (WorkerState.NEW, WorkerState.IDLE):
+            self.state = WorkerState.STOPPED
         while self._queue:
-            self._queue.popleft().answer.callback(self._refused(_STOPPED))
-        if self._executing is not None:
-            self._executing.cancel()
+            self._queue.popleft().waiter.callback(self._refuse(_STOPPED))
         return Deferred.fromCoroutine(self._close())
 
     def submit(self, command: Command) -> Deferred[CommandResult]:
@@ -108,106 +142,96 @@ class NodeWorker(Service):
 
         Cancelling the Deferred does not cancel the command; ``cancel`` does.
         """
-        if self._stopped:
-            return succeed(self._refused(_STOPPED))
+        if self.state in (WorkerState.STOPPING, WorkerState.STOPPED):
+            return succeed(self._refuse(_STOPPED))
         if len(self._queue) >= QUEUE_LIMIT:
-            return succeed(self._refused(f"{len(self._queue)} commands are waiting already"))
-        waiting = _Waiting(command, Deferred())
-        # Into the queue first: whoever hears of what gives way may give a command, too.
-        self._queue.append(waiting)
-        for other in [self._current, *(each.command for each in self._queue)]:
-            if isinstance(other, InferenceUpCommand) and other is not command:
-                self.cancel(other, f"superseded by {_name(command)}")
+            return succeed(self._refuse(f"{len(self._queue)} commands are waiting already"))
+        order = _Order(command, Deferred())
+        # Into the queue first: an observer of what gives way may submit a command, too.
+        self._queue.append(order)
+        for other in [self._current, *self._queue]:
+            if other not in (None, order) and isinstance(other.command, InferenceUpCommand):
+                self.cancel(other.command, f"superseded by {_name(command)}")
         self._work()
-        return waiting.answer
+        return order.waiter
 
     def cancel(self, command: Command, reason: str) -> None:
-        """Have a command that was submitted not be executed, or no further: it fails with ``reason``, soon.
+        """Have a submitted command not executed, or no further: it soon fails with ``reason``.
 
-        Harmless when it has ended.
+        Does nothing when the command has ended.
         """
-        if command is self._current:
-            self._cut_short_by = reason
-            if self._executing is not None:
-                self._executing.cancel()
+        current = self._current
+        if current is not None and current.command is command:
+            current.cut_short_by = reason
+            if current.executing is not None:
+                current.executing.cancel()
             return
-        for waiting in self._queue:
-            if waiting.command is command:
-                self._queue.remove(waiting)
-                waiting.answer.callback(self._refused(reason))
+        for order in self._queue:
+            if order.command is command:
+                self._queue.remove(order)
+                order.waiter.callback(self._refuse(reason))
                 return
 
-    def pause(self, seconds: float) -> Deferred[None]:
-        """Let a command wait."""
-        return deferLater(self._reactor, seconds)
-
     def status(self) -> WorkerStatus:
-        """Tell what the worker, its WebSocket and its batches do."""
+        """Return what the worker, its WebSocket and its batches do."""
         return WorkerStatus(
             node_id=self.node.id,
             node_num=self.node.num,
             enabled=self.node.enabled,
-            command=_name(self._current) if self._current is not None else None,
+            command=_name(self._current.command) if self._current is not None else None,
             waiting=len(self._queue),
             last=self._last,
             websocket=self.websocket_client.status(),
             batches=self.batch_handler.counts,
         )
 
-    def _refused(self, reason: str) -> CommandResult:
+    def _refuse(self, reason: str) -> CommandResult:
         self.log.warn("{node_id}: command not executed: {reason}", node_id=self.node.id, reason=reason)
         return CommandResult.failed(f"{self.node.id}: not executed: {reason}")
 
     def _work(self) -> None:
-        if self.running and not self._is_working and self._queue:
-            self._is_working = True
-            self._working = Deferred.fromCoroutine(self._work_off())
+        if self.state is WorkerState.IDLE and self._queue:
+            self.state = WorkerState.WORKING
+            self._working = Deferred.fromCoroutine(self._execute_all())
 
-    async def _work_off(self) -> None:
-        while self.running and self._queue:
-            command, answer = self._queue.popleft()
-            self._current = self.last_begun = command
-            result = await self._result_of(command)
-            self._last = CommandRecord(_name(command), result, self._reactor.seconds())
+    async def _execute_all(self) -> None:
+        while self.state is WorkerState.WORKING and self._queue:
+            order = self._current = self._queue.popleft()
+            self.last_begun = order.command
+            result = await self._execute(order)
+            self._last = CommandRecord(_name(order.command), result, self._reactor.seconds())
             self._current = None
-            answer.callback(result)
-        self._is_working = False
+            order.waiter.callback(result)
+        self.state = WorkerState.IDLE if self.state is WorkerState.WORKING else WorkerState.STOPPED
 
-    async def _result_of(self, command: Command) -> CommandResult:
+    async def _execute(self, order: _Order) -> CommandResult:
         """Execute a command; whatever it raises becomes a result."""
-        before = self._last.result if self._last is not None and self._last.command == _name(command) else None
-        # A node that is down is told the same every few seconds: one line for each new reason is enough.
+        name = _name(order.command)
+        before = self._last.result if self._last is not None and self._last.command == name else None
+        # A node that is down is given the same command every few seconds: one line for each new reason is enough.
         log = self.log.info if before is None or before.succeeded else self.log.debug
-        log("{node_id}: {command}", node_id=self.node.id, command=_name(command))
-        self._cut_short_by = _STOPPED
-        access = NodeAccess(self.node, self.ml_client, self.websocket_client, self.pause)
-        self._executing = Deferred.fromCoroutine(command.execute(access))
+        log("{node_id}: {command}", node_id=self.node.id, command=name)
+        pause = partial(deferLater, self._reactor)
+        access = NodeAccess(self.node, self.ml_client, self.websocket_client, pause)
+        order.executing = Deferred.fromCoroutine(order.command.execute(access))
         try:
-            result = await self._executing
+            result = await order.executing
         except MLNodeError as error:
             result = CommandResult.failed(str(error))
         except CancelledError:
-            result = CommandResult.failed(f"{self.node.id}: cut short: {self._cut_short_by}")
+            result = CommandResult.failed(f"{self.node.id}: cut short: {order.cut_short_by}")
         except Exception as error:  # noqa: BLE001 - a defect in one command must not end the worker
-            self.log.failure("{node_id}: {command} broke", node_id=self.node.id, command=_name(command))
+            self.log.failure("{node_id}: {command} broke", node_id=self.node.id, command=name)
             result = CommandResult.failed(f"{self.node.id}: unexpected {type(error).__name__}: {error}")
         finally:
-            self._executing = None
+            order.executing = None
         if result.succeeded:
             self.log.info(
-                "{node_id}: {command} done: {status}",
-                node_id=self.node.id,
-                command=_name(command),
-                status=result.status,
+                "{node_id}: {command} done: {status}", node_id=self.node.id, command=name, status=result.status
             )
         else:
             log = self.log.debug if result == before else self.log.warn
-            log(
-                "{node_id}: {command} failed: {error}",
-                node_id=self.node.id,
-                command=_name(command),
-                error=result.error,
-            )
+            log("{node_id}: {command} failed: {error}", node_id=self.node.id, command=name, error=result.error)
         return result
 
     async def _close(self) -> None:

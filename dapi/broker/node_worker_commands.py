@@ -22,7 +22,6 @@ from dapi.poc.websocket_client import WebSocketClient
 
 UNKNOWN = "UNKNOWN"
 
-_DTYPE = "float16"
 _UP_POLL_SECONDS = 2.0
 _NO_SUCH_CALL = (404, 405)
 
@@ -121,7 +120,9 @@ class StopNodeCommand(msgspec.Struct, frozen=True):
         return CommandResult(True, MLNodeState.STOPPED)
 
 
-async def _init(access: NodeAccess, init: _Init, request: InitRequest) -> CommandResult:
+async def _init(
+    access: NodeAccess, init: Callable[[InitRequest], Deferred[PowStatus]], request: InitRequest
+) -> CommandResult:
     """Send an init, also to a node that runs one: an equal one restarts nothing, a different one must."""
     try:
         if await access.ml_client.state() not in (MLNodeState.STOPPED, MLNodeState.POW):
@@ -171,14 +172,10 @@ async def _begin_inference(access: NodeAccess) -> InferenceUpState:
     """Tell a stopped node to serve; a node without the asynchronous form serves when this returns."""
     model, settings = next(iter(access.node.config.models.items()))
     try:
-        await access.ml_client.inference_up_async(model, _DTYPE, settings.args)
+        await access.ml_client.inference_up_async(model, settings.args)
     except MLNodeError as error:
         if error.status not in _NO_SUCH_CALL:
             raise
-        await access.ml_client.inference_up(model, _DTYPE, settings.args)
+        await access.ml_client.inference_up(model, settings.args)
         return InferenceUpState.COMPLETED
     return InferenceUpState.IN_PROGRESS
-
-
-class _Init(Protocol):
-    def __call__(self, request: InitRequest, /) -> Deferred[PowStatus]: ...

@@ -1,7 +1,7 @@
 """A node's HTTP API, as one class of calls.
 
-A node answers every call with JSON; whatever is not the documented answer of the documented call is an MLNodeError, so
-that a proxy's error page or a refusal (409, 422, …) is never taken for a success.
+Whatever is not the documented answer of a call is an MLNodeError, so that a proxy's error page, or a refusal (409, 422,
+…), is never taken for a success. Fact: docs/protocol/node.md, 'HTTP API'.
 """
 
 from __future__ import annotations
@@ -23,7 +23,10 @@ BATCH_SIZE: Final = 100
 R_TARGET: Final = 1.4013564660458173
 FRAUD_THRESHOLD: Final = 1e-7
 
-_BODY_SHOWN = 200
+_CONNECT_TIMEOUT_SECONDS = 10.0
+# The node itself gives up after 1200 s.
+_INFERENCE_UP_TIMEOUT_SECONDS = 1200.0
+_SHOWN_CHARACTERS = 200
 
 T = TypeVar("T")
 
@@ -77,12 +80,12 @@ TEST_NETWORK_PARAMS: Final = PowParams(dim=1024, n_layers=32, n_heads=32, n_kv_h
 
 
 class InitRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """What a node is told at the start of a stage.
+    """What an init tells a node about a stage. Fact: docs/protocol/node.md, 'Init request'.
 
-    ``block_hash`` is passed on as it came (the node seeds its computation with the very text, so its case matters),
-    ``public_key`` is hex, ``node_id`` the node's number, ``node_count`` the highest number ever given + 1, ``url`` the
-    base that the node appends ``/generated`` and ``/validated`` to. An init equal to the running one only switches
-    the phase; any difference restarts the node's proof of work.
+    ``block_hash`` is the text that seeds the node's computation, so its case matters; ``public_key`` is hex. A node
+    numbers its nonces by ``node_num`` and ``node_count``, which is the highest number ever given + 1, and appends
+    ``/generated`` and ``/validated`` to ``url``. An init equal to the running one only switches between generating and
+    validating; any difference restarts the node's proof of work.
     """
 
     block_hash: str
@@ -92,17 +95,17 @@ class InitRequest(msgspec.Struct, frozen=True, kw_only=True):
     r_target: float = R_TARGET
     fraud_threshold: float = FRAUD_THRESHOLD
     params: PowParams
-    node_id: int
+    node_num: int = msgspec.field(name="node_id")
     node_count: int
     url: str
 
 
 class InferenceRequest(msgspec.Struct, frozen=True):
-    """What a node is told to serve."""
+    """What a node is to serve."""
 
     model: str
-    dtype: str
     additional_args: tuple[str, ...]
+    dtype: str = "float16"
 
 
 class InferenceUpState(enum.StrEnum):
@@ -139,13 +142,13 @@ class MLNodeClient:
     """Calls one node.
 
     ``base_url`` is ``http://HOST:POC_PORT[/VERSION][POC_SEGMENT]``. Every call's Deferred fails with MLNodeError when
-    the node cannot be reached within ``connect_timeout_seconds``, has not answered wholly within
-    ``total_timeout_seconds`` (``inference_up``: within ``inference_up_timeout_seconds``), answers another status than
-    2xx (redirects are not followed: the call would arrive as another one), or answers what is not its documented
-    answer. Cancelling the Deferred closes the call's connection; it then fails with CancelledError.
+    the node cannot be reached within 10 s, has not answered wholly within ``total_timeout_seconds`` (``inference_up``:
+    1200 s), answers another status than 2xx (redirects are not followed: the call would arrive as another one), or
+    answers something else than the documented answer. Cancelling the Deferred closes the call's connection; it then
+    fails with CancelledError.
 
-    Each call has a connection of its own: one that is kept may have been closed by the node just when the next call
-    is written, and a call such as init must not be sent twice.
+    Each call has a connection of its own: the node may close a kept one just when the next call is written, and a call
+    such as init must not be sent twice.
     """
 
     def __init__(
@@ -155,103 +158,79 @@ class MLNodeClient:
         *,
         node_id: str,
         agent: IAgent | None = None,
-        connect_timeout_seconds: float = 10.0,
         total_timeout_seconds: float = 30.0,
-        inference_up_timeout_seconds: float = 1200.0,
     ) -> None:
         self.base_url = base_url.rstrip("/")
         self.node_id = node_id
         self._reactor = reactor
-        self._exchanges = Exchanges(reactor, agent, connect_timeout_seconds)
+        self._exchanges = Exchanges(reactor, agent, _CONNECT_TIMEOUT_SECONDS)
         self._total_timeout_seconds = total_timeout_seconds
-        self._inference_up_timeout_seconds = inference_up_timeout_seconds
         self._calls: set[Deferred[Any]] = set()
 
     def state(self) -> Deferred[MLNodeState]:
         """Ask what the node does."""
-        return self._call("state", "GET", "/api/v1/state", _StateAnswer).addCallback(attrgetter("state"))
+        return self._call("GET", "state", _StateAnswer).addCallback(attrgetter("state"))
 
     def stop(self) -> Deferred[None]:
-        """Stop whatever the node runs; takes 5 s and more where something runs."""
-        return self._call("stop", "POST", "/api/v1/stop", _OkAnswer).addCallback(_nothing)
+        """Stop whatever the node runs; takes 5 s and more when something runs."""
+        return self._call("POST", "stop", _OkAnswer).addCallback(lambda _answer: None)
 
     def pow_status(self) -> Deferred[PowStatus]:
         """Ask what the node's proof of work does; a node that runs something else refuses (409)."""
-        return self._call("pow/status", "GET", "/api/v1/pow/status", PowStatus)
+        return self._call("GET", "pow/status", PowStatus)
 
     def init_generate(self, request: InitRequest) -> Deferred[PowStatus]:
         """Have the node generate; fires before its model is loaded."""
-        return self._init("generate", request)
+        return self._init("pow/init/generate", request)
 
     def init_validate(self, request: InitRequest) -> Deferred[PowStatus]:
-        """Have the node validate what ``validate`` hands it."""
-        return self._init("validate", request)
-
-    def switch_to_generate(self) -> Deferred[None]:
-        """Switch a running proof of work to generating; refused (400) when none runs."""
-        return self._call("pow/phase/generate", "POST", "/api/v1/pow/phase/generate", Any).addCallback(_nothing)
-
-    def switch_to_validate(self) -> Deferred[None]:
-        """Switch a running proof of work to validating; refused (400) when none runs."""
-        return self._call("pow/phase/validate", "POST", "/api/v1/pow/phase/validate", Any).addCallback(_nothing)
+        """Have the node validate the batches that ``validate`` brings; fires before its model is loaded."""
+        return self._init("pow/init/validate", request)
 
     def validate(self, batch: ProofBatch) -> Deferred[None]:
-        """Hand the node another participant's batch; the verdict comes as a batch, over the WebSocket or HTTP.
+        """Bring the node another participant's batch; its verdict comes over the WebSocket or HTTP.
 
-        One distance of ``r_target`` or more kills the node's sender for good: filter before.
+        A single distance of ``r_target`` or more kills the node's sender for good: filter before.
         """
-        return self._call("pow/validate", "POST", "/api/v1/pow/validate", None, msgspec.json.encode(batch))
+        return self._call("POST", "pow/validate", None, batch)
 
-    def pow_stop(self) -> Deferred[PowStatus]:
-        """Stop the node's proof of work."""
-        return self._call("pow/stop", "POST", "/api/v1/pow/stop", _PowAnswer).addCallback(attrgetter("pow_status"))
+    def inference_up(self, model: str, additional_args: tuple[str, ...] = ()) -> Deferred[None]:
+        """Have the node serve a model; fires when it does, which may take minutes."""
+        request = InferenceRequest(model, additional_args)
+        return self._call("POST", "inference/up", Any, request, timeout_seconds=_INFERENCE_UP_TIMEOUT_SECONDS)
 
-    def inference_up(self, model: str, dtype: str = "float16", additional_args: tuple[str, ...] = ()) -> Deferred[None]:
-        """Have the node serve a model; fires when it does, which may take minutes (the node's own limit is 1200 s)."""
-        body = msgspec.json.encode(InferenceRequest(model, dtype, additional_args))
-        timeout = self._inference_up_timeout_seconds
-        return self._call(
-            "inference/up", "POST", "/api/v1/inference/up", Any, body, timeout_seconds=timeout
-        ).addCallback(_nothing)
-
-    def inference_up_async(
-        self, model: str, dtype: str = "float16", additional_args: tuple[str, ...] = ()
-    ) -> Deferred[None]:
-        """Have the node begin to serve a model; refused with 404 or 405 by a node that has only ``inference_up``."""
-        body = msgspec.json.encode(InferenceRequest(model, dtype, additional_args))
-        return self._call("inference/up/async", "POST", "/api/v1/inference/up/async", Any, body).addCallback(_nothing)
+    def inference_up_async(self, model: str, additional_args: tuple[str, ...] = ()) -> Deferred[None]:
+        """Have the node begin to serve a model; a node that has only ``inference_up`` refuses with 404 or 405."""
+        return self._call("POST", "inference/up/async", Any, InferenceRequest(model, additional_args))
 
     def inference_up_status(self) -> Deferred[InferenceUpStatus]:
-        """Ask what became of ``inference_up_async``."""
-        return self._call("inference/up/status", "GET", "/api/v1/inference/up/status", InferenceUpStatus)
+        """Ask how far ``inference_up_async`` is."""
+        return self._call("GET", "inference/up/status", InferenceUpStatus)
 
     def inference_health(self, inference_url: str) -> Deferred[None]:
-        """Fire when the inference that the node serves at this base is well; a sick one refuses (503)."""
-        return self._call("health", "GET", "/health", Any, base_url=inference_url.rstrip("/")).addCallback(_nothing)
+        """Fire when the inference that the node serves at this base is healthy; else the node refuses (503)."""
+        return self._call("GET", "health", Any, url=inference_url.rstrip("/") + "/health")
 
     def close(self) -> Deferred[None]:
-        """Cancel what is under way; fires when no connection is left. Calls can be made again afterwards."""
+        """Cancel the calls under way; fires when no connection is left. Calls can be made again afterwards."""
         for call in self._calls.copy():
             call.cancel()
         return self._exchanges.close()
 
-    def _init(self, what: str, request: InitRequest) -> Deferred[PowStatus]:
-        body = msgspec.json.encode(request)
-        name = f"pow/init/{what}"
-        return self._call(name, "POST", f"/api/v1/{name}", _PowAnswer, body).addCallback(attrgetter("pow_status"))
+    def _init(self, call: str, request: InitRequest) -> Deferred[PowStatus]:
+        return self._call("POST", call, _PowAnswer, request).addCallback(attrgetter("pow_status"))
 
     def _call(
         self,
-        call: str,
         method: str,
-        path: str,
+        call: str,
         answer: Any,
-        body: bytes | None = None,
+        body: msgspec.Struct | None = None,
         *,
-        base_url: str | None = None,
+        url: str | None = None,
         timeout_seconds: float | None = None,
     ) -> Deferred[Any]:
-        """Make a call; the Deferred fires with its answer, decoded as ``answer`` (Any: not looked at)."""
+        """Make a call; fires with its answer, decoded as ``answer`` (Any: None, and the answer is not looked at)."""
         seconds = self._total_timeout_seconds if timeout_seconds is None else timeout_seconds
 
         def timed_out(result: object, _seconds: float) -> Failure:
@@ -261,15 +240,17 @@ class MLNodeClient:
             self._calls.discard(calling)
             return result
 
-        url = (self.base_url if base_url is None else base_url) + path
-        calling = Deferred.fromCoroutine(self._answer(call, method, url, answer, body))
+        calling = Deferred.fromCoroutine(
+            self._answer(method, call, answer, body, url=url or f"{self.base_url}/api/v1/{call}")
+        )
         calling.addTimeout(seconds, self._reactor, timed_out)
         self._calls.add(calling)
         return calling.addBoth(forget)
 
-    async def _answer(self, call: str, method: str, url: str, answer: Any, body: bytes | None) -> Any:
+    async def _answer(self, method: str, call: str, answer: Any, body: msgspec.Struct | None, *, url: str) -> Any:
+        encoded = None if body is None else msgspec.json.encode(body)
         try:
-            status, received = await self._exchanges.exchange(method, url, body)
+            status, received = await self._exchanges.exchange(method, url, encoded)
         except AnswerTooLongError as error:
             raise MLNodeError(self.node_id, call, str(error), error.status, _shown(error.begin)) from error
         except NoAnswerError as error:
@@ -286,11 +267,7 @@ class MLNodeClient:
             ) from error
 
 
-def _nothing(_answer: object) -> None:
-    return None
-
-
 def _shown(body: bytes) -> str:
     """Return the beginning of a body as one line that a log can hold."""
-    text = body[: 4 * _BODY_SHOWN].decode("utf-8", "replace")
-    return "".join(c if c.isprintable() else " " for c in text)[:_BODY_SHOWN]
+    text = body[: 4 * _SHOWN_CHARACTERS].decode("utf-8", "replace")
+    return "".join(c if c.isprintable() else " " for c in text)[:_SHOWN_CHARACTERS]

@@ -138,11 +138,11 @@ async def test_unreachable_and_back(world: World) -> None:
     await world.add("a")
     world.reconciler.intend({"a": GENERATE})
     await until(lambda: world.reconciler.status()["a"].tries >= 2)
-    assert "refused" in str(world.reconciler.status()["a"].last_error)
+    assert "refused" in str(world.reconciler.status()["a"].problem)
     node.startService()
     await soon(node.ledger.when_delivered(1, via="websocket"))
     standing = world.reconciler.status()["a"]
-    assert (standing.current, standing.tries, standing.last_error) == ("GENERATING", 0, None)
+    assert (standing.current, standing.tries, standing.problem) == ("GENERATING", 0, None)
     assert len(inits(node)) == 1
 
 
@@ -155,7 +155,7 @@ async def test_added_in_the_middle(world: World) -> None:
     await soon(world.nodes["b"].ledger.when_delivered(1, via="websocket"))
     run = world.nodes["b"].run
     assert run is not None
-    assert (run.request.node_id, run.request.node_count) == (2, 9)
+    assert (run.request.node_num, run.request.node_count) == (2, 9)
     assert len(inits(world.nodes["a"])) == 1
 
 
@@ -169,7 +169,7 @@ async def test_start_does_not_wait_for_inference_that_comes_up(world: World) -> 
     assert node.state == "INFERENCE"
     world.reconciler.intend({"a": GENERATE})
     await soon(node.ledger.when_delivered(1, via="websocket"))
-    assert world.reconciler.status()["a"].last_error is None
+    assert world.reconciler.status()["a"].problem is None
 
 
 @pytest_twisted.ensureDeferred

@@ -96,7 +96,7 @@ class ValidatedStage:
             block_height=STAGE.height,
             public_key=KEYS[0].public.hex(),
             params=TEST_NETWORK_PARAMS,
-            node_id=1,
+            node_num=1,
             node_count=3,
             url=f"http://127.0.0.1:{self.listening.getHost().port}/v1/poc-batches",
         )

@@ -12,7 +12,7 @@ from dapi.broker.broker import Broker, PocSettings
 from dapi.broker.node_worker import NodeWorker
 from dapi.broker.nodes import Node, NodeStore
 from dapi.mlnode.client import TEST_NETWORK_PARAMS
-from tests.nodes import StubNode, SynchronousDatabase, make_worker, node_config
+from tests.nodes import FakeWebSocket, StubNode, SynchronousDatabase, make_worker, node_config
 
 CALLBACK_URL = "http://10.0.0.1:9100/v1/poc-batches"
 
@@ -57,6 +57,11 @@ class BrokerTestCase(SynchronousTestCase):
     def worker(self, node_id: str) -> NodeWorker:
         [num] = [node.num for node in self.broker.nodes() if node.id == node_id]
         return self.broker.worker_by_num(num)
+
+    def websocket(self, node_id: str) -> FakeWebSocket:
+        websocket = self.worker(node_id).websocket_client
+        assert isinstance(websocket, FakeWebSocket)
+        return websocket
 
     def restart(self) -> None:
         self.successResultOf(self.broker.stopService())

@@ -11,8 +11,14 @@ from twisted.internet.testing import MemoryReactorClock
 from twisted.logger import LogEvent, LogLevel, formatEvent, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
-from dapi.broker.node_worker import QUEUE_LIMIT, CommandRecord, NodeWorker
-from dapi.broker.node_worker_commands import CommandResult, InferenceUpCommand, StartPocCommand, StopNodeCommand
+from dapi.broker.node_worker import QUEUE_LIMIT, CommandRecord
+from dapi.broker.node_worker_commands import (
+    CommandResult,
+    InferenceUpCommand,
+    NodeAccess,
+    StartPocCommand,
+    StopNodeCommand,
+)
 from dapi.broker.nodes import Node
 from dapi.poc.batch_handler import BatchHandler
 from dapi.poc.websocket_client import WebSocketClient
@@ -27,7 +33,7 @@ class WaitCommand:
         self.done: Deferred[str] = Deferred()
         self.is_begun = False
 
-    async def execute(self, worker: NodeWorker) -> CommandResult:
+    async def execute(self, access: NodeAccess) -> CommandResult:
         self.is_begun = True
         return CommandResult(True, await self.done)
 
@@ -35,7 +41,7 @@ class WaitCommand:
 class BrokenCommand:
     """Has a defect."""
 
-    async def execute(self, worker: NodeWorker) -> CommandResult:
+    async def execute(self, access: NodeAccess) -> CommandResult:
         raise ZeroDivisionError("defect")
 
 

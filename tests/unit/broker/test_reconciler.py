@@ -27,7 +27,7 @@ class CommandTests(ReconcilerTestCase):
         ):
             self.intend(intention)
             self.assertEqual(told, self.told())
-            self.assert_standing(intended=intention.duty, current=current, under_way=None, last_error=None, tries=0)
+            self.assert_standing(intended=intention.duty, current=current, under_way=None, problem=None, tries=0)
             self.assertEqual([self.worker("a")], self.reconciler.workers_at(intention.duty))
 
     def test_request_is_that_of_the_intention(self) -> None:
@@ -112,7 +112,7 @@ class NewerIntentionTests(ReconcilerTestCase):
         told = ["pow/init/generate", "websocket stop", "pow/init/generate", "websocket restart"]
         self.assertEqual(told, self.told())
         self.assertEqual(2000, self.last_init()["block_height"])
-        self.assert_standing(current="GENERATING", under_way=None, tries=0, last_error=None)
+        self.assert_standing(current="GENERATING", under_way=None, tries=0, problem=None)
         self.stub.release()
         self.advance(120)
         self.assertEqual([], self.told())
@@ -149,7 +149,7 @@ class NewerIntentionTests(ReconcilerTestCase):
         told = ["pow/init/generate", "websocket stop", "pow/init/generate", "websocket restart"]
         self.assertEqual(told, self.told())
         self.assertEqual(1000, self.last_init()["block_height"])
-        self.assert_standing(tries=0, last_error=None)
+        self.assert_standing(tries=0, problem=None)
 
     def test_does_not_wait_for_the_next_try_of_the_older(self) -> None:
         self.stub.refused["pow/init/generate"] = 500
@@ -210,7 +210,7 @@ class RetryTests(ReconcilerTestCase):
         delays = [later - earlier for earlier, later in pairwise(tried_at)]
         self.assertTrue(all(2.99 <= delay <= 5.02 for delay in delays), delays)
         self.assertGreater(max(delays) - min(delays), 1)
-        self.assert_standing(tries=30, last_error='node1: state (503): refused: {"detail": "no"}'.replace("node1", "a"))
+        self.assert_standing(tries=30, problem='node1: state (503): refused: {"detail": "no"}'.replace("node1", "a"))
 
     def test_until_it_succeeds(self) -> None:
         self.stub.refused["pow/init/generate"] = 500
@@ -220,7 +220,7 @@ class RetryTests(ReconcilerTestCase):
         self.told()
         self.advance(5)
         self.assertEqual(["pow/init/generate", "websocket restart"], self.told())
-        self.assert_standing(current="GENERATING", tries=0, last_error=None)
+        self.assert_standing(current="GENERATING", tries=0, problem=None)
         self.advance(100)
         self.assertEqual([], self.told())
 

@@ -71,15 +71,13 @@ class FoundElsewhereTests(ReconcilerTestCase):
         self.advance(90)
         asked = self.stub.events.count("state")
         self.assertTrue(60 // 5 <= asked <= 90 // 3, asked)
-        self.assert_standing(
-            intended=Duty.GENERATE, current=None, last_error='a: state (502): refused: {"detail": "no"}'
-        )
+        self.assert_standing(intended=Duty.GENERATE, current=None, problem='a: state (502): refused: {"detail": "no"}')
         self.assertEqual([], self.told())
         self.assertEqual(1, len([line for line in self.lines if "not known" in line]))
         del self.stub.refused["state"]
         self.advance(5)
         self.assertEqual([], self.told())
-        self.assert_standing(current="GENERATING", last_error=None)
+        self.assert_standing(current="GENERATING", problem=None)
 
     def test_back_after_it_was_unreachable_without_its_state(self) -> None:
         self.intend(GENERATE)
@@ -98,11 +96,11 @@ class FoundElsewhereTests(ReconcilerTestCase):
         self.told()
         self.stub.refused["health"] = 503
         self.advance(31)
-        self.assert_standing(last_error='a: health (503): refused: {"detail": "no"}')
+        self.assert_standing(problem='a: health (503): refused: {"detail": "no"}')
         del self.stub.refused["health"]
         self.advance(60)
         self.assertEqual([], self.told())
-        self.assert_standing(last_error=None)
+        self.assert_standing(problem=None)
         self.stub.refused["health"] = 503
         self.advance(30 + 10)
         self.assertEqual(["stop", "websocket stop", "inference/up/async", "inference/up"], self.told())
@@ -119,7 +117,7 @@ class FoundElsewhereTests(ReconcilerTestCase):
         self.told()
         self.stub.refused["health"] = 503
         self.advance(5)
-        self.assert_standing(last_error='a: health (503): refused: {"detail": "no"}')
+        self.assert_standing(problem='a: health (503): refused: {"detail": "no"}')
         self.assertEqual([], self.told())
 
     def test_inference_port_that_cannot_be_reached(self) -> None:
@@ -128,7 +126,7 @@ class FoundElsewhereTests(ReconcilerTestCase):
         self.stub.unreachable = {"health"}
         self.advance(120)
         self.assertEqual([], self.told())
-        self.assert_standing(current=None, last_error="a: health: Connection was refused by other side")
+        self.assert_standing(current=None, problem="a: health: Connection was refused by other side")
         self.assertEqual([self.worker("a")], self.reconciler.workers_at(Duty.INFERENCE))
 
     def test_somebody_else_told_it_something(self) -> None:

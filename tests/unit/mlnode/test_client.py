@@ -96,22 +96,9 @@ class CallTests(SynchronousTestCase):
             (params.dim, params.n_layers, params.n_heads, params.n_kv_heads, params.multiple_of, params.seq_len),
         )
 
-    def test_switch(self) -> None:
-        self.assertEqual(
-            (None, "POST /api/v1/pow/phase/generate", None), self.call(b"{}", MLNodeClient.switch_to_generate)
-        )
-        self.assertEqual(
-            (None, "POST /api/v1/pow/phase/validate", None), self.call(b"", MLNodeClient.switch_to_validate)
-        )
-
     def test_validate(self) -> None:
         result = self.call(b"null", lambda client: client.validate(generated_batch()))
         self.assertEqual((None, "POST /api/v1/pow/validate", generated_fields()), result)
-
-    def test_pow_stop(self) -> None:
-        answer = b'{"status":"OK","pow_status":{"status":"STOPPED","is_model_initialized":false}}'
-        expected = (PowStatus(PowState.STOPPED, False), "POST /api/v1/pow/stop", None)
-        self.assertEqual(expected, self.call(answer, MLNodeClient.pow_stop))
 
     def test_inference_up(self) -> None:
         body = {"model": "Qwen/Qwen2.5-7B-Instruct", "dtype": "float16", "additional_args": ["--quantization", "fp8"]}

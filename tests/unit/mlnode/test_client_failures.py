@@ -23,13 +23,7 @@ from dapi.errors import MLNodeError
 from dapi.mlnode.client import MLNodeClient, MLNodeState
 from tests.unit.mlnode.mlnode_world import ALL_CALLS, BASE_URL, StubbedNode
 
-DECODED_CALLS = set(ALL_CALLS) - {
-    "pow/phase/generate",
-    "pow/phase/validate",
-    "inference/up",
-    "inference/up/async",
-    "health",
-}
+DECODED_CALLS = set(ALL_CALLS) - {"inference/up", "inference/up/async", "health"}
 
 
 class RefusalTests(SynchronousTestCase):

@@ -1,0 +1,62 @@
+"""Asks a node what it does, and compares it with its duty."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from dapi.broker.duties import MEANINGS
+from dapi.broker.node_worker import NodeWorker
+from dapi.errors import MLNodeError
+from dapi.mlnode.client import MLNodeState
+from dapi.phases.duty import Duty
+
+_MAX_SICK_ANSWERS = 3
+
+
+class Inspection(NamedTuple):
+    """What a node says that it does, and whether that is its duty."""
+
+    current: str
+    does_its_duty: bool
+
+
+class NodeInspector:
+    """Asks one node.
+
+    Stopping a node that is only busy would cost minutes, so one answer that its inference is not healthy is not enough:
+    ``_MAX_SICK_ANSWERS`` in a row are. No answer at all is not counted: dapi may not reach the node's inference port.
+    """
+
+    def __init__(self, worker: NodeWorker) -> None:
+        self._worker = worker
+        self._sick_answers = 0
+
+    def forget(self) -> None:
+        """Forget what the node answered: it was brought to a duty anew."""
+        self._sick_answers = 0
+
+    async def inspect(self, duty: Duty) -> Inspection:
+        """Ask the node; raises MLNodeError when it is not known whether the node does its duty."""
+        client, meaning = self._worker.ml_client, MEANINGS[duty]
+        state = await client.state()
+        if state is not meaning.node_state:
+            return Inspection(state, False)
+        if state is MLNodeState.POW:
+            status = (await client.pow_status()).status
+            return Inspection(status, status in meaning.pow_states)
+        if state is MLNodeState.INFERENCE:
+            return await self._inspect_inference()
+        return Inspection(state, True)
+
+    async def _inspect_inference(self) -> Inspection:
+        try:
+            await self._worker.ml_client.inference_health(self._worker.node.inference_url)
+        except MLNodeError as error:
+            if error.status is None:
+                raise
+            self._sick_answers += 1
+            if self._sick_answers < _MAX_SICK_ANSWERS:
+                raise
+            return Inspection("INFERENCE, not healthy", False)
+        self._sick_answers = 0
+        return Inspection(MLNodeState.INFERENCE, True)
