@@ -10,7 +10,8 @@
     ├── UnknownNodeError    no node has this id or number
     ├── UnknownBatchError   no batch that is kept has this id, or none in the state that is needed
     ├── StoreError          not on disk, so it must not be acknowledged
-    │   ├── StoreBusyError    … now: full, locked, or too much is waiting; it heals by itself
+    │   ├── StoreBusyError    … now: full, locked, or too much is pending; it heals by itself
+    │   ├── StoreClosedError  … here: the database is not open, before its start or once it is stopped
     │   └── StoreBrokenError  … ever: the process must stop and recover from its database
     ├── MLNodeError         a call to an ML node failed
     └── ChainError          a call to the chain did not do what was asked
@@ -60,7 +61,11 @@ class StoreError(DapiError):
 
 
 class StoreBusyError(StoreError):
-    """It cannot be stored now (disk full, database locked, too many bytes waiting); try again later."""
+    """It cannot be stored now (disk full, database locked, too many bytes pending); try again later."""
+
+
+class StoreClosedError(StoreError):
+    """The database is not open: it is not started yet, or it is stopping."""
 
 
 class StoreBrokenError(StoreError):

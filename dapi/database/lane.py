@@ -1,4 +1,4 @@
-"""A thread that does one thing after the other, for the reactor's thread, which must never wait for a disk."""
+"""A thread that runs one function after the other, so that the reactor's thread never waits for a disk."""
 
 from __future__ import annotations
 
@@ -6,50 +6,37 @@ import queue
 import threading
 from collections.abc import Callable
 from functools import partial
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IDelayedCall
+from twisted.internet.interfaces import IReactorFromThreads
 from twisted.python.failure import Failure
 
 T = TypeVar("T")
 
 
-class DatabaseReactor(Protocol):
-    """What the database needs of a reactor: Twisted's IReactorTime and IReactorFromThreads have it."""
-
-    def callLater(  # noqa: N802 - Twisted's name
-        self, delay: float, function: Callable[..., object], /, *args: object, **kwargs: object
-    ) -> IDelayedCall:
-        """Call later, in the reactor's thread."""
-
-    def callFromThread(  # noqa: N802 - Twisted's name
-        self, function: Callable[..., object], /, *args: object, **kwargs: object
-    ) -> None:
-        """Call soon, in the reactor's thread."""
-
-
 class Lane:
-    """A thread that runs functions one after the other; what came of each goes back to the reactor's.
+    """Runs functions one after the other on a thread of its own, and hands their results to the reactor's thread.
 
-    It can be started again after a stop. ``now`` tells the time in seconds, for ``busy_seconds``.
+    It can be started again after a stop. ``now`` returns the time in seconds, for ``busy_seconds``.
     """
 
-    def __init__(self, reactor: DatabaseReactor, name: str, now: Callable[[], float]) -> None:
+    def __init__(self, reactor: IReactorFromThreads, name: str, now: Callable[[], float]) -> None:
         self._reactor = reactor
         self._name = name
         self._now = now
         self._jobs: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._busy_since: float | None = None
+        self._thread: threading.Thread | None = None
 
     @property
-    def waiting(self) -> int:
-        """How many functions wait, without the one that runs."""
+    def queued(self) -> int:
+        """How many functions are queued, without the one that runs."""
         return self._jobs.qsize()
 
     @property
     def busy_seconds(self) -> float:
-        """For how long the function that runs has been running; 0 while none does."""
+        """For how long the current function has been running; 0 while none runs."""
         since = self._busy_since
         return 0.0 if since is None else max(0.0, self._now() - since)
 
@@ -60,20 +47,21 @@ class Lane:
         self._thread.start()
 
     def submit(self, function: Callable[[], T]) -> Deferred[T]:
-        """Run ``function`` after all that was submitted before; the Deferred has what it returned or raised."""
+        """Run ``function`` after all that was submitted before; fires, or fails, with what it returns or raises."""
         outcome: Deferred[T] = Deferred()
         self._jobs.put(partial(self._do, function, outcome))
         return outcome
 
     def stop(self) -> Deferred[None]:
-        """End the thread after all that was submitted; the Deferred fires when it is gone."""
+        """End the thread after all that was submitted; fires when it is gone."""
         gone: Deferred[None] = Deferred()
         self._jobs.put(lambda: self._reactor.callFromThread(self._join, gone))
         self._jobs.put(None)
         return gone
 
     def _join(self, gone: Deferred[None]) -> None:
-        self._thread.join()
+        if self._thread is not None:
+            self._thread.join()
         gone.callback(None)
 
     def _run(self) -> None:
@@ -81,7 +69,7 @@ class Lane:
             self._busy_since = self._now()
             job()
             self._busy_since = None
-            # Not to hold, until the next job comes, what this one brought.
+            # Otherwise what it refers to would be held until the next job comes.
             del job
 
     def _do(self, function: Callable[[], T], outcome: Deferred[T]) -> None:

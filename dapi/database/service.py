@@ -3,25 +3,32 @@
 Why it is built like this, all of it measured. WAL with ``synchronous=FULL`` loses nothing that was acknowledged when
 the power goes. Two connections that write can corrupt a WAL (before SQLite 3.51.3) and lock each other out, so there
 is one, and a file lock keeps a second process away. The sqlite3 module gives up the interpreter lock at every step of
-a statement, and beside a busy reactor waits up to 5 ms to get it back: what is given to ``write`` and ``read`` should
+a statement, and beside a busy reactor waits up to 5 ms to get it back: functions given to ``write`` and ``read`` should
 make few statements, with few rows of result.
+
+Its states::
+
+    ok ──────▶ full ────▶ ok          there is room for the reserve, and as much again
+    ok ──────▶ locked ──▶ ok          the other program has let go of the file
+    locked ──▶ full
+    ok, full, locked ───▶ broken      a failed fsync, a corrupt page: only a new start leads out of it
 """
 
 from __future__ import annotations
 
 import contextlib
+import enum
 import os
 import sqlite3
 import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, fail, succeed
-from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -35,19 +42,30 @@ from dapi.database.file import (
     transaction,
     why_not_opened,
 )
-from dapi.database.lane import DatabaseReactor, Lane
-from dapi.errors import StartError, StoreBrokenError, StoreBusyError, StoreError
+from dapi.database.lane import Lane
+from dapi.errors import StartError, StoreBrokenError, StoreBusyError, StoreClosedError, StoreError
 from dapi.messages.sizes import MIB
+from dapi.timing.timer import Timer
+from dapi.timing.waiters import Waiters
 
 T = TypeVar("T")
 
 _PROBE_SECONDS = 1.0
-# Of one thread: behind a disk that hangs, what waits must not grow without end.
-_MAX_WAITING = 1000
+# Of one thread: behind a disk that hangs, the queue must not grow without end.
+_MAX_QUEUED = 1000
+
+
+class DatabaseState(enum.StrEnum):
+    """The states of the database, drawn at the top of the file."""
+
+    OK = "ok"
+    FULL = "full"
+    LOCKED = "locked"
+    BROKEN = "broken"
 
 
 class _Health(msgspec.Struct, frozen=True):
-    state: str
+    state: DatabaseState
     reason: str
     since: float
 
@@ -74,7 +92,7 @@ class Database(Service):
 
     def __init__(
         self,
-        reactor: DatabaseReactor,
+        reactor: Any,
         path: str,
         *,
         on_broken: Callable[[str], object],
@@ -93,12 +111,13 @@ class Database(Service):
         self._writer = Lane(reactor, "dapi database writer", now)
         self._reader = Lane(reactor, "dapi database reader", now)
         # Replaced as a whole, by the threads; told to the world by the reactor's.
-        self._health = _Health("ok", "", self._now())
+        self._health = _Health(DatabaseState.OK, "", self._now())
         self._was_broken = False
+        self._is_stopping = False
         # Looked up by the threads: the reactor's must not wait for a disk that hangs.
         self._sizes = (0, 0)
-        self._probe_call: IDelayedCall | None = None
-        self._stop_waiters: list[Deferred[None]] = []
+        self._next_probe = Timer(reactor, _PROBE_SECONDS, self._probe)
+        self._stop_waiters: Waiters[None] = Waiters()
 
     def startService(self) -> None:
         """Open the file, or raise StartError with a message that says what to do."""
@@ -114,14 +133,14 @@ class Database(Service):
                     f"the database {self._path} cannot be opened: {error}; check the path and its permissions"
                 ) from error
             undo.pop_all()
-        self._health = _Health("ok", "", self._now())
+        self._health = _Health(DatabaseState.OK, "", self._now())
         self._was_broken = False
         self._look_at_sizes()
         super().startService()  # type: ignore[no-untyped-call]
         self._writer.start()
         self._reader.start()
         if not self._made_reserve():
-            self._turn("full", self._no_room())
+            self._turn(DatabaseState.FULL, self._no_room())
 
     def _open(self) -> sqlite3.Connection:
         try:
@@ -134,22 +153,17 @@ class Database(Service):
         return open_prepared(self._path)
 
     def stopService(self) -> Deferred[None]:
-        """Finish what is queued and close; the Deferred fires with None when nothing is left."""
+        """Finish what is queued and close; fires with None when nothing is left."""
         if self.running:
             super().stopService()  # type: ignore[no-untyped-call]
-            if self._probe_call is not None:
-                self._probe_call.cancel()
-                self._probe_call = None
+            self._next_probe.cancel()
             stopping = Deferred.fromCoroutine(self._stop())
             stopping.addErrback(
                 lambda failure: self.log.failure("{path}: not closed properly", failure, path=self._path)
             )
-            stopping.addCallback(lambda _: self._stopped())
-        elif not self._stop_waiters:
-            return succeed(None)
-        waiter: Deferred[None] = Deferred()
-        self._stop_waiters.append(waiter)
-        return waiter
+            self._is_stopping = True
+            stopping.addCallback(self._stopped)
+        return self._stop_waiters.wait() if self._is_stopping else succeed(None)
 
     def write(self, function: Callable[[sqlite3.Connection], T], *, intake: bool = False) -> Deferred[T]:
         """Run ``function`` with the connection (in autocommit mode), after all that was given before.
@@ -189,16 +203,16 @@ class Database(Service):
 
     def _submit(self, lane: Lane, function: Callable[[], T]) -> Deferred[T]:
         if not self.running:
-            return fail(StoreBusyError(f"{self._path} is not open"))
-        if lane.waiting >= _MAX_WAITING:
-            return fail(StoreBusyError(f"{self._path}: {lane.waiting} calls wait for the disk already"))
+            return fail(StoreClosedError(f"{self._path} is not open"))
+        if lane.queued >= _MAX_QUEUED:
+            return fail(StoreBusyError(f"{self._path}: {lane.queued} calls wait for the disk already"))
         return lane.submit(function)
 
     # The writer's and the reader's threads.
 
     def _write(self, function: Callable[[sqlite3.Connection], T], intake: bool) -> T:
         self._refuse_if_broken()
-        if intake and self._health.state == "full" and not self._has_spare_pages():
+        if intake and self._health.state is DatabaseState.FULL and not self._has_spare_pages():
             raise StoreBusyError(self._health.reason)
         changes = self._connection.total_changes
         try:
@@ -210,8 +224,8 @@ class Database(Service):
             raise
         finally:
             self._look_at_sizes()
-        if self._health.state == "locked" and self._connection.total_changes != changes:
-            self._turn("ok", "")
+        if self._health.state is DatabaseState.LOCKED and self._connection.total_changes != changes:
+            self._turn(DatabaseState.OK, "")
         return result
 
     def _read(self, function: Callable[[sqlite3.Connection], T]) -> T:
@@ -226,7 +240,7 @@ class Database(Service):
             raise
 
     def _refuse_if_broken(self) -> None:
-        if self._health.state == "broken":
+        if self._health.state is DatabaseState.BROKEN:
             raise StoreBrokenError(self._health.reason)
 
     def _refuse_open_transaction(self) -> None:
@@ -247,20 +261,20 @@ class Database(Service):
             case _ if is_for_want_of_room(self._path, error):
                 with contextlib.suppress(FileNotFoundError):
                     self._reserve_path.unlink()
-                self._turn("full", self._no_room())
+                self._turn(DatabaseState.FULL, self._no_room())
                 raise StoreBusyError(self._health.reason) from error
             case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED | sqlite3.SQLITE_PROTOCOL:
-                if self._health.state == "ok":
-                    self._turn("locked", f"{text}: another program holds it")
+                if self._health.state is DatabaseState.OK:
+                    self._turn(DatabaseState.LOCKED, f"{text}: another program holds it")
                 raise StoreBusyError(text) from error
             case sqlite3.SQLITE_IOERR | sqlite3.SQLITE_CORRUPT | sqlite3.SQLITE_NOTADB | sqlite3.SQLITE_READONLY:
-                self._turn("broken", f"{text} ({error.sqlite_errorname})")
+                self._turn(DatabaseState.BROKEN, f"{text} ({error.sqlite_errorname})")
                 raise StoreBrokenError(self._health.reason) from error
             case sqlite3.SQLITE_CANTOPEN:
                 raise StoreBusyError(text) from error
 
-    def _turn(self, state: str, reason: str) -> None:
-        if self._health.state not in (state, "broken"):
+    def _turn(self, state: DatabaseState, reason: str) -> None:
+        if self._health.state not in (state, DatabaseState.BROKEN):
             self._health = _Health(state, reason, self._now())
             self._reactor.callFromThread(self._turned, self._health)
 
@@ -296,14 +310,14 @@ class Database(Service):
         return f"the disk is full: {room} MiB must be free in {self._path.parent}, within any quota"
 
     def _heal(self, connection: sqlite3.Connection) -> None:
-        if self._health.state == "full":
+        if self._health.state is DatabaseState.FULL:
             if self._made_reserve():
-                self._turn("ok", "")
+                self._turn(DatabaseState.OK, "")
         else:
             # Needs the lock, changes nothing: when it passes, the lock is free again.
             with transaction(connection):
                 pass
-            self._turn("ok", "")
+            self._turn(DatabaseState.OK, "")
 
     def _look_at_sizes(self) -> None:
         self._sizes = _size(self._path), _size(Path(f"{self._path}-wal"))
@@ -313,7 +327,7 @@ class Database(Service):
         # start. In a broken store that would be to try again what failed: while another connection is there, one that
         # only reads, it is not done. Where none can be had, there is no database left to spoil.
         with contextlib.ExitStack() as after:
-            if self._health.state == "broken":
+            if self._health.state is DatabaseState.BROKEN:
                 with contextlib.suppress(sqlite3.Error):
                     other = after.enter_context(contextlib.closing(open_to_read(self._path)))
                     other.execute("SELECT count(*) FROM sqlite_master").fetchone()
@@ -322,9 +336,9 @@ class Database(Service):
     # The reactor's thread.
 
     def _turned(self, health: _Health) -> None:
-        if health.state == "ok":
+        if health.state is DatabaseState.OK:
             self.log.info("{path}: works again", path=self._path)
-        elif health.state != "broken":
+        elif health.state is not DatabaseState.BROKEN:
             self.log.error("{path}: {state}: {reason}", path=self._path, state=health.state, reason=health.reason)
             self._probe_later()
         elif not self._was_broken:
@@ -334,15 +348,15 @@ class Database(Service):
             self._on_broken(health.reason)
 
     def _probe_later(self) -> None:
-        if self.running and self._probe_call is None:
-            self._probe_call = self._reactor.callLater(_PROBE_SECONDS, self._probe)
+        needs_probe = self._health.state in (DatabaseState.FULL, DatabaseState.LOCKED)
+        if needs_probe and self.running and not self._next_probe.is_running:
+            self._next_probe.start()
 
     def _probe(self) -> None:
-        self._probe_call = None
         probed = self.write(self._heal)
         probed.addErrback(self._still_unfit)
         probed.addErrback(lambda failure: self.log.failure("{path}: probe failed", failure, path=self._path))
-        probed.addCallback(lambda _: self._probe_later() if self._health.state in ("full", "locked") else None)
+        probed.addCallback(lambda _: self._probe_later())
 
     def _still_unfit(self, failure: Failure) -> None:
         failure.trap(StoreError)
@@ -355,10 +369,9 @@ class Database(Service):
             await self._writer.stop()
             os.close(self._lock)
 
-    def _stopped(self) -> None:
-        waiters, self._stop_waiters = self._stop_waiters, []
-        for waiter in waiters:
-            waiter.callback(None)
+    def _stopped(self, _result: None) -> None:
+        self._is_stopping = False
+        self._stop_waiters.fire(None)
 
 
 def _free_bytes(directory: str) -> int:

@@ -10,7 +10,7 @@ import threading
 from twisted.internet.defer import CancelledError
 
 from dapi.database import transaction
-from dapi.errors import StoreBusyError
+from dapi.errors import StoreBusyError, StoreClosedError
 from tests.unit.database.store_tools import COUNT_NODES, Obstacle, StoreTestCase, add_node
 
 
@@ -187,7 +187,7 @@ class StoppingTests(StoreTestCase):
         database = self.open_database()
         stopped = database.stopService()
         for use in (database.write, database.read):
-            self.failureResultOf(use(lambda _: None), StoreBusyError)
+            self.failureResultOf(use(lambda _: None), StoreClosedError)
         self.clock.wait_for(stopped)
 
     def test_cancels_the_probe(self) -> None:

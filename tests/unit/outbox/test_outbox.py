@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.internet.defer import CancelledError, Deferred
 
-from dapi.errors import StoreBrokenError, StoreBusyError
+from dapi.errors import StoreBrokenError, StoreBusyError, StoreClosedError
 from dapi.messages import Receipt, Via
 from tests.unit.database.store_tools import Obstacle
 from tests.unit.outbox.outbox_world import PROPERTY, SHARED, OutboxTestCase, entry
@@ -55,7 +55,7 @@ class PutTests(OutboxTestCase):
         puts = [self.outbox.put(entry(str(number))) for number in range(1000)]
         self.clock.turn()
         for put in puts:
-            self.failureResultOf(put, StoreBusyError)
+            self.failureResultOf(put, StoreClosedError)
         self.assertEqual(self.outbox.status()["waiting"], 0)
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
