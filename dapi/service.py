@@ -278,7 +278,7 @@ class DapiService(MultiService):
 
     async def _drain(self) -> None:
         """Wait until the disk has, or has refused, what came before the intake ended."""
-        while self.database.running and self.outbox.status()["waiting_bytes"]:
+        while self.database.running and self.outbox.status()["pending_bytes"]:
             await deferLater(self._reactor, 0)
             try:
                 await self.database.write(lambda connection: None)

@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from dapi.database.schema import SCHEMA_VERSIONS
 from dapi.errors import StartError
 from dapi.messages.sizes import MIB
 
@@ -19,85 +20,6 @@ APPLICATION_ID = int.from_bytes(b"dapi", "big")
 _BUSY_TIMEOUT_SECONDS = 2.0
 # Looking at every page of a larger file would keep the callback port shut for too long after a restart.
 _FULLY_CHECKED_BYTES = 64 * MIB
-
-# The statements that lead from each version of the schema to the next; what was released is never changed.
-#
-# What still has to reach the chain is in ``waiting``, with its body; of what is finished, only what the chain does not
-# have keeps its own (deleting a row gives its space back, emptying it does not). ``seq`` numbers both and is never
-# given twice. A row with a ``parent`` is a part of the batch with that ``seq``. The indexes serve exactly the filters
-# of a listing, newest first, and the order of sending. A column that is long stands last: what stands before it is then
-# read without it.
-_SCHEMA_VERSIONS = (
-    """
-    CREATE TABLE waiting (
-        seq INTEGER PRIMARY KEY AUTOINCREMENT,
-        batch_id TEXT NOT NULL UNIQUE,
-        kind TEXT NOT NULL,
-        state TEXT NOT NULL,
-        node_id TEXT,
-        via TEXT NOT NULL,
-        height INTEGER NOT NULL,
-        nonces INTEGER NOT NULL,
-        seen INTEGER NOT NULL,
-        received_at REAL NOT NULL,
-        last_seen_at REAL NOT NULL,
-        parent INTEGER,
-        attempts INTEGER NOT NULL DEFAULT 0,
-        alone INTEGER NOT NULL DEFAULT 0,
-        not_before INTEGER NOT NULL DEFAULT 0,
-        tx_hash TEXT,
-        tx_timeout_ns INTEGER,
-        reason TEXT,
-        crc32 INTEGER NOT NULL,
-        message BLOB NOT NULL
-    );
-    CREATE INDEX waiting_by_kind ON waiting (kind, state);
-    CREATE INDEX waiting_by_node ON waiting (node_id, kind, state);
-    CREATE INDEX waiting_to_send ON waiting (height, kind) WHERE state = 'stored';
-    CREATE INDEX waiting_parts ON waiting (parent) WHERE parent IS NOT NULL;
-    CREATE TABLE finished (
-        seq INTEGER PRIMARY KEY,
-        batch_id TEXT NOT NULL UNIQUE,
-        kind TEXT NOT NULL,
-        state TEXT NOT NULL,
-        node_id TEXT,
-        via TEXT NOT NULL,
-        height INTEGER NOT NULL,
-        nonces INTEGER NOT NULL,
-        seen INTEGER NOT NULL,
-        received_at REAL NOT NULL,
-        last_seen_at REAL NOT NULL,
-        finished_at REAL NOT NULL,
-        attempts INTEGER NOT NULL,
-        tx_hash TEXT,
-        included_height INTEGER,
-        reason TEXT,
-        crc32 INTEGER,
-        message BLOB
-    );
-    CREATE INDEX finished_by_kind ON finished (kind, state);
-    CREATE INDEX finished_by_node ON finished (node_id, kind, state);
-    CREATE INDEX waiting_by_stage ON waiting (height, kind, state, node_id);
-    CREATE INDEX finished_by_stage ON finished (height, kind, state, node_id);
-    CREATE TABLE stages (
-        height INTEGER PRIMARY KEY,
-        stage TEXT NOT NULL,
-        node_count INTEGER NOT NULL,
-        is_handed_out INTEGER NOT NULL DEFAULT 0
-    );
-    CREATE TABLE numbers (
-        name TEXT PRIMARY KEY,
-        value INTEGER NOT NULL
-    );
-    CREATE TABLE nodes (
-        num INTEGER PRIMARY KEY,
-        id TEXT NOT NULL UNIQUE,
-        config TEXT NOT NULL,
-        enabled INTEGER NOT NULL,
-        removed INTEGER NOT NULL
-    );
-    """,
-)
 
 
 @contextlib.contextmanager
@@ -155,10 +77,10 @@ def _prepare(connection: sqlite3.Connection, path: Path) -> None:
     is_new = application_id == version == tables == 0
     if not is_new and application_id != APPLICATION_ID:
         raise StartError(f"{path} is a database of another program: give dapi a path of its own")
-    if version > len(_SCHEMA_VERSIONS):
+    if version > len(SCHEMA_VERSIONS):
         raise StartError(
             f"the database {path} was written by a newer dapi (its schema is {version}, this one knows "
-            f"{len(_SCHEMA_VERSIONS)}): install that version again, or restore a back-up from before the upgrade"
+            f"{len(SCHEMA_VERSIONS)}): install that version again, or restore a back-up from before the upgrade"
         )
     if path.stat().st_size <= _FULLY_CHECKED_BYTES:
         (found,) = connection.execute("PRAGMA quick_check(1)").fetchone()
@@ -171,11 +93,11 @@ def _prepare(connection: sqlite3.Connection, path: Path) -> None:
     connection.execute("PRAGMA synchronous = FULL")
     connection.execute("PRAGMA wal_autocheckpoint = 256")
     connection.execute("PRAGMA secure_delete = OFF")
-    if version < len(_SCHEMA_VERSIONS):
-        missing = "".join(_SCHEMA_VERSIONS[version:])
+    if version < len(SCHEMA_VERSIONS):
+        missing = "".join(SCHEMA_VERSIONS[version:])
         connection.executescript(
             f"BEGIN IMMEDIATE; {missing} PRAGMA application_id = {APPLICATION_ID}; "
-            f"PRAGMA user_version = {len(_SCHEMA_VERSIONS)}; COMMIT;"
+            f"PRAGMA user_version = {len(SCHEMA_VERSIONS)}; COMMIT;"
         )
 
 

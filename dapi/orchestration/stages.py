@@ -16,7 +16,7 @@ from dapi.phases.phases import PocStage
 
 _COLUMNS = "stage, node_count, is_handed_out"
 _VERDICTS = (
-    "SELECT message FROM waiting WHERE height = ?1 AND kind = ?2"
+    "SELECT message FROM unfinished WHERE height = ?1 AND kind = ?2"
     " UNION ALL SELECT message FROM finished WHERE height = ?1 AND kind = ?2 AND state = ?3 AND message IS NOT NULL"
 )
 # Windows of older stages are over; their batches have been finished long ago.

@@ -10,13 +10,7 @@ from twisted.internet.defer import Deferred
 
 from dapi.database import Database
 from dapi.messages import Kind, State
-
-_SUM = (
-    "SELECT node_id, kind, state, count(*), sum(nonces), sum(seen) FROM ("
-    "SELECT node_id, kind, state, nonces, seen FROM waiting WHERE height = ?1 AND parent IS NULL"
-    " UNION ALL SELECT node_id, kind, state, nonces, seen FROM finished WHERE height = ?1)"
-    " GROUP BY node_id, kind, state ORDER BY node_id, kind, state"
-)
+from dapi.outbox import queries
 
 
 class LedgerLine(msgspec.Struct, frozen=True):
@@ -38,7 +32,7 @@ class NodeLedger(msgspec.Struct):
     """What became of one node's work in a stage, in batches but for ``nonces``.
 
     ``generated`` is all that it delivered, each batch once, and ``doubled`` how many deliveries came on top of that;
-    ``stored``, ``submitted`` (in a transaction), ``confirmed``, ``failed`` and ``expired`` are where those are now.
+    ``stored``, ``in_flight``, ``confirmed``, ``failed`` and ``expired`` are in which states those are now.
     ``validated`` counts its verdicts on others.
     """
 
@@ -46,7 +40,7 @@ class NodeLedger(msgspec.Struct):
     nonces: int = 0
     doubled: int = 0
     stored: int = 0
-    submitted: int = 0
+    in_flight: int = 0
     confirmed: int = 0
     failed: int = 0
     expired: int = 0
@@ -54,7 +48,7 @@ class NodeLedger(msgspec.Struct):
 
 
 def by_node(lines: list[LedgerLine]) -> dict[str, NodeLedger]:
-    """Sum the lines of a stage up, by node; what no node is known of comes under an empty id."""
+    """Sum up the lines of a stage by node; messages of which no node is known come under an empty id."""
     ledgers: dict[str, NodeLedger] = {}
     for line in lines:
         ledger = ledgers.setdefault(line.node_id or "", NodeLedger())
@@ -64,18 +58,8 @@ def by_node(lines: list[LedgerLine]) -> dict[str, NodeLedger]:
             ledger.generated += line.batches
             ledger.nonces += line.nonces
             ledger.doubled += line.deliveries - line.batches
-            field = _FIELDS[line.state]
-            setattr(ledger, field, getattr(ledger, field) + line.batches)
+            setattr(ledger, line.state, getattr(ledger, line.state) + line.batches)
     return ledgers
-
-
-_FIELDS = {
-    State.STORED: "stored",
-    State.IN_FLIGHT: "submitted",
-    State.CONFIRMED: "confirmed",
-    State.FAILED: "failed",
-    State.EXPIRED: "expired",
-}
 
 
 def stage_ledger(database: Database, height: int) -> Deferred[list[LedgerLine]]:
@@ -86,5 +70,5 @@ def stage_ledger(database: Database, height: int) -> Deferred[list[LedgerLine]]:
 def _sum(connection: sqlite3.Connection, *, height: int) -> list[LedgerLine]:
     return [
         LedgerLine(node_id, Kind(kind), State(state), batches, nonces, deliveries)
-        for node_id, kind, state, batches, nonces, deliveries in connection.execute(_SUM, (height,))
+        for node_id, kind, state, batches, nonces, deliveries in connection.execute(queries.LEDGER, (height,))
     ]

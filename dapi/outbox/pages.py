@@ -1,4 +1,4 @@
-"""Listing what the outbox keeps, newest first, at a cost that does not grow with what is kept."""
+"""Lists what the outbox keeps, newest first, at a cost that does not grow with what is kept."""
 
 from __future__ import annotations
 
@@ -7,12 +7,14 @@ from collections.abc import Iterable, Iterator
 
 import msgspec
 
+from dapi.database.schema import RowState
 from dapi.messages import Kind, State, Via
+from dapi.outbox.queries import SHOWN_STATE
 
-# Which table a message of this state is in.
-_TABLES = {
-    "waiting": (State.STORED, State.IN_FLIGHT),
-    "finished": (State.CONFIRMED, State.FAILED, State.EXPIRED),
+# The states of the rows of each table, and the one in which each is listed.
+_TABLES: dict[str, dict[str, State]] = {
+    "unfinished": {state: state.shown for state in RowState},
+    "finished": {state: state for state in (State.CONFIRMED, State.FAILED, State.EXPIRED)},
 }
 _NEWEST = 2**63 - 1
 
@@ -50,7 +52,8 @@ class BatchPage(msgspec.Struct, frozen=True):
 
 _COLUMNS = BatchRow.__struct_fields__
 _JSON = f"json_object({', '.join(f'{name!r}, {name}' for name in _COLUMNS)})"
-_NOT_IN_WAITING = ("finished_at", "included_height")
+# Of a row that is unfinished.
+_EXPRESSIONS = {"state": SHOWN_STATE, "finished_at": "NULL", "included_height": "NULL"}
 
 
 def page(
@@ -74,24 +77,23 @@ def page(
 
 
 def selects(node_id: str | None, kind: Kind | None, state: State | None) -> Iterator[str]:
-    """Yield selects that together find what is asked for, each of them along one index in the order of ``seq``."""
+    """Yield selects that together find all that match, each of them along one index in the order of ``seq``."""
     of_node = "node_id = :node_id AND " if node_id is not None else ""
     for table, states in _TABLES.items():
-        columns = ", ".join(
-            f"NULL AS {name}" if table == "waiting" and name in _NOT_IN_WAITING else name for name in _COLUMNS
-        )
+        is_finished = table == "finished"
+        columns = ", ".join(name if is_finished else f"{_EXPRESSIONS.get(name, name)} AS {name}" for name in _COLUMNS)
         if (node_id, kind, state) == (None, None, None):
-            conditions: Iterable[str] = [f"kind != '{Kind.SEED.value}' AND "]
+            conditions: Iterable[str] = [f"kind != '{Kind.SEED}' AND "]
         else:
             # A seed is no batch: it is shown to those who ask for it.
             kinds = (Kind.GENERATED, Kind.VALIDATED) if kind is None else (kind,)
             conditions = [
-                f"{of_node}kind = '{each_kind.value}' AND state = '{each_state.value}' AND "
+                f"{of_node}kind = '{each_kind}' AND {table}.state = '{row_state}' AND "
                 for each_kind in kinds
-                for each_state in states
-                if state in (None, each_state)
+                for row_state, shown in states.items()
+                if state in (None, shown)
             ]
-        # The parts of a large batch are the submitter's affair.
-        whole = "parent IS NULL AND " if table == "waiting" else ""
+        # A part is no batch.
+        whole = "" if is_finished else "parent IS NULL AND "
         for condition in conditions:
             yield f"SELECT {columns} FROM {table} WHERE {condition}{whole}seq < :before ORDER BY seq DESC LIMIT :limit"

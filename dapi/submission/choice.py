@@ -1,4 +1,4 @@
-"""Choosing what goes into the next transaction, and cutting what is too large for one: the writer's thread.
+"""Chooses what goes into the next transaction, and cuts batches that are too large: work of the writer's thread.
 
 See ``rows`` for the rest of a message's way.
 """
@@ -9,12 +9,14 @@ import json
 import sqlite3
 import zlib
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import msgspec
 
 from dapi.messages import Kind, State
 from dapi.messages.inference_pb2 import MsgSubmitPocBatch
-from dapi.submission.rows import IN, ORDER, Changes, Message, count, give_up
+from dapi.outbox import queries
+from dapi.submission.rows import Changes, End, Message, count, lose
 
 # What a message takes in a transaction beside its own bytes: creator, type URL, lengths.
 _OVERHEAD_BYTES = 256
@@ -22,78 +24,73 @@ _OVERHEAD_BYTES = 256
 _NONCE_BYTES = 18
 _MAX_MESSAGES = 200
 
-_CANDIDATES = "SELECT seq, kind, height, attempts, alone, nonces, length(message) FROM waiting WHERE state = 'stored'"
-_NEXT = f"{_CANDIDATES} AND not_before <= ? ORDER BY {ORDER} LIMIT {_MAX_MESSAGES}"
-_PARTS = f"{_CANDIDATES} AND parent = ? ORDER BY seq LIMIT {_MAX_MESSAGES}"
-_PART = (
-    "INSERT INTO waiting (batch_id, parent, kind, state, node_id, via, height, nonces, seen, received_at, last_seen_at,"
-    " crc32, message) SELECT ?, coalesce(parent, seq), kind, 'stored', node_id, via, height, ?, seen, received_at,"
-    " last_seen_at, ?, ? FROM waiting WHERE seq = ?"
-)
-
 _DAMAGED = "damaged on disk: its bytes are not those that were stored, and were not sent"
-_IN_NO_TRANSACTION = ""
 
 
 class _DamagedError(Exception):
-    """Bodies are not what was stored; ``whole`` are the batches that they belong to."""
+    """Bodies are not what was stored; ``batches`` are those that they belong to."""
 
-    def __init__(self, whole: set[int]) -> None:
+    def __init__(self, batches: set[int]) -> None:
         super().__init__(_DAMAGED)
-        self.whole = whole
+        self.batches = batches
+
+
+class _Candidate(NamedTuple):
+    seq: int
+    kind: str
+    height: int
+    attempts: int
+    alone: int
+    nonces: int
+    size: int
+
+    def is_large(self, max_nonces: int) -> bool:
+        return self.kind == Kind.GENERATED and self.nonces > max_nonces
 
 
 def next_messages(
-    connection: sqlite3.Connection,
-    changes: Changes,
-    *,
-    height: int,
-    max_bytes: int,
-    max_nonces: int,
-    damaged: set[int],
-    now: float,
-) -> list[Message]:
-    """Choose what goes into the next transaction, bodies included; cut the first if it is too large.
+    connection: sqlite3.Connection, changes: Changes, height: int, max_bytes: int, max_nonces: int, now: float
+) -> tuple[list[Message], int]:
+    """Choose what goes into the next transaction, with bodies; cut the first message if it is too large.
 
-    What is not as it was stored fails: wrong nonces would be taken for fraud. It is noted in ``damaged``.
+    Batches that are not as they were stored fail: wrong nonces would be taken for fraud. Also returns their number.
     """
+    damaged = 0
     while True:
         try:
             chosen = _choose(connection, changes, height, max_bytes, max_nonces)
             bodies = _sound_bodies(connection, list(chosen))
         except _DamagedError as error:
-            damaged |= error.whole
-            give_up(connection, changes, error.whole, now, _IN_NO_TRANSACTION, _DAMAGED)
+            damaged += len(error.batches)
+            lose(connection, changes, error.batches, End(State.FAILED, now, reason=_DAMAGED))
         else:
-            return [msgspec.structs.replace(message, body=bodies[seq]) for seq, message in chosen.items()]
+            return [msgspec.structs.replace(message, body=bodies[seq]) for seq, message in chosen.items()], damaged
 
 
 def _choose(
     connection: sqlite3.Connection, changes: Changes, height: int, max_bytes: int, max_nonces: int
 ) -> dict[int, Message]:
-    rows = connection.execute(_NEXT, (height,)).fetchall()
     fitting = min(max_nonces, (max_bytes - _OVERHEAD_BYTES) // _NONCE_BYTES)
-    if rows and _is_large(rows[0], fitting):
+    candidates = _candidates(connection, queries.NEXT, {"height": height})
+    if candidates and candidates[0].is_large(fitting):
         # One at a time: what comes in meanwhile waits for this thread.
-        whole = _cut(connection, changes, rows[0][0], fitting)
-        rows = connection.execute(_PARTS, (whole,)).fetchall()
+        batch = _cut(connection, changes, candidates[0].seq, fitting)
+        candidates = _candidates(connection, queries.NEXT_PARTS, {"parent": batch})
     chosen: dict[int, Message] = {}
-    for row in rows:
-        seq, kind, start, attempts, alone, _, size = row
-        if _is_large(row, fitting) or (alone and chosen):
+    for each in candidates:
+        if each.is_large(fitting) or (each.alone and chosen):
             continue
-        max_bytes -= size + _OVERHEAD_BYTES
+        max_bytes -= each.size + _OVERHEAD_BYTES
         if max_bytes < 0 and chosen:
             break
-        chosen[seq] = Message(seq, Kind(kind), start, attempts)
-        if alone:
+        chosen[each.seq] = Message(each.seq, Kind(each.kind), each.height, each.attempts)
+        if each.alone:
             break
     return chosen
 
 
-def _is_large(row: tuple[int, str, int, int, int, int, int], fitting: int) -> bool:
-    _, kind, _, _, _, nonces, _ = row
-    return kind == Kind.GENERATED and nonces > fitting
+def _candidates(connection: sqlite3.Connection, query: str, values: dict[str, int]) -> list[_Candidate]:
+    return [_Candidate(*row) for row in connection.execute(query, {**values, "limit": _MAX_MESSAGES})]
 
 
 def parts_of(encoded: bytes, size: int) -> Iterator[MsgSubmitPocBatch]:
@@ -111,24 +108,21 @@ def parts_of(encoded: bytes, size: int) -> Iterator[MsgSubmitPocBatch]:
 
 
 def _cut(connection: sqlite3.Connection, changes: Changes, seq: int, size: int) -> int:
-    """Cut a batch into parts, or a part that was cut when more was allowed; return the batch."""
-    encoded = _sound_bodies(connection, [seq])[seq]
-    (parent,) = connection.execute("SELECT parent FROM waiting WHERE seq = ?", (seq,)).fetchone()
-    for part in parts_of(encoded, size):
+    """Cut a batch, or once more a part of it when less is allowed now; return the ``seq`` of the batch."""
+    for part in parts_of(_sound_bodies(connection, [seq])[seq], size):
         message = part.SerializeToString()
-        connection.execute(_PART, (part.batch_id, len(part.nonces), zlib.crc32(message), message, seq))
-    if parent is not None:
-        connection.execute("DELETE FROM waiting WHERE seq = ?", (seq,))
-        return int(parent)
-    connection.execute("UPDATE waiting SET state = 'in_flight', reason = NULL WHERE seq = ?", (seq,))
+        values = {"seq": seq, "batch_id": part.batch_id, "nonces": len(part.nonces)}
+        connection.execute(queries.ADD_PART, {**values, "crc32": zlib.crc32(message), "message": message})
+    if cut_part := connection.execute(queries.DELETE_CUT_PART, {"seq": seq}).fetchone():
+        return int(cut_part[0])
+    connection.execute(queries.PUT_IN_PARTS, {"seq": seq})
     count(changes, State.STORED, State.IN_FLIGHT, 1)
     return seq
 
 
 def _sound_bodies(connection: sqlite3.Connection, seqs: list[int]) -> dict[int, bytes]:
     """Read bodies by their messages; raise _DamagedError when one is not what was stored: SQLite does not tell."""
-    query = f"SELECT seq, coalesce(parent, seq), crc32, message FROM waiting WHERE seq IN {IN}"
-    rows = connection.execute(query, (json.dumps(seqs),)).fetchall()
-    if damaged := {whole for _, whole, crc32, message in rows if zlib.crc32(message) != crc32}:
+    rows = connection.execute(queries.BODIES, {"seqs": json.dumps(seqs)}).fetchall()
+    if damaged := {batch for _, batch, crc32, message in rows if zlib.crc32(message) != crc32}:
         raise _DamagedError(damaged)
     return {seq: message for seq, _, _, message in rows}

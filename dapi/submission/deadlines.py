@@ -46,10 +46,10 @@ class Deadlines:
         return Deferred.fromCoroutine(self._check(height))
 
     async def _check(self, height: int) -> dict[object, str]:
-        stored = set(await self._submissions.stages_waiting())
-        unconfirmed = await self._submissions.stages_unconfirmed(_SECONDS_TO_BE_CONFIRMED)
+        stored = set(await self._submissions.stages_stored())
+        in_flight = await self._submissions.stages_in_flight(_SECONDS_TO_BE_CONFIRMED)
         warnings: dict[object, str] = {}
-        for stage_height, kind in stored.union(unconfirmed):
+        for stage_height, kind in stored.union(in_flight):
             stage = self._stages.get(stage_height)
             if stage is None:
                 continue

@@ -1,4 +1,4 @@
-"""What a transaction's code, from CheckTx or from a block, means for the message that it is about.
+"""What the code of a transaction, from CheckTx or from a block, means for its messages.
 
 Codes and texts from the network's chain (codespace ``inference``) and from the Cosmos SDK (codespace ``sdk``).
 """
@@ -16,14 +16,14 @@ from dapi.submission.rows import Message
 class Outcome(enum.Enum):
     """What to do with a message after an answer."""
 
-    DONE = "done"
+    CONFIRMED = "confirmed"
     """It is on the chain."""
     SIGN_AGAIN = "sign again"
-    """This transaction can do nothing any more, for a reason of its own: the message goes again in a new one."""
+    """The transaction can do nothing any more, for a reason of its own: its messages go again in a new one."""
     NEXT_BLOCK = "next block"
-    """Outside the window, which may open yet: again in the next block, unless the window has ended."""
-    SENT_BEFORE = "sent before"
-    """The chain has one already: done if it is this one, final if it is another."""
+    """It is outside its window, which may open yet: again in the next block, unless the window has ended."""
+    DUPLICATE = "duplicate"
+    """The chain has one already: confirmed if it is this one, final if it is another."""
     SIGNATURE = "signature"
     """The chain knows the signer by another account number, or not at all: final if ours is the right one."""
     MOVED = "moved"
@@ -35,19 +35,19 @@ class Outcome(enum.Enum):
 _INFERENCE = {
     1108: Outcome.NEXT_BLOCK,
     1128: Outcome.NEXT_BLOCK,
-    1160: Outcome.SENT_BEFORE,
+    1160: Outcome.DUPLICATE,
     1161: Outcome.MOVED,
 }
 _SIGNATURE = frozenset({4, 9})
-# What these say depends on nothing but the stage, the kind and the block, and so holds for all that share them.
+# These depend on the stage, the kind and the block alone, so they hold for all messages that share them.
 _OF_THE_WINDOW = frozenset({1107, 1108, 1128})
 _MESSAGE_INDEX = re.compile(r"message index: (\d+)")
 
 
 def judge(code: int, codespace: str, log: str) -> Outcome:
-    """Tell what to do; any code that is not known to heal is final."""
+    """Return what to do after a code; any code that is not known to heal is final."""
     if code == 0:
-        return Outcome.DONE
+        return Outcome.CONFIRMED
     if codespace == "inference":
         return _INFERENCE.get(code, Outcome.FINAL)
     if codespace != "sdk":
@@ -57,25 +57,21 @@ def judge(code: int, codespace: str, log: str) -> Outcome:
     return Outcome.SIGNATURE if code in _SIGNATURE else Outcome.FINAL
 
 
-def meant(
+def messages_blamed(
     messages: Sequence[Message], code: int, codespace: str, log: str, *, are_wrapped: bool
 ) -> list[Message] | None:
-    """Return those of a transaction's messages that its code is about, None when that is not told.
+    """Return those of a transaction's messages that its code is about, None when the answer does not say which.
 
-    The SDK's log gives the index of the message that failed, the first to do so; where all ``are_wrapped`` into one
-    message, that index says nothing.
+    The SDK's log gives the index of the first message that failed. Where all ``are_wrapped`` into one message, that
+    index says nothing.
     """
     if len(messages) == 1:
         return list(messages)
-    index = None if are_wrapped else _culprit(log)
+    found = None if are_wrapped else _MESSAGE_INDEX.search(log)
+    index = int(found.group(1)) if found is not None else None
     first = messages[index] if index is not None and index < len(messages) else None
     if codespace == "inference" and code in _OF_THE_WINDOW:
         alike = {(message.height, message.kind) for message in ([first] if first is not None else messages)}
         if len(alike) == 1:
             return [message for message in messages if (message.height, message.kind) in alike]
     return [first] if first is not None else None
-
-
-def _culprit(log: str) -> int | None:
-    found = _MESSAGE_INDEX.search(log)
-    return int(found.group(1)) if found else None

@@ -138,7 +138,7 @@ async def test_takes_a_batch_and_tells_of_it(start: Start, tmp_path: Path) -> No
     assert code == 200
     assert status["batches"]["stored"] == 1
     assert status["database"]["state"] == "ok"
-    assert status["outbox"]["waiting_bytes"] == 0
+    assert status["outbox"]["pending_bytes"] == 0
     assert status["callbacks"]["batches"]["generated"] == 2
     assert status["callbacks"]["port"] == service.callback_listener.port
     assert status["callbacks"]["url"] == f"http://127.0.0.1:{service.callback_listener.port}/v1/poc-batches"

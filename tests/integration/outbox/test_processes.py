@@ -46,8 +46,8 @@ def test_kill_loses_no_acknowledged_batch_and_doubles_none(tmp_path: Path) -> No
             acknowledged += [line.strip() for line in process.stdout if line.endswith("\n")]
     connection = sqlite3.connect(path)
     assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
-    kept = dict(connection.execute("SELECT batch_id, message FROM waiting"))
-    ((rows,),) = connection.execute("SELECT count(*) FROM waiting")
+    kept = dict(connection.execute("SELECT batch_id, message FROM unfinished"))
+    ((rows,),) = connection.execute("SELECT count(*) FROM unfinished")
     connection.close()
     assert len(acknowledged) >= 5000
     assert set(acknowledged) <= kept.keys()

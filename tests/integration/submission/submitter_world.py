@@ -190,7 +190,7 @@ class Dapi:
 
     def hash(self) -> Any:
         """The hash of the only transaction under way, None when there is none."""
-        rows = self.look("SELECT DISTINCT tx_hash FROM waiting WHERE tx_timeout_ns IS NOT NULL AND state = 'in_flight'")
+        rows = self.look("SELECT DISTINCT tx_hash FROM unfinished WHERE state = 'in_flight'")
         assert len(rows) <= 1
         return rows[0][0] if rows else None
 
@@ -219,7 +219,7 @@ class Dapi:
     async def next_block(self, chain: Chain) -> None:
         """Make a block, and wait until all that is under way was looked for in it, and what was found is on disk."""
         height = chain.simulated.produce_block().height
-        await until(lambda: self.submitter._looked[0] >= height)
+        await until(lambda: self.submitter._looked_up[0] >= height)
 
 
 class World:

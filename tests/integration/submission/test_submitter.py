@@ -31,7 +31,7 @@ async def test_what_is_stored_is_confirmed_with_its_block(world: World) -> None:
         assert (record.height, record.code) == (row.included_height, 0)
     assert not chain.blockchain.doubles()
     status = dapi.submitter.status()
-    assert (status["state"], status["reason"], status["last_error"]) == ("submitting", None, None)
+    assert (status["state"], status["reason"], status["problem"]) == ("submitting", None, None)
     assert (status["signer"], status["participant"]) == (key(1).address, key(1).address)
     assert status["chain_id"] == "gonka-simulated"
 
@@ -43,7 +43,7 @@ async def test_hash_and_timestamp_are_on_disk_before_the_bytes_leave(world: Worl
     on_disk = []
 
     def on_send(raw: bytes) -> None:
-        on_disk.append((tx_hash_of(raw), dapi.look("SELECT tx_hash, tx_timeout_ns, state FROM waiting")))
+        on_disk.append((tx_hash_of(raw), dapi.look("SELECT tx_hash, tx_timeout_ns, state FROM unfinished")))
 
     dapi.rpc.on_send = on_send
     await dapi.record(1)
@@ -111,7 +111,7 @@ async def test_dropped_it_goes_again_when_its_time_has_passed_and_not_before(wor
     await dapi.record(1)
     await until(lambda: dapi.rpc.sent)
     first = dapi.hash()
-    ((timeout_ns,),) = dapi.look("SELECT tx_timeout_ns FROM waiting")
+    ((timeout_ns,),) = dapi.look("SELECT tx_timeout_ns FROM unfinished")
     while chain.time_ns + 5 * 10**9 <= timeout_ns:
         await dapi.next_block(chain)
         assert set(dapi.rpc.sent) == {first}
@@ -120,7 +120,7 @@ async def test_dropped_it_goes_again_when_its_time_has_passed_and_not_before(wor
     await chain.mempool(1)
     second = dapi.hash()
     assert second not in (None, first)
-    ((later_ns,),) = dapi.look("SELECT tx_timeout_ns FROM waiting")
+    ((later_ns,),) = dapi.look("SELECT tx_timeout_ns FROM unfinished")
     assert later_ns > timeout_ns
     chain.simulated.produce_block()
     (row,) = (await dapi.when_all(State.CONFIRMED, 1)).values()
@@ -171,7 +171,7 @@ async def test_many_are_in_flight_but_no_more_than_allowed(world: World) -> None
     while await dapi.outbox.counts() != {"stored": 0, "in_flight": 0, "confirmed": 10, "failed": 0, "expired": 0}:
         assert len(chain.blockchain.mempool) <= 4
         await dapi.next_block(chain)
-        await until(lambda: chain.blockchain.mempool or not dapi.look("SELECT 1 FROM waiting"))
+        await until(lambda: chain.blockchain.mempool or not dapi.look("SELECT 1 FROM unfinished"))
 
 
 @pytest_twisted.ensureDeferred

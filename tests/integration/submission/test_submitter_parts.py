@@ -119,7 +119,7 @@ async def test_it_fails_with_its_first_part_and_is_sent_again_as_a_whole(world: 
     chain.switches.is_catching_up = False
     rows = await dapi.when_all(State.FAILED, 1)
     assert "inference 1155" in rows[receipt.batch_id].reason
-    assert dapi.look("SELECT * FROM waiting") == []
+    assert dapi.look("SELECT * FROM unfinished") == []
     chain.state._execute = usual  # type: ignore[method-assign]
     await dapi.outbox.retry(receipt.batch_id)
     await dapi.when_all(State.CONFIRMED, 1)
@@ -138,10 +138,10 @@ async def test_it_does_not_fail_while_another_part_is_under_way(world: World) ->
     for tx in others:
         chain.blockchain.mempool._waiting.pop(tx.hash)
     await dapi.next_block(chain)
-    await until(lambda: dapi.look("SELECT 1 FROM waiting WHERE parent IS NULL AND reason IS NOT NULL"))
+    await until(lambda: dapi.look("SELECT 1 FROM unfinished WHERE state = 'failing'"))
     # Sent again now, a part could be on the chain twice: it is not offered yet.
     assert (await dapi.outbox.counts())["in_flight"] == 1
-    assert dapi.look("SELECT DISTINCT state FROM waiting WHERE parent IS NOT NULL") == [("in_flight",)]
+    assert dapi.look("SELECT DISTINCT state FROM unfinished WHERE parent IS NOT NULL") == [("in_flight",)]
     # A restart changes nothing of that.
     await world.stop(dapi)
     dapi = world.dapi(chain, max_transaction_bytes=100_000)
@@ -150,7 +150,7 @@ async def test_it_does_not_fail_while_another_part_is_under_way(world: World) ->
     await dapi.next_block(chain)
     rows = await dapi.when_all(State.FAILED, 1)
     assert "inference 1155" in rows[receipt.batch_id].reason
-    assert dapi.look("SELECT * FROM waiting") == []
+    assert dapi.look("SELECT * FROM unfinished") == []
 
 
 @pytest_twisted.ensureDeferred
@@ -159,7 +159,7 @@ async def test_parts_that_were_cut_when_more_was_allowed_are_cut_again(world: Wo
     chain.switches.is_mempool_full = True
     dapi = world.dapi(chain, max_in_flight=1)
     await dapi.record_large(0, 90_000)
-    await until(lambda: dapi.look("SELECT count(*) FROM waiting WHERE state = 'stored'") > [(1,)])
+    await until(lambda: dapi.look("SELECT count(*) FROM unfinished WHERE state = 'stored'") > [(1,)])
     await world.stop(dapi)
     chain.state.rules.max_nonces = 4_000
     chain.switches.is_mempool_full = False
@@ -171,4 +171,4 @@ async def test_parts_that_were_cut_when_more_was_allowed_are_cut_again(world: Wo
         await dapi.outbox.retry(batch_id)
     await dapi.when_all(State.CONFIRMED, 1)
     assert set(nonces_on(chain)) == set(range(90_000))
-    assert dapi.look("SELECT * FROM waiting") == []
+    assert dapi.look("SELECT * FROM unfinished") == []

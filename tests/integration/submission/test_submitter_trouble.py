@@ -39,10 +39,10 @@ async def waits_and_goes_on(
 
 SWITCHES = {
     "catching up": ("is_catching_up", {"state": "waiting", "reason": "catching up"}),
-    "mempool full": ("is_mempool_full", {"last_error": "mempool is full"}),
-    "rechecking": ("is_mempool_rechecking", {"last_error": "rechecking"}),
+    "mempool full": ("is_mempool_full", {"problem": "mempool is full"}),
+    "rechecking": ("is_mempool_rechecking", {"problem": "rechecking"}),
     "500": ("answers_500", {"state": "waiting", "reason": "HTTP 500"}),
-    "index off": ("is_indexing_off", {"state": "waiting", "last_error": "indexing is disabled"}),
+    "index off": ("is_indexing_off", {"state": "waiting", "problem": "indexing is disabled"}),
 }
 
 
@@ -193,7 +193,7 @@ async def test_in_the_last_block_of_its_time_with_an_index_that_lags(world: Worl
     dapi = world.dapi(chain)
     await dapi.record(1)
     await until(lambda: dapi.rpc.sent)
-    ((timeout_ns,),) = dapi.look("SELECT tx_timeout_ns FROM waiting")
+    ((timeout_ns,),) = dapi.look("SELECT tx_timeout_ns FROM unfinished")
     while chain.time_ns + 10 * SECOND_NS <= timeout_ns:
         await dapi.next_block(chain)
     # Forgotten by the mempool, it is offered again, and gets into the last block that it can be in.
@@ -280,12 +280,12 @@ async def test_two_processes_with_one_key_that_draw_the_same_timestamp(world: Wo
     await first.record(1)
     await chain.mempool(1)
     # The mempool refuses the second one, which goes again with another timestamp.
-    ((taken_ns,),) = first.look("SELECT tx_timeout_ns FROM waiting")
+    ((taken_ns,),) = first.look("SELECT tx_timeout_ns FROM unfinished")
     timestamps, drawn = second.submitter._timestamps, [taken_ns]
     usual = timestamps.next
     timestamps.next = lambda block_time_ns: drawn.pop() if drawn else usual(block_time_ns)  # type: ignore[method-assign]
     await second.record(2)
-    await second.when_status(last_error="already used timeout")
+    await second.when_status(problem="already used timeout")
     chain.simulated.produce_block()
     await first.when_all(State.CONFIRMED, 1)
     while not chain.blockchain.mempool:

@@ -56,8 +56,8 @@ class OpeningTests(StoreTestCase):
         database = self.open_database()
         self.execute(database, add_node("a"))
         self.close_database(database)
-        versions = (*database_file._SCHEMA_VERSIONS, "CREATE TABLE more (x);")
-        self.patch(database_file, "_SCHEMA_VERSIONS", versions)
+        versions = (*database_file.SCHEMA_VERSIONS, "CREATE TABLE more (x);")
+        self.patch(database_file, "SCHEMA_VERSIONS", versions)
         for _ in range(2):
             newer = self.open_database()
             self.assertEqual(self.execute(newer, "SELECT id FROM nodes"), [("a",)])
@@ -170,7 +170,7 @@ class RefusalTests(StoreTestCase):
         database = self.open_database()
         self.execute(
             database,
-            "INSERT INTO waiting"
+            "INSERT INTO unfinished"
             " (batch_id, kind, state, via, height, nonces, seen, received_at, last_seen_at, crc32, message)"
             " VALUES ('large', 'generated', 'stored', 'http', 1, 1, 1, 0, 0, 0, zeroblob(65 * 1024 * 1024))",
         )

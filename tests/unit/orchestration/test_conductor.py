@@ -334,7 +334,7 @@ class DeadlineTests(ConductorTestCase):
     def test_what_is_in_a_transaction_is_warned_of_when_it_is_old_and_never_expired(self) -> None:
         self.store("late")
         (message,) = self.successResultOf(self.submissions.next_messages(START + 1, 10_000, 100))
-        self.successResultOf(self.submissions.sent([message.under_way()], "AB" * 32, 7))
+        self.successResultOf(self.submissions.put_in_flight([message.in_flight()], "AB" * 32, 7))
         self.move(EXCHANGE_END - 3)
         self.assertEqual(self.phases.status()["warnings"], [])
         self.clock.advance(21)

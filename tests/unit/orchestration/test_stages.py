@@ -58,8 +58,8 @@ class AnsweredTests(SubmissionsTestCase):
     def test_all_but_those_that_failed(self) -> None:
         confirmed, failed = self.verdict_on(1), self.verdict_on(2)
         first, second = self.send(self.next(height=101))
-        self.wait(self.submissions.confirmed([first], HASH, 102))
-        self.wait(self.submissions.failed([second], HASH, "no"))
+        self.wait(self.submissions.confirm([first], HASH, 102))
+        self.wait(self.submissions.fail([second], HASH, "no"))
         expired = self.verdict_on(3)
         self.wait(self.submissions.expire(100, Kind.VALIDATED, "late"))
         under_way = self.verdict_on(4)

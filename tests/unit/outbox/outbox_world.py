@@ -44,10 +44,10 @@ class OutboxTestCase(StoreTestCase):
         def move(connection: sqlite3.Connection) -> None:
             connection.execute(
                 f"INSERT INTO finished (seq, state, finished_at, included_height, reason, {SHARED})"
-                f" SELECT seq, ?, 5000.0, 1002, 'why', {SHARED} FROM waiting WHERE batch_id = ?",
+                f" SELECT seq, ?, 5000.0, 1002, 'why', {SHARED} FROM unfinished WHERE batch_id = ?",
                 (state.value, batch_id),
             )
-            connection.execute("DELETE FROM waiting WHERE batch_id = ?", (batch_id,))
+            connection.execute("DELETE FROM unfinished WHERE batch_id = ?", (batch_id,))
 
         self.clock.wait_for(self.database.write(move))
 

@@ -140,7 +140,7 @@ class ThroughTheHandlerTests(StoreTestCase):
         other = handler.handle_validated_batch(validated(fraud_detected=False), Via.WEBSOCKET)
         self.assertEqual([self.clock.wait_for(verdict).seen, self.clock.wait_for(other).seen], [1, 1])
         self.assertEqual(
-            self.look("SELECT kind, via, seen FROM waiting ORDER BY seq"),
+            self.look("SELECT kind, via, seen FROM unfinished ORDER BY seq"),
             [("generated", "websocket", 2), ("validated", "websocket", 1), ("validated", "websocket", 1)],
         )
         self.assertEqual(handler.counts.doubled, 1)

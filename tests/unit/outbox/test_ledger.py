@@ -26,8 +26,8 @@ class LedgerTests(StoreTestCase):
         self.put("4", node_id=None, kind=Kind.VALIDATED)
         self.put("5", height=140)
         first, second = self.clock.wait_for(self.submissions.next_messages(101, 10**6, 10**4))[:2]
-        self.clock.wait_for(self.submissions.sent([first, second], "AB", 1))
-        self.clock.wait_for(self.submissions.confirmed([first], "AB", 101))
+        self.clock.wait_for(self.submissions.put_in_flight([first, second], "AB", 1))
+        self.clock.wait_for(self.submissions.confirm([first], "AB", 101))
         self.assertEqual(
             self.clock.wait_for(stage_ledger(self.database, 100)),
             [
@@ -61,7 +61,7 @@ class LedgerTests(StoreTestCase):
             by_node(lines),
             {
                 "": NodeLedger(validated=1),
-                "a": NodeLedger(generated=5, nonces=50, doubled=1, submitted=2, confirmed=3, validated=7),
+                "a": NodeLedger(generated=5, nonces=50, doubled=1, in_flight=2, confirmed=3, validated=7),
                 "b": NodeLedger(generated=1, nonces=10, expired=1),
             },
         )
@@ -70,13 +70,13 @@ class LedgerTests(StoreTestCase):
         self.put("1")
         self.put("2", height=140)
         self.assertEqual(
-            self.clock.wait_for(self.submissions.stages_waiting()), [(100, Kind.GENERATED), (140, Kind.GENERATED)]
+            self.clock.wait_for(self.submissions.stages_stored()), [(100, Kind.GENERATED), (140, Kind.GENERATED)]
         )
         self.assertEqual(self.clock.wait_for(self.submissions.expire(100, Kind.GENERATED, "too late")), 1)
         self.assertEqual(
             self.clock.wait_for(stage_ledger(self.database, 100)),
             [LedgerLine("a", Kind.GENERATED, State.EXPIRED, 1, 5, 1)],
         )
-        self.assertEqual(self.clock.wait_for(self.submissions.stages_waiting()), [(140, Kind.GENERATED)])
+        self.assertEqual(self.clock.wait_for(self.submissions.stages_stored()), [(140, Kind.GENERATED)])
         counts = self.clock.wait_for(self.outbox.counts())
         self.assertEqual((counts["expired"], counts["stored"]), (1, 1))

@@ -21,7 +21,7 @@ class PutTests(OutboxTestCase):
         receipt = self.put("a", node_id="node7", height=77, nonces=3, via=Via.HTTP, message=b"\x00\xff")
         self.assertEqual(receipt, Receipt("a", 1))
         self.assertEqual(
-            self.look(f"SELECT state, message, {SHARED} FROM waiting"),
+            self.look(f"SELECT state, message, {SHARED} FROM unfinished"),
             [("stored", b"\x00\xff", "a", "generated", "node7", "http", 77, 3, 1, 1000.5, 1000.5, 0, None)],
         )
 
@@ -29,10 +29,10 @@ class PutTests(OutboxTestCase):
         obstacle = Obstacle(self.database)
         seen_on_disk: list[Any] = []
         put = self.outbox.put(entry())
-        put.addCallback(lambda receipt: seen_on_disk.append(self.look("SELECT batch_id FROM waiting")) or receipt)
+        put.addCallback(lambda receipt: seen_on_disk.append(self.look("SELECT batch_id FROM unfinished")) or receipt)
         self.clock.turn()
         self.assertNoResult(put)
-        self.assertEqual(self.look("SELECT batch_id FROM waiting"), [])
+        self.assertEqual(self.look("SELECT batch_id FROM unfinished"), [])
         obstacle.remove()
         self.clock.wait_for(put)
         self.assertEqual(seen_on_disk, [[("a",)]])
@@ -56,7 +56,7 @@ class PutTests(OutboxTestCase):
         self.clock.turn()
         for put in puts:
             self.failureResultOf(put, StoreClosedError)
-        self.assertEqual(self.outbox.status()["waiting"], 0)
+        self.assertEqual(self.outbox.status()["pending"], 0)
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_what_is_being_written_when_it_closes_is_acknowledged(self) -> None:
@@ -71,10 +71,10 @@ class PutTests(OutboxTestCase):
     def test_numbers_are_not_given_twice(self) -> None:
         self.put("a")
         self.put("b")
-        self.execute(self.database, "DELETE FROM waiting")
+        self.execute(self.database, "DELETE FROM unfinished")
         self.restart()
         self.put("c")
-        self.assertEqual(self.look("SELECT seq FROM waiting"), [(3,)])
+        self.assertEqual(self.look("SELECT seq FROM unfinished"), [(3,)])
 
 
 class GroupTests(OutboxTestCase):
@@ -84,7 +84,7 @@ class GroupTests(OutboxTestCase):
         for put in puts:
             self.assertEqual(self.clock.wait_for(put).seen, 1)
         self.assertEqual(statements, ["INSERT"])
-        self.assertEqual(self.look("SELECT count(*) FROM waiting"), [(300,)])
+        self.assertEqual(self.look("SELECT count(*) FROM unfinished"), [(300,)])
 
     def test_what_comes_during_a_commit_shares_the_next(self) -> None:
         statements = self.traced()
@@ -104,7 +104,7 @@ class GroupTests(OutboxTestCase):
         for put in puts:
             self.clock.wait_for(put)
         self.assertEqual(len(statements), 3)
-        self.assertEqual(self.look("SELECT count(*) FROM waiting"), [(1025,)])
+        self.assertEqual(self.look("SELECT count(*) FROM unfinished"), [(1025,)])
 
     def test_bytes_of_a_commit_are_bounded_but_for_one_large_message(self) -> None:
         statements = self.traced()
@@ -115,22 +115,22 @@ class GroupTests(OutboxTestCase):
         self.assertEqual(len(statements), 3)
 
     def test_bytes_that_wait_are_bounded(self) -> None:
-        self.outbox = self.make_outbox(max_waiting_bytes=5000)
+        self.outbox = self.make_outbox(max_pending_bytes=5000)
         obstacle = Obstacle(self.database)
         puts = [self.outbox.put(entry("a", bytes(1000)))]
         self.clock.turn()
         puts.append(self.outbox.put(entry("b", bytes(1500))))
         self.failureResultOf(self.outbox.put(entry("c", bytes(500))), StoreBusyError)
         # Each delivery counts 1 KiB more than its message.
-        self.assertEqual(self.outbox.status()["waiting_bytes"], 1000 + 1500 + 2 * 1024)
+        self.assertEqual(self.outbox.status()["pending_bytes"], 1000 + 1500 + 2 * 1024)
         obstacle.remove()
         for put in puts:
             self.clock.wait_for(put)
-        self.assertEqual(self.outbox.status()["waiting_bytes"], 0)
+        self.assertEqual(self.outbox.status()["pending_bytes"], 0)
         self.assertEqual(self.put("c", message=bytes(500)), Receipt("c", 1))
 
     def test_a_message_larger_than_all_that_may_wait_is_taken_alone(self) -> None:
-        self.outbox = self.make_outbox(max_waiting_bytes=5000)
+        self.outbox = self.make_outbox(max_pending_bytes=5000)
         large = self.outbox.put(entry("large", bytes(6000)))
         self.failureResultOf(self.outbox.put(entry("small")), StoreBusyError)
         self.assertEqual(self.clock.wait_for(large), Receipt("large", 1))
@@ -143,7 +143,7 @@ class DuplicateTests(OutboxTestCase):
         self.assertEqual(self.put("a", via=Via.HTTP), Receipt("a", 2))
         self.assertEqual(self.put("a"), Receipt("a", 3))
         self.assertEqual(
-            self.look("SELECT via, seen, received_at, last_seen_at FROM waiting"), [("websocket", 3, 0.0, 7.0)]
+            self.look("SELECT via, seen, received_at, last_seen_at FROM unfinished"), [("websocket", 3, 0.0, 7.0)]
         )
 
     def test_of_what_is_finished(self) -> None:
@@ -151,13 +151,13 @@ class DuplicateTests(OutboxTestCase):
         self.finish("a")
         self.clock.advance(7)
         self.assertEqual(self.put("a"), Receipt("a", 2))
-        self.assertEqual(self.look("SELECT * FROM waiting"), [])
+        self.assertEqual(self.look("SELECT * FROM unfinished"), [])
         self.assertEqual(self.look("SELECT seen, last_seen_at FROM finished"), [(2, 7.0)])
 
     def test_within_one_commit(self) -> None:
         puts = [self.outbox.put(entry(batch_id)) for batch_id in "abaab"]
         self.assertEqual([self.clock.wait_for(put).seen for put in puts], [1, 1, 2, 3, 2])
-        self.assertEqual(self.look("SELECT batch_id, seen FROM waiting ORDER BY seq"), [("a", 3), ("b", 2)])
+        self.assertEqual(self.look("SELECT batch_id, seen FROM unfinished ORDER BY seq"), [("a", 3), ("b", 2)])
 
     def test_all_kinds_within_one_commit(self) -> None:
         self.put("finished")
@@ -169,7 +169,7 @@ class DuplicateTests(OutboxTestCase):
         self.assertEqual([self.clock.wait_for(put).seen for put in puts], [1, 2, 2, 3, 1, 2])
         self.assertEqual(statements, ["INSERT", "BEGIN ", "UPDATE", "UPDATE", "COMMIT"])
         self.assertEqual(
-            self.look("SELECT batch_id, seen FROM waiting ORDER BY seq"), [("waiting", 2), ("new", 2), ("other", 1)]
+            self.look("SELECT batch_id, seen FROM unfinished ORDER BY seq"), [("waiting", 2), ("new", 2), ("other", 1)]
         )
         self.assertEqual(self.look("SELECT batch_id, seen FROM finished"), [("finished", 3)])
         self.assertEqual(self.counts(), {"stored": 3, "confirmed": 1})
@@ -177,7 +177,7 @@ class DuplicateTests(OutboxTestCase):
     @PROPERTY
     @given(st.lists(st.tuples(st.sampled_from(["put", "put", "put", "finish", "turn"]), st.sampled_from("abcd"))))
     def test_one_row_a_batch_and_every_delivery_counted(self, steps: list[tuple[str, str]]) -> None:
-        self.execute(self.database, "DELETE FROM waiting")
+        self.execute(self.database, "DELETE FROM unfinished")
         self.execute(self.database, "DELETE FROM finished")
         self.outbox = self.make_outbox()
         puts: list[tuple[str, Deferred[Receipt]]] = []
@@ -193,7 +193,7 @@ class DuplicateTests(OutboxTestCase):
             seen.setdefault(batch_id, []).append(self.clock.wait_for(put).seen)
         for batch_id, numbers in seen.items():
             self.assertEqual(numbers, list(range(1, len(numbers) + 1)), batch_id)
-        kept = self.look("SELECT batch_id, seen FROM waiting UNION ALL SELECT batch_id, seen FROM finished")
+        kept = self.look("SELECT batch_id, seen FROM unfinished UNION ALL SELECT batch_id, seen FROM finished")
         self.assertEqual(sorted(kept), sorted((batch_id, len(numbers)) for batch_id, numbers in seen.items()))
 
 
@@ -242,7 +242,7 @@ class FaultTests(OutboxTestCase):
             with self.assertRaises(StoreBrokenError):
                 self.clock.wait_for(refused)
         self.assertEqual(len(self.broken), 1)
-        self.assertEqual(self.look("SELECT batch_id FROM waiting"), [("a",)])
+        self.assertEqual(self.look("SELECT batch_id FROM unfinished"), [("a",)])
 
     def test_what_waits_behind_a_failed_commit_is_refused_with_it(self) -> None:
         self.execute(self.database, "PRAGMA busy_timeout = 0")
@@ -257,6 +257,6 @@ class FaultTests(OutboxTestCase):
         for put in puts:
             with self.assertRaises(StoreBusyError):
                 self.clock.wait_for(put)
-        self.assertEqual(self.outbox.status()["waiting_bytes"], 0)
+        self.assertEqual(self.outbox.status()["pending_bytes"], 0)
         other.execute("ROLLBACK")
         self.assertEqual(self.put("b"), Receipt("b", 1))

@@ -44,7 +44,7 @@ class CountTests(OutboxTestCase):
     @PROPERTY
     @given(st.lists(st.sampled_from(["put", "again", "turn", "count", "fail"])))
     def test_right_whenever_asked_for(self, steps: list[str]) -> None:
-        self.execute(self.database, "DELETE FROM waiting")
+        self.execute(self.database, "DELETE FROM unfinished")
         self.outbox = self.make_outbox()
         pending: list[Deferred[Any]] = []
         for number, step in enumerate(steps):
@@ -60,7 +60,7 @@ class CountTests(OutboxTestCase):
                 )
         for deferred in pending:
             self.clock.wait_for(deferred)
-        ((stored,),) = self.look("SELECT count(*) FROM waiting")
+        ((stored,),) = self.look("SELECT count(*) FROM unfinished")
         self.assertEqual(self.counts().get("stored", 0), stored)
 
     def test_asked_for_amid_commits(self) -> None:
@@ -82,13 +82,13 @@ class CountTests(OutboxTestCase):
         # The count of deliveries fails; the insert before it does not.
         self.execute(
             self.database,
-            "CREATE TEMP TRIGGER no_updates BEFORE UPDATE ON waiting BEGIN SELECT raise(ABORT, 'no updates'); END",
+            "CREATE TEMP TRIGGER no_updates BEFORE UPDATE ON unfinished BEGIN SELECT raise(ABORT, 'no updates'); END",
         )
         puts = [self.outbox.put(entry(batch_id)) for batch_id in "ab"]
         for put in puts:
             with self.assertRaises(sqlite3.IntegrityError):
                 self.clock.wait_for(put)
-        self.assertEqual(self.look("SELECT batch_id FROM waiting ORDER BY seq"), [("a",), ("b",)])
+        self.assertEqual(self.look("SELECT batch_id FROM unfinished ORDER BY seq"), [("a",), ("b",)])
         self.assertEqual(self.counts(), {"stored": 2})
 
 
@@ -144,14 +144,14 @@ class ListingTests(OutboxTestCase):
     @PROPERTY
     @given(st.data())
     def test_filters(self, data: st.DataObject) -> None:
-        self.execute(self.database, "DELETE FROM waiting")
+        self.execute(self.database, "DELETE FROM unfinished")
         self.execute(self.database, "DELETE FROM finished")
         nodes, states = st.sampled_from(["n1", ODD, None]), st.sampled_from(State)
         made = data.draw(st.lists(st.tuples(nodes, st.sampled_from(Kind), states), max_size=12))
         for number, (node_id, kind, state) in enumerate(made):
             self.put(str(number), node_id=node_id, kind=kind)
             if state is State.IN_FLIGHT:
-                self.execute(self.database, "UPDATE waiting SET state = 'in_flight' WHERE batch_id = ?", str(number))
+                self.execute(self.database, "UPDATE unfinished SET state = 'in_flight' WHERE batch_id = ?", str(number))
             elif state is not State.STORED:
                 self.finish(str(number), state)
         wanted = {
@@ -191,4 +191,4 @@ class ListingTests(OutboxTestCase):
         values = {"node_id": "n1", "before": 5, "limit": 3}
         plan = [row[3] for row in connection.execute(f"EXPLAIN QUERY PLAN {select}", values)]
         self.assertEqual(len(plan), 1, plan)
-        self.assertTrue(plan[0].startswith("SEARCH") or "USING INDEX waiting_to_send" in plan[0], plan)
+        self.assertTrue(plan[0].startswith("SEARCH") or "USING INDEX unfinished_to_send" in plan[0], plan)

@@ -56,8 +56,8 @@ class SubmissionsTestCase(StoreTestCase):
         return messages
 
     def send(self, messages: list[Message], tx_hash: str = HASH, timeout_ns: int = 7) -> list[Message]:
-        under_way = [message.under_way() for message in messages]
-        self.wait(self.submissions.sent(under_way, tx_hash, timeout_ns))
+        under_way = [message.in_flight() for message in messages]
+        self.wait(self.submissions.put_in_flight(under_way, tx_hash, timeout_ns))
         return under_way
 
     def ids(self, messages: list[Message]) -> list[str]:

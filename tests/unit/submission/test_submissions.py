@@ -47,7 +47,7 @@ class ChoiceTests(SubmissionsTestCase):
     def test_not_before_its_block(self) -> None:
         self.record(1)
         under_way = self.send(self.next())
-        self.wait(self.submissions.again(under_way, HASH, "too early", not_before=15))
+        self.wait(self.submissions.store_again(under_way, HASH, "too early", not_before=15))
         self.assertEqual(self.next(height=14), [])
         self.assertEqual(len(self.next(height=15)), 1)
 
@@ -57,7 +57,7 @@ class ChoiceTests(SubmissionsTestCase):
         under_way = self.send(self.next())
         self.record(3)
         self.record(4)
-        self.wait(self.submissions.again(under_way, HASH, "one of them", alone=True))
+        self.wait(self.submissions.store_again(under_way, HASH, "one of them", alone=True))
         self.assertEqual([len(self.send(self.next(), str(number))) for number in range(3)], [1, 1, 2])
         self.assertEqual(self.next(), [])
 
@@ -65,8 +65,8 @@ class ChoiceTests(SubmissionsTestCase):
         # Alone is the second of three: the first and the third share a transaction.
         first, second, third = self.record(1), self.record(2), self.record(3)
         under_way = self.send(self.next())
-        self.wait(self.submissions.again(under_way[1:2], HASH, "one of them", alone=True))
-        self.wait(self.submissions.again([under_way[0], under_way[2]], HASH, "its neighbour"))
+        self.wait(self.submissions.store_again(under_way[1:2], HASH, "one of them", alone=True))
+        self.wait(self.submissions.store_again([under_way[0], under_way[2]], HASH, "its neighbour"))
         self.assertEqual(self.ids(self.next()), [first, third])
         self.send(self.next())
         self.assertEqual(self.ids(self.next()), [second])
@@ -75,9 +75,9 @@ class ChoiceTests(SubmissionsTestCase):
         for number in range(300):
             self.record(number)
         for _ in range(2):
-            self.wait(self.submissions.again(self.send(self.next()), HASH, "one of them", alone=True))
-            self.execute(self.database, "UPDATE waiting SET not_before = 100 WHERE alone = 1")
-        self.execute(self.database, "UPDATE waiting SET not_before = 0")
+            self.wait(self.submissions.store_again(self.send(self.next()), HASH, "one of them", alone=True))
+            self.execute(self.database, "UPDATE unfinished SET not_before = 100 WHERE alone = 1")
+        self.execute(self.database, "UPDATE unfinished SET not_before = 0")
         for number in range(300):
             self.assertEqual(len(self.send(self.next(), str(number))), 1)
         self.assertEqual(self.next(), [])
@@ -87,8 +87,8 @@ class ChoiceTests(SubmissionsTestCase):
         body = b"\x18\x0a" + bytes(2000)
         self.execute(
             self.database,
-            "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < ?) INSERT INTO waiting (batch_id,"
-            " kind, state, node_id, via, height, nonces, seen, received_at, last_seen_at, crc32, message)"
+            "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < ?) INSERT INTO unfinished"
+            " (batch_id, kind, state, node_id, via, height, nonces, seen, received_at, last_seen_at, crc32, message)"
             " SELECT i, iif(i % 3, 'generated', 'validated'), 'stored', 'n', 'http', i % 7, 20, 1, 0, 0, ?, ? FROM n",
             number,
             zlib.crc32(body),
@@ -100,7 +100,7 @@ class ChoiceTests(SubmissionsTestCase):
         started = time.perf_counter()
         for number in range(16):
             self.assertGreater(len(self.send(self.next(height=10**6), str(number))), 10)
-        self.wait(self.submissions.in_flight())
+        self.wait(self.submissions.transactions_in_flight())
         self.wait(self.submissions.oldest_received_at())
         # 50 calls; one that read all rows would take as long alone.
         self.assertLess(time.perf_counter() - started, 1.0)
@@ -120,9 +120,9 @@ class CourseTests(SubmissionsTestCase):
         batch_id = self.record(1)
         self.assertEqual(self.counts(), {"stored": 1})
         under_way = self.send(self.next(), HASH, 77)
-        self.assertEqual(self.look("SELECT state, tx_hash, tx_timeout_ns FROM waiting"), [("in_flight", HASH, 77)])
+        self.assertEqual(self.look("SELECT state, tx_hash, tx_timeout_ns FROM unfinished"), [("in_flight", HASH, 77)])
         self.clock.advance(5)
-        self.wait(self.submissions.confirmed(under_way, HASH, 12))
+        self.wait(self.submissions.confirm(under_way, HASH, 12))
         self.assertEqual(self.counts(), {"confirmed": 1})
         row = self.rows()[batch_id]
         self.assertEqual((row.tx_hash, row.included_height, row.finished_at, row.reason), (HASH, 12, 5.0, None))
@@ -131,20 +131,20 @@ class CourseTests(SubmissionsTestCase):
     def test_told_twice_or_of_an_older_transaction_nothing_happens(self) -> None:
         self.record(1)
         under_way = self.send(self.next(), HASH)
-        self.wait(self.submissions.again(under_way, HASH, "gone", has_vanished=True))
+        self.wait(self.submissions.store_again(under_way, HASH, "gone", has_vanished=True))
         self.send(self.next(), OTHER)
-        self.wait(self.submissions.confirmed(under_way, HASH, 12))
-        self.wait(self.submissions.failed(under_way, HASH, "no"))
-        self.wait(self.submissions.again(under_way, HASH, "no"))
+        self.wait(self.submissions.confirm(under_way, HASH, 12))
+        self.wait(self.submissions.fail(under_way, HASH, "no"))
+        self.wait(self.submissions.store_again(under_way, HASH, "no"))
         self.assertEqual(self.counts(), {"in_flight": 1})
         for _ in range(2):
-            self.wait(self.submissions.confirmed(under_way, OTHER, 13))
+            self.wait(self.submissions.confirm(under_way, OTHER, 13))
         self.assertEqual(self.counts(), {"confirmed": 1})
 
     def test_failed_is_kept_with_its_reason_and_can_be_sent_again(self) -> None:
         batch_id = self.record(1)
         before = self.next()
-        self.wait(self.submissions.failed(self.send(before), HASH, "inference 1155: blocked"))
+        self.wait(self.submissions.fail(self.send(before), HASH, "inference 1155: blocked"))
         self.assertEqual(self.counts(), {"failed": 1})
         self.assertEqual(self.rows()[batch_id].reason, "inference 1155: blocked")
         self.assertEqual(self.next(), [])
@@ -157,7 +157,7 @@ class CourseTests(SubmissionsTestCase):
 
     def test_what_did_not_fail_is_not_sent_again(self) -> None:
         waiting, confirmed = self.record(1), self.record_verdict(height=9)
-        self.wait(self.submissions.confirmed(self.send(self.next()[:1]), HASH, 12))
+        self.wait(self.submissions.confirm(self.send(self.next()[:1]), HASH, 12))
         expired = self.record(2, height=20)
         self.wait(self.submissions.expire(20, Kind.GENERATED, "its window ended"))
         before = self.counts()
@@ -170,7 +170,7 @@ class CourseTests(SubmissionsTestCase):
         self.record(1)
         for has_vanished, expected in ((True, 1), (False, 1), (True, 2)):
             under_way = self.send(self.next())
-            self.wait(self.submissions.again(under_way, HASH, "why", has_vanished=has_vanished))
+            self.wait(self.submissions.store_again(under_way, HASH, "why", has_vanished=has_vanished))
             self.assertEqual(self.next()[0].attempts, expected)
 
     def test_what_is_under_way_is_found_by_another_process(self) -> None:
@@ -181,10 +181,10 @@ class CourseTests(SubmissionsTestCase):
         self.send(messages[:4], HASH, 70)
         self.send(messages[4:], OTHER, 71)
         self.begin_anew()
-        found = self.wait(self.submissions.in_flight())
+        found = self.wait(self.submissions.transactions_in_flight())
         self.assertEqual([(each.hash, each.timeout_ns) for each in found], [(HASH, 70), (OTHER, 71)])
         for transaction, sent in zip(found, (messages[:4], messages[4:]), strict=True):
-            self.assertEqual(transaction.messages, [message.under_way() for message in sent])
+            self.assertEqual(transaction.messages, [message.in_flight() for message in sent])
             self.assertTrue(transaction.may_be_known)
             bodies = self.wait(self.submissions.bodies(transaction.messages))
             self.assertEqual(bodies, [message.body for message in sent])
@@ -212,7 +212,7 @@ class CourseTests(SubmissionsTestCase):
         self.assertEqual(len(heard), 1)
         self.record(1)
         self.assertEqual(len(heard), 1)
-        self.wait(self.submissions.failed(self.send(self.next()), HASH, "no"))
+        self.wait(self.submissions.fail(self.send(self.next()), HASH, "no"))
         self.wait(self.outbox.retry(batch_id))
         self.assertEqual(len(heard), 2)
 
@@ -223,7 +223,7 @@ class CourseTests(SubmissionsTestCase):
         self.assertEqual(self.wait(self.submissions.expire(20, Kind.GENERATED, "its window ended")), 1)
         self.assertEqual(self.wait(self.submissions.expire(10, Kind.GENERATED, "its window ended")), 0)
         self.assertEqual(self.counts(), {"in_flight": 1, "expired": 1})
-        self.wait(self.submissions.confirmed(under_way, HASH, 12))
+        self.wait(self.submissions.confirm(under_way, HASH, 12))
         # Whole, as proof of what the node has done: only what the chain has needs to be kept no longer.
         bodies = dict(self.look("SELECT state, message FROM finished"))
         self.assertIsNone(bodies["confirmed"])
@@ -237,7 +237,7 @@ class VerdictTests(SubmissionsTestCase):
         return answer
 
     def confirm(self) -> None:
-        self.wait(self.submissions.confirmed(self.send(self.next()), HASH, 12))
+        self.wait(self.submissions.confirm(self.send(self.next()), HASH, 12))
 
     def test_nothing_is_known(self) -> None:
         self.record_verdict(height=20)
@@ -259,6 +259,6 @@ class VerdictTests(SubmissionsTestCase):
 
     def test_one_that_failed_is_not_on_the_chain(self) -> None:
         self.record_verdict(n_invalid=1)
-        self.wait(self.submissions.failed(self.send(self.next()), HASH, "no"))
+        self.wait(self.submissions.fail(self.send(self.next()), HASH, "no"))
         self.record_verdict(n_invalid=2)
         self.assertIs(self.is_on_chain(), None)

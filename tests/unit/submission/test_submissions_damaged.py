@@ -12,7 +12,7 @@ class DamageTests(SubmissionsTestCase):
         # No checksum of SQLite's own would tell.
         self.execute(
             self.database,
-            "UPDATE waiting SET message = CAST(substr(message, 1, length(message) - 1) || x'7a' AS BLOB)"
+            "UPDATE unfinished SET message = CAST(substr(message, 1, length(message) - 1) || x'7a' AS BLOB)"
             " WHERE batch_id = ?",
             batch_id,
         )
@@ -40,7 +40,7 @@ class DamageTests(SubmissionsTestCase):
 
     def test_one_that_failed_for_another_reason_is_sound_when_it_goes_again(self) -> None:
         batch_id = self.record(1)
-        self.wait(self.submissions.failed(self.send(self.next()), HASH, "blocked"))
+        self.wait(self.submissions.fail(self.send(self.next()), HASH, "blocked"))
         self.wait(self.outbox.retry(batch_id))
         self.assertEqual(self.ids(self.next()), [batch_id])
 
@@ -49,7 +49,7 @@ class DamageTests(SubmissionsTestCase):
         self.damage(damaged)
         self.assertEqual(self.ids(self.next(max_nonces=10)), [small])
         self.assert_failed(damaged)
-        self.assertEqual(self.look("SELECT count(*) FROM waiting"), [(1,)])
+        self.assertEqual(self.look("SELECT count(*) FROM unfinished"), [(1,)])
 
     def test_a_part_fails_its_batch_when_the_others_are_decided(self) -> None:
         batch_id = self.record(*range(25))
@@ -58,9 +58,9 @@ class DamageTests(SubmissionsTestCase):
         self.damage(f"{batch_id}-10-19")
         self.assertEqual(self.next(max_nonces=10), [])
         self.assertEqual(self.counts(), {"in_flight": 1})
-        self.wait(self.submissions.confirmed(first, HASH, 12))
+        self.wait(self.submissions.confirm(first, HASH, 12))
         self.assert_failed(batch_id)
-        self.assertEqual(self.look("SELECT * FROM waiting"), [])
+        self.assertEqual(self.look("SELECT * FROM unfinished"), [])
         # As a whole it is sound, and may go again.
         self.wait(self.outbox.retry(batch_id))
         self.assertEqual(len(self.send(self.next(max_nonces=10), OTHER)), 3)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from itertools import chain
 from typing import Any
 
-from dapi.errors import StoreBusyError
 from dapi.messages import Kind, State, Via
 from dapi.messages.inference_pb2 import MsgSubmitPocBatch
 from dapi.submission.rows import Message
@@ -38,22 +37,22 @@ class PartTests(SubmissionsTestCase):
         parts = self.send(self.cut())
         for number, part in enumerate(parts):
             self.assertEqual(self.counts(), {"in_flight": 1})
-            self.wait(self.submissions.confirmed([part], HASH, 12 + number))
+            self.wait(self.submissions.confirm([part], HASH, 12 + number))
         self.assertEqual(self.counts(), {"confirmed": 1})
         self.assertEqual(self.rows()[self.batch_id].included_height, 14)
-        self.assertEqual(self.look("SELECT 1 FROM waiting"), [])
+        self.assertEqual(self.look("SELECT 1 FROM unfinished"), [])
 
     def test_a_part_that_goes_again_changes_no_count(self) -> None:
         parts = self.send(self.cut())
-        self.wait(self.submissions.again(parts[:1], HASH, "dropped", has_vanished=True))
+        self.wait(self.submissions.store_again(parts[:1], HASH, "dropped", has_vanished=True))
         self.assertEqual(self.counts(), {"in_flight": 1})
         self.assertEqual(len(self.cut()), 1)
 
     def test_failed_with_the_first_of_them(self) -> None:
         parts = self.send(self.cut()[:1])
-        self.wait(self.submissions.failed(parts, HASH, "blocked"))
+        self.wait(self.submissions.fail(parts, HASH, "blocked"))
         self.assertEqual(self.counts(), {"failed": 1})
-        self.assertEqual(self.look("SELECT 1 FROM waiting"), [])
+        self.assertEqual(self.look("SELECT 1 FROM unfinished"), [])
         self.wait(self.outbox.retry(self.batch_id))
         self.assertEqual(self.counts(), {"stored": 1})
         self.assertEqual(len(self.cut()), 3)
@@ -61,19 +60,19 @@ class PartTests(SubmissionsTestCase):
     def test_not_failed_while_another_is_under_way(self) -> None:
         parts = self.cut()
         first, second = self.send(parts[:1]), self.send(parts[1:2], OTHER)
-        for end in ("confirmed", "again", "failed"):
+        for end in ("confirm", "store_again", "fail"):
             with self.subTest(end=end):
-                self.wait(self.submissions.failed(first, HASH, "blocked"))
+                self.wait(self.submissions.fail(first, HASH, "blocked"))
                 self.assertEqual(self.counts(), {"in_flight": 1})
                 self.assertEqual(self.cut(), [])
                 self.begin_anew()
-                (left,) = self.wait(self.submissions.in_flight())
+                (left,) = self.wait(self.submissions.transactions_in_flight())
                 self.assertEqual((left.hash, left.messages), (OTHER, second))
-                told: Any = 12 if end == "confirmed" else "why"
+                told: Any = 12 if end == "confirm" else "why"
                 self.wait(getattr(self.submissions, end)(second, OTHER, told))
                 self.assertEqual(self.counts(), {"failed": 1})
                 row = self.rows()[self.batch_id]
-                self.assertEqual(row.reason, "why" if end == "failed" else "blocked")
+                self.assertEqual(row.reason, "why" if end == "fail" else "blocked")
                 self.wait(self.outbox.retry(self.batch_id))
                 parts = self.cut()
                 first, second = self.send(parts[:1]), self.send(parts[1:2], OTHER)
@@ -81,31 +80,30 @@ class PartTests(SubmissionsTestCase):
     def test_a_part_that_was_chosen_is_not_sent_when_another_has_failed_meanwhile(self) -> None:
         parts = self.cut()
         first = self.send(parts[:1])
-        self.wait(self.submissions.failed(first, HASH, "blocked"))
+        self.wait(self.submissions.fail(first, HASH, "blocked"))
         small = self.record(1000)
         (chosen,) = self.next()
-        with self.assertRaises(StoreBusyError):
-            self.send([chosen, *parts[1:2]], OTHER)
+        self.assertIs(self.wait(self.submissions.put_in_flight([chosen, *parts[1:2]], OTHER, 7)), False)
         self.assertEqual(self.counts(), {"failed": 1, "stored": 1})
         self.assertEqual(self.ids(self.next()), [small])
-        self.assertEqual(self.wait(self.submissions.in_flight()), [])
+        self.assertEqual(self.wait(self.submissions.transactions_in_flight()), [])
 
     def test_expired_with_one_under_way(self) -> None:
         under_way = self.send(self.cut()[:1])
         self.wait(self.submissions.expire(10, Kind.GENERATED, "its window ended"))
         self.assertEqual(self.counts(), {"in_flight": 1})
-        self.wait(self.submissions.confirmed(under_way, HASH, 12))
+        self.wait(self.submissions.confirm(under_way, HASH, 12))
         self.assertEqual(self.counts(), {"expired": 1})
 
     def test_cut_again_when_less_is_allowed(self) -> None:
         self.cut()
         self.assertEqual([len(nonces) for nonces in self.ranges(self.next(max_nonces=6))], [5, 6, 4])
-        self.assertEqual(self.look("SELECT DISTINCT parent FROM waiting"), [(None,), (1,)])
+        self.assertEqual(self.look("SELECT DISTINCT parent FROM unfinished"), [(None,), (1,)])
         sent = []
         for number in range(5):
             messages = self.next(max_nonces=6)
             sent += self.ranges(messages)
-            self.wait(self.submissions.confirmed(self.send(messages, str(number)), str(number), 12))
+            self.wait(self.submissions.confirm(self.send(messages, str(number)), str(number), 12))
         self.assertEqual(sorted(chain(*sent)), list(range(25)))
         self.assertEqual(self.counts(), {"confirmed": 1})
 
@@ -125,7 +123,7 @@ class PartTests(SubmissionsTestCase):
         for number in range(1, 5):
             self.record(*range(100 * number, 100 * number + 25))
         self.assertEqual(len(self.cut()), 3)
-        self.assertEqual(self.look("SELECT count(DISTINCT parent) FROM waiting"), [(1,)])
+        self.assertEqual(self.look("SELECT count(DISTINCT parent) FROM unfinished"), [(1,)])
 
     def test_a_smaller_one_does_not_wait_for_a_large_one(self) -> None:
         self.send(self.cut())

@@ -183,19 +183,19 @@ class SubmitterTests(StoreTestCase):
         self.block(16)
         self.pass_time(6)
         status = self.submitter.status()
-        self.assertEqual((status["state"], status["last_error"]), ("submitting", None))
+        self.assertEqual((status["state"], status["problem"]), ("submitting", None))
         with capturedLogs() as logs:
             self.chain.broadcast_error = ChainUnavailableError("mempool is full: number of txs 4")
             self.record(2)
         self.assertEqual(len([event for event in logs if event.get("error")]), 1)
 
     def test_a_busy_store_is_no_end(self) -> None:
-        usual = self.submissions.sent
-        self.submissions.sent = lambda *args: fail(StoreBusyError("disk full"))  # type: ignore[method-assign]
+        usual = self.submissions.put_in_flight
+        self.submissions.put_in_flight = lambda *args: fail(StoreBusyError("disk full"))  # type: ignore[method-assign]
         self.record(1)
         self.assertEqual(self.chain.sent, [])
         self.assertEqual(self.submitter.status()["reason"], "disk full")
-        self.submissions.sent = usual  # type: ignore[method-assign]
+        self.submissions.put_in_flight = usual  # type: ignore[method-assign]
         self.pass_time(6)
         self.assertEqual(len(self.chain.sent), 1)
 
@@ -215,7 +215,6 @@ class SubmitterTests(StoreTestCase):
         self.assertEqual(self.submitter.status()["transactions_in_flight"], 0)
         self.submissions.next_messages = usual  # type: ignore[method-assign]
         self.record(2)
-        self.pass_time(6)
         self.assertEqual(len(self.chain.sent), 1)
 
     def test_a_defect_of_ours_is_told_and_does_not_end_the_sending(self) -> None:
@@ -248,12 +247,12 @@ class SubmitterTests(StoreTestCase):
         self.block(11)
         (tx_hash,) = self.chain.sent
         self.include(tx_hash, 12, 1145, "inference", "failed to execute message; message index: 1: no node")
-        usual, busy = self.submissions.again, [StoreBusyError("disk full")] * 2
+        usual, busy = self.submissions.store_again, [StoreBusyError("disk full")] * 2
 
         def again(*args: Any, **settings: Any) -> Any:
             return fail(busy.pop()) if busy else usual(*args, **settings)
 
-        self.submissions.again = again  # type: ignore[method-assign]
+        self.submissions.store_again = again  # type: ignore[method-assign]
         self.block(12)
         self.pass_time(12)
         self.assertEqual(self.counts(), {"in_flight": 2, "failed": 1})
@@ -328,19 +327,19 @@ class SubmitterTests(StoreTestCase):
         self.assertEqual(len(self.chain.sent), 1)
 
     def test_started_anew_on_an_open_database_it_misses_nothing_that_was_being_noted(self) -> None:
-        usual, obstacles = self.submissions.sent, []
+        usual, obstacles = self.submissions.put_in_flight, []
 
         def sent(*args: Any) -> Deferred[None]:
             obstacles.append(Obstacle(self.database))
             return usual(*args)
 
-        self.submissions.sent = sent  # type: ignore[method-assign]
+        self.submissions.put_in_flight = sent  # type: ignore[method-assign]
         batch = generated_batch(block_height=10, nonces=[1], dist=[0.5])
         self.recorder.submit_poc_batch(batch, batch_id=content_id(batch), node_id="n", via=Via.HTTP)
         while not obstacles:
             self.clock.turn()
         self.stop()
-        self.submissions.sent = usual  # type: ignore[method-assign]
+        self.submissions.put_in_flight = usual  # type: ignore[method-assign]
         self.submitter.startService()
         for _ in range(4):
             self.clock.wait_for(self.database.read(lambda connection: None))

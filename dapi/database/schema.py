@@ -1,0 +1,144 @@
+"""The tables of the database, and the states in which a message is kept there.
+
+A message is one row: in ``unfinished`` with its body until a block or its window has decided, then in ``finished``.
+A batch that is too large for one message has more rows, one for each part, which point to it by ``parent``. The column
+``state`` says alone where a row is on its way; the words on the arrows are functions of ``dapi.outbox.outbox`` and
+``dapi.submission.rows``::
+
+                     put_in_flight                confirm
+    put ──▶ stored ────────────────▶ in_flight ──────────────▶ confirmed
+            ▲ │ │ │                   │     │      fail
+            │ │ │ │    store_again    │     └────────────────▶ failed ── retry ──▶ stored
+            └─│─│─│───────────────────┘
+              │ │ │      expire
+              │ │ └──────────────────────────────────────────▶ expired
+              │ │   damaged on disk
+              │ └────────────────────────────────────────────▶ failed
+              │ cut                        confirm the last part
+              └─────▶ in_parts ──────────────────────────────▶ confirmed
+                        │  │ fail a part       no part is in flight any more
+                        │  └──────▶ failing ─────────────────▶ failed
+                        │ expire the parts     no part is in flight any more
+                        └─────────▶ expiring ────────────────▶ expired
+
+A part goes the way of the first line, and its row is deleted at the end of it. When a batch fails or expires, its parts
+that are stored are deleted at once; those that are in flight are followed to their end, so that no part is under way
+when the batch is sent again. An ``expiring`` batch of which a part fails becomes ``failing``.
+"""
+
+from __future__ import annotations
+
+import enum
+
+from dapi.messages import State
+
+
+class RowState(enum.StrEnum):
+    """The states of the rows in ``unfinished``; those in ``finished`` are the other three of State."""
+
+    STORED = "stored"
+    IN_FLIGHT = "in_flight"
+    IN_PARTS = "in_parts"
+    FAILING = "failing"
+    EXPIRING = "expiring"
+
+    @property
+    def shown(self) -> State:
+        """The state that the batch is listed and counted in."""
+        return State.STORED if self is RowState.STORED else State.IN_FLIGHT
+
+
+# The statements that lead from each version of the schema to the next; what was released is never changed.
+#
+# Of the finished messages, only those that the chain does not have keep their body (deleting a row gives its space
+# back, emptying it does not). ``seq`` numbers the rows of both tables and is never given twice. The indexes serve
+# exactly the filters of a listing, newest first, and the order of sending. A long column stands last: SQLite reads the
+# columns before it without it.
+SCHEMA_VERSIONS = (
+    """
+    CREATE TABLE waiting (
+        seq INTEGER PRIMARY KEY AUTOINCREMENT,
+        batch_id TEXT NOT NULL UNIQUE,
+        kind TEXT NOT NULL,
+        state TEXT NOT NULL,
+        node_id TEXT,
+        via TEXT NOT NULL,
+        height INTEGER NOT NULL,
+        nonces INTEGER NOT NULL,
+        seen INTEGER NOT NULL,
+        received_at REAL NOT NULL,
+        last_seen_at REAL NOT NULL,
+        parent INTEGER,
+        attempts INTEGER NOT NULL DEFAULT 0,
+        alone INTEGER NOT NULL DEFAULT 0,
+        not_before INTEGER NOT NULL DEFAULT 0,
+        tx_hash TEXT,
+        tx_timeout_ns INTEGER,
+        reason TEXT,
+        crc32 INTEGER NOT NULL,
+        message BLOB NOT NULL
+    );
+    CREATE INDEX waiting_by_kind ON waiting (kind, state);
+    CREATE INDEX waiting_by_node ON waiting (node_id, kind, state);
+    CREATE INDEX waiting_to_send ON waiting (height, kind) WHERE state = 'stored';
+    CREATE INDEX waiting_parts ON waiting (parent) WHERE parent IS NOT NULL;
+    CREATE TABLE finished (
+        seq INTEGER PRIMARY KEY,
+        batch_id TEXT NOT NULL UNIQUE,
+        kind TEXT NOT NULL,
+        state TEXT NOT NULL,
+        node_id TEXT,
+        via TEXT NOT NULL,
+        height INTEGER NOT NULL,
+        nonces INTEGER NOT NULL,
+        seen INTEGER NOT NULL,
+        received_at REAL NOT NULL,
+        last_seen_at REAL NOT NULL,
+        finished_at REAL NOT NULL,
+        attempts INTEGER NOT NULL,
+        tx_hash TEXT,
+        included_height INTEGER,
+        reason TEXT,
+        crc32 INTEGER,
+        message BLOB
+    );
+    CREATE INDEX finished_by_kind ON finished (kind, state);
+    CREATE INDEX finished_by_node ON finished (node_id, kind, state);
+    CREATE INDEX waiting_by_stage ON waiting (height, kind, state, node_id);
+    CREATE INDEX finished_by_stage ON finished (height, kind, state, node_id);
+    CREATE TABLE stages (
+        height INTEGER PRIMARY KEY,
+        stage TEXT NOT NULL,
+        node_count INTEGER NOT NULL,
+        is_handed_out INTEGER NOT NULL DEFAULT 0
+    );
+    CREATE TABLE numbers (
+        name TEXT PRIMARY KEY,
+        value INTEGER NOT NULL
+    );
+    CREATE TABLE nodes (
+        num INTEGER PRIMARY KEY,
+        id TEXT NOT NULL UNIQUE,
+        config TEXT NOT NULL,
+        enabled INTEGER NOT NULL,
+        removed INTEGER NOT NULL
+    );
+    """,
+    # Until here a row said in several columns that it was sent in parts, and what its batch was to become.
+    """
+    ALTER TABLE waiting RENAME TO unfinished;
+    UPDATE unfinished SET state = iif(reason IS NULL, 'in_parts', iif(tx_hash IS NULL, 'expiring', 'failing')),
+        tx_hash = nullif(tx_hash, '')
+        WHERE state = 'in_flight' AND tx_timeout_ns IS NULL;
+    DROP INDEX waiting_by_kind;
+    DROP INDEX waiting_by_node;
+    DROP INDEX waiting_to_send;
+    DROP INDEX waiting_parts;
+    DROP INDEX waiting_by_stage;
+    CREATE INDEX unfinished_by_kind ON unfinished (kind, state);
+    CREATE INDEX unfinished_by_node ON unfinished (node_id, kind, state);
+    CREATE INDEX unfinished_to_send ON unfinished (height, kind) WHERE state = 'stored';
+    CREATE INDEX unfinished_parts ON unfinished (parent) WHERE parent IS NOT NULL;
+    CREATE INDEX unfinished_by_stage ON unfinished (height, kind, state, node_id);
+    """,
+)

@@ -1,0 +1,154 @@
+"""Every statement about messages, by name; the tables and the states of their rows are drawn in ``database.schema``.
+
+A statement that takes many messages takes their ``seq`` as one JSON list, ``:seqs``: the sqlite3 module waits for the
+interpreter lock at every statement and every row of result, so one statement does it for all, and what returns many
+rows returns them as one JSON text where the reactor is busy meanwhile.
+"""
+
+from __future__ import annotations
+
+# The columns that a row takes along from table to table. A part has those of _ORIGIN from its batch.
+_ORIGIN = "kind, node_id, via, height, seen, received_at, last_seen_at"
+_ALL_BUT_MESSAGE = f"batch_id, nonces, crc32, {_ORIGIN}"
+_SHARED = f"{_ALL_BUT_MESSAGE}, message"
+
+_SEQS = "(SELECT value FROM json_each(:seqs))"
+_OF_TRANSACTION = f"seq IN {_SEQS} AND state = 'in_flight' AND tx_hash = :tx_hash"
+_HAS_PARTS = "EXISTS (SELECT 1 FROM unfinished AS part WHERE part.parent = unfinished.seq)"
+# The state that a row of ``unfinished`` is listed and counted in.
+SHOWN_STATE = "iif(state = 'stored', 'stored', 'in_flight')"
+# In this order messages are sent, and in this order they stand in their transaction.
+_ORDER = "height, kind, seq"
+# An index by kind and state serves where all kinds are named.
+_ANY_KIND = "kind IN ('generated', 'validated', 'seed')"
+
+
+# -- Taking messages in
+
+# Store messages, unless they are kept already; ``{rows}`` are the values of each.
+STORE = f"""INSERT INTO unfinished (state, {_SHARED}) SELECT 'stored', * FROM (VALUES {{rows}})
+    WHERE NOT EXISTS (SELECT 1 FROM finished WHERE batch_id = column1)
+    ON CONFLICT (batch_id) DO NOTHING"""
+STORE_ROW = f"({','.join('?' * len(_SHARED.split(',')))})"
+
+# Which of these messages are kept, and how often they came.
+FIND = """SELECT json_group_array(json_array(seq, batch_id, seen)) FROM (
+    SELECT seq, batch_id, seen FROM unfinished WHERE batch_id IN (SELECT value FROM json_each(:batch_ids))
+    UNION ALL SELECT seq, batch_id, seen FROM finished WHERE batch_id IN (SELECT value FROM json_each(:batch_ids)))"""
+
+# Count further deliveries of messages that are kept, in either table.
+SEE_AGAIN = [
+    f"""UPDATE {table} SET seen = seen + again.value, last_seen_at = :now
+    FROM json_each(:times) AS again WHERE batch_id = again.key"""
+    for table in ("unfinished", "finished")
+]
+
+# failed -> stored; DELETE_FINISHED has to follow.
+RETRY = f"""INSERT INTO unfinished (seq, state, attempts, {_SHARED}) SELECT seq, 'stored', attempts, {_SHARED}
+    FROM finished WHERE batch_id = :batch_id AND state = 'failed' AND message IS NOT NULL"""
+DELETE_FINISHED = "DELETE FROM finished WHERE batch_id = :batch_id"
+
+
+# -- Telling what is kept
+
+# The number of batches by state. A part is none.
+COUNT = f"""SELECT json_group_object(state, number) FROM (SELECT state, sum(number) AS number FROM (
+    SELECT {SHOWN_STATE} AS state, count(*) - count(parent) AS number FROM unfinished GROUP BY kind, unfinished.state
+    UNION ALL SELECT state, count(*) FROM finished GROUP BY kind, state) GROUP BY state)"""
+
+# What became of the messages of one stage.
+LEDGER = f"""SELECT node_id, kind, state, count(*), sum(nonces), sum(seen) FROM (
+    SELECT node_id, kind, {SHOWN_STATE} AS state, nonces, seen FROM unfinished WHERE height = ?1 AND parent IS NULL
+    UNION ALL SELECT node_id, kind, state, nonces, seen FROM finished WHERE height = ?1)
+    GROUP BY node_id, kind, state ORDER BY node_id, kind, state"""
+
+# The stages and kinds of which messages are to be sent.
+STAGES_STORED = "SELECT DISTINCT height, kind FROM unfinished WHERE state = 'stored'"
+
+# The stages and kinds of which messages that came before a time are in a transaction.
+STAGES_IN_FLIGHT = f"""SELECT DISTINCT height, kind FROM unfinished
+    WHERE {_ANY_KIND} AND state = 'in_flight' AND received_at < :received_before"""
+
+OLDEST_RECEIVED_AT = "SELECT received_at FROM unfinished ORDER BY seq LIMIT 1"
+
+# The verdicts on one participant that are on the chain: what stands first in a message's canonical bytes names it.
+CONFIRMED_VERDICTS = """SELECT message FROM finished
+    WHERE height = :height AND kind = 'validated' AND state = 'confirmed' AND substr(message, 1, :length) = :begin"""
+
+
+# -- Choosing what is sent
+
+_CANDIDATES = (
+    "SELECT seq, kind, height, attempts, alone, nonces, length(message) FROM unfinished WHERE state = 'stored'"
+)
+NEXT = f"{_CANDIDATES} AND not_before <= :height ORDER BY {_ORDER} LIMIT :limit"
+NEXT_PARTS = f"{_CANDIDATES} AND parent = :parent ORDER BY seq LIMIT :limit"
+
+BODIES = f"SELECT seq, coalesce(parent, seq), crc32, message FROM unfinished WHERE seq IN {_SEQS}"
+
+# A new row for a part of the row ``seq``, which may be a part itself.
+ADD_PART = f"""INSERT INTO unfinished (state, parent, {_SHARED})
+    SELECT 'stored', coalesce(parent, seq), :batch_id, :nonces, :crc32, {_ORIGIN}, :message
+    FROM unfinished WHERE seq = :seq"""
+
+# stored -> in_parts, unless the row that was cut is a part: DELETE_CUT_PART deletes that.
+PUT_IN_PARTS = "UPDATE unfinished SET state = 'in_parts', reason = NULL WHERE seq = :seq AND parent IS NULL"
+DELETE_CUT_PART = "DELETE FROM unfinished WHERE seq = :seq AND parent IS NOT NULL RETURNING parent"
+
+
+# -- Into a transaction, and out of it
+
+# stored -> in_flight: all of the messages, or none when one of them is not stored any more.
+PUT_IN_FLIGHT = f"""UPDATE unfinished
+    SET state = 'in_flight', tx_hash = :tx_hash, tx_timeout_ns = :timeout_ns, attempts = attempts + 1
+    WHERE seq IN {_SEQS}
+        AND json_array_length(:seqs) = (SELECT count(*) FROM unfinished WHERE seq IN {_SEQS} AND state = 'stored')
+    RETURNING parent"""
+
+# No transaction's timestamp may be given twice, by whichever process.
+SAVE_LAST_TIMEOUT = """INSERT INTO numbers (name, value) VALUES ('last_timeout_ns', :timeout_ns)
+    ON CONFLICT (name) DO UPDATE SET value = max(value, :timeout_ns)"""
+LAST_TIMEOUT = "SELECT value FROM numbers WHERE name = 'last_timeout_ns'"
+
+IN_FLIGHT = f"""SELECT tx_hash, tx_timeout_ns, seq, kind, height, attempts FROM unfinished
+    WHERE {_ANY_KIND} AND state = 'in_flight' ORDER BY tx_hash, {_ORDER}"""
+
+# in_flight -> stored. Only what was in no block counts as an attempt of which nothing was heard.
+STORE_AGAIN = f"""UPDATE unfinished
+    SET state = 'stored', tx_hash = NULL, tx_timeout_ns = NULL, reason = :reason, not_before = :not_before,
+        alone = max(alone, :alone), attempts = attempts - iif(:has_vanished, 0, 1)
+    WHERE {_OF_TRANSACTION} RETURNING parent"""
+
+# Parts of a transaction whose batch fails or expires are not sent again.
+DELETE_PARTS_NOT_WANTED = f"""DELETE FROM unfinished WHERE {_OF_TRANSACTION} AND EXISTS (SELECT 1
+    FROM unfinished AS batch WHERE batch.seq = unfinished.parent AND batch.state IN ('failing', 'expiring'))
+    RETURNING parent"""
+
+DELETE_CONFIRMED_PARTS = f"DELETE FROM unfinished WHERE {_OF_TRANSACTION} AND parent IS NOT NULL RETURNING parent"
+WHOLE_IN_TRANSACTION = f"SELECT seq FROM unfinished WHERE {_OF_TRANSACTION} AND parent IS NULL"
+BATCHES_IN_TRANSACTION = f"SELECT DISTINCT coalesce(parent, seq) FROM unfinished WHERE {_OF_TRANSACTION}"
+BATCHES_TO_EXPIRE = """SELECT DISTINCT coalesce(parent, seq) FROM unfinished
+    WHERE state = 'stored' AND height = :height AND kind = :kind LIMIT :limit"""
+
+
+# -- Coming to an end
+
+# When a batch fails or expires: its parts, but for those in flight in other transactions.
+DELETE_PARTS = f"DELETE FROM unfinished WHERE parent IN {_SEQS} AND (state = 'stored' OR tx_hash = :tx_hash)"
+
+# in_parts -> failing or expiring: batches of which a part is still in flight.
+WAIT_FOR_PARTS = f"""UPDATE unfinished
+    SET state = iif(:state = 'failed', 'failing', 'expiring'), tx_hash = :tx_hash, reason = :reason
+    WHERE seq IN {_SEQS} AND {_HAS_PARTS} RETURNING seq"""
+
+WITHOUT_PARTS = f"SELECT seq, state, tx_hash, reason FROM unfinished WHERE seq IN {_SEQS} AND NOT {_HAS_PARTS}"
+
+# Into the other table; DELETE has to follow. What the chain does not have is kept whole: a failed batch may be wanted
+# again, and all of it for a dispute. A verdict is short, and tells later whether the chain has the same or another one.
+# A failed batch's last transaction is known to have done nothing.
+FINISH = f"""INSERT INTO finished
+    (seq, state, finished_at, attempts, tx_hash, included_height, reason, {_SHARED})
+    SELECT seq, :state, :now, iif(:state = 'failed', max(0, attempts - 1), attempts), :tx_hash, :height, :reason,
+        {_ALL_BUT_MESSAGE}, iif(:state != 'confirmed' OR kind = 'validated', message, NULL)
+    FROM unfinished WHERE seq IN {_SEQS}"""
+DELETE = f"DELETE FROM unfinished WHERE seq IN {_SEQS} RETURNING state"
