@@ -14,9 +14,9 @@ from dapi.messages import Receipt, decode_envelope, encode_ack
 
 
 class MemoryRecorder:
-    """Says that everything is kept, and keeps nothing."""
+    """A Recorder that gives each batch a receipt, and keeps nothing."""
 
-    def submit_poc_batch(self, _batch: Any, *, batch_id: str, **_details: Any) -> Deferred[Receipt]:
+    def submit_poc_batch(self, batch: object, *, batch_id: str, **_details: object) -> Deferred[Receipt]:
         """Fire at once."""
         return succeed(Receipt(batch_id, 1))
 
@@ -25,7 +25,7 @@ class MemoryRecorder:
 
 def run_dapi(url: str, folder: Path | None) -> None:
     """Run a WebSocketClient into a real outbox in ``folder``, or into memory."""
-    from twisted.internet import reactor
+    from twisted.internet import reactor as global_reactor
 
     from dapi.database import Database
     from dapi.outbox.cosmos_message_client import CosmosMessageClient
@@ -33,6 +33,7 @@ def run_dapi(url: str, folder: Path | None) -> None:
     from dapi.poc.batch_handler import BatchHandler, Recorder
     from dapi.poc.websocket_client import WebSocketClient
 
+    reactor: Any = global_reactor
     recorder: Recorder = MemoryRecorder()
     if folder is not None:
         database = Database(reactor, str(folder / "outbox.db"), on_broken=sys.exit)
@@ -41,7 +42,7 @@ def run_dapi(url: str, folder: Path | None) -> None:
     sys.setswitchinterval(0.0005)
     handler = BatchHandler("node", 1, recorder)
     WebSocketClient(reactor, url, handler, node_id="node", random=random.Random()).startService()
-    reactor.run()  # type: ignore[attr-defined]
+    reactor.run()
 
 
 async def run_websockets(url: str) -> None:

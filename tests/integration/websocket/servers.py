@@ -12,7 +12,6 @@ from autobahn.websocket.compress import PerMessageDeflateOfferAccept
 from twisted.internet import reactor as global_reactor
 from twisted.internet.defer import Deferred, DeferredList
 from twisted.internet.protocol import Factory, Protocol
-from twisted.internet.task import LoopingCall
 
 from dapi.messages import ProofBatch, Receipt, ValidatedBatch
 from dapi.poc.batch_handler import BatchHandler
@@ -20,28 +19,12 @@ from dapi.poc.websocket_client import WebSocketClient
 from dapi.poc.websocket_settings import WebSocketSettings
 
 reactor: Any = global_reactor
-PATIENCE_SECONDS = 10
 # A tenth of the promised delays.
 QUICK = {"retry_min_seconds": 0.3, "retry_max_seconds": 0.5, "settle_seconds": 0.1, "close_timeout_seconds": 0.3}
 
 
-def when(condition: Callable[[], object], what: str = "what was waited for") -> Deferred[None]:
-    """Fire when a condition holds, which is looked at every few milliseconds; fail when it takes too long."""
-    began = reactor.seconds()
-
-    def look() -> None:
-        if condition():
-            loop.stop()
-        elif reactor.seconds() - began > PATIENCE_SECONDS:
-            raise AssertionError(f"{what} did not happen within {PATIENCE_SECONDS} s")
-
-    loop = LoopingCall(look)
-    done: Deferred[Any] = loop.start(0.005)
-    return done
-
-
 class Server:
-    """Listens on a free port of 127.0.0.1; notes when connections come and go."""
+    """Listens on a free port of 127.0.0.1; records when connections come and go."""
 
     def __init__(self, factory: Any, tls: Any = None) -> None:
         self.made_at: list[float] = []
@@ -79,11 +62,19 @@ class _RawProtocol(Protocol):
     def dataReceived(self, data: bytes) -> None:
         self.received += data
         if self.server.answer is not None and b"\r\n\r\n" in self.received:
-            self.transport.write(self.server.answer)  # type: ignore[union-attr]
+            assert self.transport is not None
+            self.transport.write(self.server.answer)
 
     def connectionLost(self, reason: Any = None) -> None:
         self.server.lost_at.append(reactor.seconds())
         self.server.connections.remove(self)
+
+
+class _RawFactory(Factory):
+    server: RawServer
+
+    def buildProtocol(self, addr: object) -> _RawProtocol:
+        return _RawProtocol(self.server)
 
 
 class RawServer(Server):
@@ -91,9 +82,7 @@ class RawServer(Server):
 
     def __init__(self, answer: bytes | None, tls: Any = None) -> None:
         self.answer = answer
-        factory = Factory()
-        factory.buildProtocol = lambda _address: _RawProtocol(self)  # type: ignore[method-assign]
-        super().__init__(factory, tls)
+        super().__init__(_RawFactory(), tls)
 
 
 class NodeProtocol(WebSocketServerProtocol):
@@ -117,7 +106,7 @@ class NodeProtocol(WebSocketServerProtocol):
     def onMessage(self, payload: bytes, isBinary: bool) -> None:
         self.received.append(payload)
 
-    def onCloseFrame(self, code: int | None, reasonRaw: bytes | None) -> Any:
+    def onCloseFrame(self, code: Any, reasonRaw: Any) -> Any:
         self.closes.append(code)
         self.factory.server.closes.append(code)
         return super().onCloseFrame(code, reasonRaw)
@@ -158,11 +147,11 @@ def flood_with_pings(node: Any) -> None:
 
 
 class MemoryRecorder:
-    """Answers with a receipt at once, or later when told to wait."""
+    """A Recorder that answers at once, or in ``store_all`` when it is slow."""
 
     def __init__(self) -> None:
         self.taken: list[str] = []
-        self.waiting: list[Deferred[Receipt]] = []
+        self.pending: list[Deferred[Receipt]] = []
         self.is_slow = False
 
     def submit_poc_batch(self, batch: ProofBatch, *, batch_id: str, **_details: Any) -> Deferred[Receipt]:
@@ -175,14 +164,14 @@ class MemoryRecorder:
         stored: Deferred[Receipt] = Deferred()
         stored.addCallback(lambda _result: Receipt(batch_id, 1))
         self.taken.append(batch.block_hash)
-        self.waiting.append(stored)
+        self.pending.append(stored)
         if not self.is_slow:
             self.store_all()
         return stored
 
     def store_all(self) -> None:
-        waiting, self.waiting = self.waiting, []
-        for stored in waiting:
+        pending, self.pending = self.pending, []
+        for stored in pending:
             stored.callback(Receipt("", 1))
 
 

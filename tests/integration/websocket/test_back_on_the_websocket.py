@@ -16,9 +16,9 @@ from dapi.service import DapiService, make_service
 from dapi.simulator.ml_node.node import SimulatedMLNode
 from dapi.simulator.ml_node.settings import quick_settings
 from tests.batches import PUBLIC_KEY
+from tests.integration.waiting import soon
 
 reactor: Any = global_reactor
-PATIENCE_SECONDS = 10
 
 
 @pytest_twisted.async_yield_fixture
@@ -59,11 +59,11 @@ async def start_poc(service: DapiService, height: int) -> None:
 @pytest_twisted.ensureDeferred
 async def test_after_the_init_that_did_it(node: SimulatedMLNode, service: DapiService) -> None:
     await start_poc(service, 1000)
-    await node.ledger.when_delivered(2, via="websocket").addTimeout(PATIENCE_SECONDS, reactor)
+    await soon(node.ledger.when_delivered(2, via="websocket"))
     await start_poc(service, 2000)
     # PoW was restarted under the open connection: the old one is dead, so these came over a fresh one.
     new = node.ledger.counts["websocket"] + 2
-    await node.ledger.when_delivered(new, via="websocket").addTimeout(PATIENCE_SECONDS, reactor)
+    await soon(node.ledger.when_delivered(new, via="websocket"))
     assert node.ledger.batches[-1].batch["block_height"] == 2000
     accepted = [connection for connection in node.ledger.connections if connection.refused is None]
     assert len(accepted) == 2
@@ -73,11 +73,11 @@ async def test_after_the_init_that_did_it(node: SimulatedMLNode, service: DapiSe
 @pytest_twisted.ensureDeferred
 async def test_within_20_seconds_when_nobody_told_dapi(node: SimulatedMLNode, service: DapiService) -> None:
     await start_poc(service, 1000)
-    await node.ledger.when_delivered(1, via="websocket").addTimeout(PATIENCE_SECONDS, reactor)
+    await soon(node.ledger.when_delivered(1, via="websocket"))
     worker = service.broker.worker_by_num(1)
     opened_at = worker.websocket_client.status().since
     node.restart_pow()
-    await node.ledger.when_delivered(1, via="http").addTimeout(PATIENCE_SECONDS, reactor)
+    await soon(node.ledger.when_delivered(1, via="http"))
     first_by_http = reactor.seconds()
     before = node.ledger.counts["websocket"]
     # The rule spares a connection of the last 5 s, within which a batch may still be on its way by HTTP.

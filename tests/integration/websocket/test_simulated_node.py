@@ -12,9 +12,11 @@ from twisted.web.resource import Resource
 from twisted.web.server import Request, Site
 
 from dapi.messages import Via, decode_generated
+from dapi.poc.websocket_client import WebSocketClient
 from dapi.websocket.client import WebSocketState
 from tests.integration.simulated_node import NodeTestBed
-from tests.integration.websocket.servers import Running, reactor, when
+from tests.integration.waiting import until
+from tests.integration.websocket.servers import Running, reactor
 
 # A tenth of the promised times, as the simulated node's are.
 TENTH = {"bypass_grace_seconds": 0.5, "bypass_interval_seconds": 1.5}
@@ -32,6 +34,7 @@ class Callbacks(Resource):
 
     def render_POST(self, request: Request) -> bytes:
         self.taken += 1
+        assert request.content is not None
         self.running.handler.handle_generated_batch(decode_generated(request.content.read()), Via.HTTP)
         return b""
 
@@ -49,7 +52,7 @@ class Poc:
         status, _answer = await self.bed.init(url=f"http://127.0.0.1:{self.listening.getHost().port}", **changes)
         assert status == 200
 
-    def connect(self, **settings: Any) -> Any:
+    def connect(self, **settings: Any) -> WebSocketClient:
         return self.running.connect(self.bed.node.base_url, **(TENTH | settings))
 
     async def end(self) -> None:
@@ -71,30 +74,30 @@ async def test_all_batches_come_over_the_websocket(poc: Poc) -> None:
     poc.bed.settings.batches_per_walk = 0
     await poc.init()
     client = poc.connect()
-    await when(lambda: client.status().state is WebSocketState.OPEN, "an open connection")
+    await until(lambda: client.status().state is WebSocketState.OPEN)
     poc.bed.settings.batches_per_walk = 1
-    await when(lambda: client.status().acks >= 5, "five acks")
+    await until(lambda: client.status().acks >= 5)
     assert poc.callbacks.taken == 0
 
 
 @pytest_twisted.ensureDeferred
 async def test_refused_until_poc_runs(poc: Poc) -> None:
     client = poc.connect()
-    await when(lambda: client.status().state is WebSocketState.REFUSED, "a refusal")
+    await until(lambda: client.status().state is WebSocketState.REFUSED)
     assert client.status().reason == "closed by the node: 1008 PoW is not running"
     await poc.init()
-    await when(lambda: client.status().acks > 0, "an ack")
+    await until(lambda: client.status().acks > 0)
 
 
 @pytest_twisted.ensureDeferred
 async def test_a_restart_after_the_init_that_restarted_the_poc(poc: Poc) -> None:
     await poc.init()
     client = poc.connect(bypass_grace_seconds=1000)
-    await when(lambda: client.status().acks > 0, "an ack")
+    await until(lambda: client.status().acks > 0)
     await poc.init(block_hash="ANOTHER")
     client.restart()
     before = client.status().acks
-    await when(lambda: client.status().acks > before + 2, "acks for the second run")
+    await until(lambda: client.status().acks > before + 2)
     assert client.status().connections == 2
 
 
@@ -103,13 +106,13 @@ async def test_a_dead_connection_that_nobody_told_of(poc: Poc) -> None:
     """The node restarts its PoW: the old connection stays open, answers pings, and is never used again."""
     await poc.init()
     client = poc.connect()
-    await when(lambda: client.status().acks > 0, "an ack")
+    await until(lambda: client.status().acks > 0)
     await poc.init(block_hash="ANOTHER")
     taken = poc.callbacks.taken
-    await when(lambda: poc.callbacks.taken > taken, "a batch by HTTP")
+    await until(lambda: poc.callbacks.taken > taken)
     began = reactor.seconds()
     before = client.status().acks
-    await when(lambda: client.status().acks > before, "an ack for the second run")
+    await until(lambda: client.status().acks > before)
     # 20 s on a real node.
     assert reactor.seconds() - began < 2
     assert client.status().connections == 2
@@ -119,10 +122,10 @@ async def test_a_dead_connection_that_nobody_told_of(poc: Poc) -> None:
 async def test_a_node_that_shuts_down_and_comes_back(poc: Poc) -> None:
     await poc.init()
     client = poc.connect()
-    await when(lambda: client.status().acks > 0, "an ack")
+    await until(lambda: client.status().acks > 0)
     await poc.bed.node.stopService()
-    await when(lambda: "1012" in (client.status().last_problem or ""), "the node's close")
+    await until(lambda: "1012" in (client.status().last_problem or ""))
     poc.bed.node.startService()
     await poc.init()
     before = client.status().acks
-    await when(lambda: client.status().acks > before, "an ack after that")
+    await until(lambda: client.status().acks > before)

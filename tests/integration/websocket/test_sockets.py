@@ -5,30 +5,30 @@ from __future__ import annotations
 import json
 import tracemalloc
 import zlib
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import pytest_twisted
-from twisted.internet.defer import Deferred
+from twisted.internet.task import deferLater
 
+from dapi.messages.sizes import MIB
+from dapi.poc.websocket_client import WebSocketClient
 from dapi.websocket.client import WebSocketState
-from tests.integration.websocket.servers import NodeServer, RawServer, Running, flood_with_pings, reactor, when
-from tests.unit.websocket.websocket_world import message
-
-MIB = 1024 * 1024
-
-
-@pytest.fixture
-def running() -> Iterator[Running]:
-    """Everything that a test starts, stopped after it."""
-    everything = Running()
-    yield everything
-    pytest_twisted.blockon(everything.stop())
+from tests.integration.waiting import until
+from tests.integration.websocket.servers import NodeServer, RawServer, Running, flood_with_pings, reactor
+from tests.unit.websocket.client_in_memory import message
 
 
-def is_in(client: Any, state: WebSocketState) -> Deferred[None]:
-    return when(lambda: client.status().state is state, f"state {state}")
+async def until_in(client: WebSocketClient, state: WebSocketState) -> None:
+    await until(lambda: client.status().state is state)
+
+
+async def until_connected(client: WebSocketClient, connections: int) -> None:
+    await until(lambda: client.status().connections == connections)
+
+
+def reason_of(client: WebSocketClient) -> str:
+    return client.status().reason or ""
 
 
 @pytest_twisted.ensureDeferred
@@ -42,7 +42,7 @@ async def test_messages_of_all_sizes_are_acknowledged(running: Running) -> None:
 
     server = running.serve(NodeServer(send_all))
     client = running.connect(f"http://127.0.0.1:{server.port}")
-    await when(lambda: server.connections and len(server.connections[0].received) == len(counts), "all acks")
+    await until(lambda: server.connections and len(server.connections[0].received) == len(counts))
     acks = [json.loads(ack) for ack in server.connections[0].received]
     assert acks == [{"type": "ack", "id": str(count)} for count in counts]
     assert client.status().acks == len(counts)
@@ -64,9 +64,9 @@ async def test_messages_of_all_sizes_are_acknowledged(running: Running) -> None:
 async def test_a_refused_upgrade_is_told_and_tried_again(running: Running, answer: bytes | None, word: str) -> None:
     server = running.serve(RawServer(answer if answer is None or answer[0] != 65 else b"HTTP/1.1 200" + answer))
     client = running.connect(f"http://127.0.0.1:{server.port}", handshake_timeout_seconds=0.3)
-    await is_in(client, WebSocketState.REFUSED)
-    assert word in client.status().reason
-    await when(lambda: len(server.made_at) == 3, "a third try")
+    await until_in(client, WebSocketState.REFUSED)
+    assert word in reason_of(client)
+    await until(lambda: len(server.made_at) == 3)
 
 
 @pytest_twisted.ensureDeferred
@@ -74,15 +74,15 @@ async def test_nobody_listens(running: Running) -> None:
     server = RawServer(None)
     await server.close()
     client = running.connect(f"http://127.0.0.1:{server.port}")
-    await is_in(client, WebSocketState.WAITING)
-    assert client.status().reason.startswith("TCP: ")
+    await until_in(client, WebSocketState.WAITING)
+    assert reason_of(client).startswith("TCP: ")
 
 
 @pytest_twisted.ensureDeferred
 async def test_a_name_that_does_not_exist(running: Running) -> None:
     client = running.connect("http://no-such-host.invalid:8080")
-    await is_in(client, WebSocketState.WAITING)
-    assert client.status().reason.startswith("DNS: ")
+    await until_in(client, WebSocketState.WAITING)
+    assert reason_of(client).startswith("DNS: ")
 
 
 @pytest_twisted.ensureDeferred
@@ -100,9 +100,9 @@ async def test_every_gap_is_within_its_bounds(running: Running) -> None:
     """Resets, 1008s, 404s and dropped answers by turns, with delays of 0.3 to 0.5 s."""
     server = running.serve(NodeServer(lambda node: node.transport.abortConnection()))
     running.connect(f"http://127.0.0.1:{server.port}")
-    await when(lambda: len(server.made_at) == 4, "resets")
+    await until(lambda: len(server.made_at) == 4)
     server.on_open = lambda node: node.sendCloseFrame(1008, b"PoW is not running")
-    await when(lambda: len(server.made_at) == 8, "refusals")
+    await until(lambda: len(server.made_at) == 8)
     gaps = [made - lost for lost, made in zip(server.lost_at, server.made_at[1:], strict=False)]
     assert len(gaps) >= 7
     # The server may see the end of a connection a little before or after the client does.
@@ -113,7 +113,7 @@ async def test_every_gap_is_within_its_bounds(running: Running) -> None:
 async def test_the_default_gap_is_3_to_5_seconds(running: Running) -> None:
     server = running.serve(NodeServer(lambda node: node.transport.abortConnection()))
     running.connect(f"http://127.0.0.1:{server.port}", retry_min_seconds=3, retry_max_seconds=5)
-    await when(lambda: len(server.made_at) == 2, "a second try")
+    await until(lambda: len(server.made_at) == 2)
     assert 2.9 <= server.made_at[1] - server.lost_at[0] <= 5.5
 
 
@@ -124,12 +124,11 @@ async def test_a_half_open_peer_is_noticed(running: Running) -> None:
 
     server = running.serve(NodeServer(go_deaf))
     client = running.connect(f"http://127.0.0.1:{server.port}", ping_interval_seconds=0.2, ping_timeout_seconds=0.2)
-    await is_in(client, WebSocketState.WAITING)
+    await until_in(client, WebSocketState.WAITING)
     assert client.status().reason == "no answer to a ping within 0.2 s"
-    await when(lambda: server.opened == 2, "a fresh connection")
+    await until(lambda: server.opened == 2)
     # This one answers.
-    began = reactor.seconds()
-    await when(lambda: reactor.seconds() - began > 1, "a second to pass")
+    await deferLater(reactor, 1)
     assert client.status().connections == 2
 
 
@@ -147,10 +146,10 @@ async def test_restart_never_has_two_connections_at_once(running: Running) -> No
     client = running.connect(f"http://127.0.0.1:{server.port}", **delays)
     for number in range(1, 6):
         # Here, not at the server: an upgrade whose answer is still on its way is given up without a close frame.
-        await when(lambda number=number: client.status().connections == number, f"connection {number}")
+        await until_connected(client, number)
         client.restart()
         client.restart()
-    await when(lambda: server.opened == 6, "the last connection")
+    await until(lambda: server.opened == 6)
     assert most == 1
     assert server.closes == [1000] * 5
     gaps = [made - lost for lost, made in zip(server.lost_at, server.made_at[1:], strict=False)]
@@ -162,10 +161,10 @@ async def test_restart_never_has_two_connections_at_once(running: Running) -> No
 async def test_stop_closes_with_1000_and_waits_for_the_answer(running: Running) -> None:
     server = running.serve(NodeServer())
     client = running.connect(f"http://127.0.0.1:{server.port}")
-    await is_in(client, WebSocketState.OPEN)
+    await until_in(client, WebSocketState.OPEN)
     await client.stopService()
     assert server.closes == [1000]
-    await when(lambda: not server.connections, "the server's end")
+    await until(lambda: not server.connections)
 
 
 @pytest_twisted.ensureDeferred
@@ -174,10 +173,11 @@ async def test_a_peer_that_does_not_read_is_not_sent_ever_more(running: Running)
     server = running.serve(NodeServer(flood_with_pings))
     server.shrink_receive_buffer()
     client = running.connect(f"http://127.0.0.1:{server.port}", ping_timeout_seconds=0.5)
-    await when(lambda: client.status().paused, "reading to pause")
+    await until(lambda: client.status().paused)
+    assert client._connection is not None
     unsent = client._connection.transport
     assert len(unsent.dataBuffer) + sum(map(len, unsent._tempDataBuffer)) < MIB
-    await is_in(client, WebSocketState.WAITING)
+    await until_in(client, WebSocketState.WAITING)
     assert client.status().reason == "the node read nothing for 0.5 s"
 
 
@@ -186,7 +186,7 @@ async def test_stop_does_not_wait_for_a_peer_that_does_not_read(running: Running
     server = running.serve(NodeServer(flood_with_pings))
     server.shrink_receive_buffer()
     client = running.connect(f"http://127.0.0.1:{server.port}", close_timeout_seconds=1)
-    await when(lambda: client.status().paused, "reading to pause")
+    await until(lambda: client.status().paused)
     began = reactor.seconds()
     await client.stopService()
     assert 0.9 < reactor.seconds() - began < 1.5
@@ -203,21 +203,20 @@ async def test_a_slow_disk_holds_the_node_up_and_loses_nothing(running: Running)
     client = running.connect(f"http://127.0.0.1:{server.port}", ping_interval_seconds=0.1, ping_timeout_seconds=0.1)
     while client.status().acks < 300:
         # The node's own batches outlast several pings that are not read meanwhile.
-        await when(lambda: client.status().paused or len(running.recorder.taken) == 300, "reading to pause")
+        await until(lambda: client.status().paused or len(running.recorder.taken) == 300)
         assert client.status().pending <= 32
-        began = reactor.seconds()
-        await when(lambda began=began: reactor.seconds() - began > 0.25, "time to pass")
+        await deferLater(reactor, 0.25)
         running.recorder.store_all()
     assert running.recorder.taken == [str(number) for number in range(300)]
     assert client.status().connections == 1
-    await when(lambda: len(server.connections[0].received) == 300, "all acks")
+    await until(lambda: len(server.connections[0].received) == 300)
 
 
 @pytest_twisted.ensureDeferred
 async def test_a_message_above_the_limit_is_refused_with_1009(running: Running) -> None:
     server = running.serve(NodeServer(lambda node: node.sendMessage(b" " * (4 * MIB + 1))))
     client = running.connect(f"http://127.0.0.1:{server.port}", max_message_bytes=4 * MIB)
-    await is_in(client, WebSocketState.WAITING)
+    await until_in(client, WebSocketState.WAITING)
     assert client.status().reason == f"closed by us: 1009 a message above the limit of {4 * MIB} bytes"
     assert server.closes == [1009]
 
@@ -226,8 +225,8 @@ async def test_a_message_above_the_limit_is_refused_with_1009(running: Running) 
 async def test_invalid_utf8_is_refused_with_1007(running: Running) -> None:
     server = running.serve(NodeServer(lambda node: node.sendMessage(b'{"type": "\xc3"}')))
     client = running.connect(f"http://127.0.0.1:{server.port}")
-    await is_in(client, WebSocketState.WAITING)
-    assert "1007" in client.status().reason
+    await until_in(client, WebSocketState.WAITING)
+    assert "1007" in reason_of(client)
     assert server.closes == [1007]
 
 
@@ -235,7 +234,7 @@ async def test_invalid_utf8_is_refused_with_1007(running: Running) -> None:
 async def test_compression_works_when_turned_on(running: Running) -> None:
     server = running.serve(NodeServer(lambda node: node.sendMessage(message("a")), compression=True))
     running.connect(f"http://127.0.0.1:{server.port}", compression=True)
-    await when(lambda: server.connections and server.connections[0].received, "an ack")
+    await until(lambda: server.connections and server.connections[0].received)
     assert server.connections[0].websocket_extensions_in_use
     assert json.loads(server.connections[0].received[0])["id"] == "a"
 
@@ -253,13 +252,13 @@ async def test_a_compression_bomb_costs_no_memory(running: Running) -> None:
     tracemalloc.start()
     try:
         client = running.connect(f"http://127.0.0.1:{server.port}", compression=True, max_message_bytes=4 * MIB)
-        await is_in(client, WebSocketState.WAITING)
+        await until_in(client, WebSocketState.WAITING)
         _now, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-    assert "1009" in client.status().reason
+    assert "1009" in reason_of(client)
     assert peak < 32 * MIB, f"{peak / MIB:.0f} MiB"
-    await when(lambda: server.lost_at, "the end of the connection")
+    await until(lambda: server.lost_at)
 
 
 def deflated_zeros(size: int) -> bytes:

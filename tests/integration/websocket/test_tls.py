@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,16 +11,9 @@ import pytest_twisted
 from dapi.poc.websocket_client import WebSocketClient
 from dapi.websocket.client import WebSocketState
 from tests.integration.certificates import Authority
-from tests.integration.websocket.servers import NodeServer, RawServer, Running, flood_with_pings, reactor, when
-from tests.unit.websocket.websocket_world import message
-
-
-@pytest.fixture
-def running() -> Iterator[Running]:
-    """Everything that a test starts, stopped after it."""
-    everything = Running()
-    yield everything
-    pytest_twisted.blockon(everything.stop())
+from tests.integration.waiting import until
+from tests.integration.websocket.servers import NodeServer, RawServer, Running, flood_with_pings, reactor
+from tests.unit.websocket.client_in_memory import message
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +23,7 @@ def authority() -> Authority:
 
 async def ended(client: WebSocketClient) -> str:
     """Wait for the first try to fail; return why."""
-    await when(lambda: client.status().reason is not None, "an end")
+    await until(lambda: client.status().reason is not None)
     return client.status().reason or ""
 
 
@@ -40,7 +32,7 @@ async def ended(client: WebSocketClient) -> str:
 async def test_the_right_certificate(running: Running, authority: Authority, tmp_path: Path, host: str) -> None:
     server = running.serve(NodeServer(lambda node: node.sendMessage(message("a")), tls=authority.options_for(host)))
     client = running.connect(f"https://{host}:{server.port}", ca_file=authority.write(tmp_path))
-    await when(lambda: server.connections and server.connections[0].received, "an ack")
+    await until(lambda: server.connections and server.connections[0].received)
     assert client.status().state is WebSocketState.OPEN
     await client.stopService()
     assert server.closes == [1000]
@@ -51,7 +43,7 @@ async def test_a_ca_file_with_several_certificates(running: Running, authority: 
     server = running.serve(NodeServer(tls=authority.options_for("localhost")))
     ca_file = authority.write(tmp_path, Authority("another"), Authority("one more"))
     client = running.connect(f"wss://localhost:{server.port}", ca_file=ca_file)
-    await when(lambda: client.status().state is WebSocketState.OPEN, "an open connection")
+    await until(lambda: client.status().state is WebSocketState.OPEN)
 
 
 @pytest.mark.parametrize(
@@ -66,7 +58,7 @@ async def test_a_certificate_for_another_host(
     client = running.connect(f"https://{host}:{server.port}", ca_file=authority.write(tmp_path))
     reason = await ended(client)
     assert reason.startswith("TLS: "), reason
-    await when(lambda: len(server.made_at) == 2, "a second try")
+    await until(lambda: len(server.made_at) == 2)
     assert server.opened == 0
 
 
@@ -95,16 +87,16 @@ async def test_a_server_that_speaks_no_tls(running: Running) -> None:
     server = running.serve(RawServer(None))
     client = running.connect(f"https://localhost:{server.port}", handshake_timeout_seconds=0.3)
     assert (await ended(client)) == "no answer to the upgrade within 0.3 s"
-    await when(lambda: len(server.made_at) == 2, "a second try")
+    await until(lambda: len(server.made_at) == 2)
 
 
 @pytest_twisted.ensureDeferred
 async def test_stop_in_the_middle_of_the_tls_handshake(running: Running) -> None:
     server = running.serve(RawServer(None))
     client = running.connect(f"https://localhost:{server.port}")
-    await when(lambda: server.connections and server.connections[0].received, "a client hello")
+    await until(lambda: server.connections and server.connections[0].received)
     await client.stopService()
-    await when(lambda: not server.connections, "the end of the connection")
+    await until(lambda: not server.connections)
 
 
 @pytest_twisted.ensureDeferred
@@ -115,7 +107,7 @@ async def test_stop_over_tls_does_not_wait_for_a_peer_that_is_deaf(
         NodeServer(lambda node: node.transport.pauseProducing(), tls=authority.options_for("localhost"))
     )
     client = running.connect(f"https://localhost:{server.port}", ca_file=authority.write(tmp_path))
-    await when(lambda: client.status().state is WebSocketState.OPEN, "an open connection")
+    await until(lambda: client.status().state is WebSocketState.OPEN)
     await client.stopService().addTimeout(1, reactor)
 
 
@@ -128,11 +120,11 @@ async def test_reading_pauses_over_tls_too(running: Running, authority: Authorit
     running.recorder.is_slow = True
     server = running.serve(NodeServer(send_many, tls=authority.options_for("localhost")))
     client = running.connect(f"https://localhost:{server.port}", ca_file=authority.write(tmp_path))
-    await when(lambda: client.status().paused, "reading to pause")
+    await until(lambda: client.status().paused)
     assert client.status().pending == 32
     running.recorder.is_slow = False
     running.recorder.store_all()
-    await when(lambda: server.connections and len(server.connections[0].received) == 100, "all acks")
+    await until(lambda: server.connections and len(server.connections[0].received) == 100)
 
 
 @pytest_twisted.ensureDeferred
@@ -142,7 +134,7 @@ async def test_a_peer_that_does_not_read_over_tls(running: Running, authority: A
     client = running.connect(
         f"https://localhost:{server.port}", ca_file=authority.write(tmp_path), ping_timeout_seconds=0.5
     )
-    await when(lambda: client.status().paused, "reading to pause")
-    await when(lambda: client.status().reason == "the node read nothing for 0.5 s", "the end")
-    await when(lambda: client.status().paused, "reading to pause once more")
+    await until(lambda: client.status().paused)
+    await until(lambda: client.status().reason == "the node read nothing for 0.5 s")
+    await until(lambda: client.status().paused)
     await client.stopService().addTimeout(1, reactor)

@@ -59,7 +59,7 @@ class ChainPeer(Peer):
         self.answer(error={"code": -32000, "message": "Server error", "data": data})
 
 
-class EventsInMemory(Tries):
+class EventsInMemory(Tries[BlockEvents, ChainPeer]):
     """A client of one node or several, and the blocks that it told."""
 
     def __init__(self, *urls: str, seed: int = 1, **settings: Any) -> None:

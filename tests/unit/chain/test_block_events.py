@@ -157,7 +157,7 @@ class ChainInterruptions(Interruptions):
 
     def replaced(self) -> None:
         self._world.accept()
-        self._world.client.replace("replaced: silent")  # type: ignore[attr-defined]
+        self._world.client.replace("replaced: silent")
         self._until_ended(1)
 
 

@@ -13,7 +13,7 @@ from dapi.chain.rpc_answers import ChainStatus
 from dapi.errors import ChainUnavailableError
 from dapi.websocket.client import WebSocketState
 from tests.logs import log_of
-from tests.unit.chain.events_in_memory import EventsInMemory, StatusOnDemand, status_at
+from tests.unit.chain.events_in_memory import ChainPeer, EventsInMemory, StatusOnDemand, status_at
 from tests.unit.websocket.links import STEP_SECONDS, Link
 
 
@@ -50,7 +50,7 @@ class WatcherInMemory(EventsInMemory):
             self.settle()
         return self.asked_at[before:]
 
-    def announce(self, link: Link, height: int) -> None:
+    def announce(self, link: Link[ChainPeer], height: int) -> None:
         link.server.announce(height)
         link.flush()
 

@@ -3,13 +3,13 @@
 from typing import Any
 
 from twisted.internet.defer import Deferred, fail, succeed
-from twisted.logger import LogEvent, formatEvent, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
 from dapi.errors import StoreBusyError
 from dapi.messages import ProofBatch, Receipt, ValidatedBatch, Via, content_id
 from dapi.poc.batch_handler import BatchHandler
 from tests.batches import generated_batch, validated_batch
+from tests.logs import log_of
 
 
 class MemoryRecorder:
@@ -87,14 +87,13 @@ class BatchHandlerTests(SynchronousTestCase):
         self.assertEqual(self.handler.counts.mismatched, 1)
 
     def test_a_node_that_says_another_number_is_told_of_once(self) -> None:
-        lines: list[LogEvent] = []
-        globalLogPublisher.addObserver(lines.append)
-        self.addCleanup(globalLogPublisher.removeObserver, lines.append)
+        log = log_of(self)
         for said in (9, 9, 9, 8, 1, 9):
             self.successResultOf(self.handler.handle_generated_batch(generated_batch(node_id=said)))
+        lines = log.lines()
         self.assertEqual((len(lines), self.handler.counts.mismatched), (3, 5))
         self.assertEqual(
-            formatEvent(lines[0]),
+            lines[0],
             "node-a: batches say node number 9, on number 1's connection: taken for its own",
         )
 

@@ -2,11 +2,9 @@
 
 import gc
 from collections.abc import Callable
-from typing import Any
 
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.task import Clock
-from twisted.logger import LogEvent, formatEvent, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
 from dapi.errors import MessageError, StoreBrokenError, StoreBusyError
@@ -14,7 +12,8 @@ from dapi.messages import ProofBatch, Receipt
 from dapi.poc.batch_handler import BatchHandler
 from dapi.poc.message_intake import MessageCounter, MessageIntake
 from tests.batches import validated_fields
-from tests.unit.websocket.websocket_world import PendingRecorder, message
+from tests.logs import log_of
+from tests.unit.websocket.client_in_memory import PendingRecorder, message
 
 
 class IntakeTestCase(SynchronousTestCase):
@@ -30,7 +29,7 @@ class IntakeTestCase(SynchronousTestCase):
         self.done = 0
         self.intake = self.make(BatchHandler("node-a", 1, self.recorder))
 
-    def make(self, handler: Any, acknowledge: Callable[[str], None] | None = None) -> MessageIntake:
+    def make(self, handler: BatchHandler, acknowledge: Callable[[str], None] | None = None) -> MessageIntake:
         return MessageIntake(
             handler,
             self.counter,
@@ -87,13 +86,11 @@ class AcknowledgeTests(IntakeTestCase):
         self.assertEqual(self.acks, ["b"])
 
     def test_a_handler_that_raises_at_once(self) -> None:
-        class Raising:
-            node_id = "node-a"
-
-            def handle_generated_batch(self, _batch: object) -> Deferred[Receipt]:
+        class Raising(BatchHandler):
+            def handle_generated_batch(self, *_batch: object) -> Deferred[Receipt]:
                 raise ZeroDivisionError("ours")
 
-        self.make(Raising()).store(message("a"))
+        self.make(Raising("node-a", 1, self.recorder)).store(message("a"))
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
         self.assertEqual((self.acks, self.counts.errors), ([], 1))
 
@@ -133,25 +130,20 @@ class LogTests(IntakeTestCase):
 
     def setUp(self) -> None:
         super().setUp()
-        self.lines: list[str] = []
-        globalLogPublisher.addObserver(self._note)
-        self.addCleanup(globalLogPublisher.removeObserver, self._note)
-
-    def _note(self, event: LogEvent) -> None:
-        self.lines.append(formatEvent(event))
+        self.log = log_of(self)
 
     def test_a_line_a_minute_for_a_batch_that_comes_again_every_5_seconds(self) -> None:
         for _ in range(12 * 60):
             self.intake.store(message("a", block_height=-1))
             self.clock.advance(5)
-        self.assertEqual((len(self.lines), self.counts.bad_messages), (60, 720))
-        self.assertIn("node-a: bad message (1 so far): $.batch.block_height: ", self.lines[0])
-        self.assertIn("(13 so far)", self.lines[1])
+        self.assertEqual((len(self.log.lines()), self.counts.bad_messages), (60, 720))
+        self.assertIn("node-a: bad message (1 so far): $.batch.block_height: ", self.log.lines()[0])
+        self.assertIn("(13 so far)", self.log.lines()[1])
 
     def test_also_over_a_new_connection(self) -> None:
         self.intake.store(b"bad")
         self.make(BatchHandler("node-a", 1, self.recorder)).store(b"bad")
-        self.assertEqual(len(self.lines), 1)
+        self.assertEqual(len(self.log.lines()), 1)
 
     def test_a_kind_does_not_hide_another(self) -> None:
         for _ in range(3):
@@ -160,8 +152,8 @@ class LogTests(IntakeTestCase):
             self.recorder.fail(StoreBusyError("the disk is full"))
             self.intake.store(message("b"))
             self.recorder.fail(ZeroDivisionError("ours"))
-        self.assertEqual(len(self.lines), 3, self.lines)
-        self.assertIn("node-a: not stored, not acknowledged (1 so far): the disk is full", self.lines[1])
+        self.assertEqual(len(self.log.lines()), 3, self.log.lines())
+        self.assertIn("node-a: not stored, not acknowledged (1 so far): the disk is full", self.log.lines()[1])
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
         self.assertEqual((self.counts.bad_messages, self.counts.not_stored, self.counts.errors), (3, 3, 3))
 
@@ -178,12 +170,6 @@ class BoundTests(IntakeTestCase):
             self.recorder.store()
         self.assertEqual(self.acks, list("abcde"))
         self.assertFalse(self.intake.is_full)
-
-    def test_full_with_the_last_slot(self) -> None:
-        self.intake.store(message("a"))
-        self.assertFalse(self.intake.is_full)
-        self.intake.store(message("b"))
-        self.assertTrue(self.intake.is_full)
 
     def test_failures_free_slots_too(self) -> None:
         for name in "abc":
@@ -210,14 +196,12 @@ class BoundTests(IntakeTestCase):
         first: Deferred[Receipt] = Deferred()
         answers = iter([first])
 
-        class AtOnce:
-            node_id = "node-a"
-
-            def handle_generated_batch(self, _batch: object) -> Deferred[Receipt]:
+        class AtOnce(BatchHandler):
+            def handle_generated_batch(self, *_batch: object) -> Deferred[Receipt]:
                 return next(answers, succeed(Receipt("id", 1)))
 
         self.max_messages = 1
-        intake = self.make(AtOnce())
+        intake = self.make(AtOnce("node-a", 1, self.recorder))
         for number in range(2000):
             intake.store(message(str(number)))
         first.callback(Receipt("id", 1))

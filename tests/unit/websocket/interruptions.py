@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from random import Random
+from typing import Any
 
 from OpenSSL.SSL import Error as TLSError
 from service_identity import VerificationError
@@ -31,7 +32,7 @@ REFUSALS = {
 class Interruptions:
     """Each method lets one try, or the connection that comes of it, end in its own way."""
 
-    def __init__(self, world: Tries) -> None:
+    def __init__(self, world: Tries[Any, Any]) -> None:
         self._world = world
 
     @classmethod
@@ -107,10 +108,10 @@ class Interruptions:
 
     def unread(self) -> None:
         link = self._world.accept()
-        link.client_transport.producer.pauseProducing()
+        link.producer.pauseProducing()
         self._until_ended(15.2)
 
-    def _answer(self, answer: bytes | None) -> Link:
+    def _answer(self, answer: bytes | None) -> Link[ScriptedServer]:
         return self._world.accept(ScriptedServer(answer))
 
     def _until_ended(self, limit_seconds: float) -> None:
@@ -123,7 +124,7 @@ class Interruptions:
 class RetryTestCase(SynchronousTestCase):
     """What holds for every client: to be called with its world and its kinds of interruptions."""
 
-    world: Tries
+    world: Tries[Any, Any]
     interruptions: Interruptions
 
     def interrupt(self, kind: str) -> tuple[ConnectionStatus, float]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Generic, TypeVar, overload
 
 from autobahn.twisted.websocket import WebSocketServerFactory, WebSocketServerProtocol
 from twisted.internet import error
@@ -20,14 +20,19 @@ ADDRESS = IPv4Address("TCP", "127.0.0.1", 8080)
 # Exact in binary, so that sums of it are.
 STEP_SECONDS = 0.0625
 
+C = TypeVar("C", bound=SupervisedWebSocket[Any])
+P = TypeVar("P", bound="Peer")
+S = TypeVar("S", bound=Protocol)
+
 
 class Peer(WebSocketServerProtocol):
-    """The other end: notes what comes, and can be told to leave pings and closes unanswered."""
+    """The other end: keeps what it receives, and leaves pings and closes unanswered when a test says so."""
 
     def __init__(self) -> None:
         super().__init__()
         self.received: list[tuple[bytes, bool]] = []
         self.pings = 0
+        self.pongs: list[bytes] = []
         self.closes: list[tuple[int | None, bytes | None]] = []
         self.answers_pings = True
         self.answers_closes = True
@@ -41,7 +46,10 @@ class Peer(WebSocketServerProtocol):
         if self.answers_pings:
             super().onPing(payload)
 
-    def onCloseFrame(self, code: int | None, reasonRaw: bytes | None) -> Any:
+    def onPong(self, payload: bytes) -> None:
+        self.pongs.append(payload)
+
+    def onCloseFrame(self, code: Any, reasonRaw: Any) -> Any:
         self.closes.append((code, reasonRaw))
         if self.answers_closes:
             return super().onCloseFrame(code, reasonRaw)
@@ -67,7 +75,8 @@ class ScriptedServer(Protocol):
     def dataReceived(self, data: bytes) -> None:
         self.request += data
         if self.answer is not None and self.request.endswith(b"\r\n\r\n"):
-            self.transport.write(self.answer)  # type: ignore[union-attr]
+            assert self.transport is not None
+            self.transport.write(self.answer)
 
     def connectionLost(self, reason: Any = None) -> None:
         self.is_lost = True
@@ -82,6 +91,7 @@ class ClientTransport(FakeTransport):
         self.is_aborted = False
         self.is_without_delay = False
         self.unread: list[bytes] = []
+        self.disconnectReason: Any
 
     def setTcpNoDelay(self, enabled: bool) -> None:
         self.is_without_delay = bool(enabled)
@@ -106,10 +116,10 @@ class ClientTransport(FakeTransport):
         self.disconnecting = True
 
 
-class Link:
+class Link(Generic[S]):
     """One TCP connection, the client's protocol at one end and any server protocol at the other."""
 
-    def __init__(self, clock: MemoryReactorClock, client: Any, server: Any) -> None:
+    def __init__(self, clock: MemoryReactorClock, client: Any, server: S) -> None:
         self.client = client
         self.server = server
         self.client_transport = ClientTransport(client)
@@ -119,17 +129,22 @@ class Link:
     def flush(self) -> None:
         self.pump.flush()
 
+    @property
+    def producer(self) -> Any:
+        """What the client's transport pauses while the server does not read."""
+        return self.client_transport.producer
+
     def drop(self, reason: Exception) -> None:
         """Break the connection off, as seen by the client."""
-        self.client_transport.disconnectReason = reason  # type: ignore[assignment]
+        self.client_transport.disconnectReason = reason
         self.server_transport.disconnecting = True
         self.flush()
 
 
-class Tries:
-    """A client in memory, and the tries that it makes."""
+class Tries(Generic[C, P]):
+    """A client in memory, and the tries that it makes; ``answered`` counts those that came to an end or to a server."""
 
-    client: SupervisedWebSocket
+    client: C
 
     def __init__(self) -> None:
         self.clock = MemoryReactorClock()
@@ -137,22 +152,35 @@ class Tries:
         self.factory.setProtocolOptions(
             openHandshakeTimeout=0, closeHandshakeTimeout=0, failByDrop=False, echoCloseCodeReason=True
         )
-        self.links: list[Link] = []
+        self.links: list[Link[Any]] = []
+        self.answered = 0
 
-    def make_server(self) -> Peer:
+    def make_server(self) -> P:
         """The protocol that a try reaches when the test does not say which."""
-        return Peer()
+        raise NotImplementedError
 
     @property
     def attempts(self) -> int:
         """How many TCP connections were asked for so far."""
         return len(self.clock.tcpClients)
 
-    def accept(self, server: Any = None) -> Link:
-        """Let the last try reach a server: Autobahn's when none is given."""
-        assert self.attempts == len(self.links) + 1, "there is no try to answer"
+    @property
+    def is_trying(self) -> bool:
+        """Whether a try waits for its answer."""
+        return self.attempts > self.answered
+
+    @overload
+    def accept(self) -> Link[P]: ...
+
+    @overload
+    def accept(self, server: S) -> Link[S]: ...
+
+    def accept(self, server: Any = None) -> Link[Any]:
+        """Let the last try reach a server: one of its own when none is given."""
+        self._answer()
         if server is None:
             server = self.make_server()
+        if isinstance(server, Peer):
             server.factory = self.factory
         client = self.clock.tcpClients[-1][2].buildProtocol(ADDRESS)
         link = Link(self.clock, client, server)
@@ -161,14 +189,17 @@ class Tries:
 
     def refuse(self, reason: Exception | None = None) -> None:
         """Let the last try fail before TCP is connected."""
-        assert self.attempts == len(self.links) + 1, "there is no try to answer"
-        self.links.append(None)  # type: ignore[arg-type]
+        self._answer()
         factory = self.clock.tcpClients[-1][2]
         factory.clientConnectionFailed(self.clock.connectors[-1], Failure(reason or error.ConnectionRefusedError()))
         # The endpoint looks for another address before it gives up.
         self.clock.advance(2 * STEP_SECONDS)
 
-    def open(self) -> Link:
+    def _answer(self) -> None:
+        assert self.attempts == self.answered + 1, "there is no try to answer"
+        self.answered += 1
+
+    def open(self) -> Link[P]:
         """Start the client, and let it reach a server."""
         self.client.startService()
         return self.accept()
@@ -179,8 +210,7 @@ class Tries:
         while self.clock.seconds() < end:
             self.clock.advance(min(STEP_SECONDS, end - self.clock.seconds()))
             for link in self.links[-2:]:
-                if link is not None:
-                    link.flush()
+                link.flush()
 
     def until_next_attempt(self, limit_seconds: float = 60.0) -> float:
         """Let time pass until the client tries again; return how long that took."""

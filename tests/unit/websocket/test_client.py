@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from random import Random
-from typing import Any
 
 from twisted.application.service import IService, MultiService
+from twisted.internet.defer import Deferred
 from twisted.internet.testing import MemoryReactorClock
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
@@ -14,31 +14,32 @@ from dapi.errors import ConfigError
 from dapi.poc.batch_handler import BatchHandler
 from dapi.poc.websocket_client import WebSocketClient
 from dapi.websocket.client import WebSocketState
+from tests.unit.websocket.client_in_memory import ClientInMemory, PendingRecorder, message
 from tests.unit.websocket.links import ScriptedServer
-from tests.unit.websocket.websocket_world import PendingRecorder, World, message
 
 
 class MakingTests(SynchronousTestCase):
     def test_it_is_a_service_and_making_it_starts_nothing(self) -> None:
-        world = World()
+        world = ClientInMemory()
         verifyObject(IService, world.client)
         self.assertEqual((world.attempts, world.clock.getDelayedCalls()), (0, []))
         self.assertEqual(world.client.status().state, WebSocketState.STOPPED)
 
     def test_bad_settings_are_told_at_once(self) -> None:
-        for url, settings in (("http://no de", {}), ("wss://node", {"ca_file": "/does/not/exist"})):
-            with self.assertRaises(ConfigError):
-                World(url=url, **settings)
+        with self.assertRaises(ConfigError):
+            ClientInMemory(url="http://no de")
+        with self.assertRaises(ConfigError):
+            ClientInMemory(url="wss://node", ca_file="/does/not/exist")
 
     def test_the_pocs_url_and_the_websockets_are_both_taken(self) -> None:
         for url in ("http://127.0.0.1:8080/v3", "ws://127.0.0.1:8080/v3/api/v1/pow/ws"):
-            world = World(url=url)
+            world = ClientInMemory(url=url)
             world.client.startService()
             link = world.accept(ScriptedServer(None))
             self.assertIn(b"GET /v3/api/v1/pow/ws HTTP", link.server.request)
 
     def test_two_clients_share_nothing(self) -> None:
-        first, second = World(), World()
+        first, second = ClientInMemory(), ClientInMemory()
         first.open()
         self.assertEqual((second.attempts, second.client.status().state), (0, WebSocketState.STOPPED))
 
@@ -53,7 +54,7 @@ class MakingTests(SynchronousTestCase):
 
 class StartAndStopTests(SynchronousTestCase):
     def setUp(self) -> None:
-        self.world = World()
+        self.world = ClientInMemory()
         self.client = self.world.client
 
     def _stopped_clean(self) -> None:
@@ -105,7 +106,7 @@ class StartAndStopTests(SynchronousTestCase):
         self.assertEqual(self.client.status().state, WebSocketState.REFUSED)
         self._stopped_clean()
 
-    def test_stop_with_messages_in_flight(self) -> None:
+    def test_stop_with_messages_pending(self) -> None:
         link = self.world.open()
         link.server.sendMessage(message("a"))
         link.flush()
@@ -164,11 +165,11 @@ class StartAndStopTests(SynchronousTestCase):
 
 class RestartTests(SynchronousTestCase):
     def setUp(self) -> None:
-        self.world = World()
+        self.world = ClientInMemory()
         self.client = self.world.client
 
     def _is_connected_once(self) -> None:
-        open_links = [link for link in self.world.links if link is not None and link.server.lost is None]
+        open_links = [link for link in self.world.links if link.server.lost is None]
         self.assertLessEqual(len(open_links), 1)
 
     def test_starts_a_stopped_client_at_once(self) -> None:
@@ -178,7 +179,7 @@ class RestartTests(SynchronousTestCase):
         self.world.accept()
         self.successResultOf(self._stop())
 
-    def _stop(self) -> Any:
+    def _stop(self) -> Deferred[None]:
         stopped = self.client.stopService()
         self.world.advance(0.1)
         return stopped
@@ -243,7 +244,7 @@ class RestartTests(SynchronousTestCase):
 
     def test_the_last_wish_wins(self) -> None:
         for calls, attempts in (("rs", 1), ("sr", 2), ("rsr", 2), ("srs", 1), ("ssrr", 2)):
-            world = World()
+            world = ClientInMemory()
             link = world.open()
             link.server.answers_closes = False
             for call in calls:
@@ -263,7 +264,7 @@ class RestartTests(SynchronousTestCase):
         random = Random(7)
         self.client.startService()
         for _ in range(200):
-            if self.world.attempts > len(self.world.links):
+            if self.world.is_trying:
                 self.world.accept()
             if random.random() < 0.5:
                 self.client.restart()

@@ -12,8 +12,8 @@ from dapi.errors import StoreBusyError
 from dapi.messages import Via
 from dapi.websocket.client import WebSocketState
 from tests.batches import generated_batch
+from tests.unit.websocket.client_in_memory import ClientInMemory, Node, message
 from tests.unit.websocket.links import Link, ScriptedServer
-from tests.unit.websocket.websocket_world import Node, World, message
 
 LIVES = 150
 RETRYING = (WebSocketState.WAITING, WebSocketState.REFUSED)
@@ -24,16 +24,16 @@ class Life:
 
     def __init__(self, seed: int) -> None:
         self.random = Random(seed)
-        self.world = World(
+        self.world = ClientInMemory(
             seed=seed, max_pending_messages=self.random.choice([1, 2, 32]), max_message_bytes=3000, idle_seconds=60
         )
         self.client = self.world.client
         self.done: list[str] = []
         self._count = 0
 
-    def live_links(self) -> list[Link]:
+    def live_links(self) -> list[Link[Node]]:
         """The connections that the node still has."""
-        links = [link for link in self.world.links if link is not None and isinstance(link.server, Node)]
+        links = [link for link in self.world.links if isinstance(link.server, Node)]
         return [link for link in links if link.server.lost is None]
 
     def step(self) -> None:
@@ -42,7 +42,7 @@ class Life:
         things = ["start", "stop", "restart", "wait", "wait", "wait_long", "by_http"]
         if self.world.recorder.pending:
             things += ["store", "store", "fail"]
-        if self.world.attempts > len(self.world.links):
+        if self.world.is_trying:
             things += ["accept", "accept", "accept", "refuse", "answer_404", "be_silent"]
         if self.live_links():
             things += ["send", "send", "send", "send_junk", "send_much", "close", "drop", "block", "unblock", "be_deaf"]
@@ -50,18 +50,16 @@ class Life:
         self.done.append(thing)
         getattr(self, f"_{thing}")()
         for link in self.world.links[-2:]:
-            if link is not None:
-                link.flush()
+            link.flush()
 
-    def accept(self) -> Link:
+    def accept(self) -> Link[Node]:
         """Let the try that is under way reach a node."""
         self._forget_tries_given_up()
         return self.world.accept()
 
     def _forget_tries_given_up(self) -> None:
-        links, connectors = self.world.links, self.world.clock.connectors
-        while len(links) < self.world.attempts and connectors[len(links)].stoppedConnecting:
-            links.append(None)  # type: ignore[arg-type]
+        while self.world.is_trying and self.world.clock.connectors[self.world.answered].stoppedConnecting:
+            self.world.answered += 1
 
     def _start(self) -> None:
         self.client.startService()
@@ -124,12 +122,12 @@ class Life:
         self.live_links()[-1].drop(ConnectionLost())
 
     def _block(self) -> None:
-        if self.live_links()[-1].client_transport.producer is not None:
-            self.live_links()[-1].client_transport.producer.pauseProducing()
+        if self.live_links()[-1].producer is not None:
+            self.live_links()[-1].producer.pauseProducing()
 
     def _unblock(self) -> None:
-        if self.live_links()[-1].client_transport.producer is not None:
-            self.live_links()[-1].client_transport.producer.resumeProducing()
+        if self.live_links()[-1].producer is not None:
+            self.live_links()[-1].producer.resumeProducing()
 
     def _be_deaf(self) -> None:
         self.live_links()[-1].server.answers_pings = self.live_links()[-1].server.answers_closes = False

@@ -9,13 +9,13 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from dapi.errors import StoreBusyError
 from dapi.websocket.client import WebSocketState
+from tests.unit.websocket.client_in_memory import ClientInMemory, Node, message, open_client
 from tests.unit.websocket.links import Link, ScriptedServer
-from tests.unit.websocket.websocket_world import Node, World, message, open_world
 
 
 class MessageTests(SynchronousTestCase):
     def setUp(self) -> None:
-        self.world, self.link = open_world()
+        self.world, self.link = open_client()
         self.node = self.link.server
 
     def _send(self, payload: bytes, is_binary: bool = False) -> None:
@@ -99,7 +99,7 @@ class MessageTests(SynchronousTestCase):
         self.assertEqual(self.world.recorder.taken, ["a"])
 
     def test_a_message_in_the_same_chunk_as_the_upgrade(self) -> None:
-        world = World()
+        world = ClientInMemory()
         world.client.startService()
 
         class Eager(Node):
@@ -112,15 +112,13 @@ class MessageTests(SynchronousTestCase):
         self.assertEqual(world.recorder.taken, ["early"])
 
     def test_the_nodes_pings_are_answered(self) -> None:
-        pongs: list[bytes] = []
-        self.node.onPong = pongs.append
         self.node.sendPing(b"there?")
         self.link.flush()
-        self.assertEqual(pongs, [b"there?"])
+        self.assertEqual(self.node.pongs, [b"there?"])
 
 
 class LimitTests(SynchronousTestCase):
-    def _ends_with(self, link: Link, world: World, code: int, reason: str) -> None:
+    def _ends_with(self, link: Link[Node], world: ClientInMemory, code: int, reason: str) -> None:
         self.assertEqual([code for code, _reason in link.server.closes], [code])
         self.assertIsNotNone(link.server.lost)
         status = world.client.status()
@@ -128,14 +126,14 @@ class LimitTests(SynchronousTestCase):
         self.assertEqual((status.reason, status.last_problem), (reason, reason))
 
     def test_too_large_is_closed_with_1009_and_our_reason_is_kept(self) -> None:
-        world, link = open_world(max_message_bytes=1000)
+        world, link = open_client(max_message_bytes=1000)
         link.server.sendMessage(b"x" * 1001)
         link.flush()
         self._ends_with(link, world, 1009, "closed by us: 1009 a message above the limit of 1000 bytes")
         self.assertEqual(world.client.status().messages, 0)
 
     def test_refused_by_its_header_before_it_is_read(self) -> None:
-        world, link = open_world(max_message_bytes=1000)
+        world, link = open_client(max_message_bytes=1000)
         link.server_transport.write(b"\x81\x7f" + struct.pack("!Q", 2**40))
         link.flush()
         self.assertEqual(link.server.closes[0][0], 1009)
@@ -144,33 +142,33 @@ class LimitTests(SynchronousTestCase):
         self.assertIsNotNone(link.server.lost)
 
     def test_too_large_in_fragments(self) -> None:
-        world, link = open_world(max_message_bytes=1000)
+        world, link = open_client(max_message_bytes=1000)
         link.server.sendMessage(b"x" * 1100, fragmentSize=100)
         link.flush()
         self._ends_with(link, world, 1009, "closed by us: 1009 a message above the limit of 1000 bytes")
 
     def test_exactly_at_the_limit(self) -> None:
         payload = message("a")
-        world, link = open_world(max_message_bytes=len(payload))
+        world, link = open_client(max_message_bytes=len(payload))
         link.server.sendMessage(payload)
         link.flush()
         self.assertEqual(world.recorder.taken, ["a"])
 
     def test_invalid_utf8_in_text_is_closed_with_1007(self) -> None:
-        world, link = open_world()
+        world, link = open_client()
         link.server.sendMessage(b'{"type":"\xff"}')
         link.flush()
         self._ends_with(link, world, 1007, "closed by us: 1007 a text message is no valid UTF-8")
 
     def test_nothing_is_taken_after_a_failed_message(self) -> None:
-        world, link = open_world()
+        world, link = open_client()
         link.server.sendMessage(b"\xff")
         link.server.sendMessage(message("a"))
         link.flush()
         self.assertEqual(world.recorder.taken, [])
 
     def test_a_violation_of_the_protocol_is_closed_with_1002(self) -> None:
-        world, link = open_world()
+        world, link = open_client()
         link.server_transport.write(b"\x83\x00")
         link.flush()
         self._ends_with(link, world, 1002, "closed by us: 1002 data frame using reserved opcode 3")
@@ -179,8 +177,8 @@ class LimitTests(SynchronousTestCase):
 class JunkTests(SynchronousTestCase):
     """A server that is no node must not cost more than its connection."""
 
-    def _answered(self, answer: bytes | None) -> tuple[World, Link]:
-        world = World()
+    def _answered(self, answer: bytes | None) -> tuple[ClientInMemory, Link[ScriptedServer]]:
+        world = ClientInMemory()
         world.client.startService()
         return world, world.accept(ScriptedServer(answer))
 
@@ -204,7 +202,7 @@ class JunkTests(SynchronousTestCase):
         )
 
     def test_the_request_names_an_ipv6_host_as_http_wants_it(self) -> None:
-        world = World(url="http://[::1]:8080/v3")
+        world = ClientInMemory(url="http://[::1]:8080/v3")
         world.client.startService()
         link = world.accept(ScriptedServer(None))
         self.assertIn(b"GET /v3/api/v1/pow/ws HTTP/1.1\r\n", link.server.request)
@@ -212,17 +210,17 @@ class JunkTests(SynchronousTestCase):
         self.assertNotIn(b"Sec-WebSocket-Extensions", link.server.request)
 
     def test_compression_is_offered_when_told_to(self) -> None:
-        world = World(compression=True)
+        world = ClientInMemory(compression=True)
         world.client.startService()
         link = world.accept(ScriptedServer(None))
         self.assertIn(b"Sec-WebSocket-Extensions: permessage-deflate", link.server.request)
 
     def test_compression_that_was_not_offered_is_refused(self) -> None:
-        world = World()
+        world = ClientInMemory()
         world.client.startService()
 
         class Pushy(Node):
-            def onConnect(self, request: object) -> object:
+            def onConnect(self, request: object) -> tuple[None, dict[str, str]]:
                 return None, {"Sec-WebSocket-Extensions": "permessage-deflate"}
 
         server = Pushy()

@@ -8,12 +8,12 @@ from twisted.trial.unittest import SynchronousTestCase
 from dapi.messages import Via
 from dapi.websocket.client import WebSocketState
 from tests.batches import generated_batch, validated_fields
-from tests.unit.websocket.websocket_world import World, message
+from tests.unit.websocket.client_in_memory import ClientInMemory, message
 
 
 class ReplacementTests(SynchronousTestCase):
     def setUp(self) -> None:
-        self.world = World()
+        self.world = ClientInMemory()
         self.client = self.world.client
         self.link = self.world.open()
 
@@ -106,7 +106,7 @@ class ReplacementTests(SynchronousTestCase):
         first = self.world.clock.seconds()
         replaced = 1
         while self.world.clock.seconds() < first + 44:
-            if self.world.attempts > len(self.world.links):
+            if self.world.is_trying:
                 self.world.accept()
             was_open = self.client.status().state is WebSocketState.OPEN
             self._by_http(str(self.world.clock.seconds()))
@@ -122,7 +122,7 @@ class ReplacementTests(SynchronousTestCase):
         self.assertEqual(self.client.status().state, WebSocketState.OPEN)
 
     def test_not_while_paused_nor_right_after(self) -> None:
-        world = World(max_pending_messages=1)
+        world = ClientInMemory(max_pending_messages=1)
         link = world.open()
         world.advance(6)
         link.server.sendMessage(message("a"))

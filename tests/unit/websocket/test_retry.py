@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from random import Random
-from typing import Any
 
 from twisted.internet.error import ConnectionLost
-from twisted.internet.interfaces import IHostnameResolver, IHostResolution
+from twisted.internet.interfaces import IAddress, IHostnameResolver, IHostResolution, IResolutionReceiver
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
 from dapi.messages import Via
 from dapi.websocket.client import WebSocketState
 from tests.batches import generated_batch
+from tests.unit.websocket.client_in_memory import ClientInMemory, message
 from tests.unit.websocket.interruptions import MAX_MESSAGE_BYTES, Interruptions, RetryTestCase
-from tests.unit.websocket.websocket_world import World, message
 
 
 @implementer(IHostResolution)
@@ -29,19 +29,26 @@ class _Resolution:
 class NoSuchHost:
     """Finds no address for any name."""
 
-    def resolveHostName(self, receiver: Any, *_args: Any, **_kwargs: Any) -> IHostResolution:
+    def resolveHostName(
+        self,
+        resolutionReceiver: IResolutionReceiver,
+        hostName: str,
+        portNumber: int = 0,
+        addressTypes: Sequence[type[IAddress]] | None = None,
+        transportSemantics: str = "TCP",
+    ) -> IHostResolution:
         resolution = _Resolution()
-        receiver.resolutionBegan(resolution)
-        receiver.resolutionComplete()
+        resolutionReceiver.resolutionBegan(resolution)
+        resolutionReceiver.resolutionComplete()
         return resolution
 
 
 class NodeInterruptions(Interruptions):
     """What only an ML node's connection ends by."""
 
-    _world: World
+    _world: ClientInMemory
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: ClientInMemory) -> None:
         super().__init__(world)
         self._handed_over = 0
 
@@ -66,8 +73,10 @@ class NodeInterruptions(Interruptions):
 
 
 class RetryTests(RetryTestCase):
+    world: ClientInMemory
+
     def setUp(self) -> None:
-        self.world = World(seed=5, max_message_bytes=MAX_MESSAGE_BYTES)
+        self.world = ClientInMemory(seed=5, max_message_bytes=MAX_MESSAGE_BYTES)
         self.interruptions = NodeInterruptions(self.world)
 
     def test_over_200_interruptions_of_all_kinds_every_gap_is_3_to_5_seconds(self) -> None:
@@ -92,7 +101,7 @@ class RetryTests(RetryTestCase):
 
     def test_the_delay_is_drawn_from_the_injected_random_source(self) -> None:
         for seed in (1, 2):
-            world = World(seed=seed)
+            world = ClientInMemory(seed=seed)
             world.client.startService()
             world.advance(1)
             world.refuse()
@@ -101,7 +110,7 @@ class RetryTests(RetryTestCase):
             self.assertApproximates(until, 1 + Random(seed).uniform(3, 5), 1e-9)
 
     def test_other_bounds(self) -> None:
-        world = World(retry_min_seconds=0.5, retry_max_seconds=0.5)
+        world = ClientInMemory(retry_min_seconds=0.5, retry_max_seconds=0.5)
         world.client.startService()
         world.refuse()
         self.assertLessEqual(world.until_next_attempt(), 0.5)
@@ -109,7 +118,7 @@ class RetryTests(RetryTestCase):
 
 class NoAddressTests(SynchronousTestCase):
     def test_a_name_that_cannot_be_resolved(self) -> None:
-        world = World(url="http://node:8080")
+        world = ClientInMemory(url="http://node:8080")
         world.clock.installNameResolver(NoSuchHost())
         world.client.startService()
         for _ in range(5):
@@ -124,7 +133,7 @@ class NoAddressTests(SynchronousTestCase):
         self.assertEqual(world.clock.getDelayedCalls(), [])
 
     def test_each_try_asks_for_the_address_again(self) -> None:
-        world = World(url="http://node:8080")
+        world = ClientInMemory(url="http://node:8080")
         resolver = world.clock.installNameResolver(NoSuchHost())
         world.client.startService()
         world.clock.installNameResolver(resolver)

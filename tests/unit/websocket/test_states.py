@@ -11,32 +11,32 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from dapi.websocket import client as module
 from dapi.websocket.client import _NEXT, _State
+from tests.unit.websocket.client_in_memory import ClientInMemory
 from tests.unit.websocket.links import ScriptedServer
-from tests.unit.websocket.websocket_world import World
 
-Act = Callable[[World], object]
+Act = Callable[[ClientInMemory], object]
 
 
-def refuse_upgrade(world: World) -> None:
+def refuse_upgrade(world: ClientInMemory) -> None:
     world.accept(ScriptedServer(b"HTTP/1.1 404 Not Found\r\n\r\n"))
 
 
-def close_with_1008(world: World) -> None:
+def close_with_1008(world: ClientInMemory) -> None:
     world.links[-1].server.close(1008, "PoW is not running")
     world.links[-1].flush()
 
 
-def open_to_a_node_that_answers_no_close(world: World) -> None:
+def open_to_a_node_that_answers_no_close(world: ClientInMemory) -> None:
     world.open().server.answers_closes = False
 
 
 # How a client that was just made comes into each state.
 INTO: dict[_State, tuple[Act, ...]] = {
     _State.STOPPED: (),
-    _State.SETTLING: (World.open, lambda world: world.client.restart(), lambda world: world.links[-1].flush()),
+    _State.SETTLING: (ClientInMemory.open, lambda world: world.client.restart(), lambda world: world.links[-1].flush()),
     _State.CONNECTING: (lambda world: world.client.startService(),),
-    _State.OPEN: (World.open,),
-    _State.WAITING: (lambda world: world.client.startService(), World.refuse),
+    _State.OPEN: (ClientInMemory.open,),
+    _State.WAITING: (lambda world: world.client.startService(), ClientInMemory.refuse),
     _State.REFUSED: (lambda world: world.client.startService(), refuse_upgrade),
     _State.RESTARTING: (open_to_a_node_that_answers_no_close, lambda world: world.client.restart()),
     _State.STOPPING: (open_to_a_node_that_answers_no_close, lambda world: world.client.stopService()),
@@ -46,13 +46,13 @@ INTO: dict[_State, tuple[Act, ...]] = {
 EVENTS: dict[tuple[_State, _State], Act] = {
     (_State.STOPPED, _State.SETTLING): lambda world: world.client.startService(),
     (_State.SETTLING, _State.CONNECTING): lambda world: world.advance(1),
-    (_State.CONNECTING, _State.OPEN): World.accept,
-    (_State.CONNECTING, _State.WAITING): World.refuse,
+    (_State.CONNECTING, _State.OPEN): ClientInMemory.accept,
+    (_State.CONNECTING, _State.WAITING): ClientInMemory.refuse,
     (_State.CONNECTING, _State.REFUSED): refuse_upgrade,
     (_State.OPEN, _State.WAITING): lambda world: world.links[-1].drop(ConnectionLost()),
     (_State.OPEN, _State.REFUSED): close_with_1008,
-    (_State.WAITING, _State.CONNECTING): World.until_next_attempt,
-    (_State.REFUSED, _State.CONNECTING): World.until_next_attempt,
+    (_State.WAITING, _State.CONNECTING): ClientInMemory.until_next_attempt,
+    (_State.REFUSED, _State.CONNECTING): ClientInMemory.until_next_attempt,
     (_State.RESTARTING, _State.SETTLING): lambda world: world.advance(1.05),
     (_State.STOPPING, _State.STOPPED): lambda world: world.advance(1.05),
 }
@@ -62,14 +62,14 @@ for state in set(_State) - {_State.STOPPED}:
 
 
 class StateTests(SynchronousTestCase):
-    def _client_in(self, state: _State) -> World:
-        world = World()
+    def _client_in(self, state: _State) -> ClientInMemory:
+        world = ClientInMemory()
         for act in INTO[state]:
             act(world)
         self.assertIs(world.client._state, state)
         return world
 
-    def _entered(self, world: World) -> list[_State]:
+    def _entered(self, world: ClientInMemory) -> list[_State]:
         """Record the states that the client enters from here on."""
         entered: list[_State] = []
         enter = world.client._enter

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from twisted.internet.error import ConnectionLost
-from twisted.logger import LogEvent, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
 from dapi.websocket.client import WebSocketState
-from tests.unit.websocket.links import Link, ScriptedServer
-from tests.unit.websocket.websocket_world import Node, World, message
+from tests.logs import log_of
+from tests.unit.websocket.client_in_memory import ClientInMemory, message
+from tests.unit.websocket.links import ScriptedServer
 
 
 class StatusTests(SynchronousTestCase):
     def setUp(self) -> None:
-        self.world = World()
+        self.world = ClientInMemory()
         self.client = self.world.client
 
     def test_waiting_tells_why_since_when_and_until_when(self) -> None:
@@ -55,7 +55,7 @@ class StatusTests(SynchronousTestCase):
             (b"HTTP/1.1 500 Internal Server Error\r\n\r\n", "500: "),
             (b"220 mail.example ESMTP\r\n\r\n", "no WebSocket answer"),
         ):
-            world = World()
+            world = ClientInMemory()
             world.client.startService()
             world.accept(ScriptedServer(answer))
             status = world.client.status()
@@ -94,14 +94,9 @@ class StatusTests(SynchronousTestCase):
 
 class LogTests(SynchronousTestCase):
     def setUp(self) -> None:
-        self.events: list[LogEvent] = []
-        globalLogPublisher.addObserver(self.events.append)
-        self.addCleanup(globalLogPublisher.removeObserver, self.events.append)
-        self.world = World(url="ws://127.0.0.1:8080/ws?token=hunter2")
+        self.log = log_of(self)
+        self.world = ClientInMemory(url="ws://127.0.0.1:8080/ws?token=hunter2")
         self.client = self.world.client
-
-    def _lines(self) -> list[str]:
-        return [event["log_format"].format(**event) for event in self.events]
 
     def _next(self) -> None:
         self.world.until_next_attempt()
@@ -115,7 +110,7 @@ class LogTests(SynchronousTestCase):
             self.world.accept(ScriptedServer(b"HTTP/1.1 404 Not Found\r\n\r\n"))
             self._next()
         self.world.accept()
-        lines = self._lines()
+        lines = self.log.lines()
         self.assertEqual(len(lines), 3, lines)
         for line, word in zip(lines, ("TCP: ", "404: ", "is open"), strict=True):
             self.assertTrue(line.startswith("node-a: "), line)
@@ -128,11 +123,11 @@ class LogTests(SynchronousTestCase):
             link.flush()
             self._next()
             link = self.world.accept()
-        self.assertEqual(len(self._lines()), 2, self._lines())
+        self.assertEqual(len(self.log.lines()), 2, self.log.lines())
         link.server.sendMessage(message("a"))
         link.flush()
-        self.assertIn("is open", self._lines()[-1])
-        self.assertEqual(len(self._lines()), 3)
+        self.assertIn("is open", self.log.lines()[-1])
+        self.assertEqual(len(self.log.lines()), 3)
 
     def test_a_node_that_is_down_for_an_hour(self) -> None:
         self.client.startService()
@@ -140,7 +135,7 @@ class LogTests(SynchronousTestCase):
             self.world.refuse()
             self._next()
         self.assertGreater(self.world.clock.seconds(), 3600)
-        self.assertEqual(len(self._lines()), 1)
+        self.assertEqual(len(self.log.lines()), 1)
 
     def test_a_node_that_keeps_crashing(self) -> None:
         """Refused, accepted, closed by turns: each is told once, and then that it works."""
@@ -152,14 +147,14 @@ class LogTests(SynchronousTestCase):
             link.server.close(1008, "PoW is not running")
             link.flush()
             self._next()
-        self.assertEqual(len(self._lines()), 3, self._lines())
+        self.assertEqual(len(self.log.lines()), 3, self.log.lines())
         link = self.world.accept()
         link.server.sendMessage(message("a"))
         link.flush()
-        self.assertEqual(len(self._lines()), 4)
-        self.assertIn("is open", self._lines()[-1])
+        self.assertEqual(len(self.log.lines()), 4)
+        self.assertIn("is open", self.log.lines()[-1])
         link.drop(ConnectionLost())
-        self.assertIn("connection lost", self._lines()[-1])
+        self.assertIn("connection lost", self.log.lines()[-1])
 
     def test_causes_that_differ_each_time(self) -> None:
         link = self.world.open()
@@ -168,7 +163,7 @@ class LogTests(SynchronousTestCase):
             link.flush()
             self._next()
             link = self.world.accept()
-        self.assertEqual(len(self._lines()), 8)
+        self.assertEqual(len(self.log.lines()), 8)
         self.assertEqual(self.client.status().last_problem, "closed by the node: 4000 at 49")
 
     def test_a_restart_begins_anew(self) -> None:
@@ -176,19 +171,9 @@ class LogTests(SynchronousTestCase):
         self.world.refuse()
         self.client.restart()
         self.world.refuse()
-        self.assertEqual(len(self._lines()), 2)
+        self.assertEqual(len(self.log.lines()), 2)
 
     def test_no_token_in_any_line(self) -> None:
         self.test_one_line_for_each_change_of_cause()
-        self.assertNotIn("hunter2", "".join(self._lines()))
-        self.assertNotIn("hunter2", str(self.events))
-
-
-class HandlerTests(SynchronousTestCase):
-    def test_the_connection_says_which_node_it_is(self) -> None:
-        world = World()
-        link: Link = world.open()
-        self.assertIsInstance(link.server, Node)
-        link.server.sendMessage(message("a", node_id=7))
-        link.flush()
-        self.assertEqual((world.recorder.taken, world.handler.counts.mismatched), (["a"], 1))
+        self.assertNotIn("hunter2", "".join(self.log.lines()))
+        self.assertNotIn("hunter2", str(self.log.events))

@@ -8,12 +8,12 @@ from twisted.internet.error import ConnectionLost
 from twisted.trial.unittest import SynchronousTestCase
 
 from dapi.websocket.client import WebSocketState
-from tests.unit.websocket.websocket_world import Node, World, message, open_world
+from tests.unit.websocket.client_in_memory import ClientInMemory, Node, message, open_client
 
 
 class PingTests(SynchronousTestCase):
     def test_every_20_seconds(self) -> None:
-        world, link = open_world(idle_seconds=1000)
+        world, link = open_client(idle_seconds=1000)
         world.advance(19.9)
         self.assertEqual(link.server.pings, 0)
         world.advance(0.2)
@@ -23,7 +23,7 @@ class PingTests(SynchronousTestCase):
         self.assertEqual(world.client.status().connections, 1)
 
     def test_no_answer_for_15_seconds_ends_it(self) -> None:
-        world, link = open_world(idle_seconds=1000)
+        world, link = open_client(idle_seconds=1000)
         link.server.answers_pings = False
         world.advance(34.9)
         self.assertEqual(world.client.status().state, WebSocketState.OPEN)
@@ -32,7 +32,7 @@ class PingTests(SynchronousTestCase):
         self.assertEqual((status.state, status.reason), (WebSocketState.WAITING, "no answer to a ping within 15 s"))
 
     def test_a_half_open_peer_is_aborted_within_a_second_more(self) -> None:
-        world, link = open_world(idle_seconds=1000)
+        world, link = open_client(idle_seconds=1000)
         link.server_transport.bufferReceived = lambda _data: None  # type: ignore[method-assign]
         world.advance(35.5)
         self.assertFalse(link.client_transport.is_aborted)
@@ -41,7 +41,7 @@ class PingTests(SynchronousTestCase):
         self.assertEqual(world.client.status().reason, "no answer to a ping within 15 s")
 
     def test_a_node_that_is_deaf_for_six_seconds_keeps_its_connection(self) -> None:
-        world, link = open_world(idle_seconds=1000)
+        world, link = open_client(idle_seconds=1000)
         for _ in range(4):
             link.server.answers_pings = False
             world.advance(20.05)
@@ -53,7 +53,7 @@ class PingTests(SynchronousTestCase):
 
     def test_any_data_is_a_sign_of_life(self) -> None:
         """A pong may stand behind a message that takes long to come."""
-        world, link = open_world(idle_seconds=1000)
+        world, link = open_client(idle_seconds=1000)
         link.server.answers_pings = False
         link.server_transport.write(b"\x81\x7f" + struct.pack("!Q", 10_000_000))
         for _ in range(10):
@@ -65,7 +65,7 @@ class PingTests(SynchronousTestCase):
 
 class PauseTests(SynchronousTestCase):
     def setUp(self) -> None:
-        self.world, self.link = open_world(max_pending_messages=2, idle_seconds=30)
+        self.world, self.link = open_client(max_pending_messages=2, idle_seconds=30)
         self.node = self.link.server
 
     def _send(self, *names: str) -> None:
@@ -128,7 +128,7 @@ class PauseTests(SynchronousTestCase):
         self.world.advance(2)
         self.assertEqual(self.world.client.status().reason, "replaced: no batch for 30 s")
 
-    def test_messages_in_flight_are_not_being_idle(self) -> None:
+    def test_pending_messages_are_not_being_idle(self) -> None:
         self._send("a")
         self.world.advance(100)
         self.assertEqual(self.world.client.status().state, WebSocketState.OPEN)
@@ -163,18 +163,18 @@ class UnreadTests(SynchronousTestCase):
     """The node does not read what we send."""
 
     def setUp(self) -> None:
-        self.world, self.link = open_world(idle_seconds=1000)
+        self.world, self.link = open_client(idle_seconds=1000)
         self.transport = self.link.client_transport
         self.assertTrue(self.transport.streamingProducer)
 
     def test_nothing_more_is_read_from_it(self) -> None:
-        self.transport.producer.pauseProducing()
+        self.link.producer.pauseProducing()
         self.assertTrue(self.transport.is_paused)
-        self.transport.producer.resumeProducing()
+        self.link.producer.resumeProducing()
         self.assertFalse(self.transport.is_paused)
 
     def test_it_is_aborted_when_that_lasts(self) -> None:
-        self.transport.producer.pauseProducing()
+        self.link.producer.pauseProducing()
         self.world.advance(14.9)
         self.assertFalse(self.transport.is_aborted)
         self.world.advance(0.2)
@@ -183,14 +183,14 @@ class UnreadTests(SynchronousTestCase):
 
     def test_not_when_it_reads_again_in_time(self) -> None:
         for _ in range(5):
-            self.transport.producer.pauseProducing()
+            self.link.producer.pauseProducing()
             self.world.advance(14)
-            self.transport.producer.resumeProducing()
+            self.link.producer.resumeProducing()
         self.world.advance(20)
         self.assertEqual(self.world.client.status().state, WebSocketState.OPEN)
 
     def test_stopping_does_not_wait_for_it(self) -> None:
-        self.transport.producer.pauseProducing()
+        self.link.producer.pauseProducing()
         self.link.server_transport.bufferReceived = lambda _data: None  # type: ignore[method-assign]
         stopped = self.world.client.stopService()
         self.world.advance(0.95)
@@ -207,7 +207,7 @@ class CloseTests(SynchronousTestCase):
             def dropConnection(self, abort: bool = False) -> None:
                 pass
 
-        world = World()
+        world = ClientInMemory()
         world.client.startService()
         server = Lingering()
         server.factory = world.factory
@@ -223,7 +223,7 @@ class CloseTests(SynchronousTestCase):
         self.assertEqual(status.reason, "closed by the node: 1008 PoW is not running")
 
     def test_a_close_that_the_node_leaves_unanswered_is_aborted_after_a_second(self) -> None:
-        world, link = open_world()
+        world, link = open_client()
         link.server.answers_closes = False
         stopped = world.client.stopService()
         world.advance(0.95)
@@ -233,7 +233,7 @@ class CloseTests(SynchronousTestCase):
         self.assertTrue(link.client_transport.is_aborted)
 
     def test_what_comes_while_it_closes_finds_no_place_to_wait(self) -> None:
-        world, link = open_world(max_pending_messages=1)
+        world, link = open_client(max_pending_messages=1)
         link.server.sendMessage(message("a"))
         link.flush()
         link.server.answers_closes = False
@@ -244,7 +244,7 @@ class CloseTests(SynchronousTestCase):
         self.assertEqual((world.recorder.taken, world.client.status().messages), (["a"], 1))
 
     def test_what_comes_while_it_closes_is_stored_without_an_ack(self) -> None:
-        world, link = open_world()
+        world, link = open_client()
         link.server.answers_closes = False
         world.client.stopService()
         link.flush()

@@ -23,7 +23,7 @@ def message(message_id: str = "m-1", kind: str = "generated", **changes: Any) ->
 
 
 class PendingRecorder:
-    """Keeps what it is given, and answers when a test says so."""
+    """A Recorder that keeps what it is given, and answers when a test says so."""
 
     def __init__(self) -> None:
         self.pending: list[tuple[str, Deferred[Receipt]]] = []
@@ -57,8 +57,8 @@ class Node(Peer):
         return [json.loads(payload)["id"] for payload, _is_binary in self.received]
 
 
-class World(Tries):
-    """A client in memory, and the tries that it makes."""
+class ClientInMemory(Tries[WebSocketClient, Node]):
+    """A WebSocketClient in memory, and the tries that it makes."""
 
     def __init__(self, *, url: str = "ws://127.0.0.1:8080", seed: int = 1, **settings: Any) -> None:
         super().__init__()
@@ -73,7 +73,7 @@ class World(Tries):
         return Node()
 
 
-def open_world(**settings: Any) -> tuple[World, Link]:
+def open_client(**settings: Any) -> tuple[ClientInMemory, Link[Node]]:
     """A client with an open connection."""
-    world = World(**settings)
+    world = ClientInMemory(**settings)
     return world, world.open()
