@@ -1,18 +1,25 @@
-"""A broker and a list of batches that do what a test tells them, for the admin API."""
+"""A broker, an outbox and a phase status that do what a test tells them, for the admin API."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
 from twisted.internet.defer import Deferred, fail, succeed
 
-from dapi.broker.node_worker import CommandRecord, WorkerStatus
+from dapi.broker.broker import Broker
+from dapi.broker.node_worker import CommandRecord, NodeWorker, WorkerStatus
 from dapi.broker.node_worker_commands import CommandResult
 from dapi.broker.nodes import Node, NodeConfig
 from dapi.errors import ConfigError, UnknownBatchError, UnknownNodeError
 from dapi.messages import Kind, State, Via
+from dapi.orchestration.phase_status import PhaseStatus
+from dapi.outbox.outbox import Outbox
+from dapi.outbox.pages import BatchPage, BatchRow
+from dapi.phases.duty import Duty
 from dapi.poc.batch_handler import BatchCounts
+from tests.nodes import FakeWebSocket
 
 
 def node_fields(node_id: str = "node1", **changes: Any) -> dict[str, Any]:
@@ -25,7 +32,9 @@ def node_fields(node_id: str = "node1", **changes: Any) -> dict[str, Any]:
     } | changes
 
 
-class FakeWorker:
+class FakeWorker(NodeWorker):
+    """Works for nobody, and says what it is told."""
+
     def __init__(self, node: Node) -> None:
         self.node = node
         self.command: str | None = None
@@ -39,12 +48,12 @@ class FakeWorker:
             command=self.command,
             waiting=0,
             last=self.last,
-            websocket={"state": "open"},
+            websocket=FakeWebSocket([]).status(),
             batches=BatchCounts(),
         )
 
 
-class FakeBroker:
+class FakeBroker(Broker):
     """Does at once what it is told, but for commands to nodes, which the test ends."""
 
     def __init__(self) -> None:
@@ -56,7 +65,7 @@ class FakeBroker:
     def nodes(self) -> list[Node]:
         return [worker.node for worker in self.by_id.values()]
 
-    def worker_by_num(self, num: int) -> Any:
+    def worker_by_num(self, num: int) -> FakeWorker:
         (worker,) = [worker for worker in self.by_id.values() if worker.node.num == num]
         return worker
 
@@ -71,73 +80,58 @@ class FakeBroker:
         return succeed(worker.node)
 
     def remove_node(self, node_id: str) -> Deferred[None]:
-        return self._change(node_id, lambda: self.by_id.pop(node_id))
+        return self._change_worker(node_id, lambda worker: self.by_id.pop(node_id)).addCallback(lambda _: None)
 
-    def enable_node(self, node_id: str) -> Deferred[None]:
-        return self._change(node_id, lambda: self._set_enabled(node_id, True))
+    def enable_node(self, node_id: str) -> Deferred[Node]:
+        return self._change_worker(node_id, lambda worker: _set_enabled(worker, True))
 
-    def disable_node(self, node_id: str) -> Deferred[None]:
-        return self._change(node_id, lambda: self._set_enabled(node_id, False))
+    def disable_node(self, node_id: str) -> Deferred[Node]:
+        return self._change_worker(node_id, lambda worker: _set_enabled(worker, False))
 
-    def _set_enabled(self, node_id: str, enabled: bool) -> None:
-        worker = self.by_id[node_id]
-        worker.node = msgspec.structs.replace(worker.node, enabled=enabled)
-
-    def _change(self, node_id: str, change: Any) -> Deferred[None]:
+    def _change_worker(self, node_id: str, change: Callable[[FakeWorker], object]) -> Deferred[Node]:
         if self.error is not None:
             return fail(self.error)
         if node_id not in self.by_id:
             return fail(UnknownNodeError(f"no node has the id {node_id!r}"))
-        change()
-        return succeed(None)
+        worker = self.by_id[node_id]
+        change(worker)
+        return succeed(worker.node)
 
-    def start_poc(self, *about: Any) -> Deferred[dict[str, CommandResult]]:
-        return self._command("start_poc", *about)
-
-    def start_validation(self, *about: Any) -> Deferred[dict[str, CommandResult]]:
-        return self._command("start_validation", *about)
-
-    def inference_up(self) -> Deferred[dict[str, CommandResult]]:
-        return self._command("inference_up")
-
-    def stop_nodes(self) -> Deferred[dict[str, CommandResult]]:
-        return self._command("stop_nodes")
-
-    def _command(self, *command: Any) -> Deferred[dict[str, CommandResult]]:
-        self.commands.append(command)
+    def command_all(
+        self, duty: Duty, block_height: int = 0, block_hash: str = "", public_key: str = ""
+    ) -> Deferred[dict[str, CommandResult]]:
+        stage = (block_height, block_hash, public_key) if block_height else ()
+        self.commands.append((duty, *stage))
         return self.commanded
 
 
-class Row(msgspec.Struct):
-    batch_id: str
-    kind: Kind
-    state: State
-    node_id: str | None
-    via: Via
-    seen: int
-    height: int
-    nonces: int
-    received_at: float
-    last_seen_at: float
-    finished_at: float | None
+def _set_enabled(worker: FakeWorker, enabled: bool) -> None:
+    worker.node = msgspec.structs.replace(worker.node, enabled=enabled)
 
 
-class ListedPage(msgspec.Struct):
-    batches: list[Row]
-    next: int | None
+ROW = BatchRow(
+    42, "ab12", "node1", Kind.GENERATED, State.STORED, Via.HTTP, 2, 1000, 7, 1_000_000_000.25, 1_000_000_001.0
+)
 
 
-ROW = Row("ab12", Kind.GENERATED, State.STORED, "node1", Via.HTTP, 2, 1000, 7, 1_000_000_000.25, 1_000_000_001.0, None)
+class FakeOutbox(Outbox):
+    """Lists one page whatever it is asked, and knows which batches failed."""
 
-
-class FakeListing:
     def __init__(self) -> None:
         self.asked: dict[str, Any] = {}
-        self.page: Deferred[ListedPage] = succeed(ListedPage([ROW], 41))
+        self.page: Deferred[BatchPage] = succeed(BatchPage([ROW], 41))
         self.failed = {"failed"}
 
-    def batches(self, **asked: Any) -> Deferred[ListedPage]:
-        self.asked = asked
+    def batches(
+        self,
+        *,
+        node_id: str | None = None,
+        kind: Kind | None = None,
+        state: State | None = None,
+        limit: int = 100,
+        before: int | None = None,
+    ) -> Deferred[BatchPage]:
+        self.asked = {"node_id": node_id, "kind": kind, "state": state, "limit": limit, "before": before}
         return self.page
 
     def retry(self, batch_id: str) -> Deferred[None]:
@@ -147,8 +141,11 @@ class FakeListing:
         return succeed(None)
 
 
-class FakeDriver:
-    """Follows a chain that stands still."""
+class FakePhaseStatus(PhaseStatus):
+    """Tells of a chain that stands still."""
+
+    # PhaseStatus is frozen.
+    __setattr__ = object.__setattr__
 
     def __init__(self) -> None:
         self.advice: dict[str, Any] = {"safe": True, "reason": None, "blocks_left": 100}

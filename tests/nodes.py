@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
+import msgspec
 from treq.testing import RequestTraversalAgent
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.error import ConnectionRefusedError  # noqa: A004 - what the reactor fails with
@@ -19,10 +20,14 @@ from zope.interface import implementer
 
 from dapi.broker.node_worker import NodeWorker
 from dapi.broker.nodes import Node, NodeConfig, decode_node_config
+from dapi.database import Database
 from dapi.database.file import open_prepared, open_to_read
 from dapi.messages import ProofBatch, Receipt, ValidatedBatch, Via
 from dapi.mlnode.client import MAIN_NETWORK_PARAMS, InitRequest, MLNodeClient
-from dapi.poc.batch_handler import BatchHandler
+from dapi.poc.batch_handler import BatchHandler, Recorder
+from dapi.poc.message_intake import MessageCounts
+from dapi.poc.websocket_client import WebSocketClient, WebSocketStatus
+from dapi.websocket.client import ConnectionStatus, WebSocketState
 
 T = TypeVar("T")
 
@@ -146,8 +151,8 @@ class StubAgent:
         return self._agent.request(method, uri, headers, body)  # type: ignore[no-any-return]
 
 
-class FakeWebSocket:
-    """Stands in for a WebSocketClient; test_node_worker holds both to the same promises."""
+class FakeWebSocket(WebSocketClient):
+    """Opens nothing; test_node_worker holds it and a real WebSocketClient to the same promises."""
 
     def __init__(self, events: list[str]) -> None:
         self.running = False
@@ -167,11 +172,16 @@ class FakeWebSocket:
         self.closing.addCallback(stopped.callback)
         return stopped
 
-    def status(self) -> dict[str, Any]:
-        return {"state": "open" if self.running else "stopped"}
+    def status(self) -> WebSocketStatus:
+        state = WebSocketState.OPEN if self.running else WebSocketState.STOPPED
+        connection = ConnectionStatus(state=state, reason=None, since=0.0, until=None, connections=0)
+        counts = MessageCounts()
+        return WebSocketStatus(
+            **msgspec.structs.asdict(connection), **msgspec.structs.asdict(counts), pending=0, paused=False
+        )
 
 
-class NoRecorder:
+class NoRecorder(Recorder):
     """Keeps nothing, and says so never."""
 
     def submit_poc_batch(self, batch: ProofBatch, *, batch_id: str, node_id: str, via: Via) -> Deferred[Receipt]:
@@ -194,8 +204,8 @@ def make_worker(clock: Clock, node: Node, stub: StubNode) -> NodeWorker:
     )
 
 
-class SynchronousDatabase:
-    """A Database without threads: all is done before the Deferred is returned.
+class SynchronousDatabase(Database):
+    """Needs no threads: all is done before the Deferred is returned.
 
     With ``failure``, everything fails with it; with ``refusal``, all that is new. With ``gate``, writes are answered
     when that fires.

@@ -173,27 +173,21 @@ class Broker(MultiService):
         """
         return self._change(lambda: self._register_missing(list(configs)))
 
-    def start_poc(self, block_height: int, block_hash: str, public_key: str) -> Deferred[dict[str, CommandResult]]:
-        """Have all enabled nodes generate; fires with their results, by node id.
-
-        ``block_hash`` is passed on as it is, ``public_key`` is hex. This and the other three fail with NotReadyError
-        while the nodes are not loaded, and when dapi stops.
-        """
-        return self._command_all(Duty.GENERATE, block_height, block_hash, public_key)
-
-    def start_validation(
-        self, block_height: int, block_hash: str, public_key: str
+    def command_all(
+        self, duty: Duty, block_height: int = 0, block_hash: str = "", public_key: str = ""
     ) -> Deferred[dict[str, CommandResult]]:
-        """Have all enabled nodes validate; as ``start_poc``."""
-        return self._command_all(Duty.VALIDATE, block_height, block_hash, public_key)
+        """Give all enabled nodes the command for a duty; fires with their results, by node id.
 
-    def inference_up(self) -> Deferred[dict[str, CommandResult]]:
-        """Have all enabled nodes serve inference; fires with their results, by node id, which may take minutes."""
-        return self._command_all(Duty.INFERENCE)
+        GENERATE and VALIDATE need the stage: ``block_hash`` is passed on as it is, ``public_key`` is hex. INFERENCE may
+        take minutes. Fails with NotReadyError while the nodes are not loaded, and when dapi stops.
+        """
 
-    def stop_nodes(self) -> Deferred[dict[str, CommandResult]]:
-        """Have all enabled nodes do nothing; fires with their results, by node id."""
-        return self._command_all(Duty.STOPPED)
+        async def command_all() -> dict[str, CommandResult]:
+            self._check_working()
+            intention = Intention(duty, block_height, block_hash, public_key, self.node_count)
+            return await self._group.submit_all(lambda node: self.command_for(node, intention))
+
+        return Deferred.fromCoroutine(command_all())
 
     def command_for(self, node: Node, intention: Intention) -> Command:
         """Make the command that brings a node to what is intended."""
@@ -207,16 +201,6 @@ class Broker(MultiService):
             url=self._poc_settings.callback_url,
         )
         return MEANINGS[intention.duty].make_command(request)
-
-    def _command_all(
-        self, duty: Duty, block_height: int = 0, block_hash: str = "", public_key: str = ""
-    ) -> Deferred[dict[str, CommandResult]]:
-        async def command_all() -> dict[str, CommandResult]:
-            self._check_working()
-            intention = Intention(duty, block_height, block_hash, public_key, self.node_count)
-            return await self._group.submit_all(lambda node: self.command_for(node, intention))
-
-        return Deferred.fromCoroutine(command_all())
 
     def _check_loaded(self) -> None:
         if not self._is_loaded:

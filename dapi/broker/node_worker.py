@@ -18,7 +18,6 @@ from __future__ import annotations
 import enum
 from collections import deque
 from functools import partial
-from typing import Any
 
 import attrs
 import msgspec
@@ -33,7 +32,7 @@ from dapi.broker.nodes import Node
 from dapi.errors import MLNodeError
 from dapi.mlnode.client import MLNodeClient
 from dapi.poc.batch_handler import BatchCounts, BatchHandler
-from dapi.poc.websocket_client import WebSocketClient
+from dapi.poc.websocket_client import WebSocketClient, WebSocketStatus
 
 QUEUE_LIMIT = 16
 
@@ -67,7 +66,7 @@ class WorkerStatus(msgspec.Struct, frozen=True):
     command: str | None
     waiting: int
     last: CommandRecord | None
-    websocket: Any
+    websocket: WebSocketStatus
     batches: BatchCounts
 
 

@@ -25,6 +25,7 @@ from dapi.broker.nodes import Node, NodeConfig, decode_node_config
 from dapi.errors import DapiError, NotReadyError, StoreError
 from dapi.http.answers import HttpError, body_of, json_answer, new_app, shielded
 from dapi.http.browser_guard import BrowserGuard
+from dapi.phases.duty import Duty
 from dapi.server.batch_list import BatchListing, BatchQuery, page_of
 from dapi.server.epochs import Driver, EpochRoutes
 
@@ -57,17 +58,10 @@ class Broker(Protocol):
     def disable_node(self, node_id: str) -> Deferred[Any]:
         """Have a node do nothing."""
 
-    def start_poc(self, block_height: int, block_hash: str, public_key: str) -> Deferred[Results]:
-        """Have all enabled nodes generate."""
-
-    def start_validation(self, block_height: int, block_hash: str, public_key: str) -> Deferred[Results]:
-        """Have all enabled nodes validate."""
-
-    def inference_up(self) -> Deferred[Results]:
-        """Have all enabled nodes serve inference."""
-
-    def stop_nodes(self) -> Deferred[Results]:
-        """Have all enabled nodes do nothing."""
+    def command_all(
+        self, duty: Duty, block_height: int = 0, block_hash: str = "", public_key: str = ""
+    ) -> Deferred[Results]:
+        """Give all enabled nodes the command for a duty."""
 
 
 class PocParameters(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -130,10 +124,10 @@ class AdminApi:
             admin.route(path, methods=[method], endpoint=f"{method} {path}")(handler)
 
     def _add_poc_routes(self, admin: Klein) -> None:
-        for name, command in (("start", self._broker.start_poc), ("validate", self._broker.start_validation)):
-            admin.route(f"/poc/{name}", methods=["POST"], endpoint=f"poc {name}")(self._about_a_block(command))
-        for name, change in (("stop", self._broker.stop_nodes), ("inference", self._broker.inference_up)):
-            admin.route(f"/poc/{name}", methods=["POST"], endpoint=f"poc {name}")(self._without_a_block(change))
+        for name, duty in (("start", Duty.GENERATE), ("validate", Duty.VALIDATE)):
+            admin.route(f"/poc/{name}", methods=["POST"], endpoint=f"poc {name}")(self._about_a_block(duty))
+        for name, duty in (("stop", Duty.STOPPED), ("inference", Duty.INFERENCE)):
+            admin.route(f"/poc/{name}", methods=["POST"], endpoint=f"poc {name}")(self._without_a_block(duty))
 
     def _get_nodes(self, request: Request) -> bytes:
         nodes = [
@@ -185,18 +179,19 @@ class AdminApi:
         await self._done(self._broker.disable_node(node_id))
         return json_answer(request, {"message": "node is disabled", "node_id": node_id})
 
-    def _about_a_block(self, command: Callable[[int, str, str], Deferred[Results]]) -> Callable[[Request], Any]:
+    def _about_a_block(self, duty: Duty) -> Callable[[Request], Any]:
         async def handle(request: Request) -> bytes:
             self._epochs.refuse_unless_forced(request)
             given = _decode(request, PocParameters)
-            return await self._answer_results(request, command(given.block_height, given.block_hash, given.public_key))
+            commanded = self._broker.command_all(duty, given.block_height, given.block_hash, given.public_key)
+            return await self._answer_results(request, commanded)
 
         return handle
 
-    def _without_a_block(self, command: Callable[[], Deferred[Results]]) -> Callable[[Request], Any]:
+    def _without_a_block(self, duty: Duty) -> Callable[[Request], Any]:
         async def handle(request: Request) -> bytes:
             self._epochs.refuse_unless_forced(request)
-            return await self._answer_results(request, command())
+            return await self._answer_results(request, self._broker.command_all(duty))
 
         return handle
 

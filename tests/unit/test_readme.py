@@ -16,7 +16,7 @@ from dapi.config import Config, Secret, load_config
 from dapi.messages import State
 from dapi.server.admin import AdminApi
 from dapi.tap import Options
-from tests.fake_broker import FakeDriver
+from tests.fake_broker import FakePhaseStatus
 from tests.unit.server import test_admin
 
 ROOT = Path(__file__).parents[2]
@@ -126,7 +126,7 @@ class SettingTests(SynchronousTestCase):
 
 class RouteTests(test_admin.AdminTestCase):
     def api(self, **options: Any) -> AdminApi:
-        return super().api(driver=FakeDriver(), **options)
+        return super().api(driver=FakePhaseStatus(), **options)
 
     def test_the_table_has_all_routes(self) -> None:
         told = {(method, path) for names, *_ in rows("route") for method, path in map(str.split, quoted(names))}

@@ -15,7 +15,7 @@ from twisted.web.client import Agent
 from dapi.broker.node_worker_commands import CommandResult
 from dapi.http.listener import HttpListener
 from dapi.server.admin import AdminApi
-from tests.fake_broker import FakeBroker, FakeListing, node_fields
+from tests.fake_broker import FakeBroker, FakeOutbox, node_fields
 from tests.integration.server.http_tools import PATIENCE_SECONDS, connect, parse, serving
 
 BLOCK = {"block_height": 1000, "block_hash": "ABCDEF", "public_key": "02ab"}
@@ -23,7 +23,7 @@ BLOCK = {"block_height": 1000, "block_hash": "ABCDEF", "public_key": "02ab"}
 
 def make(**options: Any) -> tuple[FakeBroker, AdminApi]:
     broker = FakeBroker()
-    return broker, AdminApi(reactor, broker, FakeListing(), lambda: {"state": "fine"}, **options)
+    return broker, AdminApi(reactor, broker, FakeOutbox(), lambda: {"state": "fine"}, **options)
 
 
 async def ask(listener: HttpListener, method: str, path: str, body: Any = None) -> tuple[int, Any]:

@@ -12,6 +12,7 @@ from twisted.internet import reactor as global_reactor
 
 from dapi.broker.nodes import decode_node_config
 from dapi.config import ApiConfig, Config, StorageConfig
+from dapi.phases.duty import Duty
 from dapi.service import DapiService, make_service
 from dapi.simulator.ml_node.node import SimulatedMLNode
 from dapi.simulator.ml_node.settings import quick_settings
@@ -52,7 +53,7 @@ async def service(node: SimulatedMLNode, tmp_path: Path) -> AsyncIterator[DapiSe
 
 
 async def start_poc(service: DapiService, height: int) -> None:
-    results = await service.broker.start_poc(height, "AB" * 32, PUBLIC_KEY)
+    results = await service.broker.command_all(Duty.GENERATE, height, "AB" * 32, PUBLIC_KEY)
     assert results["node1"].succeeded, results
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred
@@ -10,6 +9,7 @@ from twisted.internet.defer import CancelledError, Deferred
 from dapi.broker.node_worker_commands import CommandResult
 from dapi.broker.nodes import Node
 from dapi.errors import ConfigError, StoreBusyError, UnknownNodeError
+from dapi.phases.duty import Duty
 from tests.batches import generated_batch
 from tests.nodes import node_config
 from tests.unit.broker.broker_world import CALLBACK_URL, BrokerTestCase
@@ -64,7 +64,7 @@ class RegistrationTests(BrokerTestCase):
 
     def test_change_of_the_address_replaces_the_worker(self) -> None:
         self.add("a")
-        self.successResultOf(self.broker.start_poc(1000, "AB", "02aa"))
+        self.successResultOf(self.broker.command_all(Duty.GENERATE, 1000, "AB", "02aa"))
         for changes in (
             {"poc_port": 9},
             {"poc_port": 9, "poc_segment": "/s"},
@@ -85,7 +85,7 @@ class RegistrationTests(BrokerTestCase):
         self.add("a", models={"new/model": {}}, hardware=[{"type": "H100", "count": 8}], max_concurrent=7)
         self.assertIs(old, self.worker("a"))
         self.assertEqual(["new/model"], list(old.node.config.models))
-        self.successResultOf(self.broker.inference_up())
+        self.successResultOf(self.broker.command_all(Duty.INFERENCE))
         self.assertEqual("new/model", self.stubs["a"].bodies[-1]["model"])
 
     def test_change_keeps_a_disabled_node_disabled(self) -> None:
@@ -101,7 +101,7 @@ class RegistrationTests(BrokerTestCase):
         websocket.closing = Deferred()
         self.add("a", poc_port=9)
         second = self.worker("a")
-        commanded = self.broker.start_poc(1000, "AB", "02aa")
+        commanded = self.broker.command_all(Duty.GENERATE, 1000, "AB", "02aa")
         self.add("a", poc_port=10)
         new = self.worker("a")
         self.assertEqual((False, False, False), (old.running, second.running, new.running))
@@ -109,7 +109,7 @@ class RegistrationTests(BrokerTestCase):
         websocket.closing.callback(None)
         self.assertEqual((False, False, True), (old.running, second.running, bool(new.running)))
         self.assertFalse(self.successResultOf(commanded)["a"].succeeded)
-        self.assertTrue(self.successResultOf(self.broker.start_poc(1000, "AB", "02aa"))["a"].succeeded)
+        self.assertTrue(self.successResultOf(self.broker.command_all(Duty.GENERATE, 1000, "AB", "02aa"))["a"].succeeded)
 
     def test_answer_does_not_wait_for_the_node(self) -> None:
         self.add("a", "b")
@@ -122,7 +122,7 @@ class RegistrationTests(BrokerTestCase):
             self.stubs[name].held = {"stop", "state"}
             websocket: Any = self.worker(name).websocket_client
             websocket.closing = Deferred()
-            self.broker.stop_nodes()
+            self.broker.command_all(Duty.STOPPED)
             self.successResultOf(doing())
             websocket.closing.callback(None)
 
@@ -173,11 +173,11 @@ class EnablingTests(BrokerTestCase):
 
     def test_disable(self) -> None:
         self.add("a", "b")
-        self.successResultOf(self.broker.start_poc(1000, "AB", "02aa"))
+        self.successResultOf(self.broker.command_all(Duty.GENERATE, 1000, "AB", "02aa"))
         node = self.successResultOf(self.broker.disable_node("a"))
         self.assertFalse(node.enabled)
         self.assertEqual(["stop", "websocket stop"], self.stubs["a"].events[-2:])
-        self.assertEqual({"b"}, set(self.successResultOf(self.broker.start_poc(1000, "AB", "02aa"))))
+        self.assertEqual({"b"}, set(self.successResultOf(self.broker.command_all(Duty.GENERATE, 1000, "AB", "02aa"))))
         handler = self.broker.worker_by_num(1).batch_handler
         self.assertEqual(1, self.successResultOf(handler.handle_generated_batch(generated_batch())).seen)
 
@@ -185,14 +185,14 @@ class EnablingTests(BrokerTestCase):
         self.add("a")
         self.successResultOf(self.broker.disable_node("a"))
         self.assertTrue(self.successResultOf(self.broker.enable_node("a")).enabled)
-        self.assertEqual({"a"}, set(self.successResultOf(self.broker.start_poc(1000, "AB", "02aa"))))
+        self.assertEqual({"a"}, set(self.successResultOf(self.broker.command_all(Duty.GENERATE, 1000, "AB", "02aa"))))
 
     def test_kept_over_a_restart(self) -> None:
         self.add("a", "b")
         self.successResultOf(self.broker.disable_node("a"))
         self.restart()
         self.assertEqual([False, True], [node.enabled for node in self.broker.nodes()])
-        self.assertEqual({"b"}, set(self.successResultOf(self.broker.stop_nodes())))
+        self.assertEqual({"b"}, set(self.successResultOf(self.broker.command_all(Duty.STOPPED))))
 
 
 class AllNodesTests(BrokerTestCase):
@@ -201,7 +201,7 @@ class AllNodesTests(BrokerTestCase):
     def test_start_poc(self) -> None:
         self.add("a", "b", "c")
         self.successResultOf(self.broker.remove_node("c"))
-        results = self.successResultOf(self.broker.start_poc(1000, "ABcd", "02aa"))
+        results = self.successResultOf(self.broker.command_all(Duty.GENERATE, 1000, "ABcd", "02aa"))
         self.assertEqual({name: CommandResult(True, "GENERATING") for name in "ab"}, results)
         for name, num in (("a", 1), ("b", 2)):
             body = self.stubs[name].bodies[-1]
@@ -223,24 +223,23 @@ class AllNodesTests(BrokerTestCase):
         self.add("a", "b", "c")
         self.successResultOf(self.broker.remove_node("c"))
         self.restart()
-        self.successResultOf(self.broker.start_validation(1000, "AB", "02aa"))
+        self.successResultOf(self.broker.command_all(Duty.VALIDATE, 1000, "AB", "02aa"))
         self.assertEqual(4, self.stubs["a"].bodies[-1]["node_count"])
 
     def test_the_other_commands(self) -> None:
         self.add("a", "b")
-        commands: list[tuple[Callable[[], Deferred[dict[str, CommandResult]]], str]] = [
-            (lambda: self.broker.start_validation(1000, "AB", "02aa"), "VALIDATING"),
-            (self.broker.inference_up, "INFERENCE"),
-            (self.broker.stop_nodes, "STOPPED"),
-        ]
-        for command, status in commands:
-            results = self.successResultOf(command())
+        for duty, status in (
+            (Duty.VALIDATE, "VALIDATING"),
+            (Duty.INFERENCE, "INFERENCE"),
+            (Duty.STOPPED, "STOPPED"),
+        ):
+            results = self.successResultOf(self.broker.command_all(duty, 1000, "AB", "02aa"))
             self.assertEqual({name: CommandResult(True, status) for name in "ab"}, results)
 
     def test_slow_node_delays_nobody(self) -> None:
         self.add("a", "b")
         self.stubs["a"].held = {"state"}
-        both = self.broker.start_poc(1000, "AB", "02aa")
+        both = self.broker.command_all(Duty.GENERATE, 1000, "AB", "02aa")
         self.assertEqual("websocket restart", self.stubs["b"].events[-1])
         self.assertNoResult(both)
         self.stubs["a"].release()
@@ -249,8 +248,8 @@ class AllNodesTests(BrokerTestCase):
     def test_one_failure_is_one_nodes(self) -> None:
         self.add("a", "b")
         self.stubs["a"].refused["pow/init/generate"] = 500
-        results = self.successResultOf(self.broker.start_poc(1000, "AB", "02aa"))
+        results = self.successResultOf(self.broker.command_all(Duty.GENERATE, 1000, "AB", "02aa"))
         self.assertEqual({"a": False, "b": True}, {name: result.succeeded for name, result in results.items()})
 
     def test_no_node(self) -> None:
-        self.assertEqual({}, self.successResultOf(self.broker.start_poc(1000, "AB", "02aa")))
+        self.assertEqual({}, self.successResultOf(self.broker.command_all(Duty.GENERATE, 1000, "AB", "02aa")))

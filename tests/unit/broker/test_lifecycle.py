@@ -9,6 +9,7 @@ from twisted.internet.defer import Deferred
 from dapi.broker.node_worker import NodeWorker
 from dapi.broker.nodes import Node, NodeStore
 from dapi.errors import ConfigError, NotReadyError, StoreBrokenError, StoreBusyError
+from dapi.phases.duty import Duty
 from tests.nodes import node_config
 from tests.unit.broker.broker_world import BrokerTestCase
 
@@ -23,8 +24,8 @@ class LoadingTests(BrokerTestCase):
             self.broker.add_node(node_config("z")),
             self.broker.remove_node("a"),
             self.broker.disable_node("a"),
-            self.broker.start_poc(1000, "AB", "02aa"),
-            self.broker.inference_up(),
+            self.broker.command_all(Duty.GENERATE, 1000, "AB", "02aa"),
+            self.broker.command_all(Duty.INFERENCE),
         ]
 
     def assert_not_loaded(self) -> None:
@@ -86,7 +87,7 @@ class LoadingTests(BrokerTestCase):
             self.assertTrue(any(line.startswith(f"{name}: left out") for line in self.lines))
             self.assertIn(f"{name}: left out", str(self.broker.status().problem))
         self.make_worker = make_worker  # type: ignore[method-assign]
-        self.successResultOf(self.broker.start_poc(1000, "AB", "02aa"))
+        self.successResultOf(self.broker.command_all(Duty.GENERATE, 1000, "AB", "02aa"))
         self.assertEqual(4, self.stubs["a"].bodies[-1]["node_count"])
 
 
@@ -146,7 +147,7 @@ class StopTests(BrokerTestCase):
     def test_stop_with_commands_under_way(self) -> None:
         self.add("a", "b")
         self.stubs["a"].held = {"state"}
-        both = self.broker.start_poc(1000, "AB", "02aa")
+        both = self.broker.command_all(Duty.GENERATE, 1000, "AB", "02aa")
         self.successResultOf(self.broker.stopService())
         self.assertEqual({"a": False, "b": True}, {name: r.succeeded for name, r in self.successResultOf(both).items()})
         self.assertEqual([], self.clock.getDelayedCalls())
@@ -159,7 +160,7 @@ class StopTests(BrokerTestCase):
         old.closing, removed.closing = Deferred(), Deferred()
         self.add("a", poc_port=9)
         self.successResultOf(self.broker.remove_node("b"))
-        commanded = self.broker.stop_nodes()
+        commanded = self.broker.command_all(Duty.STOPPED)
         stopped = self.broker.stopService()
         self.assertNoResult(stopped)
         self.assertFalse(self.successResultOf(commanded)["a"].succeeded)
@@ -179,7 +180,7 @@ class StopTests(BrokerTestCase):
         self.successResultOf(first)
         self.failureResultOf(second, NotReadyError)
         self.successResultOf(stopped)
-        self.failureResultOf(self.broker.start_poc(1000, "AB", "02aa"), NotReadyError)
+        self.failureResultOf(self.broker.command_all(Duty.GENERATE, 1000, "AB", "02aa"), NotReadyError)
         self.assertFalse(any(worker.running for worker in self.made))
 
     def test_nodes_are_known_to_the_last(self) -> None:
@@ -191,7 +192,7 @@ class StopTests(BrokerTestCase):
         self.add("a")
         self.successResultOf(self.broker.stopService())
         self.broker.startService()
-        self.assertTrue(self.successResultOf(self.broker.start_poc(1000, "AB", "02aa"))["a"].succeeded)
+        self.assertTrue(self.successResultOf(self.broker.command_all(Duty.GENERATE, 1000, "AB", "02aa"))["a"].succeeded)
         self.assertEqual(1, len(self.made))
 
     def test_twice(self) -> None:

@@ -325,7 +325,8 @@ class StatusTests(WorkerTestCase):
         status = self.worker.status()
         self.assertEqual(("node1", 3, True), (status.node_id, status.node_num, status.enabled))
         self.assertEqual((None, 0, None), (status.command, status.waiting, status.last))
-        self.assertEqual({"state": "stopped"}, status.websocket)
+        self.assertEqual(self.worker.websocket_client.status(), status.websocket)
+        self.assertEqual("stopped", status.websocket.state)
         self.assertEqual(0, status.batches.generated)
 
     def test_at_work(self) -> None:

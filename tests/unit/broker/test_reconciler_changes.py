@@ -139,7 +139,7 @@ class FoundElsewhereTests(ReconcilerTestCase):
 
     def test_somebody_else_made_it_generate_for_another_stage(self) -> None:
         self.intend(GENERATE)
-        self.successResultOf(self.broker.start_poc(5, "EF", "02aa"))
+        self.successResultOf(self.broker.command_all(Duty.GENERATE, 5, "EF", "02aa"))
         self.reconciler.reconcile()
         self.assertEqual(1000, self.last_init()["block_height"])
 

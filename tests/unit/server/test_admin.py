@@ -15,8 +15,9 @@ from dapi.broker.node_worker_commands import CommandResult
 from dapi.broker.nodes import decode_node_config
 from dapi.errors import NotReadyError, StoreBusyError
 from dapi.messages import Kind, State
+from dapi.phases.duty import Duty
 from dapi.server.admin import AdminApi
-from tests.fake_broker import FakeBroker, FakeListing, node_fields
+from tests.fake_broker import FakeBroker, FakeOutbox, node_fields
 
 BLOCK = {"block_height": 1000, "block_hash": "ABCDEF", "public_key": "02ab"}
 GENERATING = CommandResult(True, "GENERATING")
@@ -26,7 +27,7 @@ class AdminTestCase(SynchronousTestCase):
     def setUp(self) -> None:
         self.clock = Clock()
         self.broker = FakeBroker()
-        self.listing = FakeListing()
+        self.listing = FakeOutbox()
         self.status: Any = {"state": "fine"}
         self.http = StubTreq(self.api().resource())
 
@@ -76,7 +77,7 @@ class NodeTests(AdminTestCase):
         self.assertEqual(code, 200)
         (entry,) = nodes
         self.assertEqual(entry["node"], node)
-        self.assertEqual(entry["state"]["websocket"], {"state": "open"})
+        self.assertEqual(entry["state"]["websocket"]["state"], "stopped")
         self.assertTrue(entry["state"]["enabled"])
 
     def test_add_refused(self) -> None:
@@ -167,10 +168,10 @@ class PocTests(AdminTestCase):
     def test_commands(self) -> None:
         about = tuple(BLOCK.values())
         for path, body, command in (
-            ("/poc/start", BLOCK, ("start_poc", *about)),
-            ("/poc/validate", BLOCK, ("start_validation", *about)),
-            ("/poc/stop", None, ("stop_nodes",)),
-            ("/poc/inference", None, ("inference_up",)),
+            ("/poc/start", BLOCK, (Duty.GENERATE, *about)),
+            ("/poc/validate", BLOCK, (Duty.VALIDATE, *about)),
+            ("/poc/stop", None, (Duty.STOPPED,)),
+            ("/poc/inference", None, (Duty.INFERENCE,)),
         ):
             self.broker.commanded = Deferred()
             waiting = self.ask("POST", path, body)
@@ -253,6 +254,7 @@ class StatusAndBatchTests(AdminTestCase):
             {
                 "batches": [
                     {
+                        "seq": 42,
                         "batch_id": "ab12",
                         "kind": "generated",
                         "state": "stored",
@@ -264,6 +266,9 @@ class StatusAndBatchTests(AdminTestCase):
                         "received_at": "2001-09-09T01:46:40.250Z",
                         "last_seen_at": "2001-09-09T01:46:41.000Z",
                         "finished_at": None,
+                        "tx_hash": None,
+                        "included_height": None,
+                        "reason": None,
                     }
                 ],
                 "next": 41,

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from tests.fake_broker import FakeDriver
+from dapi.phases.duty import Duty
+from tests.fake_broker import FakePhaseStatus
 from tests.unit.server.test_admin import BLOCK, AdminTestCase
 
 
 class DrivenTests(AdminTestCase):
     def api(self, **options: Any) -> Any:
-        self.driver = FakeDriver()
+        self.driver = FakePhaseStatus()
         return super().api(driver=self.driver, **options)
 
     def test_epochs(self) -> None:
@@ -36,7 +37,7 @@ class DrivenTests(AdminTestCase):
         self.broker.commanded.callback({})
         for path, body in (("start", BLOCK), ("stop", None)):
             self.assertEqual(self.got("POST", f"/poc/{path}?force=true", body)[0], 200)
-        self.assertEqual([command[0] for command in self.broker.commands], ["start_poc", "stop_nodes"])
+        self.assertEqual([command[0] for command in self.broker.commands], [Duty.GENERATE, Duty.STOPPED])
 
 
 class NotDrivenTests(AdminTestCase):
