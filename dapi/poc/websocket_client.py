@@ -39,8 +39,9 @@ class WebSocketClient(SupervisedWebSocket[WebSocketNodeProtocol]):
 
     A batch is acknowledged when the handler's Deferred has fired with a receipt, on the connection that brought it,
     and only there. Retries and delays are those of SupervisedWebSocket. ``restart`` has to be called after each
-    successful init: a connection from before may be dead for good. The new one waits ``settle_seconds`` for the old
-    one's end: a node that notices the old end late forgets the new connection.
+    successful init: a connection from before may be dead for good. The new one comes ``settle_seconds`` after the end
+    of the old one, since a node that notices that end late forgets the new connection. Facts: docs/protocol/node.md,
+    'One connection after the other'.
 
     ``url``: the node's PoC URL or its full WebSocket URL, see ``websocket_address``. ``random`` gives the delays.
     ConfigError when the URL or ``settings.ca_file`` cannot be used. Not promised: that a node with an open connection

@@ -11,8 +11,9 @@ class WebSocketSettings(ConnectionSettings, frozen=True, kw_only=True):
 
     A connection is replaced after ``idle_seconds`` without a batch. It is also replaced, once in
     ``bypass_interval_seconds`` at most, after a batch by HTTP whose upload began when the connection had been reading
-    for more than ``bypass_grace_seconds``: the node walks its list every 5 s, and tries the WebSocket first. Reading
-    pauses while ``max_pending_messages`` or ``max_pending_bytes`` of a connection are on their way to the disk.
+    for more than ``bypass_grace_seconds``: the node walks its list every 5 s, and tries the WebSocket first
+    (docs/protocol/node.md, 'How a node delivers'). Reading pauses while ``max_pending_messages`` or
+    ``max_pending_bytes`` of a connection are on their way to the disk.
     """
 
     idle_seconds: float = 60

@@ -6,7 +6,7 @@ from dapi.errors import ConfigError
 from dapi.websocket.address import WebSocketAddress, split_url
 
 WEBSOCKET_PATH = "/api/v1/pow/ws"
-"""Where an ML node serves its WebSocket, below its version prefix and PoC segment."""
+"""Where an ML node serves its WebSocket, below version prefix and PoC segment (docs/protocol/node.md, 'WebSocket')."""
 
 
 def websocket_address(poc_url: str) -> WebSocketAddress:

@@ -12,8 +12,8 @@ The states of a SupervisedWebSocket::
       stop         start, restart            from each state but STOPPED, also from each other
 
 ``_keep_open`` is the loop from SETTLING to RESTARTING. Within it a ClientService connects, and connects again after
-each delay: it asks ``_connect`` for each attempt and ``_choose_delay`` for each delay. The connection reports by the
-methods of ConnectionObserver.
+each delay: it asks ``_connect`` for each attempt and ``_choose_delay`` for each delay. It takes TCP as success, so the
+connection reports by the methods of ConnectionObserver (docs/protocol/measured.md, 'Twisted').
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 Autobahn's own timers are off (they round down to whole seconds and run on the process's reactor), and so is its UTF-8
 check (40 % of the time that receiving takes); both are done here. Why a connection ends is recorded when the end
-begins: after a close handshake Autobahn reports what the peer echoed.
+begins: after a close handshake Autobahn reports what the peer echoed. Facts: docs/protocol/measured.md, 'Autobahn'.
 """
 
 # Autobahn's methods have no types.
