@@ -18,7 +18,7 @@ from pathlib import Path
 _PROCESSES = 3
 _FOLDER = Path("tests/integration")
 # The whole tree and the sockets: what is the reactor's business.
-_ON_ASYNCIO = ("test_service.py", "websocket/test_sockets.py")
+_ON_ASYNCIO = ("service/test_assembly.py", "service/test_lifecycle.py", "websocket/test_sockets.py")
 
 
 def run(heading: str, *arguments: str) -> str:

@@ -32,9 +32,9 @@ T = TypeVar("T")
 
 
 class PocSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """What every init carries; nodes append ``/generated`` and ``/validated`` to ``callback_url``."""
+    """What every init carries. Nodes append ``/generated`` or ``/validated`` to what ``callback_url`` returns."""
 
-    callback_url: str
+    callback_url: Callable[[], str]
     params: PowParams
 
 
@@ -198,7 +198,7 @@ class Broker(MultiService):
             params=self._poc_settings.params,
             node_num=node.num,
             node_count=intention.node_count,
-            url=self._poc_settings.callback_url,
+            url=self._poc_settings.callback_url(),
         )
         return MEANINGS[intention.duty].make_command(request)
 

@@ -99,7 +99,7 @@ def test_every_distribution_is_pinned() -> None:
 
 def test_wheel_holds_what_it_should(wheel: Path) -> None:
     names = set(zipfile.ZipFile(wheel).namelist())
-    assert {"twisted/plugins/dapi_plugin.py", "dapi/py.typed", "dapi/service.py"} <= names
+    assert {"twisted/plugins/dapi_plugin.py", "dapi/py.typed", "dapi/service/lifecycle.py"} <= names
     # In a wheel these would overwrite Twisted's own, and go away with dapi.
     assert not {"twisted/__init__.py", "twisted/plugins/__init__.py"} & names
     assert {name.split("/")[0].split("-")[0] for name in names} == {"dapi", "twisted"}

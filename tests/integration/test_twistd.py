@@ -147,6 +147,16 @@ async def test_a_wrong_setting_refuses(twistd: Run) -> None:
 
 
 @pytest_twisted.ensureDeferred
+async def test_a_key_that_cannot_be_used_refuses(twistd: Run, tmp_path: Path) -> None:
+    process = twistd("--chain-url", "http://127.0.0.1:1", environ={"DAPI_CHAIN_NODE__KEY_FILE": str(tmp_path / "key")})
+    assert await process.when_ended() == 1
+    assert process.last_line().startswith("dapi: ")
+    assert str(tmp_path / "key") in process.last_line()
+    assert "Traceback" not in process.output
+    assert not (tmp_path / "outbox.db").exists()
+
+
+@pytest_twisted.ensureDeferred
 async def test_secrets_are_in_no_line_and_no_answer(twistd: Run, tmp_path: Path) -> None:
     vectors = json.loads((Path(__file__).parents[1] / "vectors" / "keyring.json").read_text("utf-8"))
     (tmp_path / "keyring-file").mkdir()

@@ -73,21 +73,21 @@ class Disk:
         return fired.addTimeout(PATIENCE_SECONDS, reactor)
 
 
-class OneNode:
-    """A broker of one node, number 1, which is its own worker."""
+def make_callbacks(recorder: Recorder, **options: Any) -> Callbacks:
+    """The callbacks of one node, number 1."""
+    handler = BatchHandler("node1", 1, recorder)
 
-    def __init__(self, recorder: Recorder) -> None:
-        self.batch_handler = BatchHandler("node1", 1, recorder)
-
-    def worker_by_num(self, num: int) -> OneNode:
+    def handler_by_num(num: int) -> BatchHandler:
         if num != 1:
             raise UnknownNodeError(f"no node has the number {num}")
-        return self
+        return handler
+
+    return Callbacks(reactor, handler_by_num, BatchHandler(None, None, recorder), **options)
 
 
 def make(**options: Any) -> tuple[Disk, Callbacks]:
     disk = Disk()
-    return disk, Callbacks(reactor, OneNode(disk), BatchHandler(None, None, disk), **options)
+    return disk, make_callbacks(disk, **options)
 
 
 def post_of(fields: dict[str, Any], path: str = GENERATED) -> bytes:
@@ -221,7 +221,7 @@ async def test_a_disk_that_hangs_costs_no_answer_and_no_batch(tmp_path: Path) ->
     database.startService()
     outbox = Outbox(reactor, database)
     recorder = CosmosMessageClient(outbox)
-    callbacks = Callbacks(reactor, OneNode(recorder), BatchHandler(None, None, recorder), answer_seconds=0.2)
+    callbacks = make_callbacks(recorder, answer_seconds=0.2)
     back = threading.Event()
     hung = database.write(lambda connection: back.wait(PATIENCE_SECONDS))
     try:

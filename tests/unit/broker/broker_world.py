@@ -40,7 +40,7 @@ class BrokerTestCase(SynchronousTestCase):
             self.lines.append(formatEvent(event))
 
     def make_broker(self) -> Broker:
-        settings = PocSettings(callback_url=CALLBACK_URL, params=TEST_NETWORK_PARAMS)
+        settings = PocSettings(callback_url=lambda: CALLBACK_URL, params=TEST_NETWORK_PARAMS)
         store = NodeStore(self.database)  # type: ignore[arg-type]
         return Broker(self.clock, store, self.make_worker, settings)
 

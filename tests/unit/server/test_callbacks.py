@@ -10,7 +10,6 @@ from twisted.internet.address import IPv4Address
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
-from twisted.logger import globalLogPublisher
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -20,6 +19,7 @@ from dapi.messages import ProofBatch, Receipt, ValidatedBatch, Via, content_id
 from dapi.poc.batch_handler import BatchHandler
 from dapi.server.callbacks import CallbackCounts, Callbacks
 from tests.batches import generated_batch, generated_fields, validated_batch, validated_fields
+from tests.logs import log_of
 
 BASES = ("/v1/poc-batches", "/mlnode/v1/poc-batches")
 
@@ -48,31 +48,21 @@ class FakeRecorder:
         self.storing[-1].callback(Receipt(self.given[-1][1], 1))
 
 
-class FakeWorker:
-    def __init__(self, batch_handler: BatchHandler) -> None:
-        self.batch_handler = batch_handler
-
-
-class FakeWorkers:
-    def __init__(self, worker: FakeWorker) -> None:
-        self.worker = worker
-        self.error: Exception | None = None
-
-    def worker_by_num(self, num: int) -> FakeWorker:
-        if self.error is not None:
-            raise self.error
-        if num != 1:
-            raise UnknownNodeError(f"no node has the number {num}")
-        return self.worker
-
-
 class CallbackTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.clock = Clock()
         self.recorder = FakeRecorder()
-        self.workers = FakeWorkers(FakeWorker(BatchHandler("node1", 1, self.recorder)))
-        self.callbacks = Callbacks(self.clock, self.workers, BatchHandler(None, None, self.recorder))
+        self.node_handler = BatchHandler("node1", 1, self.recorder)
+        self.error: Exception | None = None
+        self.callbacks = Callbacks(self.clock, self.handler_by_num, BatchHandler(None, None, self.recorder))
         self.http = StubTreq(self.callbacks.resource())
+
+    def handler_by_num(self, num: int) -> BatchHandler:
+        if self.error is not None:
+            raise self.error
+        if num != 1:
+            raise UnknownNodeError(f"no node has the number {num}")
+        return self.node_handler
 
     def post(self, path: str, body: Any, method: str = "POST") -> Deferred[Any]:
         data = body if isinstance(body, bytes) else json.dumps(body).encode()
@@ -106,7 +96,7 @@ class CallbackTests(SynchronousTestCase):
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_validated_needs_no_node(self) -> None:
-        self.workers.error = NotReadyError("the nodes are not loaded yet")
+        self.error = NotReadyError("the nodes are not loaded yet")
         for base in BASES:
             waiting = self.post(f"{base}/validated", validated_fields())
             self.assertNoResult(waiting)
@@ -119,7 +109,7 @@ class CallbackTests(SynchronousTestCase):
 
     def test_a_bypass_is_told_with_when_its_upload_began(self) -> None:
         begun: list[float | None] = []
-        self.workers.worker.batch_handler.observe_bypass(begun.append)
+        self.node_handler.observe_bypass(begun.append)
         peer = IPv4Address("TCP", "127.0.0.1", 40000)
         channel: Any = JsonSite(self.clock, self.callbacks.resource()).buildProtocol(peer)
         channel.makeConnection(StringTransport(peerAddress=peer))
@@ -147,7 +137,7 @@ class CallbackTests(SynchronousTestCase):
         self.assertEqual(self.recorder.given, [])
 
     def test_nodes_not_loaded(self) -> None:
-        self.workers.error = NotReadyError("the nodes are not loaded yet")
+        self.error = NotReadyError("the nodes are not loaded yet")
         message = self.refused(self.post("/v1/poc-batches/generated", generated_fields()), 503)
         self.assertEqual(message, "the nodes are not loaded yet")
         self.assertEqual(self.callbacks.counts, CallbackCounts(store_busy=1))
@@ -217,15 +207,13 @@ class CallbackTests(SynchronousTestCase):
         self.refused(self.post("/", b""), 404)
 
     def test_repeated_refusals_are_told_once_a_minute(self) -> None:
-        told: list[Any] = []
-        globalLogPublisher.addObserver(told.append)
-        self.addCleanup(globalLogPublisher.removeObserver, told.append)
+        log = log_of(self)
         for number in (7, 8, 7, 8):
             self.refused(self.post("/v1/poc-batches/generated", generated_fields(node_id=number)), 404)
         self.refused(self.post("/v1/poc-batches/generated", b"{"), 400)
         self.clock.advance(60)
         self.refused(self.post("/v1/poc-batches/generated", generated_fields(node_id=9)), 404)
-        refusals = [event["refusal"] for event in told if "refusal" in event]
+        refusals = log.warnings("not taken")
         self.assertEqual(len(refusals), 3, refusals)
         self.assertIn("7", refusals[0])
         self.assertIn("9", refusals[2])

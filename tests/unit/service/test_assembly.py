@@ -11,13 +11,13 @@ from twisted.internet.testing import MemoryReactorClock
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
-from dapi.config import Config, StorageConfig, WebSocketConfig
-from dapi.errors import ConfigError
+from dapi.config import ChainNodeConfig, Config, StorageConfig, WebSocketConfig
+from dapi.errors import ConfigError, DapiError
 from dapi.service import make_service
 
 
 class MakeServiceTests(SynchronousTestCase):
-    """``make_service``; tests/integration/test_service.py runs what it makes."""
+    """``make_service``; tests/integration/service runs what it makes."""
 
     def setUp(self) -> None:
         folder = tempfile.TemporaryDirectory()
@@ -36,6 +36,29 @@ class MakeServiceTests(SynchronousTestCase):
         self.assertEqual(reactor.getDelayedCalls(), [])
         self.assertEqual(list(self.folder.iterdir()), [])
         self.assertEqual(random.getstate(), state)
+
+    def test_every_part_is_there_before_the_start(self) -> None:
+        key_file = self.folder / "key"
+        key_file.write_text("1" * 64)
+        key_file.chmod(0o600)
+        chain_node = ChainNodeConfig(url="http://127.0.0.1:1", key_file=str(key_file))
+        service = make_service(Config(chain_node=chain_node), MemoryReactorClock())
+        assert service.chain is not None
+        listeners = (service.callback_listener, service.admin_listener)
+        parts = {service.database, service.broker, service.chain, *listeners}
+        self.assertLess(parts, set(service))
+        self.assertEqual([part for part in service if part.running], [])
+        self.assertEqual([listener.port for listener in listeners], [9100, 9200])
+        self.assertEqual(service.callback_url, "http://127.0.0.1:9100/v1/poc-batches")
+        self.assertIsNone(make_service(Config(), MemoryReactorClock()).chain)
+
+    def test_a_key_is_looked_at_before_anything_starts(self) -> None:
+        for chain_node, said in (
+            (ChainNodeConfig(url="http://127.0.0.1:1"), "no key to sign with"),
+            (ChainNodeConfig(url="http://127.0.0.1:1", key_file=str(self.folder / "none")), "none"),
+        ):
+            error = self.assertRaises(DapiError, make_service, Config(chain_node=chain_node), MemoryReactorClock())
+            self.assertIn(said, str(error))
 
     def test_stop_before_start_is_harmless(self) -> None:
         service = make_service(Config(), MemoryReactorClock())

@@ -1,0 +1,155 @@
+"""Makes every part of dapi, and hands each one the others that it needs; nothing is started here."""
+
+from __future__ import annotations
+
+import random as random_module
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from twisted.logger import Logger
+
+from dapi.broker.broker import Broker, PocSettings
+from dapi.broker.node_worker import NodeWorker
+from dapi.broker.nodes import Node, NodeStore
+from dapi.chain_service import ChainService, load_key
+from dapi.config import Config
+from dapi.database import Database
+from dapi.http.listener import HttpListener
+from dapi.http.site import HttpSettings, JsonSite
+from dapi.messages.sizes import MIB
+from dapi.messages.urls import is_loopback, parse_url, without_user
+from dapi.mlnode.client import MAIN_NETWORK_PARAMS, TEST_NETWORK_PARAMS, MLNodeClient
+from dapi.outbox.cosmos_message_client import CosmosMessageClient
+from dapi.outbox.outbox import Outbox
+from dapi.poc.batch_handler import BatchHandler
+from dapi.poc.websocket_client import WebSocketClient
+from dapi.poc.websocket_settings import WebSocketSettings
+from dapi.poc.websocket_url import websocket_address
+from dapi.server.admin import AdminApi
+from dapi.server.callbacks import Callbacks
+from dapi.service.registration import NodeRegistration
+from dapi.service.status import ServiceStatus
+from dapi.websocket.address import websocket_endpoint
+
+_CALLBACK_PATH = "/v1/poc-batches"
+_MAX_ADMIN_BODY_BYTES = MIB
+
+
+class Parts:
+    """The parts of one dapi. ``in_starting_order`` lists the services; ``chain`` is None where none is configured.
+
+    Making them reads the key that signs and the authorities' file: ConfigError or StartError when either cannot be
+    used.
+    """
+
+    log = Logger()
+
+    def __init__(
+        self, reactor: Any, config: Config, *, on_broken: Callable[[str], object], random: random_module.Random
+    ) -> None:
+        self._reactor = reactor
+        self._config = config
+        self._random = random
+        self._websocket_settings = WebSocketSettings(**msgspec.structs.asdict(config.websocket))
+        _check_ca_file(reactor, config.websocket.ca_file)
+        storage = config.storage
+        path = str(Path(storage.path).expanduser())
+        self.database = Database(reactor, path, reserve_bytes=storage.reserve_bytes, on_broken=on_broken)
+        self.outbox = Outbox(reactor, self.database)
+        self._recorder = CosmosMessageClient(self.outbox)
+        params = TEST_NETWORK_PARAMS if config.poc.network == "test" else MAIN_NETWORK_PARAMS
+        poc_settings = PocSettings(callback_url=self.callback_url, params=params)
+        self.broker = Broker(reactor, NodeStore(self.database), self._make_worker, poc_settings)
+        self.chain = self._make_chain()
+        when_registered = self.chain.drive_nodes if self.chain is not None else lambda: None
+        self.registration = NodeRegistration(reactor, self.broker, config.nodes, when_registered, random)
+        callbacks = Callbacks(reactor, self._batch_handler, BatchHandler(None, None, self._recorder))
+        self.callback_listener = HttpListener(
+            reactor,
+            "callbacks",
+            JsonSite(reactor, callbacks.resource()),
+            config.api.ml_server_port,
+            config.api.ml_server_host,
+        )
+        self.status = ServiceStatus(
+            reactor=reactor,
+            database=self.database,
+            outbox=self.outbox,
+            broker=self.broker,
+            chain=self.chain,
+            callbacks=callbacks,
+            callback_listener=self.callback_listener,
+            callback_url=self.callback_url,
+        )
+        self.admin_listener = self._make_admin_listener()
+        # The callbacks' port before all else, so that no batch finds the door closed because something takes its time.
+        first = (self.database, self.callback_listener, self.broker)
+        chain = (self.chain,) if self.chain is not None else ()
+        self.in_starting_order = (*first, *chain, self.registration, self.admin_listener)
+
+    def callback_url(self) -> str:
+        """Return the base that nodes append ``/generated`` and ``/validated`` to; the system may choose its port."""
+        base = self._config.api.poc_callback_url or f"http://127.0.0.1:{self.callback_listener.port}"
+        return base.rstrip("/") + _CALLBACK_PATH
+
+    def _make_chain(self) -> ChainService | None:
+        config = self._config.chain_node
+        if config.url is None:
+            return None
+        return ChainService(
+            self._reactor,
+            config,
+            load_key(config),
+            database=self.database,
+            outbox=self.outbox,
+            recorder=self._recorder,
+            broker=self.broker,
+            random=self._random,
+            drives_nodes=self._config.poc.follow_chain,
+        )
+
+    def _make_admin_listener(self) -> HttpListener:
+        reactor, api = self._reactor, self._config.api
+        admin = AdminApi(
+            reactor,
+            self.broker,
+            self.outbox,
+            self.status.collect,
+            driver=self.chain.phase_status if self.chain is not None else None,
+            local_only=is_loopback(api.admin_server_host),
+        )
+        site = JsonSite(reactor, admin.resource(), HttpSettings(max_body_bytes=_MAX_ADMIN_BODY_BYTES))
+        return HttpListener(reactor, "admin", site, api.admin_server_port, api.admin_server_host)
+
+    def _batch_handler(self, node_num: int) -> BatchHandler:
+        return self.broker.worker_by_num(node_num).batch_handler
+
+    def _make_worker(self, node: Node) -> NodeWorker:
+        callback_url = self.callback_url()
+        if is_loopback(parse_url(callback_url).host) and not is_loopback(parse_url(node.poc_url).host):
+            self.log.warn(
+                "{node_id}: at {poc_url}, it cannot reach {callback_url}: set api.poc_callback_url",
+                node_id=node.id,
+                poc_url=node.poc_url,
+                callback_url=without_user(callback_url),
+            )
+        handler = BatchHandler(node.id, node.num, self._recorder)
+        websocket_client = WebSocketClient(
+            self._reactor,
+            node.websocket_base,
+            handler,
+            node_id=node.id,
+            random=self._random,
+            settings=self._websocket_settings,
+        )
+        ml_client = MLNodeClient(self._reactor, node.poc_url, node_id=node.id)
+        return NodeWorker(self._reactor, node, ml_client, handler, websocket_client)
+
+
+def _check_ca_file(reactor: Any, ca_file: str | None) -> None:
+    """Raise ConfigError now for a file that would only be missed once a wss node is there."""
+    if ca_file is not None:
+        address = websocket_address("wss://localhost/")
+        websocket_endpoint(reactor, address, connect_timeout_seconds=1.0, ca_file=ca_file)

@@ -1,0 +1,157 @@
+"""Starts and stops everything, in order."""
+
+from __future__ import annotations
+
+import random as random_module
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+from twisted.application.service import IService, MultiService, Service
+from twisted.internet.defer import Deferred, maybeDeferred, succeed
+from twisted.internet.task import deferLater
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from dapi.config import Config
+from dapi.errors import StartError, StoreError
+from dapi.messages.urls import is_loopback
+from dapi.service.assembly import Parts
+from dapi.service.status import NO_CHAIN
+from dapi.timing.waiters import Waiters
+
+
+def make_service(
+    config: Config,
+    reactor: Any = None,
+    *,
+    on_broken: Callable[[str], object] | None = None,
+    random: random_module.Random | None = None,
+) -> DapiService:
+    """Return dapi as one service, stopped; several of them may run in one process, each with its own ports and file.
+
+    ``reactor`` is the global one by default. ``on_broken`` is called once, with the reason, when nothing can be stored
+    any more (a failed fsync, a corrupt file): the service then refuses everything, and its process should end and start
+    anew; by default it is only logged. ``random`` gives the delays between retries. Raises ConfigError or StartError
+    when the key that signs, or the file of authorities, cannot be used.
+    """
+    if reactor is None:
+        from twisted.internet import reactor
+    random = random or random_module.Random()  # noqa: S311 - delays are no secrets
+    return DapiService(reactor, config, on_broken=on_broken or (lambda reason: None), random=random)
+
+
+class DapiService(MultiService):
+    """Owns everything that runs: database, callback port, broker with its workers, submitter, admin port.
+
+    Starting opens the database and then the ports, the callbacks' first, before it returns, and waits for no chain and
+    no node; it raises StartError, leaving nothing behind, when the database must not be used or a port cannot be had.
+    Stopping ends the intake (ports, WebSockets) and the submitting first, lets the disk take what came, and closes the
+    database; the Deferred fires when nothing is left on the reactor, and fails with the first failure of a part, after
+    all the others are stopped too. It can be started again after that, with parts that are made anew: ``database``,
+    ``outbox``, ``broker``, ``chain`` (None where none is configured), ``callback_listener`` and ``admin_listener``.
+    """
+
+    log = Logger()
+
+    def __init__(
+        self, reactor: Any, config: Config, *, on_broken: Callable[[str], object], random: random_module.Random
+    ) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._reactor = reactor
+        self._config = config
+        self._make_parts = partial(Parts, reactor, config, on_broken=on_broken, random=random)
+        self._own(self._make_parts())
+        self._has_run = False
+        self._is_stopping = False
+        self._stopped: Waiters[None] = Waiters()
+
+    def _own(self, parts: Parts) -> None:
+        self.database = parts.database
+        self.outbox = parts.outbox
+        self.broker = parts.broker
+        self.chain = parts.chain
+        self.callback_listener = parts.callback_listener
+        self.admin_listener = parts.admin_listener
+        self._status = parts.status
+        self._callback_url = parts.callback_url
+        for part in parts.in_starting_order:
+            part.setServiceParent(self)
+
+    @property
+    def callback_url(self) -> str:
+        """The base that nodes append ``/generated`` and ``/validated`` to."""
+        return self._callback_url()
+
+    def status(self) -> Deferred[dict[str, Any]]:
+        """Fire with what ``GET /admin/v1/status`` shows; see ServiceStatus."""
+        return self._status.collect()
+
+    def startService(self) -> None:
+        """Start all parts, in order."""
+        if self._is_stopping:
+            raise StartError("dapi is still stopping: start it when the Deferred of stopService has fired")
+        if self._has_run:
+            self._own(self._make_parts())
+        self._has_run = True
+        self._status.started_at = self._reactor.seconds()
+        self._warn()
+        try:
+            super().startService()  # type: ignore[no-untyped-call]
+        except BaseException:
+            undone = self.stopService()
+            undone.addErrback(lambda failure: self.log.failure("undoing a failed start failed", failure))
+            raise
+
+    def stopService(self) -> Deferred[None]:
+        """Stop all parts, in order; fires with None when nothing is left, fails with a part's failure."""
+        if not self.running:
+            return self._stopped.wait() if self._is_stopping else succeed(None)
+        Service.stopService(self)
+        self._is_stopping = True
+        stopped = self._stopped.wait()
+        Deferred.fromCoroutine(self._stop_in_order()).addBoth(self._end_stop)
+        return stopped
+
+    async def _stop_in_order(self) -> None:
+        started = [part for part in self if part.running]
+        failures = await self._stop_parts([part for part in reversed(started) if part is not self.database])
+        if self.database in started:
+            await self._drain()
+            failures += await self._stop_parts([self.database])
+        for part in list(self):
+            part.disownServiceParent()
+        if failures:
+            failures[0].raiseException()
+
+    def _end_stop(self, result: Failure | None) -> None:
+        self._is_stopping = False
+        self._stopped.fire(result)
+
+    async def _stop_parts(self, parts: Sequence[IService]) -> list[Failure]:
+        """Stop parts side by side; return the failures, logged."""
+        failures = []
+        for part, stopping in [(part, maybeDeferred(part.stopService)) for part in parts]:
+            try:
+                await stopping
+            except Exception:  # noqa: BLE001 - the others have to be stopped all the same
+                failures.append(Failure())
+                self.log.failure("{part} did not stop properly", part=type(part).__name__)
+        return failures
+
+    async def _drain(self) -> None:
+        """Wait until the disk has, or has refused, what came before the intake ended."""
+        while self.database.running and self.outbox.status()["pending_bytes"]:
+            await deferLater(self._reactor, 0)
+            try:
+                await self.database.write(lambda connection: None)
+            except StoreError:
+                # Refused to the outbox too, which tells those who wait.
+                return
+
+    def _warn(self) -> None:
+        if self.chain is None:
+            self.log.warn("{problem}", problem=NO_CHAIN)
+        host = self._config.api.admin_server_host
+        if not is_loopback(host):
+            self.log.warn("the admin API is open to whoever reaches {host}: it asks for no password", host=host)

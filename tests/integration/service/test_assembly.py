@@ -1,0 +1,160 @@
+"""Each setting reaches its part, and the whole answers as one."""
+
+from __future__ import annotations
+
+import base64
+import json
+from pathlib import Path
+
+import pytest_twisted
+import treq
+from twisted.application.service import IService
+from twisted.internet import reactor
+from twisted.web.client import Agent
+from twisted.web.http_headers import Headers
+from zope.interface.verify import verifyObject
+
+from dapi.broker.duties import Intention
+from dapi.broker.node_worker_commands import StartPocCommand
+from dapi.chain.keyring import SigningKey
+from dapi.config import ApiConfig, ChainNodeConfig, PocConfig, Secret, WebSocketConfig
+from dapi.mlnode.client import MAIN_NETWORK_PARAMS, TEST_NETWORK_PARAMS, PowParams
+from dapi.phases.duty import Duty
+from dapi.service import DapiService
+from tests.batches import generated_batch
+from tests.integration.certificates import Authority
+from tests.integration.service.services import Start, call, config, entry, node
+from tests.logs import Log
+
+
+def params_of_inits(service: DapiService) -> PowParams:
+    command = service.broker.command_for(service.broker.nodes()[0], Intention(Duty.GENERATE))
+    assert isinstance(command, StartPocCommand)
+    return command.request.params
+
+
+@pytest_twisted.ensureDeferred
+async def test_takes_a_batch_and_tells_of_it(start: Start, tmp_path: Path) -> None:
+    service = await start(config(tmp_path / "a.db", node("a")))
+    assert verifyObject(IService, service)
+    assert params_of_inits(service) == MAIN_NETWORK_PARAMS
+    batch = generated_batch(node_id=1)
+    for _ in range(2):
+        assert await call(service.callback_listener.port, "/v1/poc-batches/generated", batch) == (200, None)
+    code, page = await call(service.admin_listener.port, "/admin/v1/batches")
+    assert code == 200
+    assert [(row["node_id"], row["seen"], row["via"]) for row in page["batches"]] == [("a", 2, "http")]
+    code, status = await call(service.admin_listener.port, "/admin/v1/status")
+    assert code == 200
+    assert status["batches"]["stored"] == 1
+    assert status["database"]["state"] == "ok"
+    assert status["outbox"]["pending_bytes"] == 0
+    assert status["callbacks"]["batches"]["generated"] == 2
+    assert status["callbacks"]["port"] == service.callback_listener.port
+    assert status["callbacks"]["url"] == f"http://127.0.0.1:{service.callback_listener.port}/v1/poc-batches"
+    assert [(each["node_id"], each["node_num"]) for each in status["nodes"]] == [("a", 1)]
+    assert status["nodes"][0]["websocket"]["state"] == "stopped"
+    assert status["broker"] == {"is_loaded": True, "problem": None, "highest_num": 1}
+    assert status["uptime_seconds"] >= 0
+    assert status["version"] == "0.1.0"
+
+
+@pytest_twisted.ensureDeferred
+async def test_each_setting_reaches_its_part(start: Start, tmp_path: Path) -> None:
+    key_file = tmp_path / "key"
+    key_file.write_text("1" * 64)
+    key_file.chmod(0o600)
+    participant = SigningKey(b"2" * 32)
+    service = await start(
+        config(
+            tmp_path / "a.db",
+            node("a"),
+            chain_node=ChainNodeConfig(
+                url="http://127.0.0.1:1,http://127.0.0.1:2",
+                key_file=str(key_file),
+                account_public_key=base64.b64encode(participant.public_key).decode(),
+                max_nonces_per_message=5,
+                max_transaction_bytes=20_000,
+            ),
+            websocket=WebSocketConfig(
+                idle_seconds=7.0, max_message_bytes=2048, compression=True, ca_file=Authority().write(tmp_path)
+            ),
+            poc=PocConfig(network="test", follow_chain=False),
+        )
+    )
+    assert (tmp_path / "a.db.reserve").stat().st_size == 2**20
+    worker = service.broker.worker_by_num(1)
+    websocket = worker.websocket_client._settings
+    assert {name: getattr(websocket, name) for name in WebSocketConfig.__struct_fields__} == {
+        "idle_seconds": 7.0,
+        "max_message_bytes": 2048,
+        "compression": True,
+        "ca_file": service._config.websocket.ca_file,
+    }
+    assert params_of_inits(service) == TEST_NETWORK_PARAMS
+    assert service.chain is not None
+    assert service.chain.conductor is None
+    submitting = service.chain.submitter._settings
+    assert (submitting.max_nonces, submitting.max_transaction_bytes) == (5, 20_000)
+    assert service.chain.submitter.status()["participant"] == participant.address
+    assert (await service.status())["chain"]["oldest_waiting_seconds"] is None
+    await service.outbox.put(entry("1"))
+    assert (await service.status())["chain"]["oldest_waiting_seconds"] >= 0
+
+
+@pytest_twisted.ensureDeferred
+async def test_without_a_chain_it_says_so(start: Start, tmp_path: Path, log: Log) -> None:
+    service = await start(config(tmp_path / "a.db"))
+    status = await service.status()
+    assert status["chain"]["state"] == "not configured"
+    assert "nothing is submitted" in status["chain"]["reason"]
+    assert log.warnings("no chain is configured")
+
+
+@pytest_twisted.ensureDeferred
+async def test_an_admin_api_that_is_open_to_others_is_warned_of(start: Start, tmp_path: Path, log: Log) -> None:
+    # On loopback, a name that a page of another site could have is refused.
+    for host, status in (("127.0.0.1", 403), ("0.0.0.0", 200)):
+        api = ApiConfig(ml_server_port=0, admin_server_host=host, admin_server_port=0)
+        service = await start(config(tmp_path / f"{host}.db", api=api))
+        url = f"http://127.0.0.1:{service.admin_listener.port}/admin/v1/status"
+        response = await treq.get(url, headers=Headers({"Host": ["dapi.example"]}), agent=Agent(reactor))
+        await treq.content(response)
+        assert response.code == status
+    assert log.warnings("asks for no password") == [
+        "the admin API is open to whoever reaches 0.0.0.0: it asks for no password"
+    ]
+
+
+@pytest_twisted.ensureDeferred
+async def test_the_password_is_in_no_answer(start: Start, tmp_path: Path, log: Log) -> None:
+    chain = ChainNodeConfig(keyring_password=Secret("hunter2"))
+    service = await start(config(tmp_path / "a.db", chain_node=chain))
+    _, status = await call(service.admin_listener.port, "/admin/v1/status")
+    assert "hunter2" not in json.dumps(status)
+    assert "hunter2" not in "\n".join(log.lines())
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_node_that_cannot_reach_the_callbacks_is_named(start: Start, tmp_path: Path, log: Log) -> None:
+    await start(config(tmp_path / "a.db", node("near"), node("far", host="192.0.2.1")))
+    (warning,) = log.warnings("api.poc_callback_url")
+    assert warning.startswith("far: ")
+
+
+@pytest_twisted.ensureDeferred
+async def test_the_callback_urls_password_is_for_the_nodes_only(start: Start, tmp_path: Path, log: Log) -> None:
+    api = ApiConfig(ml_server_port=0, admin_server_port=0, poc_callback_url="http://user:hunter2@127.0.0.1:9100")
+    service = await start(config(tmp_path / "a.db", node("far", host="192.0.2.1"), api=api))
+    assert service.callback_url == "http://user:hunter2@127.0.0.1:9100/v1/poc-batches"
+    assert (await service.status())["callbacks"]["url"] == "http://127.0.0.1:9100/v1/poc-batches"
+    assert log.warnings("api.poc_callback_url")
+    assert not log.lines(containing="hunter2")
+
+
+@pytest_twisted.ensureDeferred
+async def test_the_callback_url_is_what_was_set(start: Start, tmp_path: Path, log: Log) -> None:
+    api = ApiConfig(ml_server_port=0, admin_server_port=0, poc_callback_url="http://10.0.0.9:9100/x/")
+    service = await start(config(tmp_path / "a.db", node("far", host="192.0.2.1"), api=api))
+    assert service.callback_url == "http://10.0.0.9:9100/x/v1/poc-batches"
+    assert not log.warnings("api.poc_callback_url")
