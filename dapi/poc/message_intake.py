@@ -37,7 +37,7 @@ class MessageCounts(msgspec.Struct):
 class MessageCounter:
     """Counts the messages of a node's connections in ``counts``; of each kind of failure it logs one a minute.
 
-    A node sends a message that is not acknowledged again every 5 s, for ever, also over a new connection.
+    A node repeats a message without an acknowledgement every 5 s, for ever, also over a new connection.
     """
 
     log = Logger()

@@ -6,7 +6,6 @@ from random import Random
 from typing import Any
 
 import msgspec
-from twisted.internet.defer import Deferred
 
 from dapi.poc.batch_handler import BatchHandler
 from dapi.poc.message_intake import MessageCounter
@@ -38,10 +37,10 @@ class WebSocketClient(SupervisedWebSocket[WebSocketNodeProtocol]):
     """Keeps one WebSocket to one node open, for as long as the service runs, and hands messages to its BatchHandler.
 
     A batch is acknowledged when the handler's Deferred has fired with a receipt, on the connection that brought it,
-    and only there. Retries and delays are those of SupervisedWebSocket. ``restart`` has to be called after each
-    successful init: a connection from before may be dead for good. The new one comes ``settle_seconds`` after the end
-    of the old one, since a node that notices that end late forgets the new connection. Facts: docs/protocol/node.md,
-    'One connection after the other'.
+    and only there; messages that are pending at its end are stored without an acknowledgement. Retries and delays are
+    those of SupervisedWebSocket. ``restart`` has to be called after each successful init: a connection from before may
+    be dead for good. The new one comes ``settle_seconds`` after the end of the old one, since a node that notices that
+    end late forgets the new connection. Facts: docs/protocol/node.md, 'One connection after the other'.
 
     ``url``: the node's PoC URL or its full WebSocket URL, see ``websocket_address``. ``random`` gives the delays.
     ConfigError when the URL or ``settings.ca_file`` cannot be used. Not promised: that a node with an open connection
@@ -64,13 +63,6 @@ class WebSocketClient(SupervisedWebSocket[WebSocketNodeProtocol]):
         self._counter = MessageCounter(reactor, node_id)
         self._replaced_at = float("-inf")
         handler.observe_bypass(self._replace_if_bypassed)
-
-    def stopService(self) -> Deferred[None]:
-        """Close and stay closed, as SupervisedWebSocket does.
-
-        Messages that are pending then are stored all the same, without an acknowledgement.
-        """
-        return super().stopService()
 
     def status(self) -> WebSocketStatus:
         """Return what it is doing, and what became of the messages."""
