@@ -90,27 +90,37 @@ class NodeAPI:
         self.run: PowRun | None = None
         self.inference = Inference(clock, settings)
         self.is_training = False
+        self._had_init = False
         self._clock = clock
         self._make_run = make_run
         self._deafness = deafness
 
     def routes(self) -> dict[tuple[str, str], Handler]:
         """Return the handler of each method and path."""
+        pow_calls: dict[tuple[str, str], Handler] = {
+            ("POST", "init/generate"): lambda body: self._init(body, "generate"),
+            ("POST", "init/validate"): lambda body: self._init(body, "validate"),
+            ("POST", "phase/generate"): lambda _: self._switch("generate"),
+            ("POST", "phase/validate"): lambda _: self._switch("validate"),
+            ("POST", "validate"): self._validate,
+            ("GET", "status"): self._get_pow_status,
+            ("POST", "stop"): self._stop_pow,
+        }
+        inference_calls: dict[tuple[str, str], Handler] = {
+            ("POST", "up"): self._inference_up,
+            ("POST", "up/async"): self._inference_up_async,
+            ("GET", "up/status"): self._get_inference_status,
+            ("POST", "down"): self._inference_down,
+        }
         return {
             ("GET", "/api/v1/state"): self.get_state,
             ("POST", "/api/v1/stop"): self.stop,
-            ("POST", "/api/v1/pow/init/generate"): lambda body: self._init(body, "generate"),
-            ("POST", "/api/v1/pow/init/validate"): lambda body: self._init(body, "validate"),
-            ("POST", "/api/v1/pow/phase/generate"): lambda _: self._switch("generate"),
-            ("POST", "/api/v1/pow/phase/validate"): lambda _: self._switch("validate"),
-            ("POST", "/api/v1/pow/validate"): self._validate,
-            ("GET", "/api/v1/pow/status"): self._get_pow_status,
-            ("POST", "/api/v1/pow/stop"): self._stop_pow,
-            ("POST", "/api/v1/inference/up"): self._inference_up,
-            ("POST", "/api/v1/inference/up/async"): self._inference_up_async,
-            ("GET", "/api/v1/inference/up/status"): self._get_inference_status,
-            ("POST", "/api/v1/inference/down"): self._inference_down,
             ("GET", "/health"): self._get_health,
+            **{(method, f"/api/v1/pow/{path}"): self._only("POW", each) for (method, path), each in pow_calls.items()},
+            **{
+                (method, f"/api/v1/inference/{path}"): self._only("INFERENCE", each)
+                for (method, path), each in inference_calls.items()
+            },
         }
 
     @property
@@ -136,6 +146,7 @@ class NodeAPI:
     async def restart_pow(self, request: InitRequest, phase: Phase) -> None:
         """Start PoW anew: new queues, a new connection flag; what the old run has not delivered is lost."""
         await self._end_run()
+        self._had_init = True
         self.run = self._make_run(request, phase)
         self.run.start()
         self.ledger.record_event()
@@ -152,13 +163,17 @@ class NodeAPI:
             if left > 0:
                 await deferLater(self._clock, left)
 
-    def _only(self, allowed: str) -> None:
+    def _only(self, service: str, handler: Handler) -> Handler:
         """Refuse a call of one service while another one runs."""
-        if self.state not in (allowed, "STOPPED"):
-            raise RefusedError(409, f"{self.state} is running")
+
+        async def handle(body: Any) -> Any:
+            if self.state not in (service, "STOPPED"):
+                raise RefusedError(409, f"{self.state} is running")
+            return await handler(body)
+
+        return handle
 
     def _running(self) -> PowRun:
-        self._only("POW")
         if self.run is None:
             raise RefusedError(400, "PoW is not running")
         return self.run
@@ -170,7 +185,6 @@ class NodeAPI:
 
     async def _init(self, body: Any, phase: Phase) -> dict[str, Any]:
         request = InitRequest.from_body(body)
-        self._only("POW")
         if phase == "generate" and -1 in (request.node_num, request.node_count):
             raise RefusedError(400, "node_id and node_count are needed to generate")
         if self.run is not None and self.run.request == request:
@@ -180,6 +194,9 @@ class NodeAPI:
         return {"status": "OK", "pow_status": self._pow_status()}
 
     async def _switch(self, phase: Phase) -> dict[str, Any]:
+        if phase == "generate" and not self._had_init:
+            # The node reads the numbers of an init request that is not there.
+            raise RefusedError(500, "Internal Server Error")
         self._running().phase = phase
         return {"status": "OK", "pow_status": self._pow_status()}
 
@@ -188,11 +205,11 @@ class NodeAPI:
         self._running().validate(batch)
 
     async def _get_pow_status(self, _: Any) -> dict[str, Any]:
-        self._only("POW")
         return self._pow_status()
 
     async def _stop_pow(self, _: Any) -> dict[str, Any]:
-        self._only("POW")
+        if self.run is None:
+            return {"status": "OK", "pow_status": "PoW is not running"}
         await self._end_run()
         return {"status": "OK", "pow_status": self._pow_status()}
 
@@ -209,7 +226,6 @@ class NodeAPI:
 
     def _begin_inference(self, body: Any) -> None:
         checked(body, {"model": "text", "dtype": "text", "additional_args": "list of text"})
-        self._only("INFERENCE")
         if self.inference.is_active:
             raise RefusedError(409, "inference is starting or running")
         self.inference.begin()

@@ -98,21 +98,63 @@ async def test_unknown_routes_and_methods(bed: NodeTestBed) -> None:
 
 @pytest_twisted.ensureDeferred
 async def test_calls_that_need_a_running_pow(bed: NodeTestBed) -> None:
+    """(docs/protocol/node.md, 'HTTP API')"""
     batch = {"public_key": "03", "block_hash": "A", "block_height": 1, "nonces": [1], "dist": [0.5], "node_id": 0}
-    for path in ("phase/generate", "phase/validate", "validate"):
+    for path in ("phase/validate", "validate"):
         assert (await bed.call("POST", f"/api/v1/pow/{path}", batch))[0] == 400, path
     await bed.init()
     assert (await bed.call("POST", "/api/v1/pow/phase/validate"))[0] == 200
     assert bed.node.run is not None
     assert bed.node.run.phase == "validate"
     assert await bed.call("POST", "/api/v1/pow/validate", batch) == (200, None)
-    assert (await bed.call("POST", "/api/v1/pow/validate", batch | {"dist": []}))[0] == 422
     status = {"status": "OK", "pow_status": {"status": "NOT_LOADED"}}
     assert await bed.call("POST", "/api/v1/pow/stop") == (200, status)
 
 
 @pytest_twisted.ensureDeferred
+async def test_generating_before_the_first_init_is_an_error_of_the_node(bed: NodeTestBed) -> None:
+    """(docs/protocol/node.md, 'HTTP API')"""
+    assert (await bed.call("POST", "/api/v1/pow/phase/generate"))[0] == 500
+    await bed.init()
+    await bed.call("POST", "/api/v1/stop")
+    assert (await bed.call("POST", "/api/v1/pow/phase/generate"))[0] == 400
+
+
+@pytest_twisted.ensureDeferred
+async def test_stopping_an_idle_pow_answers_with_a_string(bed: NodeTestBed) -> None:
+    """(docs/protocol/node.md, 'HTTP API')"""
+    status, answer = await bed.call("POST", "/api/v1/pow/stop")
+    assert status == 200
+    assert isinstance(answer["pow_status"], str)
+
+
+@pytest.mark.parametrize("distances", [[], [0.5, 0.5, 0.5]])
+@pytest_twisted.ensureDeferred
+async def test_lists_of_unequal_length_are_accepted(bed: NodeTestBed, distances: list[float]) -> None:
+    """(docs/protocol/node.md, 'HTTP API')"""
+    batch = {"public_key": "03", "block_hash": "A", "block_height": 1, "nonces": [1, 2], "dist": distances}
+    await bed.init("validate")
+    assert await bed.call("POST", "/api/v1/pow/validate", batch | {"node_id": 0}) == (200, None)
+    await soon(bed.ledger.when_delivered(1, kind="validated"))
+    assert bed.ledger.batches[0].batch["received_dist"] == distances
+
+
+@pytest_twisted.ensureDeferred
+async def test_every_call_of_inference_conflicts_with_pow(bed: NodeTestBed) -> None:
+    """(docs/protocol/node.md, 'HTTP API')"""
+    model = {"model": "m", "dtype": "float16", "additional_args": []}
+    await bed.init()
+    for method, path in (("POST", "up"), ("POST", "up/async"), ("GET", "up/status"), ("POST", "down")):
+        assert (await bed.call(method, f"/api/v1/inference/{path}", model))[0] == 409, path
+    # The conflict is found before the fields of the body are looked at.
+    assert (await bed.call("POST", "/api/v1/inference/up", {}))[0] == 409
+    await bed.call("POST", "/api/v1/stop")
+    assert (await bed.call("GET", "/api/v1/inference/up/status"))[0] == 200
+
+
+@pytest_twisted.ensureDeferred
 async def test_one_service_at_a_time(bed: NodeTestBed) -> None:
+    """(docs/protocol/node.md, 'HTTP API')"""
     model = {"model": "m", "dtype": "float16", "additional_args": ["--a"]}
     assert (await bed.call("GET", "/health"))[0] == 503
     assert await bed.call("POST", "/api/v1/inference/up", model) == (200, {"status": "OK"})
@@ -121,9 +163,9 @@ async def test_one_service_at_a_time(bed: NodeTestBed) -> None:
     assert (await bed.call("POST", "/api/v1/inference/up", model))[0] == 409
     assert (await bed.init())[0] == 409
     assert (await bed.call("GET", "/api/v1/pow/status"))[0] == 409
+    for path in ("init/generate", "phase/generate", "validate", "stop"):
+        assert (await bed.call("POST", f"/api/v1/pow/{path}"))[0] == 409, path
     await bed.call("POST", "/api/v1/stop")
-    await bed.init()
-    assert (await bed.call("POST", "/api/v1/inference/up", model))[0] == 409
     assert (await bed.call("POST", "/api/v1/inference/up", model | {"additional_args": "--a"}))[0] == 422
 
 
