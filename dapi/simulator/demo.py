@@ -41,7 +41,7 @@ from dapi.service import DapiService, make_service
 from dapi.simulator.chain.chain import SimulatedChain
 from dapi.simulator.chain.epochs import EpochParams, Epochs
 from dapi.simulator.ml_node.node import SimulatedMLNode
-from dapi.simulator.ml_node.settings import MLNodeSettings
+from dapi.simulator.ml_node.settings import MLNodeSettings, scaled_settings
 
 _HOST = "127.0.0.1"
 # Of the participant; a key that is worth nothing.
@@ -61,8 +61,8 @@ _REMEMBERED = 100
 
 
 def _node_settings(**changes: Any) -> MLNodeSettings:
-    """Return settings with a walk of 1.5 s instead of 5, so that there is something to see."""
-    return MLNodeSettings(walk_seconds=1.5, ack_wait_seconds=1.0, deaf_seconds=0.5, **changes)
+    """Return settings with three tenths of a real node's times (a walk each 1.5 s), to have something to see."""
+    return scaled_settings(0.3, **changes)
 
 
 class Demo:

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager
 from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
-from twisted.internet.task import deferLater
 
 from dapi.simulator.ml_node.http import Handler, RefusedError
-from dapi.simulator.ml_node.ledger import Ledger
-from dapi.simulator.ml_node.sender import Phase, PowRun
+from dapi.simulator.ml_node.pow_service import PowService
+from dapi.simulator.ml_node.run import Phase, PowRun
 from dapi.simulator.ml_node.settings import MLNodeSettings
 from dapi.simulator.ml_node.work import InitRequest, checked, proof_batch
 from dapi.timing.waiters import Waiters
 
-_STATUS_OF: dict[Phase, str] = {"generate": "GENERATING", "validate": "VALIDATING"}
+NOT_LOADED = {"status": "NOT_LOADED"}
+"""The status of a PoW that does not run."""
 
 
 class Inference:
@@ -74,26 +72,12 @@ class Inference:
 
 
 class NodeAPI:
-    """The services of one node, and the calls that start and stop them; ``run`` is the PoW that runs."""
+    """The services of one node, and the calls that start and stop them."""
 
-    def __init__(
-        self,
-        clock: IReactorTime,
-        *,
-        settings: MLNodeSettings,
-        ledger: Ledger,
-        make_run: Callable[[InitRequest, Phase], PowRun],
-        deafness: Callable[[], AbstractContextManager[None]],
-    ) -> None:
-        self.settings = settings
-        self.ledger = ledger
-        self.run: PowRun | None = None
-        self.inference = Inference(clock, settings)
+    def __init__(self, pow_service: PowService, inference: Inference) -> None:
         self.is_training = False
-        self._had_init = False
-        self._clock = clock
-        self._make_run = make_run
-        self._deafness = deafness
+        self._pow = pow_service
+        self._inference = inference
 
     def routes(self) -> dict[tuple[str, str], Handler]:
         """Return the handler of each method and path."""
@@ -126,9 +110,9 @@ class NodeAPI:
     @property
     def state(self) -> str:
         """POW, INFERENCE, TRAIN or STOPPED."""
-        if self.run is not None:
+        if self._pow.run is not None:
             return "POW"
-        if self.inference.is_active:
+        if self._inference.is_active:
             return "INFERENCE"
         return "TRAIN" if self.is_training else "STOPPED"
 
@@ -138,30 +122,10 @@ class NodeAPI:
 
     async def stop(self, _: Any) -> dict[str, str]:
         """Stop whatever runs."""
-        self.inference.end()
+        self._inference.end()
         self.is_training = False
-        await self._end_run()
+        await self._pow.stop()
         return {"status": "OK"}
-
-    async def restart_pow(self, request: InitRequest, phase: Phase) -> None:
-        """Start PoW anew: new queues, a new connection flag; what the old run has not delivered is lost."""
-        await self._end_run()
-        self._had_init = True
-        self.run = self._make_run(request, phase)
-        self.run.start()
-        self.ledger.record_event()
-
-    async def _end_run(self) -> None:
-        run, self.run = self.run, None
-        if run is None:
-            return
-        self.ledger.record_event()
-        began = self._clock.seconds()
-        with self._deafness():
-            await run.stop()
-            left = self.settings.deaf_seconds - (self._clock.seconds() - began)
-            if left > 0:
-                await deferLater(self._clock, left)
 
     def _only(self, service: str, handler: Handler) -> Handler:
         """Refuse a call of one service while another one runs."""
@@ -174,50 +138,42 @@ class NodeAPI:
         return handle
 
     def _running(self) -> PowRun:
-        if self.run is None:
+        if self._pow.run is None:
             raise RefusedError(400, "PoW is not running")
-        return self.run
-
-    def _pow_status(self) -> dict[str, Any]:
-        if self.run is None:
-            return {"status": "NOT_LOADED"}
-        return {"status": _STATUS_OF[self.run.phase], "is_model_initialized": self.run.is_loaded}
+        return self._pow.run
 
     async def _init(self, body: Any, phase: Phase) -> dict[str, Any]:
         request = InitRequest.from_body(body)
         if phase == "generate" and -1 in (request.node_num, request.node_count):
             raise RefusedError(400, "node_id and node_count are needed to generate")
-        if self.run is not None and self.run.request == request:
-            self.run.phase = phase
-        else:
-            await self.restart_pow(request, phase)
-        return {"status": "OK", "pow_status": self._pow_status()}
+        run = await self._pow.init(request, phase)
+        return {"status": "OK", "pow_status": run.status}
 
     async def _switch(self, phase: Phase) -> dict[str, Any]:
-        if phase == "generate" and not self._had_init:
+        if phase == "generate" and not self._pow.had_init:
             # The node reads the numbers of an init request that is not there.
             raise RefusedError(500, "Internal Server Error")
-        self._running().phase = phase
-        return {"status": "OK", "pow_status": self._pow_status()}
+        run = self._running()
+        run.phase = phase
+        return {"status": "OK", "pow_status": run.status}
 
     async def _validate(self, body: Any) -> None:
-        batch = proof_batch(body)
-        self._running().validate(batch)
+        self._running().to_validate.append(proof_batch(body))
 
     async def _get_pow_status(self, _: Any) -> dict[str, Any]:
-        return self._pow_status()
+        return NOT_LOADED if self._pow.run is None else self._pow.run.status
 
     async def _stop_pow(self, _: Any) -> dict[str, Any]:
-        if self.run is None:
+        if self._pow.run is None:
             return {"status": "OK", "pow_status": "PoW is not running"}
-        await self._end_run()
-        return {"status": "OK", "pow_status": self._pow_status()}
+        await self._pow.stop()
+        return {"status": "OK", "pow_status": NOT_LOADED}
 
     async def _inference_up(self, body: Any) -> dict[str, str]:
         self._begin_inference(body)
-        await self.inference.when_started()
-        if self.inference.status != "completed":
-            raise RefusedError(500, f"inference: {self.inference.status}")
+        await self._inference.when_started()
+        if self._inference.status != "completed":
+            raise RefusedError(500, f"inference: {self._inference.status}")
         return {"status": "OK"}
 
     async def _inference_up_async(self, body: Any) -> dict[str, str]:
@@ -226,18 +182,18 @@ class NodeAPI:
 
     def _begin_inference(self, body: Any) -> None:
         checked(body, {"model": "text", "dtype": "text", "additional_args": "list of text"})
-        if self.inference.is_active:
+        if self._inference.is_active:
             raise RefusedError(409, "inference is starting or running")
-        self.inference.begin()
+        self._inference.begin()
 
     async def _get_inference_status(self, _: Any) -> dict[str, Any]:
-        return self.inference.as_body()
+        return self._inference.as_body()
 
     async def _inference_down(self, _: Any) -> dict[str, str]:
-        self.inference.end()
+        self._inference.end()
         return {"status": "OK"}
 
     async def _get_health(self, _: Any) -> dict[str, str]:
-        if self.inference.status != "completed":
+        if self._inference.status != "completed":
             raise RefusedError(503, "inference is not up")
         return {"status": "OK"}

@@ -12,23 +12,26 @@ await node.stopService()
 from __future__ import annotations
 
 import random
+from collections.abc import Coroutine
 from typing import Any
 
 from treq.client import HTTPClient
 from twisted.application.service import Service
-from twisted.internet.defer import Deferred, DeferredList
+from twisted.internet.defer import CancelledError, Deferred, DeferredList
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 from twisted.web.client import Agent, HTTPConnectionPool
 
-from dapi.simulator.ml_node.api import NodeAPI
+from dapi.simulator.ml_node.api import Inference, NodeAPI
 from dapi.simulator.ml_node.http import WEBSOCKET_PATH, NodeResource
 from dapi.simulator.ml_node.ledger import Ledger
 from dapi.simulator.ml_node.listener import Listener
-from dapi.simulator.ml_node.sender import Phase, PowRun
+from dapi.simulator.ml_node.pow_service import PowService
+from dapi.simulator.ml_node.run import PowRun
+from dapi.simulator.ml_node.sender import Sender
 from dapi.simulator.ml_node.settings import MLNodeSettings
 from dapi.simulator.ml_node.websocket import SERVICE_RESTART, NodeWebSocketFactory
-from dapi.simulator.ml_node.work import InitRequest
 
 
 class SimulatedMLNode(Service):
@@ -62,14 +65,17 @@ class SimulatedMLNode(Service):
         # A connection that is kept for the next batch would outlive the run.
         pool = HTTPConnectionPool(reactor, persistent=False)
         self._http = HTTPClient(Agent(reactor, pool=pool))
-        self._api = NodeAPI(
+        self._pow = PowService(
             reactor,
+            random_source,
             settings=self.settings,
             ledger=self.ledger,
-            make_run=self._make_run,
+            make_sender=self._make_sender,
             deafness=lambda: self._listener.deafness(),
         )
-        self._websocket = NodeWebSocketFactory(reactor, self._api)
+        self._inference = Inference(reactor, self.settings)
+        self._api = NodeAPI(self._pow, self._inference)
+        self._websocket = NodeWebSocketFactory(reactor, self._pow, self.settings, self.ledger)
         self._resource = NodeResource(
             reactor,
             name=name,
@@ -80,7 +86,7 @@ class SimulatedMLNode(Service):
             ledger=self.ledger,
         )
         self._listener = Listener(reactor, port, self._resource)
-        self._deaf_periods: set[Deferred[None]] = set()
+        self._tasks: set[Deferred[None]] = set()
 
     # Its addresses and state.
 
@@ -107,7 +113,12 @@ class SimulatedMLNode(Service):
     @property
     def run(self) -> PowRun | None:
         """The PoW that runs, with its ``request``, ``phase`` and connection flag; None when none does."""
-        return self._api.run
+        return self._pow.run
+
+    @property
+    def is_sender_alive(self) -> bool:
+        """Tell whether anything can be delivered."""
+        return self._pow.sender is not None and self._pow.sender.is_alive
 
     # Start and stop.
 
@@ -134,13 +145,11 @@ class SimulatedMLNode(Service):
 
     async def _shut_down(self, *, clean: bool) -> None:
         self._resource.cancel_all()
-        for deaf in list(self._deaf_periods):
-            deaf.cancel()
-        self._api.inference.end()
+        for task in list(self._tasks):
+            task.cancel()
+        self._inference.end()
         self._api.is_training = False
-        run, self._api.run = self._api.run, None
-        if run is not None:
-            run.abandon()
+        self._pow.abandon()
         closed = self._listener.close()
         clients = list(self._websocket.open_connections)
         if clean and clients:
@@ -175,31 +184,27 @@ class SimulatedMLNode(Service):
 
     def be_deaf_for(self, seconds: float) -> Deferred[None]:
         """Answer nothing for so long, pings included; the Deferred fires at the end, or at a shutdown."""
-        period = Deferred.fromCoroutine(self._be_deaf(seconds))
-        self._deaf_periods.add(period)
-        ended: Deferred[None] = Deferred()
 
-        def end(_: object) -> None:
-            self._deaf_periods.discard(period)
-            ended.callback(None)
+        async def be_deaf() -> None:
+            with self._listener.deafness():
+                await deferLater(self._reactor, seconds)
 
-        period.addBoth(end)
-        return ended
-
-    async def _be_deaf(self, seconds: float) -> None:
-        with self._listener.deafness():
-            await deferLater(self._reactor, seconds)
+        return self._until_shutdown(be_deaf())
 
     def restart_pow(self) -> Deferred[None]:
         """Start the PoW anew with the same request, without a call from outside.
 
-        The Deferred fires when the new run has begun; an open connection is not used any more then. Raises RuntimeError
-        when no PoW runs.
+        The Deferred fires when the new PoW runs, or at a shutdown; an open connection is not used any more then. Raises
+        RuntimeError when no PoW runs.
         """
-        run = self._api.run
-        if run is None:
+        if self.run is None:
             raise RuntimeError("no PoW runs")
-        return Deferred.fromCoroutine(self._api.restart_pow(run.request, run.phase))
+        return self._until_shutdown(self._pow.restart())
+
+    def kill_sender(self) -> None:
+        """End the sender of the PoW, as a distance does that is too large; nothing else changes."""
+        if self._pow.sender is not None:
+            self._pow.sender.kill()
 
     def begin_training(self) -> None:
         """Be in state TRAIN until a stop."""
@@ -216,13 +221,28 @@ class SimulatedMLNode(Service):
     def _has_client(self) -> bool:
         return self.run is not None and self.run.client_connected
 
-    def _make_run(self, request: InitRequest, phase: Phase) -> PowRun:
-        return PowRun(
+    def _until_shutdown(self, coroutine: Coroutine[Deferred[Any], Any, None]) -> Deferred[None]:
+        """Return a Deferred that fires at the end of the coroutine, or when the node's end has cancelled it."""
+        task = Deferred.fromCoroutine(coroutine)
+        self._tasks.add(task)
+        ended: Deferred[None] = Deferred()
+
+        def end(result: object) -> None:
+            self._tasks.discard(task)
+            if isinstance(result, Failure) and not result.check(CancelledError):
+                ended.errback(result)
+            else:
+                ended.callback(None)
+
+        task.addBoth(end)
+        return ended
+
+    def _make_sender(self, run: PowRun) -> Sender:
+        return Sender(
             self._reactor,
             self._random,
+            run,
             name=self.node_name,
-            request=request,
-            phase=phase,
             settings=self.settings,
             ledger=self.ledger,
             http=self._http,

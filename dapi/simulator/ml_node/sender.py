@@ -1,13 +1,11 @@
-"""One PoW run of a simulated ML node, and the sender that delivers what it computes."""
+"""The sender of a simulated ML node: it delivers what a PoW computes, over the WebSocket or by HTTP."""
 
 from __future__ import annotations
 
 import json
 import random
 import uuid
-from collections import deque
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
 
 from treq.client import HTTPClient
 from twisted.internet.defer import CancelledError, Deferred
@@ -22,10 +20,8 @@ from twisted.web.error import SchemeNotSupported
 from twisted.web.http_headers import Headers
 
 from dapi.simulator.ml_node.ledger import Attempt, BatchEntry, Kind, Ledger
+from dapi.simulator.ml_node.run import DistanceError, PowRun
 from dapi.simulator.ml_node.settings import MLNodeSettings
-from dapi.simulator.ml_node.work import Generator, InitRequest, validated_batch
-
-Phase = Literal["generate", "validate"]
 
 _NO_ANSWER = (
     ConnectError,
@@ -38,15 +34,6 @@ _NO_ANSWER = (
 )
 
 
-class BatchConnection(Protocol):
-    """What the sender needs of a WebSocket connection."""
-
-    number: int
-
-    def offer(self, payload: bytes) -> None:
-        """Send one message."""
-
-
 @dataclass
 class _AwaitedAck:
     attempt: Attempt
@@ -54,12 +41,8 @@ class _AwaitedAck:
     to_be_lost: bool
 
 
-class PowRun:
-    """One run of the PoW, from an init until it is stopped or started anew: its request, queues and connection flag.
-
-    ``client_connected`` is the flag by which the sender chooses the way, ``connection`` the connection that it uses.
-    The two can differ: when a connection of an earlier run closes, the node resets the flag of this run.
-    """
+class Sender:
+    """Delivers what one PoW computes; it does not outlive that PoW (docs/protocol/node.md, 'How a node delivers')."""
 
     log = Logger()
 
@@ -67,72 +50,54 @@ class PowRun:
         self,
         clock: IReactorTime,
         random_source: random.Random,
+        run: PowRun,
         *,
         name: str,
-        request: InitRequest,
-        phase: Phase,
         settings: MLNodeSettings,
         ledger: Ledger,
         http: HTTPClient,
     ) -> None:
-        self.request = request
-        self.phase: Phase = phase
-        self.client_connected = False
-        self.connection: BatchConnection | None = None
-        self.to_validate: deque[dict[str, Any]] = deque()
-        self.is_sender_alive = True
+        self.is_alive = True
+        self._run = run
         self._clock = clock
         self._random = random_source
         self._name = name
         self._settings = settings
         self._ledger = ledger
         self._http = http
-        self._loaded_at = clock.seconds() + settings.load_seconds
-        self._generator = Generator(request)
         self._unsent: dict[Kind, list[BatchEntry]] = {"generated": [], "validated": []}
         self._acks: dict[str, _AwaitedAck] = {}
         self._posting: Deferred[None] | None = None
         self._sending: Deferred[None] | None = None
 
-    @property
-    def is_loaded(self) -> bool:
-        """Tell whether the model is loaded."""
-        return self._clock.seconds() >= self._loaded_at
-
     def start(self) -> None:
-        """Start the sender."""
+        """Start to walk."""
         self._sending = Deferred.fromCoroutine(self._send())
         self._sending.addErrback(self._sender_broke)
 
-    def kill_sender(self) -> None:
-        """End the sender: this run delivers nothing any more."""
-        self.is_sender_alive = False
+    def kill(self) -> None:
+        """Deliver nothing any more; what is not delivered stays so."""
+        self.is_alive = False
         if self._sending is not None:
             self._sending.cancel()
 
-    def stop(self) -> Deferred[None]:
-        """End the sender when its HTTP call, if any, has ended, or after ``hung_stop_seconds``.
-
-        The Deferred fires when that is done; all undelivered batches are lost then.
-        """
-        return Deferred.fromCoroutine(self._stop())
-
     def abandon(self) -> None:
-        """End the sender at once; all undelivered batches are lost."""
-        self.kill_sender()
+        """End at once; all undelivered batches are lost."""
+        self.kill()
         for unsent in self._unsent.values():
             self._ledger.record_lost(unsent)
             unsent.clear()
 
-    def validate(self, batch: dict[str, Any]) -> None:
-        """Queue another participant's batch for validation; a distance that is not below the target ends the sender."""
-        if any(claimed >= self.request.r_target for claimed in batch["dist"]):
-            self.log.warn("{node_id}: a claimed distance is not below the target: the sender ends", node_id=self._name)
-            self.kill_sender()
-        self.to_validate.append(batch)
+    async def finish_posting(self) -> None:
+        """Return when the HTTP call that is under way, if any, has ended, or after ``hung_stop_seconds``."""
+        if self._posting is not None:
+            try:
+                await self._posting.addTimeout(self._settings.hung_stop_seconds, self._clock)
+            except DeferredTimeoutError:
+                self.log.info("{node_id}: the sender hangs in an HTTP call and is killed", node_id=self._name)
 
     def acknowledge(self, message_id: str, connection: int) -> None:
-        """Handle an ack that came on a connection of this run."""
+        """Handle an ack that came on the connection of this number."""
         awaited = self._acks.get(message_id)
         if awaited is None:
             self._ledger.record_late_ack(message_id)
@@ -141,59 +106,44 @@ class PowRun:
         if not awaited.to_be_lost and not self._settings.ignore_acks and not awaited.came.called:
             awaited.came.callback(None)
 
-    async def _stop(self) -> None:
-        try:
-            if self._posting is not None:
-                await self._posting.addTimeout(self._settings.hung_stop_seconds, self._clock)
-        except DeferredTimeoutError:
-            self.log.info("{node_id}: sender hangs in an HTTP call: killed", node_id=self._name)
-        finally:
-            # Also when the node shuts down meanwhile, which cancels this.
-            self.abandon()
-
     def _sender_broke(self, failure: Failure) -> None:
         # A call that is cancelled may fail with its own error first.
         if not failure.check(CancelledError, ConnectingCancelledError):
-            self.is_sender_alive = False
+            self.is_alive = False
             self.log.failure("{node_id}: the simulated sender has a defect", failure, node_id=self._name)
 
     async def _send(self) -> None:
-        while self.is_sender_alive:
+        while self.is_alive:
             await deferLater(self._clock, self._settings.walk_seconds)
-            self._collect()
+            try:
+                computed = self._run.compute()
+            except DistanceError:
+                self.log.warn(
+                    "{node_id}: a claimed distance is not below the target: the sender ends", node_id=self._name
+                )
+                self.is_alive = False
+                return
+            for kind, batch in computed:
+                self._unsent[kind].append(self._ledger.record_batch(kind, batch, self._clock.seconds()))
             await self._walk()
 
-    def _collect(self) -> None:
-        """Move what was computed since the last walk to the unsent batches of the phase."""
-        if not self.is_loaded:
-            return
-        now = self._clock.seconds()
-        if self.phase == "generate":
-            for _ in range(self._settings.batches_per_walk):
-                batch = self._generator.batch(self._settings.nonces_per_batch)
-                if batch["nonces"]:
-                    self._unsent["generated"].append(self._ledger.record_batch("generated", batch, now))
-            return
-        while self.to_validate:
-            claimed = self.to_validate.popleft()
-            verdict = validated_batch(self.request, claimed, with_nan=self._settings.nan_in_validated)
-            self._unsent["validated"].append(self._ledger.record_batch("validated", verdict, now))
-
     async def _walk(self) -> None:
-        phase = self.phase
+        phase = self._run.phase
+        if phase is None:
+            return
         unsent = self._unsent["generated" if phase == "generate" else "validated"]
         for entry in list(unsent):
             # When the phase changes, the rest stays in the list until the phase comes back.
-            if phase != self.phase or not self.is_sender_alive:
+            if phase != self._run.phase or not self.is_alive:
                 return
-            delivered = self.client_connected and await self._by_websocket(entry)
-            if not delivered and self.is_sender_alive:
+            delivered = self._run.client_connected and await self._by_websocket(entry)
+            if not delivered and self.is_alive:
                 delivered = await self._by_http(entry)
             if delivered and entry in unsent:
                 unsent.remove(entry)
 
     async def _by_websocket(self, entry: BatchEntry) -> bool:
-        connection = self.connection
+        connection = self._run.connection
         message_id = str(uuid.UUID(int=self._random.getrandbits(128), version=4))
         attempt = Attempt("websocket", self._clock.seconds(), message_id=message_id)
         self._ledger.record_attempt(entry, attempt)
@@ -233,7 +183,7 @@ class PowRun:
         except _NO_ANSWER as error:
             self.log.info("{node_id}: callback failed: {reason!r}", node_id=self._name, reason=error)
             # A call that is cancelled fails like any other.
-            outcome = "failed" if self.is_sender_alive else "cut off"
+            outcome = "failed" if self.is_alive else "cut off"
         finally:
             posted, self._posting = self._posting, None
             self._ledger.record_outcome(entry, attempt, outcome, self._clock.seconds())
@@ -244,7 +194,7 @@ class PowRun:
     async def _post(self, entry: BatchEntry) -> int:
         body = json.dumps(entry.batch, allow_nan=False).encode()
         headers = Headers({"Content-Type": ["application/json"]})
-        response = await self._http.post(f"{self.request.url}/{entry.kind}", data=body, headers=headers)
+        response = await self._http.post(f"{self._run.request.url}/{entry.kind}", data=body, headers=headers)
         await response.content()
         status: int = response.code
         return status

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Final, Literal
+
+_QUICK: Final = 1 / 20
+# The settings that were measured on a real node.
+_MEASURED: Final = (
+    *("walk_seconds", "ack_wait_seconds", "init_seconds", "restart_seconds", "stop_seconds"),
+    "hung_stop_seconds",
+)
 
 
 @dataclass
@@ -18,10 +24,14 @@ class MLNodeSettings:
     """From the end of one walk over the unsent batches to the start of the next."""
     ack_wait_seconds: float = 3.0
     """How long the sender waits for an ack before it sends the batch by HTTP."""
-    deaf_seconds: float = 4.0
-    """How long the node answers nothing, pings included, when it stops or restarts its PoW (3 to 6 on a real one)."""
+    init_seconds: float = 1.1
+    """How long the start of a PoW takes."""
+    restart_seconds: tuple[float, float] = (1.9, 5.5)
+    """At least, at most: how long an init takes that ends one PoW and starts another."""
+    stop_seconds: tuple[float, float] = (3.0, 5.0)
+    """At least, at most: how long the end of a PoW takes. The node answers nothing meanwhile, pings included."""
     hung_stop_seconds: float = 5.0
-    """How long stopping waits for a sender that is in the middle of an HTTP call."""
+    """How long the end of a PoW waits for a sender that is in an HTTP call."""
     close_seconds: float = 1.0
     """How long a shutdown waits for the client's answer to its close."""
 
@@ -59,9 +69,18 @@ class MLNodeSettings:
     """Inference fails to start: 500."""
 
 
+def scaled_settings(factor: float, **changes: Any) -> MLNodeSettings:
+    """Return settings whose measured times are multiplied by ``factor``, with ``changes``."""
+    scaled = {
+        name: tuple(each * factor for each in seconds) if isinstance(seconds, tuple) else seconds * factor
+        for name, seconds in ((name, getattr(MLNodeSettings, name)) for name in _MEASURED)
+    }
+    return MLNodeSettings(**{**scaled, **changes})
+
+
 def quick_settings(**changes: Any) -> MLNodeSettings:
-    """Return settings for tests: every wait a fraction of the real one, small batches, with ``changes``."""
-    quick = MLNodeSettings(
-        walk_seconds=0.1, ack_wait_seconds=0.3, deaf_seconds=0.05, hung_stop_seconds=0.3, nonces_per_batch=5
-    )
-    return dataclasses.replace(quick, **changes)
+    """Return settings for tests: a twentieth of each measured time, small batches, with ``changes``.
+
+    The wait for an ack alone is longer: how long dapi takes for an ack depends on the machine, not on the factor.
+    """
+    return scaled_settings(_QUICK, **{"ack_wait_seconds": 0.3, "nonces_per_batch": 5, **changes})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from typing import Any, Protocol
+from typing import Any
 
 from autobahn.twisted.websocket import WebSocketServerFactory, WebSocketServerProtocol
 from autobahn.websocket.compress import PerMessageDeflateOffer, PerMessageDeflateOfferAccept
@@ -12,19 +12,11 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 from dapi.simulator.ml_node.ledger import Connection, Ledger
-from dapi.simulator.ml_node.sender import PowRun
+from dapi.simulator.ml_node.pow_service import PowService
 from dapi.simulator.ml_node.settings import MLNodeSettings
 
 POLICY_VIOLATION = 1008
 SERVICE_RESTART = 1012
-
-
-class WebSocketNode(Protocol):
-    """What the WebSocket needs of its node; ``run`` is the PoW that runs."""
-
-    settings: MLNodeSettings
-    ledger: Ledger
-    run: PowRun | None
 
 
 class NodeWebSocketProtocol(WebSocketServerProtocol):
@@ -36,14 +28,13 @@ class NodeWebSocketProtocol(WebSocketServerProtocol):
         super().__init__()
         self.number = 0
         self.when_gone: Deferred[None] = Deferred()
-        self._run: PowRun | None = None
         self._record: Connection | None = None
         self._drop_call: IDelayedCall | None = None
 
     def offer(self, payload: bytes) -> None:
         """Send one message, as a text or binary frame (see the settings); a connection that closes loses it."""
         if self.state == self.STATE_OPEN:
-            self.sendMessage(payload, isBinary=self.factory.node.settings.binary_frames)  # type: ignore[no-untyped-call]
+            self.sendMessage(payload, isBinary=self.factory.settings.binary_frames)  # type: ignore[no-untyped-call]
 
     def close_with(self, code: int, reason: str) -> None:
         """Begin the closing handshake."""
@@ -52,30 +43,29 @@ class NodeWebSocketProtocol(WebSocketServerProtocol):
 
     def onOpen(self) -> None:
         """Accept the client, or close with the reason for the refusal."""
-        node, clock = self.factory.node, self.factory.clock
+        clock, settings, run = self.factory.clock, self.factory.settings, self.factory.pow.run
         self.number = self.factory.next_number()
         self._record = Connection(self.number, clock.seconds())
-        node.ledger.connections.append(self._record)
+        self.factory.ledger.connections.append(self._record)
         self.factory.open_connections.append(self)
         refusal = self._refusal()
         if refusal:
             self._record.refused = refusal
             self.close_with(POLICY_VIOLATION, refusal)
-        elif node.run is not None:
-            self._run = node.run
-            self._run.client_connected = True
-            self._run.connection = self
-            if node.settings.drop_every_seconds is not None:
-                self._drop_call = clock.callLater(node.settings.drop_every_seconds, self.dropConnection, abort=True)
-        node.ledger.record_event()
+        elif run is not None:
+            run.client_connected = True
+            run.connection = self
+            if settings.drop_every_seconds is not None:
+                self._drop_call = clock.callLater(settings.drop_every_seconds, self.dropConnection, abort=True)
+        self.factory.ledger.record_event()
 
     def _refusal(self) -> str:
-        node = self.factory.node
-        if node.run is None:
+        run = self.factory.pow.run
+        if run is None:
             return "PoW is not running"
-        if not node.settings.websocket_ready:
+        if not self.factory.settings.websocket_ready:
             return "WebSocket infrastructure not initialized"
-        if node.run.client_connected:
+        if run.client_connected:
             return "Another client is already connected"
         return ""
 
@@ -90,15 +80,15 @@ class NodeWebSocketProtocol(WebSocketServerProtocol):
         if message is None:
             self.dropConnection(abort=True)
             return
-        if isinstance(message, dict) and message.get("type") == "ack" and self._run is not None:
+        if isinstance(message, dict) and message.get("type") == "ack":
             self._record.acks += 1
-            self._run.acknowledge(str(message.get("id")), self.number)
+            self.factory.pow.acknowledge(str(message.get("id")), self.number)
 
     def onPing(self, payload: bytes) -> None:
         """Count the ping, and answer it."""
         if self._record is not None:
             self._record.pings += 1
-            self.factory.node.ledger.record_event()
+            self.factory.ledger.record_event()
         super().onPing(payload)
 
     def onClose(self, wasClean: bool, code: int | None, reason: str | None) -> None:  # noqa: N803
@@ -107,14 +97,14 @@ class NodeWebSocketProtocol(WebSocketServerProtocol):
             self._drop_call.cancel()
         if self._record is None:
             return
-        node = self.factory.node
+        run = self.factory.pow.run
         self.factory.open_connections.remove(self)
         self._record.closed_at = self.factory.clock.seconds()
         self._record.close_code, self._record.close_reason = self.remoteCloseCode, self.remoteCloseReason
-        if node.run is not None and not self._record.refused:
-            node.run.client_connected = False
+        if run is not None and not self._record.refused:
+            run.client_connected = False
         self.when_gone.callback(None)
-        node.ledger.record_event()
+        self.factory.ledger.record_event()
 
 
 class NodeWebSocketFactory(WebSocketServerFactory):
@@ -122,10 +112,14 @@ class NodeWebSocketFactory(WebSocketServerFactory):
 
     protocol = NodeWebSocketProtocol  # type: ignore[assignment]
 
-    def __init__(self, reactor: IReactorTime, node: WebSocketNode) -> None:
+    def __init__(
+        self, reactor: IReactorTime, pow_service: PowService, settings: MLNodeSettings, ledger: Ledger
+    ) -> None:
         super().__init__(reactor=reactor)  # type: ignore[no-untyped-call]
         self.clock = reactor
-        self.node = node
+        self.pow = pow_service
+        self.settings = settings
+        self.ledger = ledger
         self.open_connections: list[NodeWebSocketProtocol] = []
         self._numbers = 0
         # Autobahn's own time-outs run on the global reactor, in whole seconds, so none of them is used.

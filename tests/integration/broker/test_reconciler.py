@@ -121,7 +121,7 @@ async def test_node_restarted_in_each_phase(world: World) -> None:
         node.startService()
     assert {node.state for node in world.nodes.values()} == {"STOPPED"}
     a, b, c = world.nodes.values()
-    await until(lambda: a.run is not None and b.run is not None and c.state == "INFERENCE")
+    await until(lambda: all(node.run is not None and node.run.phase for node in (a, b)) and c.state == "INFERENCE")
     assert a.run is not None
     assert b.run is not None
     assert (a.run.phase, a.run.request.block_height) == ("generate", 1000)

@@ -132,7 +132,7 @@ async def test_a_node_that_answers_nothing_is_started_anew(whole: WholeDapi) -> 
     await whole.when_all("validate")
     silent = node.run
     assert silent is not None
-    silent.kill_sender()
+    node.kill_sender()
     whole.produce_to(VALIDATION_START)
     await until(lambda: node.run not in (None, silent) and phase_of(node) == "validate")
     assert calls(node, "/api/v1/stop") == 1

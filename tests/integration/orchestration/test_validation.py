@@ -26,7 +26,6 @@ from dapi.simulator.chain.chain import SimulatedChain
 from dapi.simulator.chain.epochs import EpochParams, Epochs
 from dapi.simulator.chain.state import GroupMember, GroupNode
 from dapi.simulator.ml_node.node import SimulatedMLNode
-from dapi.simulator.ml_node.sender import PowRun
 from dapi.simulator.ml_node.settings import quick_settings
 from dapi.timing.retry import RetryDelay
 from tests.chain_tools import SECOND_NS, Key, Packed, batch, transaction
@@ -57,11 +56,6 @@ class Worker(NodeWorker):
     def __init__(self, client: MLNodeClient) -> None:
         self.node = Node(node_config(client.node_id), 1)
         self.ml_client = client
-
-
-def run_of(node: SimulatedMLNode) -> PowRun:
-    assert node.run is not None
-    return node.run
 
 
 class ValidatedStage:
@@ -266,14 +260,14 @@ async def test_a_poisoned_distance_kills_no_sender(stage: ValidatedStage) -> Non
     assert keys_of(verdicts) == sorted(set(everybody()) - {all_poison.public.hex()})
     (verdict,) = [verdict for verdict in verdicts if verdict.public_key == poisoned.public.hex()]
     assert (verdict.nonces, verdict.received_dist) == ([1], [0.5])
-    assert all(run_of(node).is_sender_alive for node in stage.nodes.values())
+    assert all(node.is_sender_alive for node in stage.nodes.values())
     dropped = stage.validation.status()["dropped"]
     assert (dropped.nonces, dropped.participants) == (4, 1)
 
 
 @pytest_twisted.ensureDeferred
 async def test_a_dead_sender_is_reported_and_its_work_is_done_by_the_other(stage: ValidatedStage) -> None:
-    run_of(stage.nodes["a"]).kill_sender()
+    stage.nodes["a"].kill_sender()
     put_all(stage)
     stage.validate(silent_seconds=1.0)
     await stage.verdicts(len(KEYS) // 2)

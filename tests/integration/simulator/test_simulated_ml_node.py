@@ -8,8 +8,10 @@ from typing import Any
 
 import pytest
 import pytest_twisted
+from twisted.internet.defer import Deferred
 from twisted.web.client import ResponseNeverReceived
 
+from dapi.simulator.ml_node.run import RunState
 from tests.integration.simulated_node import NodeTestBed, reactor
 from tests.integration.waiting import soon
 
@@ -40,6 +42,26 @@ async def test_init_answers_with_the_phase_and_switches_when_equal(bed: NodeTest
     assert bed.node.run is run
     await bed.init(batch_size=99)
     assert bed.node.run is not run
+
+
+@pytest_twisted.ensureDeferred
+async def test_it_answers_during_a_restart(bed: NodeTestBed) -> None:
+    """(docs/protocol/node.md, 'Restarts')"""
+    bed.settings.restart_seconds = (1.0, 1.0)
+    bed.settings.init_seconds = 0.5
+    await bed.init()
+    restarted = Deferred.fromCoroutine(bed.init(block_height=1001))
+    await bed.when(lambda: bed.node.run is not None and bed.node.run.state is RunState.ENDING)
+    assert await bed.call("GET", "/api/v1/state") == (200, {"state": "POW"})
+    assert (await bed.call("GET", "/api/v1/pow/status"))[1]["status"] == "IDLE"
+    # The request of the PoW that is about to end.
+    assert (await bed.init())[1]["pow_status"]["status"] == "GENERATING"
+    assert not restarted.called
+    await bed.when(lambda: bed.node.run is not None and bed.node.run.state is RunState.STARTING)
+    assert (await bed.call("GET", "/api/v1/pow/status"))[1] == {"status": "LOADING", "is_model_initialized": False}
+    assert (await soon(restarted))[0] == 200
+    assert bed.node.run is not None
+    assert bed.node.run.request.block_height == 1001
 
 
 @pytest_twisted.ensureDeferred
@@ -250,7 +272,7 @@ async def test_a_shutdown_ends_though_the_client_is_silent(bed: NodeTestBed) -> 
 @pytest_twisted.ensureDeferred
 async def test_a_shutdown_in_the_middle_of_everything(bed: NodeTestBed) -> None:
     bed.callbacks.answer = None
-    bed.settings.deaf_seconds = 60
+    bed.settings.stop_seconds = (60, 60)
     bed.settings.hung_stop_seconds = 60
     bed.settings.http_delays["/api/v1/state"] = 60
     await bed.init()
@@ -262,7 +284,7 @@ async def test_a_shutdown_in_the_middle_of_everything(bed: NodeTestBed) -> None:
     ]
     for call in slow:
         call.addErrback(lambda _: None)
-    await bed.when(lambda: bed.node.state == "STOPPED")
+    await bed.when(lambda: bed.node.run is not None and bed.node.run.state is RunState.ENDING)
     await soon(bed.node.stopService())
     for call in slow:
         await soon(call)

@@ -187,8 +187,12 @@ async def test_a_distance_beyond_the_target_kills_the_sender(bed: NodeTestBed) -
     await bed.init("validate")
     batch = {"public_key": "03", "block_hash": "A", "block_height": 1, "nonces": [1], "dist": [1.41], "node_id": 0}
     assert (await bed.call("POST", "/api/v1/pow/validate", batch))[0] == 200
+    assert (await bed.call("POST", "/api/v1/pow/validate", batch | {"dist": [1.4]}))[0] == 200
+    await passed(2 * bed.settings.walk_seconds)
+    assert (await bed.call("GET", "/api/v1/pow/status"))[1]["status"] == "VALIDATING"
+    # An equal init, and a good batch, change nothing.
     await bed.init()
-    await passed(0.4)
+    await passed(2 * bed.settings.walk_seconds)
     assert not bed.callbacks.calls
     assert (await bed.call("GET", "/api/v1/pow/status"))[1]["status"] == "GENERATING"
     await bed.call("POST", "/api/v1/stop")

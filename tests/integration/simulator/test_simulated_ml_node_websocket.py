@@ -8,6 +8,7 @@ import pytest
 import pytest_twisted
 from autobahn.websocket.compress import PerMessageDeflateOffer, PerMessageDeflateResponseAccept
 
+from dapi.simulator.ml_node.run import RunState
 from tests.integration.simulated_node import NodeTestBed, passed, reactor
 from tests.integration.waiting import soon
 
@@ -91,12 +92,13 @@ async def test_refusals_come_after_the_upgrade(bed: NodeTestBed) -> None:
 
 @pytest_twisted.ensureDeferred
 async def test_stopping_leaves_the_connection_open_and_deaf_meanwhile(bed: NodeTestBed) -> None:
-    bed.settings.deaf_seconds = 0.5
+    """(docs/protocol/node.md, 'Restarts' and 'WebSocket')"""
+    bed.settings.stop_seconds = (0.5, 0.5)
     await bed.init()
     client = await bed.open()
     await client.when_messages(1)
     stopping = soon(bed.http.post(bed.node.base_url + "/api/v1/stop"))
-    await bed.when(lambda: bed.node.run is None)
+    await bed.when(lambda: bed.node.run is not None and bed.node.run.state is RunState.ENDING)
     began = reactor.seconds()
     client.sendPing(b"deaf")
     state = bed.call("GET", "/api/v1/state")

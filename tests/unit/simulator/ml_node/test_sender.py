@@ -7,16 +7,16 @@ from typing import Any, cast
 
 from treq.client import HTTPClient
 from treq.testing import StubTreq
+from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Request
 
 from dapi.simulator.ml_node.ledger import Ledger
-from dapi.simulator.ml_node.sender import PowRun
+from dapi.simulator.ml_node.sender import Sender
 from dapi.simulator.ml_node.settings import MLNodeSettings
-from dapi.simulator.ml_node.work import InitRequest
-from tests.unit.simulator.ml_node.test_work import init_body
+from tests.unit.simulator.ml_node.test_run import running
 
 
 class Connection:
@@ -52,27 +52,26 @@ class SenderTests(SynchronousTestCase):
         self.ledger = Ledger()
         self.callbacks = Callbacks()
         self.connection = Connection()
-        self.run_ = self.make_run()
+        self.start()
 
-    def make_run(self) -> PowRun:
-        run = PowRun(
+    def start(self) -> None:
+        self.run_ = running(self.clock, self.settings)
+        self.sender = Sender(
             self.clock,
             random.Random(1),
+            self.run_,
             name="node1",
-            request=InitRequest.from_body(init_body()),
-            phase="generate",
             settings=self.settings,
             ledger=self.ledger,
             http=cast(HTTPClient, StubTreq(self.callbacks)),
         )
-        run.start()
-        return run
+        self.sender.start()
 
     def connect(self) -> None:
         self.run_.connection, self.run_.client_connected = self.connection, True
 
     def tearDown(self) -> None:
-        self.run_.abandon()
+        self.sender.abandon()
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_it_walks_every_five_seconds(self) -> None:
@@ -99,15 +98,15 @@ class SenderTests(SynchronousTestCase):
         message = self.connection.offered[0]
         self.assertEqual(uuid.UUID(message["id"]).version, 4)
         self.clock.advance(2.9)
-        self.run_.acknowledge(message["id"], 7)
+        self.sender.acknowledge(message["id"], 7)
         self.assertEqual(self.ledger.batches[0].delivered_via, "websocket")
-        self.run_.acknowledge(message["id"], 7)
+        self.sender.acknowledge(message["id"], 7)
         self.assertEqual(list(self.ledger.stray_acks), [message["id"]])
 
     def test_another_ids_ack_does_not(self) -> None:
         self.connect()
         self.clock.advance(5)
-        self.run_.acknowledge(str(uuid.UUID(int=1)), 7)
+        self.sender.acknowledge(str(uuid.UUID(int=1)), 7)
         self.clock.advance(3)
         self.assertEqual(self.ledger.batches[0].delivered_via, "http")
 
@@ -143,11 +142,12 @@ class SenderTests(SynchronousTestCase):
         self.clock.advance(5)
         self.clock.pump([60] * 60)
         self.assertEqual(self.ledger.counts["made"], 1)
-        stopping = self.run_.stop()
+        finished = Deferred.fromCoroutine(self.sender.finish_posting())
         self.clock.advance(4.9)
-        self.assertNoResult(stopping)
+        self.assertNoResult(finished)
         self.clock.advance(0.1)
-        self.successResultOf(stopping)
+        self.successResultOf(finished)
+        self.sender.abandon()
         self.assertEqual(self.ledger.counts["lost"], 1)
 
     def test_several_batches_a_walk_go_one_after_the_other(self) -> None:
@@ -155,7 +155,7 @@ class SenderTests(SynchronousTestCase):
         self.connect()
         self.clock.advance(5)
         self.assertEqual(len(self.connection.offered), 1)
-        self.run_.acknowledge(self.connection.offered[0]["id"], 7)
+        self.sender.acknowledge(self.connection.offered[0]["id"], 7)
         self.assertEqual(len(self.connection.offered), 2)
         self.clock.advance(3)
         self.assertEqual(len(self.connection.offered), 3)
@@ -173,14 +173,14 @@ class SenderTests(SynchronousTestCase):
 
     def test_a_dead_sender_does_nothing(self) -> None:
         self.clock.advance(5)
-        self.run_.kill_sender()
+        self.sender.kill()
         self.clock.pump([5, 5])
         self.assertEqual(self.ledger.counts["made"], 1)
 
     def test_nothing_is_generated_while_the_model_loads(self) -> None:
-        self.run_.abandon()
+        self.sender.abandon()
         self.settings.load_seconds = 7.0
-        self.run_ = self.make_run()
+        self.start()
         self.clock.advance(5)
         self.assertFalse(self.run_.is_loaded)
         self.assertEqual(self.ledger.counts["made"], 0)

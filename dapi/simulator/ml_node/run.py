@@ -1,0 +1,118 @@
+"""One PoW of a simulated ML node: its request, its phase, the flag of its WebSocket, and what it computes.
+
+::
+
+    init ──▶ STARTING ──────▶ RUNNING ──────▶ ENDING ──────▶ ENDED
+                 └───────────────────────────────▲
+    A shutdown or a crash of the node leads from each state to ENDED at once.
+
+Facts: docs/protocol/node.md, 'Restarts' and 'Status of PoW'.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections import deque
+from typing import Any, Literal, Protocol
+
+from twisted.internet.interfaces import IReactorTime
+
+from dapi.simulator.ml_node.ledger import Kind
+from dapi.simulator.ml_node.settings import MLNodeSettings
+from dapi.simulator.ml_node.work import Generator, InitRequest, validated_batch
+
+Phase = Literal["generate", "validate"]
+
+
+class RunState(enum.Enum):
+    """Where a PoW is in its life."""
+
+    STARTING = "starting"
+    RUNNING = "running"
+    ENDING = "ending"
+    ENDED = "ended"
+
+
+MOVES = {
+    RunState.STARTING: {RunState.RUNNING, RunState.ENDING, RunState.ENDED},
+    RunState.RUNNING: {RunState.ENDING, RunState.ENDED},
+    RunState.ENDING: {RunState.ENDED},
+    RunState.ENDED: set[RunState](),
+}
+
+
+class DistanceError(Exception):
+    """A claimed distance is not below the target; the node's sender does not survive it."""
+
+
+class BatchConnection(Protocol):
+    """What a PoW needs of a WebSocket connection."""
+
+    number: int
+
+    def offer(self, payload: bytes) -> None:
+        """Send one message."""
+
+
+class PowRun:
+    """One PoW.
+
+    ``phase`` is None until the init that started the PoW sets it, and again when the PoW ends.
+    ``client_connected`` is the flag by which the sender chooses the way, ``connection`` the connection that it uses.
+    The two can differ: when a connection of an earlier PoW closes, the node resets the flag of this one.
+    """
+
+    def __init__(self, clock: IReactorTime, request: InitRequest, settings: MLNodeSettings) -> None:
+        self.request = request
+        self.state = RunState.STARTING
+        self.phase: Phase | None = None
+        self.client_connected = False
+        self.connection: BatchConnection | None = None
+        self.to_validate: deque[dict[str, Any]] = deque()
+        self._clock = clock
+        self._settings = settings
+        self._loaded_at = clock.seconds() + settings.load_seconds
+        self._generator = Generator(request)
+
+    @property
+    def is_loaded(self) -> bool:
+        """Tell whether the model is loaded."""
+        return self.state is not RunState.STARTING and self._clock.seconds() >= self._loaded_at
+
+    @property
+    def status(self) -> dict[str, Any]:
+        """The PoW's status as the node answers it."""
+        if self.phase is not None:
+            status = "GENERATING" if self.phase == "generate" else "VALIDATING"
+        else:
+            status = "IDLE" if self.is_loaded else "LOADING"
+        return {"status": status, "is_model_initialized": self.is_loaded}
+
+    def move_to(self, state: RunState) -> None:
+        """Go into another state, as drawn; raise ValueError where no such move is drawn."""
+        if state not in MOVES[self.state]:
+            raise ValueError(f"no PoW goes from {self.state.name} to {state.name}")
+        self.state = state
+        if state is RunState.ENDING:
+            self.phase = None
+
+    def compute(self) -> list[tuple[Kind, dict[str, Any]]]:
+        """Return what was computed in this phase since the last call; raise DistanceError.
+
+        Batches to validate are computed in the phase of validation alone.
+        """
+        if self.state is not RunState.RUNNING or not self.is_loaded:
+            return []
+        if self.phase == "generate":
+            batches = [
+                self._generator.batch(self._settings.nonces_per_batch) for _ in range(self._settings.batches_per_walk)
+            ]
+            return [("generated", batch) for batch in batches if batch["nonces"]]
+        verdicts: list[tuple[Kind, dict[str, Any]]] = []
+        while self.phase == "validate" and self.to_validate:
+            claimed = self.to_validate.popleft()
+            if any(distance >= self.request.r_target for distance in claimed["dist"]):
+                raise DistanceError
+            verdict = validated_batch(self.request, claimed, with_nan=self._settings.nan_in_validated)
+            verdicts.append(("validated", verdict))
+        return verdicts
