@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import random as random_module
+from functools import partial
 from typing import Any
 
 from twisted.application.service import MultiService
@@ -23,14 +24,17 @@ from dapi.errors import ConfigError
 from dapi.messages.addresses import address_of
 from dapi.orchestration.conductor import Conductor
 from dapi.orchestration.phase_status import PhaseStatus
+from dapi.orchestration.samples import query_samples
 from dapi.orchestration.seed import Seeds
 from dapi.orchestration.stages import StageBook
-from dapi.orchestration.validation import Validations
+from dapi.orchestration.validation import StageValidation, ValidationTools
 from dapi.outbox.cosmos_message_client import CosmosMessageClient
 from dapi.outbox.outbox import Outbox
+from dapi.phases.duty import Duty
 from dapi.submission.deadlines import Deadlines
 from dapi.submission.submissions import Submissions
 from dapi.submission.submitter import Submitter, SubmitterSettings
+from dapi.timing.retry import RetryDelay
 
 # All batches of a stage come in one answer, of tens of megabytes on a large network.
 _LARGE_ANSWER_SECONDS = 60.0
@@ -76,7 +80,7 @@ class ChainService(MultiService):
             self._reconciler = Reconciler(reactor, broker, random=random)
             self.conductor = self._make_conductor(key, broker, StageBook(database), outbox)
             outbox.observe(self.conductor.batch_stored)
-            recorder.observe_verdicts(self.validations.verdict_came)
+            recorder.observe_verdicts(self.conductor.verdict_stored)
         self.log.info("signing as {signer} for {participant}", signer=key.address, participant=address)
 
     def drive_nodes(self) -> None:
@@ -112,15 +116,15 @@ class ChainService(MultiService):
         )
 
     def _make_conductor(self, key: SigningKey, broker: Broker, stages: StageBook, outbox: Outbox) -> Conductor:
-        self.validations = Validations(
-            self._reactor,
-            self._patient_rpc,
-            self._watcher,
-            self._reconciler,
-            stages,
-            self._public_key,
-            hashlib.sha256(key.sign(b"dapi: which nonces are validated")).digest(),
-            self._random,
+        self.validation_tools = ValidationTools(
+            reactor=self._reactor,
+            stages=stages,
+            query=partial(query_samples, self._reactor, self._patient_rpc),
+            height=lambda: self._watcher.head.height if self._watcher.head is not None else 0,
+            workers=lambda: self._reconciler.workers_at(Duty.VALIDATE),
+            retry_delay=RetryDelay(self._random),
+            public_key=self._public_key,
+            secret=hashlib.sha256(key.sign(b"dapi: which nonces are validated")).digest(),
         )
         conductor = Conductor(
             self._reactor,
@@ -130,12 +134,12 @@ class ChainService(MultiService):
             self._reconciler,
             stages,
             Seeds(outbox, key),
-            self.validations,
             Deadlines(self.submissions),
             public_key=self._public_key,
+            make_validation=partial(StageValidation, self.validation_tools),
             random=self._random,
         )
-        self.phase_status = PhaseStatus(conductor, self._reconciler, self.validations, stages)
+        self.phase_status = PhaseStatus(conductor, self._reconciler, stages)
         return conductor
 
 

@@ -27,7 +27,7 @@ from dapi.messages.addresses import address_of
 # After so many nodes that refused a participant all wait a little; after so many lost ones it may be the reason.
 TRIES: Final = 5
 CALLS_AT_ONCE: Final = 2
-MAX_EARLY_VERDICTS: Final = 10_000
+MAX_EARLY_VERDICTS: Final = 100_000
 
 
 class Progress(enum.Enum):
@@ -106,15 +106,16 @@ class _Node:
 class Assignments:
     """Decides for one stage; ``now`` is in seconds of a clock that never goes back.
 
-    ``early_verdicts`` are the addresses of participants that have a verdict before they are known here. ``retry_delay``
-    chooses the seconds until a participant that no node took is offered again. A node is silent that gave no verdict on
-    what it holds for ``silent_seconds``; it loses what it holds after ``absent_seconds`` in which it did not validate.
+    ``retry_delay`` chooses the seconds until a participant that no node took is offered again. A node is silent that
+    gave no verdict on what it holds for ``silent_seconds``; it loses what it holds after ``absent_seconds`` in which it
+    did not validate.
     """
 
-    _early_verdicts: set[str]
     _retry_delay: Callable[[], float]
     _silent_seconds: float
     _absent_seconds: float
+    # On participants that are not known yet.
+    _early_verdicts: set[str] = attrs.field(init=False, factory=set)
     _participants: dict[str, _Participant] = attrs.field(init=False, factory=dict)
     _waiting: dict[str, _Participant] = attrs.field(init=False, factory=dict)
     _nodes: dict[str, _Node] = attrs.field(init=False, factory=dict)
@@ -176,7 +177,7 @@ class Assignments:
         if participant.progress is not Progress.ANSWERED:
             self._move(participant, Progress.OFFERED, Progress.WAITING)
 
-    def verdict(self, address: str, now: float) -> None:
+    def record_verdict(self, address: str, now: float) -> None:
         """Record a verdict on a participant; harmless when it is told twice."""
         participant = self._participants.get(address)
         if participant is None:

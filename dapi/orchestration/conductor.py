@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable
 from random import Random
 from typing import Any
 
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.logger import Logger
 
 from dapi.broker.broker import Broker
@@ -22,7 +22,7 @@ from dapi.errors import ChainError, NotReadyError, StoreError
 from dapi.orchestration.seed import Seeds
 from dapi.orchestration.stage_work import QUIET_SECONDS, StageWork, begin_work
 from dapi.orchestration.stages import StageBook
-from dapi.orchestration.validation import Validations
+from dapi.orchestration.validation import StageValidation
 from dapi.phases.duty import Duty
 from dapi.phases.epoch_queries import epoch_info
 from dapi.phases.phases import EpochInfo, PocStage, Situation
@@ -37,8 +37,10 @@ _LOOK_AGAIN_SECONDS = 30.0
 class Conductor(LoopService):
     """Follows the chain's phases with all enabled nodes, for as long as it runs.
 
-    ``public_key`` is the participant's, in hex. ``situation`` is where the chain was at the last turn, None before the
-    first, and ``warnings`` says in words what was urgent then.
+    ``public_key`` is the participant's, in hex. ``make_validation`` makes the validation of a stage: it gets a sample
+    size, and a function that takes the id of a node that has to be restarted. ``situation`` is where the chain was at
+    the last turn (None before the first), ``warnings`` says in words what was urgent then, and ``validation`` is that
+    of the stage that is under way (None before it begins).
     """
 
     log = Logger()
@@ -52,24 +54,26 @@ class Conductor(LoopService):
         reconciler: Reconciler,
         stages: StageBook,
         seeds: Seeds,
-        validations: Validations,
         deadlines: Deadlines,
         *,
         public_key: str,
+        make_validation: Callable[[StageWork, int, Callable[[str], object]], StageValidation],
         random: Random,
     ) -> None:
         super().__init__(reactor)
         self.situation: Situation | None = None
         self.warnings: dict[object, str] = {}
+        self.validation: StageValidation | None = None
+        self._validated: Deferred[None] = succeed(None)
         self._rpc = rpc
         self._watcher = watcher
         self._broker = broker
         self._reconciler = reconciler
         self._stages = stages
         self._seeds = seeds
-        self._validations = validations
         self._deadlines = deadlines
         self._public_key = public_key
+        self._make_validation = make_validation
         self._retry_delay = RetryDelay(random)
         self._wake = Wake(reactor)
         # The pause after a delivery may be all that a switch waits for.
@@ -80,8 +84,8 @@ class Conductor(LoopService):
 
     @property
     def problem(self) -> str | None:
-        """What keeps the phases from being followed now, and makes the situation that of an earlier turn."""
-        # What failed last may be over, and is not tried again while the chain has a problem of its own.
+        """What keeps the phases from being followed now, so that ``situation`` is that of an earlier turn."""
+        # The chain's own problem goes first: while it lasts, nobody finds out whether the other one is over.
         return self.defect or self._watcher.problem or self._problem
 
     def stopService(self) -> Deferred[None]:
@@ -91,10 +95,15 @@ class Conductor(LoopService):
 
     async def _stop(self, loop_ended: Deferred[None]) -> None:
         await loop_ended
-        await self._validations.leave()
+        await self._validated
+
+    def verdict_stored(self, public_key: str, height: int) -> None:
+        """Hear of a verdict that was stored: a participant's key in hex, and the stage's height."""
+        if self.validation is not None:
+            self.validation.record_verdict(public_key, height)
 
     def batch_stored(self) -> None:
-        """Hear of a batch that was stored: it may be the last one that its node had to deliver before it validates."""
+        """Hear that a batch was stored: it may be the last one that its node had to deliver before it validates."""
         if self._switch_early():
             self._pause.start()
 
@@ -110,22 +119,21 @@ class Conductor(LoopService):
         self._reconciler.intend(work.intentions(self._broker.workers(), height, self._reactor.seconds()))
 
     async def loop(self) -> None:
-        """Follow the phases from what the database says was done, until the service stops."""
-        await self._repeat(self._remember_stages)
-        # A stop in the middle of a turn may end as its success.
+        """Make a turn at each block, and every 30 seconds without one."""
+        await self._retry(self._remember_stages)
         while self.running:
-            await self._repeat(self._turn)
+            await self._retry(self._turn)
+            # A stop in the middle of a turn may end it as a success.
             if self.running:
                 await self._wake.wait(_LOOK_AGAIN_SECONDS)
 
-    async def _repeat(self, step: Callable[[], Awaitable[None]]) -> None:
-        """Do a step, again every 3 to 5 seconds until it succeeds."""
+    async def _retry(self, attempt: Callable[[], Awaitable[None]]) -> None:
         errors = (ChainError, NotReadyError, StoreError)
-        await retry(self._reactor, step, errors=errors, delay=self._retry_delay, on_error=self._step_failed)
+        await retry(self._reactor, attempt, errors=errors, delay=self._retry_delay, on_error=self._attempt_failed)
 
-    def _step_failed(self, error: Exception) -> None:
+    def _attempt_failed(self, error: Exception) -> None:
         if not self.running:
-            # A stop in the middle of a step may end as its failure.
+            # A stop in the middle of a turn may end it as a failure.
             raise CancelledError from error
         if str(error) != self._problem:
             self.log.warn("the nodes are left as they are for now: {problem}", problem=str(error))
@@ -143,33 +151,44 @@ class Conductor(LoopService):
         stage = info.stage_under_way()
         if self._work is not None and (stage is None or stage.height != self._work.record.stage.height):
             self._leave_stage()
-        warnings: dict[object, str] = {}
-        if stage is not None:
-            warnings |= await self._do_stage(stage, info)
-        else:
+        if stage is None:
             self._reconciler.intend({node.id: Intention(Duty.INFERENCE) for node in self._broker.nodes()})
-        # At once: a batch that is stored in the middle of a turn is judged by it.
+        seed_problem = await self._do_stage(stage, info) if stage is not None else None
+        # Without waiting for anything before: a batch that is stored from here on is judged by it.
         self.situation = info.situation()
         if self._work is not None:
-            await self._validations.begin(self._work, info.block_height, info.sample_size, self._restart_node)
-            warnings |= self._work.warnings(self._broker.nodes())
+            self._validate(self._work, info)
         self._deadlines.remember(info.stages())
-        warnings |= await self._deadlines.check(info.block_height)
-        self._warn(warnings | self._reconciler.warnings())
+        warnings = self._reconciler.warnings() | await self._deadlines.check(info.block_height)
+        if self._work is not None:
+            warnings |= self._work.warnings(self._broker.nodes())
+        if seed_problem is not None:
+            warnings["seed"] = seed_problem
+        self._warn(warnings)
         self._problem = None
 
-    async def _do_stage(self, stage: PocStage, info: EpochInfo) -> dict[object, str]:
-        """Give the nodes their duties in the stage that is under way; return what is urgent about it."""
+    async def _do_stage(self, stage: PocStage, info: EpochInfo) -> str | None:
+        """Give the nodes their duties in the stage that is under way; return why its seed is not stored, or None."""
         record = await self._stages.begin(stage, self._broker.node_count)
-        warnings = await self._seeds.store(stage)
+        seed_problem = await self._seeds.store(stage)
         if self._work is None:
             self._work = await begin_work(self._rpc, record, info, self._public_key)
         if self._work is not None:
             self._work.record = record
             for worker in self._reconciler.workers_at(Duty.STOPPED):
-                self._work.stopped(worker.node.id)
+                self._work.record_stop(worker.node.id)
             self._intend(self._work, info.block_height)
-        return warnings
+        return seed_problem
+
+    def _validate(self, work: StageWork, info: EpochInfo) -> None:
+        """Begin the validation of a stage in its time, unless it has begun or nothing is left to do."""
+        stage = work.record.stage
+        is_time = stage.validation_start <= info.block_height <= stage.validations.last
+        if is_time and self.validation is None and not work.record.is_handed_out:
+            self.validation = self._make_validation(work, info.sample_size, self._restart_node)
+            self._validated = self.validation.start().addErrback(
+                lambda failure: self.log.failure("the validation of stage {height} ended", failure, height=stage.height)
+            )
 
     def _restart_node(self, node_id: str) -> None:
         if self._work is not None:
@@ -179,11 +198,13 @@ class Conductor(LoopService):
     def _leave_stage(self) -> None:
         self._work = None
         self._pause.cancel()
-        self._validations.leave()
+        if self.validation is not None:
+            self.validation.stop()
+            self.validation = None
 
     def _warn(self, warnings: dict[object, str]) -> None:
         """Log what has become urgent since the last turn; the rest was logged before."""
-        for cause in warnings.keys() - self.warnings.keys():
+        for key in warnings.keys() - self.warnings.keys():
             # Not as 'warning': twisted's older observers take an event with that field for one of Python's warnings.
-            self.log.warn("{urgent}", urgent=warnings[cause])
+            self.log.warn("{urgent}", urgent=warnings[key])
         self.warnings = warnings

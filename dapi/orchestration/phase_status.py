@@ -11,7 +11,6 @@ from twisted.internet.defer import Deferred
 from dapi.broker.reconciler import Reconciler
 from dapi.orchestration.conductor import Conductor
 from dapi.orchestration.stages import StageBook
-from dapi.orchestration.validation import Validations
 from dapi.outbox.ledger import by_node
 from dapi.phases.phases import Phase
 
@@ -25,17 +24,17 @@ class PhaseStatus:
 
     _conductor: Conductor
     _reconciler: Reconciler
-    _validations: Validations
     _stages: StageBook
 
     def status(self) -> dict[str, Any]:
         """Tell the phase, what keeps it from being followed, what is urgent, and how far validation is."""
+        validation = self._conductor.validation
         return {
             "situation": self._conductor.situation,
             "problem": self._conductor.problem,
             "warnings": list(self._conductor.warnings.values()),
             "nodes": self._reconciler.status(),
-            "validation": self._validations.status(),
+            "validation": validation.status() if validation is not None else None,
         }
 
     def epochs(self, limit: int) -> Deferred[list[dict[str, Any]]]:

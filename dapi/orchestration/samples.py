@@ -1,6 +1,6 @@
-"""What is made of a stage's batches before ML nodes get them: queried, joined, cleared, sampled.
+"""Makes one batch to validate of all batches of a participant in a stage: a sample of the nonces that are usable.
 
-Facts: docs/protocol/chain.md, 'Validation'.
+Source of the facts: docs/protocol/chain.md, 'Validation'.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ DEFAULT_SAMPLE_SIZE = 200
 
 @attrs.frozen(kw_only=True)
 class Sampling:
-    """By what a stage's batches are sampled.
+    """How a stage's batches are sampled.
 
-    ``public_key`` is ours in hex, ``block_hash`` and ``block_height`` are the stage's as the nodes were told them.
-    ``size`` nonces are taken of each participant (0, as the chain may say: 200), all where there are fewer. ``secret``
-    is known here alone: all else is public, and who can foresee which nonces are checked has to compute no others.
+    ``public_key`` is the validating participant's in hex; ``block_hash`` and ``block_height`` are the stage's, as its
+    inits have them. ``size`` nonces are sampled of each participant; the chain may say 0 for 200. Everything but
+    ``secret`` is public: whoever could foresee which nonces are checked would have to compute no others.
     """
 
     public_key: str
@@ -43,7 +43,7 @@ class Sampling:
 
 
 class Dropped(msgspec.Struct, frozen=True):
-    """What is not validated: nonces, whole batches, and participants of whom nothing can be validated."""
+    """How many nonces and whole batches are not validated, and participants of whom nothing can be validated."""
 
     nonces: int = 0
     batches: int = 0
@@ -67,18 +67,19 @@ async def query_samples(reactor: Any, rpc: ChainRpc, sampling: Sampling, at_heig
 
 
 def sample_batches(found: Iterable[ParticipantBatches], sampling: Sampling) -> Samples:
-    """Make the batch of each participant of whom there is anything to validate; the same for the same arguments.
+    """Make a batch for each participant of whom anything can be validated; the same one for the same arguments.
 
-    Dropped: a batch with another number of distances than of nonces; a nonce whose distance is not finite or not
-    below the target; a participant without a nonce that is left, and one whose key is not that of its address, since
-    no verdict on it could be submitted.
+    It drops a batch that has more nonces than distances, or fewer; a nonce whose distance is not finite or not below
+    R_TARGET, which would kill the sender of the node that checks it; a participant without a usable nonce; and one
+    whose key does not give its address, since no verdict on it could be submitted.
     """
     samples = []
     nonces = batches = participants = 0
     for participant in found:
         sound = [batch for batch in participant.batches if len(batch.nonces) == len(batch.dist)]
         joined = join(sound)
-        usable = clear(joined)
+        # Every comparison with NaN is false.
+        usable = [nonce for nonce, distance in joined.items() if -math.inf < distance < R_TARGET]
         batches += len(participant.batches) - len(sound)
         nonces += len(joined) - len(usable)
         if not usable or not _is_own_key(participant):
@@ -92,7 +93,7 @@ def sample_batches(found: Iterable[ParticipantBatches], sampling: Sampling) -> S
                 block_height=sampling.block_height,
                 nonces=picked,
                 dist=[joined[nonce] for nonce in picked],
-                # It names no node: the batch is of many.
+                # The nonces come from many nodes.
                 node_num=0,
             )
         )
@@ -100,29 +101,23 @@ def sample_batches(found: Iterable[ParticipantBatches], sampling: Sampling) -> S
 
 
 def join(batches: list[StoredNonces]) -> dict[int, float]:
-    """Return the distance of each nonce of a participant; of a repeated nonce, that which comes first."""
+    """Return the distance of each nonce of a participant; the first distance of a repeated nonce counts."""
     joined: dict[int, float] = {}
-    # Backwards, so that what comes first overwrites: a loop over millions of nonces would take seconds.
+    # Backwards, so that the first one overwrites the others: a loop over millions of nonces would take seconds.
     for batch in reversed(batches):
         joined.update(zip(reversed(batch.nonces), reversed(batch.dist), strict=True))
     return joined
 
 
-def clear(joined: dict[int, float]) -> list[int]:
-    """Return the nonces that a node can be asked about: a distance of R_TARGET or more kills the node's sender."""
-    # No comparison with NaN holds.
-    return [nonce for nonce, distance in joined.items() if -math.inf < distance < R_TARGET]
-
-
 def pick(nonces: list[int], sampling: Sampling, participant_key: str) -> list[int]:
-    """Return as many of the nonces as are to be validated, a choice that needs the secret to be foreseen."""
+    """Return a sample of the nonces, all if there are no more; nobody can foresee it without the secret."""
     size = sampling.size if sampling.size > 0 else DEFAULT_SAMPLE_SIZE
     if len(nonces) <= size:
         return nonces
-    # The participant is part of it: else equal numbers of nonces would be sampled at equal places.
+    # With the participant's key: without it, participants with equally many nonces would be sampled at equal places.
     text = f"{sampling.public_key}:{sampling.block_hash}:{sampling.block_height}:{participant_key}"
     seed = hmac.digest(sampling.secret, text.encode(), hashlib.sha256)
-    # Nobody sees its output, which is all that it lacks to be safe.
+    # A generator whose output can be predicted from what it gave before is good enough: nobody sees its output.
     return random.Random(seed).sample(nonces, size)  # noqa: S311
 
 

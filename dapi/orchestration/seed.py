@@ -1,7 +1,8 @@
-"""The seed that a participant submits at the start of each epoch's PoC: without one it gets no weight.
+"""The seed that a participant submits at the start of each epoch's PoC: without it the chain gives it no weight.
 
-Derivation as in the network's own software: the epoch's index, 8 bytes big-endian, is signed with the signer's key; the
-first 8 bytes of that signature, without their highest bit, are the seed (1 instead of 0); its signature is submitted.
+The participant signs the epoch's index (8 bytes, big-endian). The first 8 bytes of this signature without their highest
+bit are the seed, or 1 where that is 0. It signs the seed in the same way, and submits that signature. Source:
+docs/protocol/chain.md, 'Seeds'.
 """
 
 from __future__ import annotations
@@ -24,19 +25,19 @@ class Seeds:
         self._key = key
         self._stored_epoch: int | None = None
 
-    async def store(self, stage: PocStage) -> dict[object, str]:
-        """Store the seed of a stage's epoch, unless that was done; return what is urgent about it, in words.
+    async def store(self, stage: PocStage) -> str | None:
+        """Store the seed of a regular stage's epoch unless that was done; return the problem if the disk is full.
 
-        A full disk takes nothing new; the nodes need not wait for that: they keep what they cannot deliver yet.
+        The nodes need not wait for it: they keep what they cannot deliver yet. Raises StoreError.
         """
-        epoch = stage.epoch_index
-        if not stage.is_confirmation and epoch != self._stored_epoch:
-            try:
-                await self._outbox.put(seed_entry(self._key, epoch, stage.height))
-            except StoreBusyError as error:
-                return {"seed": f"the seed of epoch {epoch} is not kept yet: {error}"}
-            self._stored_epoch = epoch
-        return {}
+        if stage.is_confirmation or stage.epoch_index == self._stored_epoch:
+            return None
+        try:
+            await self._outbox.put(seed_entry(self._key, stage.epoch_index, stage.height))
+        except StoreBusyError as error:
+            return f"the seed of epoch {stage.epoch_index} is not kept yet: {error}"
+        self._stored_epoch = stage.epoch_index
+        return None
 
 
 def seed_of(key: SigningKey, epoch_index: int) -> int:
@@ -46,10 +47,7 @@ def seed_of(key: SigningKey, epoch_index: int) -> int:
 
 
 def seed_entry(key: SigningKey, epoch_index: int, height: int) -> OutboxEntry:
-    """Return the outbox entry of an epoch's seed; its id is the epoch's, so that it is kept once.
-
-    ``height`` is the start of the epoch's PoC.
-    """
+    """Return the outbox entry of an epoch's seed, under an id of the epoch; its PoC starts at ``height``."""
     signature = key.sign(seed_of(key, epoch_index).to_bytes(8, "big")).hex()
     return OutboxEntry(
         batch_id=f"seed-{epoch_index}",

@@ -1,10 +1,11 @@
-"""The chain's epochs as pure functions of their parameters and a height.
+"""The chain's epochs, as pure functions of their parameters and a height.
 
-Formulas from the network's epoch arithmetic. Regular PoC, P = the latest epoch's PoC start: nodes generate from P on,
-generation ends at G = P + stage, generated batches are accepted in the blocks P + 1 … G + exchange, validation starts
-at V = G + delay, validations are accepted in V + 1 … V + validation, and at V + validation nodes go back to inference.
-A confirmation PoC (S = its generation start) ends each of these one block earlier, and its validation follows its
-exchange. The parameters are governed, so they are read anew each time, and never assumed.
+The regular PoC of an epoch starts at the height P. Nodes generate from P on, and generation ends at
+G = P + stage duration. The chain accepts generated batches in the blocks P + 1 … G + exchange. Validation starts at
+V = G + delay. The chain accepts verdicts in the blocks V + 1 … V + validation, and at V + validation the nodes go back
+to inference. A confirmation PoC ends generation and validation one block earlier, and its delay begins at the end of
+the exchange. Governance may change the durations at any time, so the Conductor asks for them at each block. Source:
+docs/protocol/chain.md, 'Epochs and phases' and 'Confirmation PoC'.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import msgspec
 from dapi.messages import Kind
 from dapi.phases.duty import Duty
 
-# The switch to validation leaves so many blocks of the exchange window to what comes at the last moment.
+# All nodes validate from so many blocks before the end of the exchange window on: what comes last needs time, too.
 _BLOCKS_LEFT_AT_THE_SWITCH = 2
 
 
@@ -38,11 +39,11 @@ class Window(msgspec.Struct, frozen=True):
 
 
 class PocStage(msgspec.Struct, frozen=True, kw_only=True):
-    """One PoC, regular or confirmation; all but ``epoch_index`` are heights.
+    """One PoC, regular or confirmation; all numbers but ``epoch_index`` are heights.
 
-    ``height`` is what its messages carry as their start height. Nodes generate from ``start`` on, ``generation_end`` is
-    where they should have stopped, from ``validation_start`` on they are given batches to validate, and from
-    ``inference_from`` on they serve inference again. The two ``wind_down`` only name phases.
+    Its messages carry ``height`` as their start height. Nodes generate from ``start`` on until ``generation_end``, get
+    batches to validate from ``validation_start`` on, and serve inference again from ``inference_from`` on. The two
+    ``wind_down`` only name phases.
     """
 
     height: int
@@ -68,7 +69,7 @@ class PocStage(msgspec.Struct, frozen=True, kw_only=True):
                 return Window(self.start, self.validations.last)
 
     def is_under_way(self, height: int) -> bool:
-        """Tell whether the latest block's height lies between its start and the return to inference."""
+        """Tell whether ``height``, the latest block's, lies between its start and the return to inference."""
         return self.start <= height < self.inference_from
 
     def duty(self, height: int) -> Duty:
@@ -145,7 +146,7 @@ class EpochInfo(msgspec.Struct, frozen=True):
     confirmation: ConfirmationEvent | None
 
     def stages(self) -> list[PocStage]:
-        """Return the stages that it tells of, the one that comes first in case of doubt first."""
+        """Return the stages that it tells of; the confirmation comes first, and wins if both were under way."""
         stages = []
         if self.confirmation is not None:
             stages.append(confirmation_stage(self.parameters, self.confirmation))
@@ -177,35 +178,26 @@ class EpochInfo(msgspec.Struct, frozen=True):
 
 def regular_stage(parameters: EpochParameters, epoch_index: int, poc_start: int) -> PocStage:
     """Return the PoC that starts at the height ``poc_start``."""
-    generation_end = poc_start + parameters.poc_stage_duration
-    validation_start = generation_end + parameters.poc_validation_delay
-    validation_end = validation_start + parameters.poc_validation_duration
-    return PocStage(
-        height=poc_start,
-        epoch_index=epoch_index,
-        is_confirmation=False,
-        start=poc_start,
-        generate_wind_down=poc_start + _most_of(parameters.poc_stage_duration),
-        generation_end=generation_end,
-        batches=Window(poc_start + 1, generation_end + parameters.poc_exchange_duration),
-        validation_start=validation_start,
-        validate_wind_down=validation_start + _most_of(parameters.poc_validation_duration),
-        validations=Window(validation_start + 1, validation_end),
-        inference_from=validation_end,
-    )
+    return _stage(parameters, epoch_index, poc_start, poc_start, is_confirmation=False)
 
 
 def confirmation_stage(parameters: EpochParameters, event: ConfirmationEvent) -> PocStage:
     """Return the confirmation PoC of an event; its messages carry the trigger height."""
-    start = event.generation_start
-    generation_end = start + parameters.poc_stage_duration - 1
+    return _stage(parameters, event.epoch_index, event.trigger_height, event.generation_start, is_confirmation=True)
+
+
+def _stage(
+    parameters: EpochParameters, epoch_index: int, height: int, start: int, *, is_confirmation: bool
+) -> PocStage:
+    shorter = 1 if is_confirmation else 0
+    generation_end = start + parameters.poc_stage_duration - shorter
     exchange_end = generation_end + parameters.poc_exchange_duration
-    validation_start = exchange_end + parameters.poc_validation_delay
-    validation_end = validation_start + parameters.poc_validation_duration - 1
+    validation_start = (exchange_end if is_confirmation else generation_end) + parameters.poc_validation_delay
+    validation_end = validation_start + parameters.poc_validation_duration - shorter
     return PocStage(
-        height=event.trigger_height,
-        epoch_index=event.epoch_index,
-        is_confirmation=True,
+        height=height,
+        epoch_index=epoch_index,
+        is_confirmation=is_confirmation,
         start=start,
         generate_wind_down=start + _most_of(parameters.poc_stage_duration),
         generation_end=generation_end,
@@ -213,10 +205,10 @@ def confirmation_stage(parameters: EpochParameters, event: ConfirmationEvent) ->
         validation_start=validation_start,
         validate_wind_down=validation_start + _most_of(parameters.poc_validation_duration),
         validations=Window(validation_start + 1, validation_end),
-        inference_from=validation_end + 1,
+        inference_from=validation_end + shorter,
     )
 
 
 def _most_of(duration: int) -> int:
-    """Return 0.8 of a duration as the chain computes it: in floating point, cut off."""
+    """Return 0.8 of a duration as the chain computes it: in floating point, rounded down."""
     return int(0.8 * duration)

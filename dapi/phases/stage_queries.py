@@ -1,6 +1,6 @@
-"""What is asked of the chain for one stage: everybody's batches, and which nodes stay in inference.
+"""Asks the chain about one stage: everybody's batches, and the nodes that stay in inference.
 
-Facts: docs/protocol/chain.md, 'Queries' and 'Validation'.
+Source of the facts: docs/protocol/chain.md, 'Queries' and 'Validation'.
 """
 
 from __future__ import annotations
@@ -23,14 +23,13 @@ MAX_ANSWER_BYTES: Final = 128 * MIB
 _BATCHES_PATH = "/inference.inference.Query/PocBatchesForStage"
 _GROUP_PATH = "/inference.inference.Query/EpochGroupData"
 _POC_SLOT = 1
-# The SDK's code for what there is not.
 _NOT_FOUND = 22
 
 M = TypeVar("M", bound=Message)
 
 
 class StoredNonces(msgspec.Struct, frozen=True):
-    """The nonces of one batch on the chain and their distances, as many where the chain is sound; 16 bytes a nonce."""
+    """The nonces of one batch on the chain, and as many distances unless the chain errs; 16 bytes a nonce."""
 
     nonces: array[int]
     dist: array[float]
@@ -54,10 +53,10 @@ class PreservedNodes(msgspec.Struct, frozen=True):
 async def poc_batches_for_stage(reactor: Any, rpc: ChainRpc, height: int, at_height: int) -> list[ParticipantBatches]:
     """Return all batches of the stage ``height`` as the block ``at_height`` left them, in no order of participants.
 
-    A height that is not below the last at which batches are taken makes the answer complete. It comes in one piece,
-    tens of megabytes on a large network: ``rpc`` must give it the time. Its numbers are decoded on a thread of the
-    reactor's pool, in small pieces, since no other thread runs during a single call of the decoder; on the reactor's
-    own thread the JSON around them takes about 1 ms a megabyte.
+    The answer is complete if ``at_height`` is not before the end of the batches' window. It comes in one piece, tens of
+    megabytes on a large network, so the timeout of ``rpc`` has to be long. A thread of the reactor's pool decodes the
+    numbers, in small pieces, since no other thread runs during a single call of the decoder. The reactor's own thread
+    decodes the JSON around them, in about 1 ms a megabyte.
 
     Raises ChainUnavailableError when that is larger than MAX_ANSWER_BYTES or cannot be had now (no node may have come
     to ``at_height``), ChainRefusedError when the chain says no.
@@ -68,10 +67,10 @@ async def poc_batches_for_stage(reactor: Any, rpc: ChainRpc, height: int, at_hei
 
 
 async def preserved_nodes(rpc: ChainRpc, epoch_index: int, participant: str) -> PreservedNodes:
-    """Return the ids of the nodes that stay in inference while others do PoC, the participant's apart.
+    """Return the ids of the nodes that stay in inference while others do PoC.
 
-    ``epoch_index`` is that of the epoch in force. During PoC it is the latest one less 1: the latest is in preparation
-    and has no nodes yet. An epoch without a group preserves none. Main group and models' groups are of one height.
+    ``epoch_index`` is the epoch in force. During PoC that is the one before the latest: the latest one is in
+    preparation, and has no nodes yet. An epoch without a group preserves no node. All groups are of one height.
 
     Raises ChainUnavailableError or ChainRefusedError.
     """
@@ -98,26 +97,22 @@ async def preserved_nodes(rpc: ChainRpc, epoch_index: int, participant: str) -> 
 
 def decode_batches(value: bytes) -> list[ParticipantBatches]:
     """Decode the answer to PocBatchesForStage, in pieces of one batch; raises ChainUnavailableError."""
-    answer = _decoded(_BATCHES_PATH, validation_pb2.QueryPocBatchesForStageResponse, value)
-    return [
-        _participant(_decoded(_BATCHES_PATH, validation_pb2.PocBatchesOfParticipant, piece))
-        for piece in answer.poc_batch
-    ]
-
-
-def _participant(answer: validation_pb2.PocBatchesOfParticipant) -> ParticipantBatches:
-    batches = (_decoded(_BATCHES_PATH, validation_pb2.PocBatch, piece) for piece in answer.poc_batch)
-    compact = tuple(StoredNonces(array("q", batch.nonces), array("d", batch.dist)) for batch in batches)
-    return ParticipantBatches(answer.participant, answer.hex_pub_key, compact)
+    decoded = []
+    for piece in _decode(_BATCHES_PATH, validation_pb2.QueryPocBatchesForStageResponse, value).poc_batch:
+        participant = _decode(_BATCHES_PATH, validation_pb2.PocBatchesOfParticipant, piece)
+        batches = (_decode(_BATCHES_PATH, validation_pb2.PocBatch, batch) for batch in participant.poc_batch)
+        compact = tuple(StoredNonces(array("q", batch.nonces), array("d", batch.dist)) for batch in batches)
+        decoded.append(ParticipantBatches(participant.participant, participant.hex_pub_key, compact))
+    return decoded
 
 
 async def _group(
     rpc: ChainRpc, epoch_index: int, model: str, at_height: int | None
 ) -> tuple[validation_pb2.EpochGroupData, int | None]:
-    """Return an epoch's group of a model (the main group: of none), and the height that it is of."""
+    """Return an epoch's group of a model (the main group's is empty), and the height of that answer."""
     request = validation_pb2.QueryEpochGroupDataRequest(epoch_index=epoch_index, model_id=model)
     answer = await _ask(rpc, _GROUP_PATH, request, at_height)
-    response = _decoded(_GROUP_PATH, validation_pb2.QueryEpochGroupDataResponse, answer.value)
+    response = _decode(_GROUP_PATH, validation_pb2.QueryEpochGroupDataResponse, answer.value)
     return response.epoch_group_data, answer.height or at_height
 
 
@@ -128,7 +123,7 @@ async def _ask(rpc: ChainRpc, path: str, request: Message, at_height: int | None
         raise ChainUnavailableError(f"{path}: {error}") from error
 
 
-def _decoded(path: str, message_type: type[M], value: bytes) -> M:
+def _decode(path: str, message_type: type[M], value: bytes) -> M:
     try:
         return message_type.FromString(value)
     except DecodeError as error:

@@ -8,7 +8,6 @@ from typing import Any
 import pytest_twisted
 
 from dapi.messages import Kind, State
-from dapi.orchestration.validation import ValidationSettings
 from dapi.simulator.chain.messages import SubmitPocValidation, SubmitSeed
 from dapi.simulator.chain.state import GroupMember, GroupNode
 from dapi.simulator.ml_node.node import SimulatedMLNode
@@ -121,9 +120,9 @@ async def test_nodes_of_a_poc_slot_serve_inference_all_the_time(whole: WholeDapi
 async def test_a_node_that_answers_nothing_is_started_anew(whole: WholeDapi) -> None:
     node = whole.node("node1")
     whole.start()
-    whole.chain_service.validations.settings = ValidationSettings(
-        retry_seconds=(0.1, 0.2), look_seconds=0.1, silent_seconds=0.7, absent_seconds=0.2
-    )
+    tools = whole.chain_service.validation_tools
+    tools.retry_delay = lambda: 0.1
+    tools.look_seconds, tools.silent_seconds, tools.absent_seconds = 0.1, 0.7, 0.2
     whole.produce_to(FIRST_POC)
     await whole.when_all("generate")
     await soon(node.ledger.when_delivered(1))

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest_twisted
 from twisted.internet import reactor as global_reactor
-from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.defer import Deferred, gatherResults, succeed
 from twisted.web.server import Site
 
 from dapi.broker.node_worker import NodeWorker
@@ -17,11 +17,12 @@ from dapi.broker.nodes import Node
 from dapi.chain.rpc import ChainRpc
 from dapi.messages import ValidatedBatch, decode_validated
 from dapi.mlnode.client import R_TARGET, TEST_NETWORK_PARAMS, InitRequest, MLNodeClient, PowState
-from dapi.orchestration.assignments import Assignments
-from dapi.orchestration.samples import Sampling, query_samples
-from dapi.orchestration.validation import StageValidation
+from dapi.orchestration.samples import query_samples
+from dapi.orchestration.stage_work import StageWork
+from dapi.orchestration.stages import StageBook, StageRecord
+from dapi.orchestration.validation import StageValidation, ValidationTools
 from dapi.phases.phases import EpochParameters, regular_stage
-from dapi.phases.stage_queries import preserved_nodes
+from dapi.phases.stage_queries import PreservedNodes, preserved_nodes
 from dapi.simulator.chain.chain import SimulatedChain
 from dapi.simulator.chain.epochs import EpochParams, Epochs
 from dapi.simulator.chain.state import GroupMember, GroupNode
@@ -56,6 +57,19 @@ class Worker(NodeWorker):
     def __init__(self, client: MLNodeClient) -> None:
         self.node = Node(node_config(client.node_id), 1)
         self.ml_client = client
+
+
+class NothingAnswered(StageBook):
+    """Keeps nothing of the stage."""
+
+    def __init__(self) -> None:
+        pass
+
+    def participants_answered(self, height: int) -> Deferred[set[str]]:
+        return succeed(set())
+
+    def record_handed_out(self, height: int) -> Deferred[None]:
+        return succeed(None)
 
 
 class ValidatedStage:
@@ -122,25 +136,20 @@ class ValidatedStage:
 
     def validate(self, *, silent_seconds: float = 60.0, retry_seconds: tuple[float, float] = (0.05, 0.1)) -> None:
         """Begin to validate the stage."""
-        sampling = Sampling(
-            public_key=KEYS[0].public.hex(),
-            block_hash="ABCDEF",
-            block_height=STAGE.height,
-            size=5,
-            secret=b"secret",
-        )
-        retry_delay = RetryDelay(random.Random(1), *retry_seconds)
-        self.validation = StageValidation(
+        tools = ValidationTools(
             reactor=reactor,
-            stage=STAGE,
-            assignments=Assignments(set(), retry_delay, silent_seconds, 10.0),
-            query=partial(query_samples, reactor, self.rpc, sampling),
+            stages=NothingAnswered(),
+            query=partial(query_samples, reactor, self.rpc),
             height=lambda: self.chain.height,
             workers=lambda: [Worker(client) for client in self.clients.values()],
-            on_silent_node=self.note_silent,
-            retry_delay=retry_delay,
+            retry_delay=RetryDelay(random.Random(1), *retry_seconds),
+            public_key=KEYS[0].public.hex(),
+            secret=b"secret",
             look_seconds=0.02,
+            silent_seconds=silent_seconds,
         )
+        work = StageWork(StageRecord(STAGE, 3, False), "ABCDEF", tools.public_key, PreservedNodes())
+        self.validation = StageValidation(tools, work, 5, self.note_silent)
         self.over = self.validation.start()
 
     def note_silent(self, node_id: str) -> None:
@@ -154,7 +163,7 @@ class ValidatedStage:
             await self.callbacks.when_called(self._seen + 1)
             for _, body in self.callbacks.calls[self._seen :]:
                 verdict = decode_validated(body)
-                self.validation.answered(verdict.public_key, verdict.block_height)
+                self.validation.record_verdict(verdict.public_key, verdict.block_height)
             self._seen = len(self.callbacks.calls)
         return [decode_validated(body) for _, body in self.callbacks.calls]
 

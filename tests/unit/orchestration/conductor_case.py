@@ -27,7 +27,7 @@ from dapi.orchestration.phase_status import PhaseStatus
 from dapi.orchestration.seed import Seeds
 from dapi.orchestration.stage_work import StageWork
 from dapi.orchestration.stages import StageBook
-from dapi.orchestration.validation import StageValidation, Validations
+from dapi.orchestration.validation import StageValidation
 from dapi.outbox.outbox import Outbox, OutboxEntry
 from dapi.phases.duty import Duty
 from dapi.phases.phases import PocStage, Situation
@@ -154,12 +154,13 @@ class FakeBroker(Broker):
 class FakeValidation(StageValidation):
     """One that is over when the test says so, or when it is stopped."""
 
-    def __init__(self, work: StageWork, on_silent_node: Callable[[str], object]) -> None:
+    def __init__(self, stages: StageBook, work: StageWork, on_silent_node: Callable[[str], object]) -> None:
         self.stage: PocStage = work.record.stage
         self.block_hash = work.block_hash
         self.silent = on_silent_node
         self.is_stopped = False
         self.over: Deferred[None] = Deferred()
+        self._stages = stages
 
     def start(self) -> Deferred[None]:
         return self.over
@@ -169,20 +170,12 @@ class FakeValidation(StageValidation):
         if not self.over.called:
             self.over.callback(None)
 
+    def end(self) -> None:
+        """End as one that has nothing left to do."""
+        self._stages.record_handed_out(self.stage.height).chainDeferred(self.over)
+
     def status(self) -> dict[str, Any]:
         return {}
-
-
-class FakeValidations(Validations):
-    """Makes validations that do nothing."""
-
-    made: list[FakeValidation]
-
-    def make(
-        self, work: StageWork, sample_size: int, answered: set[str], on_silent_node: Callable[[str], object]
-    ) -> FakeValidation:
-        self.made.append(FakeValidation(work, on_silent_node))
-        return self.made[-1]
 
 
 class ConductorTestCase(SynchronousTestCase):
@@ -206,11 +199,8 @@ class ConductorTestCase(SynchronousTestCase):
         self.outbox = Outbox(self.clock, database, now=self.clock.seconds)
         self.submissions = Submissions(database, self.outbox, now=self.clock.seconds)
         self.stages = StageBook(database)
-        public_key, retries = KEY.public_key.hex(), random.Random(1)
-        self.validations = FakeValidations(
-            self.clock, self.rpc, self.watcher, self.reconciler, self.stages, public_key, b"secret", retries
-        )
-        self.validations.made = []
+        self.deadlines = Deadlines(self.submissions)
+        self.validations: list[FakeValidation] = []
         self.conductor = Conductor(
             self.clock,
             self.rpc,
@@ -219,14 +209,20 @@ class ConductorTestCase(SynchronousTestCase):
             self.reconciler,
             self.stages,
             Seeds(self.outbox, KEY),
-            self.validations,
-            Deadlines(self.submissions),
-            public_key=public_key,
-            random=retries,
+            self.deadlines,
+            public_key=KEY.public_key.hex(),
+            make_validation=self.make_validation,
+            random=random.Random(1),
         )
         self.outbox.observe(self.conductor.batch_stored)
-        self.phases = PhaseStatus(self.conductor, self.reconciler, self.validations, self.stages)
+        self.phases = PhaseStatus(self.conductor, self.reconciler, self.stages)
         self.conductor.startService()
+
+    def make_validation(
+        self, work: StageWork, sample_size: int, on_silent_node: Callable[[str], object]
+    ) -> StageValidation:
+        self.validations.append(FakeValidation(self.stages, work, on_silent_node))
+        return self.validations[-1]
 
     def end(self) -> None:
         self.successResultOf(self.conductor.stopService())

@@ -34,8 +34,8 @@ class AssignmentsTestCase(SynchronousTestCase):
         self.address = KEYS[0].address
         self.assignments = self.make()
 
-    def make(self, *early: str, keys: list[Key] = KEYS[:1]) -> Assignments:
-        assignments = Assignments(set(early), lambda: RETRY_SECONDS, SILENT_SECONDS, ABSENT_SECONDS)
+    def make(self, keys: list[Key] = KEYS[:1]) -> Assignments:
+        assignments = Assignments(lambda: RETRY_SECONDS, SILENT_SECONDS, ABSENT_SECONDS)
         assignments.add(batch(key) for key in keys)
         return assignments
 
@@ -55,7 +55,7 @@ class AssignmentsTestCase(SynchronousTestCase):
         return self.assignments.decide((), self.now).warnings
 
     def verdict(self) -> None:
-        self.assignments.verdict(self.address, self.now)
+        self.assignments.record_verdict(self.address, self.now)
 
     def progress(self) -> Progress:
         return self.assignments._participants[self.address].progress
@@ -131,7 +131,7 @@ class ParticipantTests(AssignmentsTestCase):
         self.assertEqual(self.offer("a", "b").address, self.address)
 
     def test_what_waits_is_offered_in_turn_while_nodes_are_free(self) -> None:
-        self.assignments = self.make(keys=KEYS)
+        self.assignments = self.make(KEYS)
         offers = self.assignments.decide(("a", "b"), self.now).offers
         self.assertEqual([offer.address for offer in offers], [key.address for key in KEYS[: 2 * CALLS_AT_ONCE]])
         self.assertEqual([offer.node_id for offer in offers], ["a", "b", "a", "b"])
@@ -146,22 +146,22 @@ class ParticipantTests(AssignmentsTestCase):
         self.assertEqual(self.offer("b").batch.nonces, [2])
 
     def test_verdicts_may_come_before_the_participant(self) -> None:
-        self.assignments = self.make(self.address, keys=[])
-        self.assignments.verdict(KEYS[1].address, self.now)
+        self.assignments = self.make([])
+        for key in KEYS[:2]:
+            self.assignments.record_verdict(key.address, self.now)
         self.assignments.add([batch(key) for key in KEYS[:3]])
         self.assertEqual(self.offer().address, KEYS[2].address)
         self.assertEqual(self.assignments.unanswered, 1)
 
     def test_verdicts_on_strangers_are_bounded(self) -> None:
         for number in range(MAX_EARLY_VERDICTS + 5):
-            self.assignments.verdict(f"stranger{number}", self.now)
+            self.assignments.record_verdict(f"stranger{number}", self.now)
         self.assertEqual(len(self.assignments._early_verdicts), MAX_EARLY_VERDICTS)
 
 
 class NodeTests(AssignmentsTestCase):
     def setUp(self) -> None:
         super().setUp()
-        self.assignments = self.make(keys=KEYS[:1])
         self.hold()
 
     def examine(self, node_id: str = "a") -> None:

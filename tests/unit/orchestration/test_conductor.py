@@ -46,7 +46,7 @@ class PhaseTests(ConductorTestCase):
         # Neither the start nor the end of generation nor the start of validation was seen.
         self.move(VALIDATION_START + 7)
         self.assert_duty(Duty.VALIDATE)
-        (validation,) = self.validations.made
+        (validation,) = self.validations
         self.assertEqual((validation.stage.height, validation.block_hash), (START, f"AB{START}"))
         self.assertEqual(self.state_of("seed-2"), State.STORED)
 
@@ -54,7 +54,7 @@ class PhaseTests(ConductorTestCase):
         self.watcher.problem = "catching up"
         for height in (START, VALIDATION_START, VALIDATION_END):
             self.move(height)
-        self.assertEqual((self.rpc.asked, self.reconciler.intentions, self.validations.made), ([], {}, []))
+        self.assertEqual((self.rpc.asked, self.reconciler.intentions, self.validations), ([], {}, []))
         self.assertIs(self.phases.restart_advice()["safe"], False)
         self.watcher.problem = None
         self.move(VALIDATION_END + 1)
@@ -87,16 +87,16 @@ class PhaseTests(ConductorTestCase):
             still = State.STORED if height < EXCHANGE_END + 10 else State.EXPIRED
             self.assertEqual(self.state_of("in the longer window"), still)
         # It is the same stage, as far as the nodes are told.
-        self.assertEqual([one.stage.height for one in self.validations.made], [START])
+        self.assertEqual([one.stage.height for one in self.validations], [START])
 
     def test_leaving_a_stage_ends_its_validation(self) -> None:
         self.move(VALIDATION_START)
         self.move(START + LENGTH)
-        self.assertTrue(self.validations.made[0].is_stopped)
+        self.assertTrue(self.validations[0].is_stopped)
         self.assert_duty(Duty.GENERATE)
         self.assertEqual(self.reconciler.intentions["a"].block_hash, f"AB{START + LENGTH}")
         self.move(VALIDATION_START + LENGTH)
-        self.assertEqual([one.stage.height for one in self.validations.made], [START, START + LENGTH])
+        self.assertEqual([one.stage.height for one in self.validations], [START, START + LENGTH])
 
     def test_node_count_is_that_of_its_beginning_after_a_restart_too(self) -> None:
         self.move(START)
@@ -144,8 +144,8 @@ class PhaseTests(ConductorTestCase):
 
     def test_a_delivery_in_the_middle_of_a_turn_takes_back_nothing(self) -> None:
         self.move(GENERATION_END)
-        never: Deferred[set[str]] = Deferred()
-        self.patch(self.stages, "participants_answered", lambda height: never)
+        never: Deferred[dict[object, str]] = Deferred()
+        self.patch(self.deadlines, "check", lambda height: never)
         # The nodes are told to validate, and the turn goes on.
         self.move(VALIDATION_START)
         self.store("late")
@@ -162,7 +162,7 @@ class PhaseTests(ConductorTestCase):
 
     def test_a_silent_node_is_stopped_and_then_validates_again(self) -> None:
         self.move(VALIDATION_START)
-        self.validations.made[0].silent("b")
+        self.validations[0].silent("b")
         self.clock.advance(0)
         self.assertEqual(self.duties(), [Duty.VALIDATE, Duty.STOPPED])
         self.reconciler.stopped = ["b"]
@@ -188,11 +188,11 @@ class FailureTests(ConductorTestCase):
         self.move(VALIDATION_START - 1)
         self.rpc.failing = {"EpochInfo"}
         self.move(VALIDATION_START)
-        self.assertEqual(self.validations.made, [])
+        self.assertEqual(self.validations, [])
         self.rpc.failing = set()
         self.watcher.move(VALIDATION_START + 1)
         self.retry()
-        self.assertEqual(len(self.validations.made), 1)
+        self.assertEqual(len(self.validations), 1)
 
     def test_a_database_that_is_busy(self) -> None:
         self.database.failure = StoreBusyError("the disk is full")
@@ -299,14 +299,14 @@ class DoneTests(ConductorTestCase):
         self.move(VALIDATION_START)
         self.restart()
         self.move(VALIDATION_START + 1)
-        self.assertEqual(len(self.validations.made), 1)
+        self.assertEqual(len(self.validations), 1)
 
     def test_a_validation_that_is_over_is_not(self) -> None:
         self.move(VALIDATION_START)
-        self.validations.made[0].over.callback(None)
+        self.validations[0].end()
         self.restart()
         self.move(VALIDATION_START + 1)
-        self.assertEqual(self.validations.made, [])
+        self.assertEqual(self.validations, [])
         self.assert_duty(Duty.VALIDATE)
 
 

@@ -95,7 +95,7 @@ class StageWorkTests(SynchronousTestCase):
         height = STAGE.validation_start
         self.work.stop_once("b")
         self.assertEqual(self.duties(height), [Duty.VALIDATE, Duty.STOPPED])
-        self.work.stopped("a")
+        self.work.record_stop("a")
         self.assertEqual(self.duties(height), [Duty.VALIDATE, Duty.STOPPED])
-        self.work.stopped("b")
+        self.work.record_stop("b")
         self.assertEqual(self.duties(height), [Duty.VALIDATE, Duty.VALIDATE])

@@ -36,7 +36,7 @@ class StageBookTests(StoreTestCase):
     def test_all_of_it_survives_a_restart(self) -> None:
         self.begin(stage_at(100), 3)
         self.begin(stage_at(140), 4)
-        self.clock.wait_for(self.book.handed_out(100))
+        self.clock.wait_for(self.book.record_handed_out(100))
         self.close_database(self.database)
         again = StageBook(self.open_database())
         self.assertEqual(

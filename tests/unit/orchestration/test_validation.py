@@ -6,7 +6,8 @@ from array import array
 
 from twisted.internet.defer import Deferred
 
-from dapi.errors import ChainRefusedError, ChainUnavailableError
+from dapi.errors import ChainRefusedError, ChainUnavailableError, StoreBusyError
+from dapi.orchestration.validation import ValidationState
 from dapi.phases.stage_queries import ParticipantBatches, StoredNonces
 from tests.unit.orchestration.validation_case import END, HEX, KEYS, STAGE, START, ValidationTestCase
 
@@ -93,6 +94,56 @@ class CourseTests(ValidationTestCase):
         self.assertEqual((dropped.nonces, dropped.batches, dropped.participants), (1, 1, 1))
 
 
+class StateTests(ValidationTestCase):
+    """Every transition that is drawn, and what the stage's record says at the end."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.participants(0)
+        self.start()
+        self.assert_state(ValidationState.QUERYING)
+
+    def assert_state(self, state: ValidationState) -> None:
+        self.assertIs(self.validation._state, state)
+        is_over = state in (ValidationState.OVER, ValidationState.STOPPED)
+        self.assertEqual(self.shown("is_over"), [is_over])
+        self.assertEqual(self.stages.finished, [STAGE.height] if state is ValidationState.OVER else [])
+
+    def test_all_are_known_and_answered(self) -> None:
+        self.query_again()
+        self.assert_state(ValidationState.COMPLETE)
+        self.answer(0)
+        self.assert_state(ValidationState.OVER)
+
+    def test_the_window_ends_before_all_are_known_or_answered(self) -> None:
+        for queries in (1, 2):
+            if queries == 2:
+                self.query_again()
+            self.height = END
+            self.wait(1)
+            self.assert_state(ValidationState.OVER)
+            self.stages.finished.clear()
+            self.height = START
+            self.start()
+
+    def test_stopped_at_any_time(self) -> None:
+        self.validation.stop()
+        self.assert_state(ValidationState.STOPPED)
+        self.start()
+        self.query_again()
+        self.validation.stop()
+        self.assert_state(ValidationState.STOPPED)
+        self.assert_over()
+
+    def test_nothing_comes_after_the_end(self) -> None:
+        self.height = END
+        self.wait(1)
+        self.validation.stop()
+        self.assert_state(ValidationState.OVER)
+        self.wait(10)
+        self.assert_state(ValidationState.OVER)
+
+
 class AnswerTests(ValidationTestCase):
     """Verdicts that come."""
 
@@ -109,7 +160,7 @@ class AnswerTests(ValidationTestCase):
 
     def test_verdicts_of_other_stages_and_strangers(self) -> None:
         self.start()
-        self.validation.answered(HEX[0], STAGE.height + 1)
+        self.validation.record_verdict(HEX[0], STAGE.height + 1)
         self.answer(7)
         self.assertEqual(self.shown("answered", "unanswered"), [0, 2])
 
@@ -122,7 +173,8 @@ class AnswerTests(ValidationTestCase):
         self.assertEqual(self.shown("answered"), [1])
 
     def test_who_was_answered_before_a_restart_is_left_alone(self) -> None:
-        self.start(answered={KEYS[0].address})
+        self.stages.answered = {KEYS[0].address}
+        self.start()
         self.assertEqual(self.nodes["a"].took, [1])
         self.assertEqual(self.shown("participants", "answered"), [2, 1])
         self.query_again()
@@ -130,7 +182,8 @@ class AnswerTests(ValidationTestCase):
         self.assert_over()
 
     def test_all_answered_before_a_restart(self) -> None:
-        self.start(answered={key.address for key in KEYS[:2]})
+        self.stages.answered = {key.address for key in KEYS[:2]}
+        self.start()
         self.query_again()
         self.assert_over()
         self.assertEqual(self.nodes["a"].took, [])
@@ -173,6 +226,16 @@ class QueryTests(ValidationTestCase):
             self.assertEqual(self.shown("problem", "handed"), [None, 1])
             self.end()
             self.queried.clear()
+
+    def test_a_database_that_cannot_be_asked(self) -> None:
+        self.participants(0)
+        self.add_nodes("a")
+        self.stages.failure = StoreBusyError("the disk is full")
+        self.start()
+        self.assertEqual(self.shown("problem"), ["the disk is full"])
+        self.stages.failure = None
+        self.wait(5)
+        self.assertEqual((self.shown("problem"), self.nodes["a"].took), ([None], [0]))
 
     def test_an_old_refusal_is_told_once(self) -> None:
         self.found = ChainUnavailableError("no route")

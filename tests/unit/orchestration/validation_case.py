@@ -12,14 +12,15 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from dapi.broker.node_worker import NodeWorker
 from dapi.broker.nodes import Node
-from dapi.errors import ChainError, MLNodeError
+from dapi.errors import ChainError, MLNodeError, StoreError
 from dapi.messages import ProofBatch
 from dapi.mlnode.client import MLNodeClient, PowState, PowStatus
-from dapi.orchestration.assignments import Assignments
 from dapi.orchestration.samples import Samples, Sampling, sample_batches
-from dapi.orchestration.validation import StageValidation, ValidationSettings
+from dapi.orchestration.stage_work import StageWork
+from dapi.orchestration.stages import StageBook, StageRecord
+from dapi.orchestration.validation import StageValidation, ValidationTools
 from dapi.phases.phases import EpochParameters, regular_stage
-from dapi.phases.stage_queries import ParticipantBatches, StoredNonces
+from dapi.phases.stage_queries import ParticipantBatches, PreservedNodes, StoredNonces
 from dapi.timing.retry import RetryDelay
 from tests.chain_tools import Key
 from tests.logs import log_of
@@ -36,7 +37,6 @@ STAGE = regular_stage(DURATIONS, epoch_index=1, poc_start=10)
 START, END = STAGE.validations.first - 1, STAGE.validations.last
 KEYS = [Key(seed) for seed in range(1, 21)]
 HEX = [key.public.hex() for key in KEYS]
-SAMPLING = Sampling(public_key=HEX[0], block_hash="AB", block_height=STAGE.height, size=0, secret=b"s")
 
 
 class FakeNode(MLNodeClient):
@@ -82,6 +82,22 @@ class FakeWorker(NodeWorker):
         self.ml_client = node
 
 
+class FakeStages(StageBook):
+    """Knows the addresses of those who have a verdict from an earlier run, and the stages that were handed out."""
+
+    def __init__(self) -> None:
+        self.answered: set[str] = set()
+        self.failure: StoreError | None = None
+        self.finished: list[int] = []
+
+    def participants_answered(self, height: int) -> Deferred[set[str]]:
+        return succeed(self.answered) if self.failure is None else fail(self.failure)
+
+    def record_handed_out(self, height: int) -> Deferred[None]:
+        self.finished.append(height)
+        return succeed(None)
+
+
 class ValidationTestCase(SynchronousTestCase):
     """Has a validation, not started, at the start of the window."""
 
@@ -92,6 +108,7 @@ class ValidationTestCase(SynchronousTestCase):
         self.queried: list[int] = []
         self.nodes: dict[str, FakeNode] = {}
         self.silent: list[str] = []
+        self.stages = FakeStages()
         self.log = log_of(self)
 
     def participants(self, *indices: int, nonces: int = 3) -> None:
@@ -103,27 +120,26 @@ class ValidationTestCase(SynchronousTestCase):
         for name in names:
             self.nodes[name] = FakeNode(name)
 
-    def query(self, at_height: int) -> Deferred[Samples]:
+    def query(self, sampling: Sampling, at_height: int) -> Deferred[Samples]:
         self.queried.append(at_height)
         if isinstance(self.found, ChainError):
             return fail(self.found)
-        return self.found if isinstance(self.found, Deferred) else succeed(sample_batches(self.found, SAMPLING))
+        return self.found if isinstance(self.found, Deferred) else succeed(sample_batches(self.found, sampling))
 
-    def start(self, *, answered: set[str] | None = None) -> None:
+    def start(self) -> None:
         """Begin; ``self.over`` is what the start returned."""
-        settings = ValidationSettings()
-        retry_delay = RetryDelay(random.Random(1), *settings.retry_seconds)
-        self.validation = StageValidation(
+        tools = ValidationTools(
             reactor=self.reactor,
-            stage=STAGE,
-            assignments=Assignments(answered or set(), retry_delay, settings.silent_seconds, settings.absent_seconds),
+            stages=self.stages,
             query=self.query,
             height=lambda: self.height,
             workers=lambda: [FakeWorker(node) for node in self.nodes.values()],
-            on_silent_node=self.silent.append,
-            retry_delay=retry_delay,
-            look_seconds=settings.look_seconds,
+            retry_delay=RetryDelay(random.Random(1)),
+            public_key=HEX[0],
+            secret=b"s",
         )
+        work = StageWork(StageRecord(STAGE, 3, False), "AB", HEX[0], PreservedNodes())
+        self.validation = StageValidation(tools, work, 0, self.silent.append)
         self.over = self.validation.start()
         self.addCleanup(self.end)
 
@@ -134,7 +150,7 @@ class ValidationTestCase(SynchronousTestCase):
 
     def answer(self, *indices: int) -> None:
         for index in indices:
-            self.validation.answered(HEX[index], STAGE.height)
+            self.validation.record_verdict(HEX[index], STAGE.height)
 
     def wait(self, seconds: float) -> None:
         self.reactor.pump([0.5] * round(2 * seconds))
