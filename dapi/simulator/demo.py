@@ -82,7 +82,8 @@ class Demo:
                 (_node_settings(), _node_settings(double_every=3), _node_settings(websocket=False)), start=1
             )
         ]
-        self._chain = SimulatedChain(reactor, random.Random(0), epochs=Epochs(_FIRST_POC, _EPOCHS))  # noqa: S311
+        epochs = Epochs(_FIRST_POC, _EPOCHS)
+        self._chain = SimulatedChain(reactor, random.Random(0), epochs=epochs, block_seconds=1.0)  # noqa: S311
         self._chain.add_account(PrivateKey(_SECRET).public_key.format())
         self._folder = folder
         self._service: DapiService | None = None

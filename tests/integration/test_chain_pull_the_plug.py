@@ -89,9 +89,9 @@ class TroubledChain:
         switches.is_mempool_full = False
         self.troubles += 1
         await until(lambda: self.blocked >= 500)
-        switches.is_halted = True
+        self.simulated.is_halted = True
         await deferLater(reactor, 2)
-        switches.is_halted = False
+        self.simulated.is_halted = False
         self.troubles += 1
         await until(lambda: self.blocked >= 900)
         await self.simulated.restart(down_seconds=1.5)

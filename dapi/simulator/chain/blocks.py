@@ -1,54 +1,28 @@
-"""The simulated chain itself: mempool in, blocks out, and a ledger of all that was delivered. No socket, no timer."""
+"""The chain that all nodes agree on: blocks out of the validators' mempool, and a ledger of all that was delivered."""
 
 from __future__ import annotations
 
 import hashlib
-import random
 from collections import Counter
 
 import msgspec
 
+from dapi.simulator.chain.checks import check_tx, recheck
+from dapi.simulator.chain.execution import deliver_tx
 from dapi.simulator.chain.mempool import Mempool, MempoolRefused
-from dapi.simulator.chain.messages import PocMessage, SubmitPocBatch, TxRefused
+from dapi.simulator.chain.messages import HostMessage, SubmitPocBatch
+from dapi.simulator.chain.rules import TxRefused
 from dapi.simulator.chain.state import ChainState
-from dapi.simulator.chain.transactions import Transaction, decode_transaction, hash_of
+from dapi.simulator.chain.transactions import Transaction
+from dapi.simulator.chain.weights import end_block
 
-_MAX_BLOCK_BYTES = 22_020_096
+MAX_BLOCK_BYTES = 22_020_096
+
 _BLOCKS_KEPT = 1000
 
 
-class Switches(msgspec.Struct):
-    """What can be made to go wrong; may be changed at any time."""
-
-    is_halted: bool = False
-    """No block comes by itself."""
-    is_mempool_full: bool = False
-    is_mempool_rechecking: bool = False
-    drop_fraction: float = 0.0
-    """This part of the accepted transactions never gets into a block; the node remembers their bytes all the same."""
-    loses_confirmations: bool = False
-    """Broadcasts work, and are answered with 'broadcast confirmation not received'."""
-    index_delay_blocks: int = 0
-    """A transaction can be looked up only this many blocks after its own."""
-    is_indexing_off: bool = False
-    is_catching_up: bool = False
-    answers_500: bool = False
-    answer_delay_seconds: float = 0.0
-    hides_events: bool = False
-    """WebSockets stay open, and nobody is told of new blocks."""
-
-
-class CheckResult(msgspec.Struct, frozen=True):
-    """What a broadcast is answered with."""
-
-    hash: str
-    code: int = 0
-    codespace: str = ""
-    log: str = ""
-
-
 class TxRecord(msgspec.Struct, frozen=True):
-    """A transaction in a block."""
+    """A transaction in a block; ``data`` is its encoded TxMsgData, empty when it failed."""
 
     tx: Transaction
     height: int
@@ -56,12 +30,13 @@ class TxRecord(msgspec.Struct, frozen=True):
     code: int
     codespace: str
     log: str
+    data: bytes
 
 
 class Delivered(msgspec.Struct, frozen=True):
     """One message in one block; it did something only when ``code``, its transaction's, is 0."""
 
-    message: PocMessage
+    message: HostMessage
     tx_hash: str
     height: int
     code: int
@@ -79,64 +54,61 @@ class Block(msgspec.Struct, frozen=True):
 
 
 class Blockchain:
-    """Takes transactions and makes blocks of them.
+    """Makes blocks of what waits in ``mempool``, the validators' own.
 
     ``ledger`` has every message ever delivered, in order, failed ones included. Blocks older than the last thousand are
-    forgotten (their transactions can still be looked up).
+    forgotten; ``find`` still finds their transactions. With ``has_first_block`` false the first block is still to come.
     """
 
-    def __init__(self, rng: random.Random, state: ChainState, first_time_ns: int, first_height: int = 1) -> None:
+    def __init__(
+        self, state: ChainState, first_time_ns: int, first_height: int = 1, *, has_first_block: bool = True
+    ) -> None:
         self.state = state
         self.mempool = Mempool()
-        self.switches = Switches()
         self.ledger: list[Delivered] = []
-        self._random = rng
-        self._records: dict[str, TxRecord] = {}
         self.blocks: dict[int, Block] = {}
+        self.first_height = first_height
         self.latest = Block(first_height - 1, first_time_ns - 1, "", ())
-        self.produce_block(first_time_ns)
+        self._records: dict[str, TxRecord] = {}
+        state.begin_block(first_height - 1, first_time_ns - 1)
+        if has_first_block:
+            self.produce_block(first_time_ns)
 
-    def broadcast(self, raw: bytes) -> CheckResult:
-        """Check a transaction and put it into the mempool; raises MempoolRefused with the words of the RPC error."""
-        tx_hash = hash_of(raw)
-        if self.switches.is_mempool_rechecking:
-            raise MempoolRefused("mempool is still rechecking after a new committed block, so it is considered as full")
-        self.mempool.admit(tx_hash, len(raw), is_full=self.switches.is_mempool_full)
+    def offer(self, tx: Transaction) -> None:
+        """Put a transaction that a node passes on into the validators' mempool; a refusal is told to nobody."""
         try:
-            tx = decode_transaction(raw)
-            self.state.check_tx(tx, self.latest.height, self.latest.time_ns, self._pending_nonces())
-        except TxRefused as refusal:
-            self.mempool.forget(tx_hash)
-            return CheckResult(tx_hash, refusal.code, refusal.codespace, refusal.log)
-        if self._random.random() >= self.switches.drop_fraction:
+            self.mempool.admit(tx.hash, len(tx.raw))
+        except MempoolRefused:
+            return
+        try:
+            now = self.state.at(self.latest.height)
+            check_tx(self.state, now, tx, self.mempool.nonces, is_recheck=True)
+        except TxRefused:
+            self.mempool.forget(tx.hash)
+        else:
             self.mempool.put(tx)
-        if self.switches.loses_confirmations:
-            raise MempoolRefused("broadcast confirmation not received: context deadline exceeded")
-        return CheckResult(tx_hash)
 
     def produce_block(self, time_ns: int) -> Block:
         """Make the next block of what is in the mempool; its time is ``time_ns`` or just after the latest one's."""
         height = self.latest.height + 1
         time_ns = max(time_ns, self.latest.time_ns + 1)
-        txs = self.mempool.take(_MAX_BLOCK_BYTES)
-        records = tuple(self._deliver(tx, height, index, time_ns) for index, tx in enumerate(txs))
+        self.state.begin_block(height, time_ns)
+        txs = self.mempool.take(MAX_BLOCK_BYTES)
+        records = tuple(self._deliver(tx, height, index) for index, tx in enumerate(txs))
+        end_block(self.state)
         parts = f"{self.state.chain_id}/{height}/{time_ns}/{self.latest.hash}/{[tx.hash for tx in txs]}"
         block = Block(height, time_ns, hashlib.sha256(parts.encode()).hexdigest().upper(), records)
         self.latest = self.blocks[height] = block
         self.blocks.pop(height - _BLOCKS_KEPT, None)
-        self.state.forget_expired_nonces(time_ns)
-        self._recheck()
+        recheck(self.state, self.state.at(height), self.mempool)
         return block
 
     def find(self, tx_hash: str) -> TxRecord | None:
-        """Look a transaction up as the node's index does."""
-        record = self._records.get(tx_hash)
-        if record is None or record.height + self.switches.index_delay_blocks > self.latest.height:
-            return None
-        return record
+        """Return what became of a transaction, None when it is in no block."""
+        return self._records.get(tx_hash)
 
     def batch_counts(self) -> Counter[str]:
-        """How often each batch_id was delivered and taken: none should be above 1."""
+        """Return how often each batch_id was delivered and taken: none should be above 1."""
         return Counter(
             delivered.message.batch_id
             for delivered in self.ledger
@@ -144,7 +116,7 @@ class Blockchain:
         )
 
     def doubles(self) -> dict[str, list[str]]:
-        """Give the hashes of the transactions that brought each batch_id that was taken more than once."""
+        """Return the hashes of the transactions that brought each batch_id that was taken more than once."""
         return {
             batch_id: [d.tx_hash for d in self.deliveries_of(batch_id) if d.code == 0]
             for batch_id, count in self.batch_counts().items()
@@ -152,39 +124,21 @@ class Blockchain:
         }
 
     def deliveries_of(self, batch_id: str) -> list[Delivered]:
-        """Give every delivery of a batch, failed ones included."""
+        """Return every delivery of a batch, failed ones included."""
         return [
             delivered
             for delivered in self.ledger
             if isinstance(delivered.message, SubmitPocBatch) and delivered.message.batch_id == batch_id
         ]
 
-    def _deliver(self, tx: Transaction, height: int, index: int, time_ns: int) -> TxRecord:
-        code, codespace, log = 0, "", ""
+    def _deliver(self, tx: Transaction, height: int, index: int) -> TxRecord:
+        code, codespace, log, data = 0, "", "", b""
         try:
-            self.state.deliver_tx(tx, height, time_ns)
+            data = deliver_tx(self.state, tx)
         except TxRefused as refusal:
             code, codespace, log = refusal.code, refusal.codespace, refusal.log
             self.mempool.forget(tx.hash)
-        record = TxRecord(tx, height, index, code, codespace, log)
+        record = TxRecord(tx, height, index, code, codespace, log, data)
         self._records[tx.hash] = record
-        self.ledger.extend(Delivered(message, tx.hash, height, code, codespace, log) for message in tx.poc_messages())
+        self.ledger.extend(Delivered(message, tx.hash, height, code, codespace, log) for message in tx.host_messages())
         return record
-
-    def _recheck(self) -> None:
-        """Drop from the mempool what the new block has made impossible, as CometBFT does after each."""
-        kept: set[tuple[int, str]] = set()
-        for tx in self.mempool.waiting():
-            try:
-                self.state.check_tx(tx, self.latest.height, self.latest.time_ns, kept)
-            except TxRefused:
-                self.mempool.forget(tx.hash)
-            else:
-                kept.add(_nonce(tx))
-
-    def _pending_nonces(self) -> set[tuple[int, str]]:
-        return {_nonce(tx) for tx in self.mempool.waiting()}
-
-
-def _nonce(tx: Transaction) -> tuple[int, str]:
-    return (tx.timeout_ns or 0, tx.messages[0].signer)

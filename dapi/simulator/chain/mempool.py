@@ -1,6 +1,6 @@
-"""The simulated node's mempool: a bounded queue, and a cache of what was seen.
+"""A simulated node's mempool: a bounded queue, and a cache of what was seen.
 
-Limits and words are CometBFT's (docs/protocol/chain.md, 'Limits' and 'Answers to a broadcast').
+Limits and words: docs/protocol/chain.md, 'Limits' and 'Answers to a broadcast'.
 """
 
 from __future__ import annotations
@@ -15,30 +15,44 @@ class MempoolRefused(Exception):  # noqa: N818
 
 
 class Mempool:
-    """Transactions that wait for a block, first come first served."""
+    """Transactions that wait for a block, first come first served; the limits may be changed at any time."""
 
-    def __init__(self, *, max_txs: int = 5000, max_tx_bytes: int = 1_048_576, cache_size: int = 10_000) -> None:
+    def __init__(
+        self,
+        *,
+        max_txs: int = 5000,
+        max_txs_bytes: int = 1 << 30,
+        max_tx_bytes: int = 1 << 20,
+        cache_size: int = 10_000,
+    ) -> None:
         self.max_txs = max_txs
+        self.max_txs_bytes = max_txs_bytes
         self.max_tx_bytes = max_tx_bytes
         self._cache_size = cache_size
         self._seen: OrderedDict[str, None] = OrderedDict()
         self._waiting: dict[str, Transaction] = {}
+        self._bytes = 0
+        self.nonces: set[tuple[int, str]] = set()
+        """What the waiting transactions use up."""
 
     def __len__(self) -> int:
         return len(self._waiting)
 
     def admit(self, tx_hash: str, size: int, *, is_full: bool = False) -> None:
         """Refuse what is too large, too much or known (MempoolRefused); otherwise know it from now on."""
-        if is_full or len(self._waiting) >= self.max_txs:
-            total = sum(len(tx.raw) for tx in self._waiting.values())
+        if is_full or len(self) >= self.max_txs or self._bytes + size > self.max_txs_bytes:
             raise MempoolRefused(
-                f"mempool is full: number of txs {len(self._waiting)} (max: {self.max_txs}),"
-                f" total txs bytes {total} (max: 1073741824)"
+                f"mempool is full: number of txs {len(self)} (max: {self.max_txs}),"
+                f" total txs bytes {self._bytes} (max: {self.max_txs_bytes})"
             )
         if size > self.max_tx_bytes:
             raise MempoolRefused(f"Tx too large. Max size is {self.max_tx_bytes}, but got {size}")
         if tx_hash in self._seen:
             raise MempoolRefused("tx already exists in cache")
+        self.know(tx_hash)
+
+    def know(self, tx_hash: str) -> None:
+        """Know it from now on, as long as the cache has room."""
         self._seen[tx_hash] = None
         if len(self._seen) > self._cache_size:
             self._seen.popitem(last=False)
@@ -46,28 +60,40 @@ class Mempool:
     def forget(self, tx_hash: str) -> None:
         """Know it no more: it failed, so the same bytes may come again."""
         self._seen.pop(tx_hash, None)
-        self._waiting.pop(tx_hash, None)
+        self.remove(tx_hash)
 
     def put(self, tx: Transaction) -> None:
         """Have an admitted and checked transaction wait for a block."""
         self._waiting[tx.hash] = tx
+        self._bytes += len(tx.raw)
+        self.nonces.add(tx.nonce)
+
+    def remove(self, tx_hash: str) -> None:
+        """Have a transaction wait no more; its bytes stay known."""
+        tx = self._waiting.pop(tx_hash, None)
+        if tx is not None:
+            self._bytes -= len(tx.raw)
+            self.nonces.discard(tx.nonce)
 
     def take(self, max_bytes: int) -> list[Transaction]:
         """Take what goes into the next block."""
         taken: list[Transaction] = []
         size = 0
-        for tx in list(self._waiting.values()):
+        for tx in self.waiting():
             size += len(tx.raw)
             if size > max_bytes:
                 break
-            taken.append(self._waiting.pop(tx.hash))
+            self.remove(tx.hash)
+            taken.append(tx)
         return taken
 
     def waiting(self) -> list[Transaction]:
-        """Give what waits, in order."""
+        """Return what waits, in order."""
         return list(self._waiting.values())
 
     def clear(self) -> None:
         """Lose everything, as a node that restarts does."""
         self._seen.clear()
         self._waiting.clear()
+        self._bytes = 0
+        self.nonces.clear()

@@ -1,7 +1,7 @@
 """The messages that the simulated chain knows, with what can be checked of each without any state.
 
-Field numbers and checks: docs/protocol/chain.md, 'Messages' and 'Checks of messages' and 'Newer chains'. A further
-message is a class like these and an entry in ``_MESSAGES``.
+Facts: docs/protocol/chain.md, 'Messages', 'Checks of messages', 'Newer chains', 'Hardware nodes' and 'Claims'. A
+further message is a class like these and an entry in ``_HOST_MESSAGES``.
 """
 
 from __future__ import annotations
@@ -10,9 +10,8 @@ import math
 from collections.abc import Mapping
 from typing import ClassVar, TypeVar
 
-import msgspec
-
 from dapi.simulator.chain.addresses import is_address
+from dapi.simulator.chain.rules import Rules, TxRefused, check
 from dapi.simulator.chain.wire import (
     BOOL,
     DOUBLE,
@@ -32,33 +31,23 @@ from dapi.simulator.chain.wire import (
 M = TypeVar("M", bound=Message)
 
 
-class TxRefused(Exception):  # noqa: N818
-    """A transaction, or a message of it, is refused with a code."""
+class HostMessage(Message, frozen=True):
+    """Base of what a host sends; ``creator`` is the participant."""
 
-    def __init__(self, codespace: str, code: int, log: str) -> None:
-        super().__init__(log)
-        self.codespace = codespace
-        self.code = code
-        self.log = log
+    TYPE_URL: ClassVar[str]
+    creator: str = ""
 
+    @property
+    def signer(self) -> str:
+        """Who must have signed, or granted, this."""
+        return self.creator
 
-class Rules(msgspec.Struct):
-    """What differs between versions of the chain; may be changed while it runs.
-
-    The defaults are those of the newest version with PoC v1. None as a limit: there is none.
-    """
-
-    max_nonces: int | None = 10_000
-    max_id_characters: int | None = 128
-    second_validation_is_refused: bool = True
-    """With 1160; older versions overwrite."""
-    windows_in_check_tx: bool = False
-    """Refuse with 1107, 1108 and 1161 already when broadcast."""
-    poc_v2: bool = False
-    """Refuse everything of v1 with 1161."""
+    def check(self, rules: Rules) -> None:
+        """ValidateBasic: what needs no state."""
+        _check_address("creator", self.creator)
 
 
-class SubmitPocBatch(Message, frozen=True):
+class SubmitPocBatch(HostMessage, frozen=True):
     """inference.inference.MsgSubmitPocBatch."""
 
     TYPE_URL: ClassVar = "/inference.inference.MsgSubmitPocBatch"
@@ -70,21 +59,15 @@ class SubmitPocBatch(Message, frozen=True):
         5: ("dist", PACKED_DOUBLE),
         6: ("node_id", STRING),
     }
-    creator: str = ""
     poc_stage_start_block_height: int = 0
     batch_id: str = ""
     nonces: tuple[int, ...] = ()
     dist: tuple[float, ...] = ()
     node_id: str = ""
 
-    @property
-    def signer(self) -> str:
-        """Who must have signed, or granted, this."""
-        return self.creator
-
     def check(self, rules: Rules) -> None:
         """ValidateBasic: what needs no state."""
-        _check_address("creator", self.creator)
+        super().check(rules)
         check(self.poc_stage_start_block_height > 0, "poc_stage_start_block_height must be positive")
         check(bool(self.batch_id.strip()), "batch_id must not be blank")
         check(bool(self.nonces), "nonces must not be empty")
@@ -99,7 +82,7 @@ class SubmitPocBatch(Message, frozen=True):
             check(longest <= rules.max_id_characters, f"batch_id and node_id: at most {rules.max_id_characters}")
 
 
-class SubmitPocValidation(Message, frozen=True):
+class SubmitPocValidation(HostMessage, frozen=True):
     """inference.inference.MsgSubmitPocValidation."""
 
     TYPE_URL: ClassVar = "/inference.inference.MsgSubmitPocValidation"
@@ -116,7 +99,6 @@ class SubmitPocValidation(Message, frozen=True):
         10: ("probability_honest", DOUBLE),
         11: ("fraud_detected", BOOL),
     }
-    creator: str = ""
     participant_address: str = ""
     poc_stage_start_block_height: int = 0
     nonces: tuple[int, ...] = ()
@@ -128,35 +110,69 @@ class SubmitPocValidation(Message, frozen=True):
     probability_honest: float = 0.0
     fraud_detected: bool = False
 
-    @property
-    def signer(self) -> str:
-        """Who must have signed, or granted, this."""
-        return self.creator
-
     def check(self, rules: Rules) -> None:
         """ValidateBasic: what needs no state."""
-        _check_address("creator", self.creator)
+        super().check(rules)
         _check_address("participant_address", self.participant_address)
         check(self.poc_stage_start_block_height > 0, "poc_stage_start_block_height must be positive")
 
 
-class SubmitSeed(Message, frozen=True):
+class SubmitSeed(HostMessage, frozen=True):
     """inference.inference.MsgSubmitSeed."""
 
     TYPE_URL: ClassVar = "/inference.inference.MsgSubmitSeed"
     WIRE: ClassVar = {1: ("creator", STRING), 2: ("epoch_index", UINT64), 3: ("signature", STRING)}
-    creator: str = ""
     epoch_index: int = 0
     signature: str = ""
 
-    @property
-    def signer(self) -> str:
-        """Who must have signed, or granted, this."""
-        return self.creator
 
-    def check(self, rules: Rules) -> None:
-        """ValidateBasic: what needs no state."""
-        _check_address("creator", self.creator)
+class Hardware(Message, frozen=True):
+    """inference.inference.Hardware: so many GPUs of a type."""
+
+    WIRE: ClassVar = {1: ("type", STRING), 2: ("count", UINT64)}
+    type: str = ""
+    count: int = 0
+
+
+class HardwareNode(Message, frozen=True):
+    """inference.inference.HardwareNode: an ML node that a participant declares."""
+
+    WIRE: ClassVar = {
+        1: ("local_id", STRING),
+        2: ("status", INT64),
+        3: ("models", repeated(STRING)),
+        4: ("hardware", repeated(embedded(Hardware))),
+        5: ("host", STRING),
+        6: ("port", STRING),
+    }
+    local_id: str = ""
+    status: int = 0
+    models: tuple[str, ...] = ()
+    hardware: tuple[Hardware, ...] = ()
+    host: str = ""
+    port: str = ""
+
+
+class SubmitHardwareDiff(HostMessage, frozen=True):
+    """inference.inference.MsgSubmitHardwareDiff."""
+
+    TYPE_URL: ClassVar = "/inference.inference.MsgSubmitHardwareDiff"
+    WIRE: ClassVar = {
+        1: ("creator", STRING),
+        2: ("new_or_modified", repeated(embedded(HardwareNode))),
+        3: ("removed", repeated(embedded(HardwareNode))),
+    }
+    new_or_modified: tuple[HardwareNode, ...] = ()
+    removed: tuple[HardwareNode, ...] = ()
+
+
+class ClaimRewards(HostMessage, frozen=True):
+    """inference.inference.MsgClaimRewards."""
+
+    TYPE_URL: ClassVar = "/inference.inference.MsgClaimRewards"
+    WIRE: ClassVar = {1: ("creator", STRING), 2: ("seed", INT64), 3: ("epoch_index", UINT64)}
+    seed: int = 0
+    epoch_index: int = 0
 
 
 class Exec(Message, frozen=True):
@@ -177,18 +193,18 @@ class Exec(Message, frozen=True):
         _check_address("grantee", self.grantee)
         check(bool(self.msgs), "messages cannot be empty")
 
-    def inner(self) -> tuple[PocMessage, ...]:
+    def inner(self) -> tuple[HostMessage, ...]:
         """Unpack what is inside; an Exec in an Exec is not simulated."""
-        return tuple(_unpack(message, _POC_MESSAGES) for message in self.msgs)
+        return tuple(_unpack(message, _HOST_MESSAGES) for message in self.msgs)
 
 
-PocMessage = SubmitPocBatch | SubmitPocValidation | SubmitSeed
-ChainMessage = PocMessage | Exec
+ChainMessage = HostMessage | Exec
 
-_POC_MESSAGES: dict[str, type[PocMessage]] = {
-    message_type.TYPE_URL: message_type for message_type in (SubmitPocBatch, SubmitPocValidation, SubmitSeed)
+_HOST_MESSAGES: dict[str, type[HostMessage]] = {
+    message_type.TYPE_URL: message_type
+    for message_type in (SubmitPocBatch, SubmitPocValidation, SubmitSeed, SubmitHardwareDiff, ClaimRewards)
 }
-_MESSAGES: dict[str, type[ChainMessage]] = {**_POC_MESSAGES, Exec.TYPE_URL: Exec}
+_MESSAGES: dict[str, type[ChainMessage]] = {**_HOST_MESSAGES, Exec.TYPE_URL: Exec}
 
 
 def unpack(packed: AnyMessage) -> ChainMessage:
@@ -200,12 +216,6 @@ def _unpack(packed: AnyMessage, known: Mapping[str, type[M]]) -> M:
     if packed.type_url not in known:
         raise WireError(f"unable to resolve type URL {packed.type_url}")
     return decode(known[packed.type_url], packed.value)
-
-
-def check(is_right: bool, log: str) -> None:
-    """Raise TxRefused (sdk 18) with ``log`` where something is not as it must be."""
-    if not is_right:
-        raise TxRefused("sdk", 18, f"{log}: invalid request")
 
 
 def _check_address(field: str, address: str) -> None:

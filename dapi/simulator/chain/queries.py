@@ -1,99 +1,50 @@
 """The simulated chain's ABCI queries: encoded protobuf in, encoded protobuf out.
 
-Paths and field numbers: docs/protocol/chain.md, 'Accounts' and 'Queries'. A further query is a function and an entry in
-``_QUERIES``.
+Facts: docs/protocol/chain.md, 'Queries' and 'Validation'. A further query is a function of the state at a height, and
+an entry in ``_QUERIES``; what is asked about hosts is in ``host_queries``.
 """
 
 from __future__ import annotations
 
 import base64
 from collections import defaultdict
-from collections.abc import Callable
-from typing import ClassVar, TypeVar
+from typing import ClassVar
 
 from dapi.simulator.chain.epochs import ConfirmationPhase
-from dapi.simulator.chain.state import Account, ChainState, GroupMember, StoredBatch
-from dapi.simulator.chain.transactions import PUBLIC_KEY_URL
+from dapi.simulator.chain.host_queries import HOST_QUERIES
+from dapi.simulator.chain.requests import Query, QueryRefused, not_found, read_request
+from dapi.simulator.chain.state import Account, ChainState, GroupMember, StateView, StoredBatch
 from dapi.simulator.chain.wire import (
     INT64,
     STRING,
     UINT64,
     Message,
-    WireError,
-    any_field,
     bytes_field,
-    decode,
     message_field,
     packed_double_field,
     packed_int64_field,
     varint_field,
 )
 
-M = TypeVar("M", bound=Message)
-
-
-class QueryRefused(Exception):  # noqa: N818
-    """A query fails with a code of codespace ``sdk``."""
-
-    def __init__(self, code: int, log: str) -> None:
-        super().__init__(log)
-        self.code = code
-
 
 def query(state: ChainState, path: str, data: bytes, height: int, latest_height: int) -> bytes:
-    """Answer a query; ``height`` 0 means the latest. Raises QueryRefused.
-
-    Epochs and batches are answered as of ``height``, the rest always as of now.
-    """
+    """Answer a query about the state at ``height``, 0 meaning the latest; raises QueryRefused."""
     if height > latest_height:
-        raise QueryRefused(26, "cannot query with height in the future; please provide a valid height")
+        raise QueryRefused(26, "cannot query with height in the future; please provide a valid height: invalid height")
     if path not in _QUERIES:
         raise QueryRefused(6, f"unknown query path: {path}: unknown request")
-    return _QUERIES[path](state, data, height or latest_height)
+    return _QUERIES[path](state.at(height or latest_height), data)
 
 
-def _request(message_type: type[M], data: bytes) -> M:
-    try:
-        return decode(message_type, data)
-    except WireError as error:
-        raise QueryRefused(18, f"{error}: invalid request") from error
-
-
-class _AddressRequest(Message, frozen=True):
-    WIRE: ClassVar = {1: ("address", STRING)}
-    address: str = ""
-
-
-def _account_info(state: ChainState, data: bytes, _height: int) -> bytes:
-    return message_field(1, _base_account(state, data))
-
-
-def _account(state: ChainState, data: bytes, _height: int) -> bytes:
-    return any_field(1, "/cosmos.auth.v1beta1.BaseAccount", _base_account(state, data))
-
-
-def _base_account(state: ChainState, data: bytes) -> bytes:
-    address = _request(_AddressRequest, data).address
-    account: Account | None = state.accounts.get(address)
-    if account is None:
-        raise QueryRefused(22, f"rpc error: code = NotFound desc = account {address} not found: key not found")
-    key = account.public_key
-    return (
-        bytes_field(1, account.address)
-        + (b"" if key is None else any_field(2, PUBLIC_KEY_URL, bytes_field(1, key)))
-        + varint_field(3, account.number)
-    )
-
-
-def _epoch_info(state: ChainState, _data: bytes, height: int) -> bytes:
-    """Tell the epoch and the confirmation event as they are once the block at ``height`` is done."""
-    params, epoch = state.epochs.params, state.epochs.after(height)
+def _epoch_info(view: StateView, _data: bytes) -> bytes:
+    """Tell the epoch and the confirmation event as they are once the block is done."""
+    params, epoch = view.epochs.params, view.epochs.after(view.height)
     epoch_params = b"".join(
         varint_field(number, value)
         for number, value in (
             (1, params.epoch_length),
             (2, 1),
-            (3, params.epoch_length - (state.epochs.first_start or params.epoch_length)),
+            (3, params.epoch_length - (view.epochs.first_start or params.epoch_length)),
             (5, params.poc_stage_duration),
             (6, params.poc_exchange_duration),
             (7, params.poc_validation_delay),
@@ -103,18 +54,18 @@ def _epoch_info(state: ChainState, _data: bytes, height: int) -> bytes:
     )
     poc_params = varint_field(2, params.validation_sample_size)
     return (
-        varint_field(1, height)
+        varint_field(1, view.height)
         + message_field(2, message_field(1, epoch_params) + message_field(3, poc_params))
         + message_field(3, varint_field(1, epoch.index) + varint_field(2, epoch.start))
-        + _active_event(state, height)
+        + _active_event(view)
     )
 
 
-def _active_event(state: ChainState, height: int) -> bytes:
-    event = state.confirmation
-    if event is None or height < event.trigger_height:
+def _active_event(view: StateView) -> bytes:
+    event = view.confirmation
+    if event is None or view.height < event.trigger_height:
         return b""
-    phase = event.phase_at(state.epochs.params, height + 1)
+    phase = event.phase_at(view.epochs.params, view.height + 1)
     if phase is ConfirmationPhase.COMPLETED:
         return b""
     encoded = (
@@ -133,14 +84,13 @@ class _StageRequest(Message, frozen=True):
     block_height: int = 0
 
 
-def _poc_batches_for_stage(state: ChainState, data: bytes, height: int) -> bytes:
+def _poc_batches_for_stage(view: StateView, data: bytes) -> bytes:
     """Tell a stage's batches: participants in no order that means anything, without those who never showed a key."""
-    stage = _request(_StageRequest, data).block_height
+    stage = read_request(_StageRequest, data).block_height
     batches: defaultdict[str, list[StoredBatch]] = defaultdict(list)
-    for (start, creator, _), stored in sorted(state.batches.items(), reverse=True):
-        if start == stage and stored.received_at_height <= height:
-            batches[creator].insert(0, stored)
-    return b"".join(_batches_of(state.accounts.get(creator), batches[creator]) for creator in batches)
+    for key in sorted((key for key in view.batches if key[0] == stage), reverse=True):
+        batches[key[1]].insert(0, view.batches[key])
+    return b"".join(_batches_of(view.accounts.get(creator), batches[creator]) for creator in batches)
 
 
 def _batches_of(account: Account | None, batches: list[StoredBatch]) -> bytes:
@@ -171,35 +121,47 @@ class _GroupRequest(Message, frozen=True):
     model_id: str = ""
 
 
-def _epoch_group_data(state: ChainState, data: bytes, height: int) -> bytes:
+def _epoch_group_data(view: StateView, data: bytes) -> bytes:
     """Tell one group of an epoch; a main group is there, and empty, for as many epochs as there are."""
-    request = _request(_GroupRequest, data)
-    index, model = request.epoch_index, request.model_id
-    models = [name for epoch, name in state.epoch_groups if epoch == index and name]
-    is_there = (index, model) in state.epoch_groups or (not model and index <= state.epochs.after(height).index)
+    request = read_request(_GroupRequest, data)
+    index, model_id = request.epoch_index, request.model_id
+    model_ids = sorted(name for epoch, name in view.epoch_groups if epoch == index and name)
+    is_there = (index, model_id) in view.epoch_groups or (
+        not model_id and index <= view.epochs.after(view.height).index
+    )
     if not is_there:
-        raise QueryRefused(22, f"rpc error: code = NotFound desc = epoch group {index} {model!r} not found")
-    members = state.epoch_groups.get((index, model), ())
+        raise not_found(f"epoch group {index} {model_id!r} not found")
+    members = view.epoch_groups.get((index, model_id), ())
+    model = view.models.get(model_id)
     encoded = (
         b"".join(message_field(8, _group_member(member)) for member in members)
-        + bytes_field(14, model)
-        + b"".join(bytes_field(15, name) for name in models if not model)
+        + bytes_field(14, model_id)
+        + b"".join(bytes_field(15, name) for name in model_ids if not model_id)
         + varint_field(16, index)
+        + (b"" if model is None else message_field(17, model.encoded()))
     )
     return message_field(1, encoded)
 
 
 def _group_member(member: GroupMember) -> bytes:
     nodes = b"".join(
-        message_field(4, bytes_field(1, node.node_id) + packed_int64_field(4, node.timeslots)) for node in member.nodes
+        message_field(
+            4,
+            bytes_field(1, node.node_id) + varint_field(3, node.poc_weight) + packed_int64_field(4, node.timeslots),
+        )
+        for node in member.nodes
     )
-    return bytes_field(1, member.address) + nodes
+    return (
+        bytes_field(1, member.address)
+        + varint_field(2, member.weight)
+        + nodes
+        + varint_field(5, member.confirmation_weight)
+    )
 
 
-_QUERIES: dict[str, Callable[[ChainState, bytes, int], bytes]] = {
-    "/cosmos.auth.v1beta1.Query/AccountInfo": _account_info,
-    "/cosmos.auth.v1beta1.Query/Account": _account,
+_QUERIES: dict[str, Query] = {
     "/inference.inference.Query/EpochInfo": _epoch_info,
     "/inference.inference.Query/PocBatchesForStage": _poc_batches_for_stage,
     "/inference.inference.Query/EpochGroupData": _epoch_group_data,
+    **HOST_QUERIES,
 }

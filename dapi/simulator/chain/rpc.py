@@ -1,4 +1,4 @@
-"""The simulated node's one port: JSON-RPC over HTTP, and over a WebSocket at ``/websocket`` with NewBlock events.
+"""A simulated node's one port: JSON-RPC over HTTP, and over a WebSocket at ``/websocket`` with NewBlock events.
 
 Not simulated: JSON-RPC batches, calls as GET, TLS.
 """
@@ -20,7 +20,7 @@ from twisted.web.http import Request
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Site
 
-from dapi.simulator.chain.blocks import Block, Blockchain
+from dapi.simulator.chain.blocks import Block
 from dapi.simulator.chain.methods import (
     INTERNAL_ERROR,
     INVALID_PARAMS,
@@ -31,6 +31,7 @@ from dapi.simulator.chain.methods import (
     RpcError,
     new_block_event,
 )
+from dapi.simulator.chain.node import ChainNode
 
 MAX_BODY_BYTES = 1_000_000
 NEW_BLOCK = "tm.event='NewBlock'"
@@ -39,16 +40,16 @@ _PING_SECONDS = 27
 
 
 class RpcServer:
-    """Listens on ``interface`` between ``listen`` and ``close``, which can repeat: ``port`` stays the same."""
+    """A node's RPC on ``interface`` between ``listen`` and ``close``, which can repeat: ``port`` stays the same."""
 
     log = Logger()
 
-    def __init__(self, reactor: Any, blockchain: Blockchain, interface: str, port: int) -> None:
+    def __init__(self, reactor: Any, node: ChainNode, interface: str, port: int) -> None:
         self.port = port
         self._reactor = reactor
-        self._chain = blockchain
+        self._node = node
         self._interface = interface
-        self._methods = Methods(blockchain)
+        self._methods = Methods(node)
         self._listening: Any = None
         self._delayed: set[IDelayedCall] = set()
         self._sockets: set[_ChainSocket] = set()
@@ -87,12 +88,20 @@ class RpcServer:
 
     def publish(self, block: Block) -> None:
         """Tell every subscriber of a new block."""
-        if self._chain.switches.hides_events:
+        if self._node.switches.hides_events or self._factory.is_frozen:
             return
         for socket in list(self._sockets):
             for query, request_id in socket.subscriptions.items():
-                result = new_block_event(self._chain.state.chain_id, block, query)
+                result = new_block_event(self._node.blockchain.state.chain_id, block, query)
                 socket.send(_answer(request_id, result))
+
+    def freeze(self) -> None:
+        """Read nothing any more, as a process that was stopped: connections are accepted, and stay silent."""
+        self._factory.freeze()
+
+    def thaw(self) -> None:
+        """Read again, first of all what came meanwhile."""
+        self._factory.thaw()
 
     def cut_sockets(self) -> None:
         """Break every WebSocket off, without a word."""
@@ -108,11 +117,11 @@ class RpcServer:
             socket.subscriptions.clear()
 
     def answer(self, body: bytes) -> tuple[int, dict[str, Any] | None]:
-        """Give HTTP status and JSON of the answer to a call; None: the call wants none."""
+        """Return HTTP status and JSON of the answer to a call; None: the call wants none."""
         if len(body) > MAX_BODY_BYTES:
             error = RpcError(INVALID_REQUEST, "error reading request body: http: request body too large")
             return 400, _failure(-1, error)
-        if self._chain.switches.answers_500:
+        if self._node.switches.answers_500:
             return 500, _failure(-1, RpcError(INTERNAL_ERROR, "the simulated node is told to fail"))
         try:
             request = json.loads(body)
@@ -129,7 +138,7 @@ class RpcServer:
 
     def after_delay(self, respond: Callable[[], None]) -> Callable[[], None]:
         """Have ``respond`` called as late as the switches say; the answer cancels it."""
-        delay_seconds = self._chain.switches.answer_delay_seconds
+        delay_seconds = self._node.switches.answer_delay_seconds
         if delay_seconds <= 0:
             respond()
             return lambda: None
@@ -261,13 +270,31 @@ def _socket_factory(reactor: Any, server: RpcServer) -> Any:
 
 
 class _ClosingFactory(WrappingFactory[ProtocolWrapper]):
-    """Knows its connections, and when the last one is gone."""
+    """Knows its connections, and when the last one is gone; can stop reading from all of them."""
 
     noisy = False
 
     def __init__(self, wrapped: Any) -> None:
         super().__init__(wrapped)  # type: ignore[no-untyped-call]
+        self.is_frozen = False
         self._when_empty: Deferred[None] | None = None
+
+    def registerProtocol(self, p: ProtocolWrapper) -> None:  # noqa: N802
+        super().registerProtocol(p)  # type: ignore[no-untyped-call]
+        if self.is_frozen:
+            p.pauseProducing()
+
+    def freeze(self) -> None:
+        """Read from no connection."""
+        self.is_frozen = True
+        for connection in list(self.protocols):
+            connection.pauseProducing()
+
+    def thaw(self) -> None:
+        """Read from all connections."""
+        self.is_frozen = False
+        for connection in list(self.protocols):
+            connection.resumeProducing()
 
     def unregisterProtocol(self, p: ProtocolWrapper) -> None:  # noqa: N802
         super().unregisterProtocol(p)  # type: ignore[no-untyped-call]

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from itertools import chain
 from typing import ClassVar
 
 import msgspec
@@ -17,7 +16,8 @@ from cryptography.hazmat.primitives.asymmetric.ec import ECDSA, SECP256K1, Ellip
 from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 from cryptography.hazmat.primitives.hashes import SHA256
 
-from dapi.simulator.chain.messages import ChainMessage, Exec, PocMessage, Rules, TxRefused, check, unpack
+from dapi.simulator.chain.messages import ChainMessage, Exec, HostMessage, unpack
+from dapi.simulator.chain.rules import TxRefused
 from dapi.simulator.chain.wire import (
     BOOL,
     BYTES,
@@ -134,8 +134,8 @@ class Transaction(msgspec.Struct, frozen=True):
     auth_bytes: bytes
     signatures: tuple[bytes, ...]
     messages: tuple[ChainMessage, ...]
-    unwrapped: tuple[tuple[PocMessage, ...], ...]
-    """For each of ``messages`` what it does: itself, or what an Exec holds."""
+    granted: tuple[tuple[HostMessage, ...], ...]
+    """For each of ``messages`` what it holds: nothing, unless it is an Exec."""
 
     @property
     def timeout_ns(self) -> int | None:
@@ -143,12 +143,28 @@ class Transaction(msgspec.Struct, frozen=True):
         timestamp = self.body.timeout_timestamp
         return None if timestamp is None else timestamp.seconds * 1_000_000_000 + timestamp.nanos
 
-    def poc_messages(self) -> Iterator[PocMessage]:
-        """Give the messages that do something, unwrapped."""
-        return chain.from_iterable(self.unwrapped)
+    @property
+    def signers(self) -> set[str]:
+        """The addresses that have to sign."""
+        return {message.signer for message in self.messages}
+
+    @property
+    def signer(self) -> str:
+        """The one that has to sign first, and pays."""
+        return min(self.signers)
+
+    @property
+    def nonce(self) -> tuple[int, str]:
+        """What it uses up: its timeout timestamp in nanoseconds, and its signer."""
+        return self.timeout_ns or 0, self.signer
+
+    def host_messages(self) -> Iterator[HostMessage]:
+        """Return the messages that do something, unwrapped."""
+        for message, granted in zip(self.messages, self.granted, strict=True):
+            yield from granted if isinstance(message, Exec) else (message,)
 
     def sign_doc(self, chain_id: str, account_number: int) -> bytes:
-        """Give the bytes that must have been signed."""
+        """Return the bytes that must have been signed."""
         return (
             bytes_field(1, self.body_bytes)
             + bytes_field(2, self.auth_bytes)
@@ -172,21 +188,14 @@ def decode_transaction(raw: bytes) -> Transaction:
             auth_bytes=envelope.auth_info_bytes,
             signatures=envelope.signatures,
             messages=messages,
-            unwrapped=tuple(message.inner() if isinstance(message, Exec) else (message,) for message in messages),
+            granted=tuple(message.inner() if isinstance(message, Exec) else () for message in messages),
         )
     except WireError as error:
         raise TxRefused("sdk", 2, f"{error}: tx parse error") from error
 
 
-def check_basic(transaction: Transaction, rules: Rules) -> None:
-    """Check what needs no state, of the outermost messages; raises TxRefused."""
-    check(bool(transaction.messages), "must contain at least one message")
-    for message in transaction.messages:
-        message.check(rules)
-
-
 def hash_of(raw: bytes) -> str:
-    """Give a transaction's hash."""
+    """Return a transaction's hash."""
     return hashlib.sha256(raw).hexdigest().upper()
 
 

@@ -136,11 +136,11 @@ async def test_chain_halted_over_a_boundary(whole: WholeDapi) -> None:
     whole.start()
     whole.produce_to(GENERATION_END - 2)
     await whole.when_all("generate")
-    whole.chain.switches.is_halted = True
+    whole.chain.is_halted = True
     await until(lambda: "halted" in str(whole.chain_service.submitter.status()["reason"]))
     # Deadlines stand still: what is generated meanwhile is kept, and confirmed when the chain goes on.
     assert phase_of(whole.nodes["node1"]) == "generate"
-    whole.chain.switches.is_halted = False
+    whole.chain.is_halted = False
     whole.produce_to(GENERATION_END + 4)
     await whole.when_all("validate")
     await whole.when_nothing_is_left()

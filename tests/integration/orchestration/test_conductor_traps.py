@@ -149,7 +149,7 @@ def submit_for_others(whole: WholeDapi, keys: list[Key]) -> None:
             timeout_ns=whole.chain.blockchain.latest.time_ns + 60 * SECOND_NS,
             account_number=number,
         )
-        assert whole.chain.blockchain.broadcast(raw).code == 0
+        assert whole.chain.broadcast(raw).code == 0
 
 
 @pytest_twisted.ensureDeferred
@@ -157,7 +157,7 @@ async def test_a_restart_in_mid_validation_goes_on_where_it_was(whole: WholeDapi
     node = whole.node("node1")
     others = [Key(seed) for seed in range(2, 6)]
     # Blocks by hand: the validation is not over before it has queried again, two blocks later.
-    whole.chain.switches.is_halted = True
+    whole.chain.is_halted = True
     whole.start()
     whole.produce_to(FIRST_POC)
     await whole.when_all("generate")
@@ -177,7 +177,7 @@ async def test_a_restart_in_mid_validation_goes_on_where_it_was(whole: WholeDapi
     whole.start()
     # What was done before is known.
     await until(are_answered)
-    whole.chain.switches.is_halted = False
+    whole.chain.is_halted = False
     height = whole.chain.height
     await until(
         lambda: (

@@ -125,7 +125,7 @@ class ValidatedStage:
         """Have a participant's batches in the next block."""
         timeout_ns = self.chain.blockchain.latest.time_ns + 60 * SECOND_NS
         raw = transaction(key, *batches, timeout_ns=timeout_ns, account_number=self.numbers[key.address])
-        assert self.chain.blockchain.broadcast(raw).code == 0
+        assert self.chain.broadcast(raw).code == 0
 
     def batch(self, key: Key, batch_id: str = "b", **changes: Any) -> Packed:
         return batch(key.address, height=STAGE.height, batch_id=batch_id, **changes)

@@ -183,11 +183,11 @@ async def test_blocks_come_by_themselves_and_stand_still_when_halted(pair: Chain
     pair.chain.startService()
     assert await soon(pair.chain.when_height(4)) == 4
     assert pair.chain.blockchain.blocks[4].time_ns > pair.chain.blockchain.blocks[3].time_ns
-    pair.chain.switches.is_halted = True
+    pair.chain.is_halted = True
     await deferLater(reactor, 0.1)
     assert pair.chain.height == 4
     assert pair.chain.produce_block().height == 5
-    pair.chain.switches.is_halted = False
+    pair.chain.is_halted = False
     assert await soon(pair.chain.when_height(6)) == 6
     assert await soon(pair.chain.when_height(1)) >= 6
 
@@ -321,7 +321,7 @@ async def test_subscriptions(pair: ChainAndClient) -> None:
 async def test_a_subscriber_that_is_leaving_stops_no_blocks(pair: ChainAndClient) -> None:
     socket = await subscriber(pair.chain)
     await socket.call("subscribe", [NEW_BLOCK])
-    (leaving,) = pair.chain._server._sockets
+    (leaving,) = pair.chain.node.server._sockets
     leaving.sendClose(1000)
     # The close frame is on its way, and the connection is not gone yet.
     assert pair.chain.subscriptions == 1
@@ -333,13 +333,13 @@ async def test_a_subscriber_that_is_leaving_stops_no_blocks(pair: ChainAndClient
 @pytest_twisted.ensureDeferred
 async def test_who_answers_no_ping_is_dropped(pair: ChainAndClient, monkeypatch: pytest.MonkeyPatch) -> None:
     socket = await subscriber(pair.chain)
-    pair.chain._server._ping()
+    pair.chain.node.server._ping()
     await deferLater(reactor, 0.05)
-    pair.chain._server._ping()
+    pair.chain.node.server._ping()
     assert not socket.closed.called
     await deferLater(reactor, 0.05)
     monkeypatch.setattr(socket, "sendPong", lambda payload=None: None)
-    pair.chain._server._ping()
+    pair.chain.node.server._ping()
     await deferLater(reactor, 0.05)
-    pair.chain._server._ping()
+    pair.chain.node.server._ping()
     await soon(socket.closed)

@@ -187,7 +187,7 @@ async def test_the_oldest_stage_goes_first(world: World) -> None:
     chain.switches.is_catching_up = False
     await chain.mempool(1)
     (transaction,) = chain.blockchain.mempool.waiting()
-    order = [(message.poc_stage_start_block_height, type(message).__name__) for message in transaction.poc_messages()]
+    order = [(message.poc_stage_start_block_height, type(message).__name__) for message in transaction.host_messages()]
     assert order == [(10, "SubmitPocBatch"), (10, "SubmitPocValidation"), (2010, "SubmitPocBatch")]
 
 

@@ -11,7 +11,7 @@ from twisted.web.resource import Resource
 from twisted.web.server import Site
 
 from dapi.messages import State
-from dapi.simulator.chain.messages import Rules
+from dapi.simulator.chain.rules import Rules
 from tests.integration.submission.submitter_world import World, reactor, world
 
 __all__ = ["world"]

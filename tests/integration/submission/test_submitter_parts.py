@@ -7,7 +7,8 @@ from typing import Any
 import pytest_twisted
 
 from dapi.messages import State
-from dapi.simulator.chain.messages import TxRefused
+from dapi.simulator.chain.messages import HostMessage, SubmitPocBatch
+from dapi.simulator.chain.rules import TxRefused
 from tests.integration.submission.submitter_world import STAGE, Chain, World, key, until, world
 
 __all__ = ["world"]
@@ -18,17 +19,14 @@ def nonces_on(chain: Chain) -> list[int]:
     return sorted(nonce for stored in chain.state.batches.values() for nonce in stored.message.nonces)
 
 
-def refuse(chain: Chain, *part_ids: str) -> Any:
-    """Have the chain refuse these for good; return what it did before."""
-    usual = chain.state._execute
+def refuse(chain: Chain, *part_ids: str) -> None:
+    """Have the chain refuse these for good, and nothing else."""
 
-    def execute(message: Any, height: int, writes: Any) -> None:
-        if message.batch_id in part_ids:
-            raise TxRefused("inference", 1155, "participant is blocked")
-        usual(message, height, writes)
+    def refusal_of(message: HostMessage) -> TxRefused | None:
+        is_refused = isinstance(message, SubmitPocBatch) and message.batch_id in part_ids
+        return TxRefused("inference", 1155, "participant is blocked") if is_refused else None
 
-    chain.state._execute = execute  # type: ignore[method-assign]
-    return usual
+    chain.state.refuse_message = refusal_of
 
 
 @pytest_twisted.ensureDeferred
@@ -115,12 +113,12 @@ async def test_it_fails_with_its_first_part_and_is_sent_again_as_a_whole(world: 
     dapi = world.dapi(chain)
     chain.switches.is_catching_up = True
     receipt = await dapi.record_large(0, 25_000)
-    usual = refuse(chain, f"{receipt.batch_id}-10000-19999")
+    refuse(chain, f"{receipt.batch_id}-10000-19999")
     chain.switches.is_catching_up = False
     rows = await dapi.when_all(State.FAILED, 1)
     assert "inference 1155" in rows[receipt.batch_id].reason
     assert dapi.look("SELECT * FROM unfinished") == []
-    chain.state._execute = usual  # type: ignore[method-assign]
+    refuse(chain)
     await dapi.outbox.retry(receipt.batch_id)
     await dapi.when_all(State.CONFIRMED, 1)
     assert nonces_on(chain) == list(range(25_000))
@@ -134,9 +132,11 @@ async def test_it_does_not_fail_while_another_part_is_under_way(world: World) ->
     await until(lambda: len(chain.blockchain.mempool) > 2)
     waiting = chain.blockchain.mempool.waiting()
     first, others = waiting[0], waiting[1:]
-    refuse(chain, next(iter(first.poc_messages())).batch_id)
+    refused = next(iter(first.host_messages()))
+    assert isinstance(refused, SubmitPocBatch)
+    refuse(chain, refused.batch_id)
     for tx in others:
-        chain.blockchain.mempool._waiting.pop(tx.hash)
+        chain.blockchain.mempool.remove(tx.hash)
     await dapi.next_block(chain)
     await until(lambda: dapi.look("SELECT 1 FROM unfinished WHERE state = 'failing'"))
     # Sent again now, a part could be on the chain twice: it is not offered yet.

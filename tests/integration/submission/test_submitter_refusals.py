@@ -11,7 +11,7 @@ from twisted.logger import LogLevel, capturedLogs
 from dapi.errors import UnknownBatchError
 from dapi.messages import State
 from dapi.simulator.chain.epochs import EpochParams
-from dapi.simulator.chain.messages import Rules, TxRefused
+from dapi.simulator.chain.rules import Rules, TxRefused
 from tests.chain_tools import BATCH_URL, VALIDATION_URL
 from tests.integration.submission.submitter_world import STAGE, World, key, until, world
 
@@ -28,7 +28,7 @@ async def one_transaction_of(world: World, chain: Any, dapi: Any, *recorded: Any
         await record()
     chain.switches.is_catching_up = False
     await chain.mempool(1)
-    return list(chain.blockchain.mempool.waiting()[0].poc_messages())
+    return list(chain.blockchain.mempool.waiting()[0].host_messages())
 
 
 @pytest_twisted.ensureDeferred
@@ -45,7 +45,7 @@ async def test_one_of_several_is_refused_and_the_others_go_again_without_it(worl
     assert counts["failed"] + counts["in_flight"] + counts["stored"] == 4
     # The other three together, and only they.
     await chain.mempool(1)
-    assert len(list(chain.blockchain.mempool.waiting()[0].poc_messages())) == 3
+    assert len(list(chain.blockchain.mempool.waiting()[0].host_messages())) == 3
     await dapi.next_block(chain)
     await dapi.when(lambda counts: (counts["confirmed"], counts["failed"]) == (3, 1))
     (failed,) = [row for row in (await dapi.rows()).values() if row.state == State.FAILED]
@@ -68,7 +68,7 @@ async def test_wrapped_into_one_message_each_goes_alone_when_one_is_refused(worl
     assert len(messages) == 4
     await dapi.next_block(chain)
     await chain.mempool(4)
-    assert {len(list(tx.poc_messages())) for tx in chain.blockchain.mempool.waiting()} == {1}
+    assert {len(list(tx.host_messages())) for tx in chain.blockchain.mempool.waiting()} == {1}
     await dapi.next_block(chain)
     await dapi.when(lambda counts: (counts["confirmed"], counts["failed"]) == (3, 1))
     assert set(chain.blockchain.batch_counts().values()) == {1}
@@ -107,9 +107,9 @@ async def test_refused_within_the_window_it_goes_again_in_the_next_block(world: 
     await chain.mempool(1)
     # As on a node that has its own idea of when the window opens.
     refused = TxRefused("inference", 1108, "too late")
-    chain.state._window_refusal, usual = lambda *args: refused, chain.state._window_refusal
+    chain.state.refuse_message = lambda _: refused
     chain.simulated.produce_block()
-    chain.state._window_refusal = usual
+    chain.state.refuse_message = lambda _: None
     await chain.mempool(1)
     chain.simulated.produce_block()
     await dapi.when_all(State.CONFIRMED, 1)
@@ -199,7 +199,7 @@ async def test_a_stage_that_is_still_to_come_is_waited_for(world: World) -> None
 @pytest_twisted.ensureDeferred
 async def test_final_means_kept_and_sent_again_when_asked_for(world: World) -> None:
     chain = world.chain(0.1)
-    chain.state._execute, usual = refuse(1155, "participant is blocked"), chain.state._execute
+    chain.state.refuse_message = lambda _: TxRefused("inference", 1155, "participant is blocked")
     dapi = world.dapi(chain)
     receipt = await dapi.record(1)
     rows = await dapi.when_all(State.FAILED, 1)
@@ -209,7 +209,7 @@ async def test_final_means_kept_and_sent_again_when_asked_for(world: World) -> N
     assert (await dapi.record(1)).seen == 2
     await chain.simulated.when_height(chain.simulated.height + 3)
     assert len(chain.blockchain.ledger) == 1
-    chain.state._execute = usual
+    chain.state.refuse_message = lambda _: None
     await dapi.outbox.retry(receipt.batch_id)
     rows = await dapi.when_all(State.CONFIRMED, 1)
     assert rows[receipt.batch_id].reason is None
@@ -220,13 +220,6 @@ async def test_final_means_kept_and_sent_again_when_asked_for(world: World) -> N
 def codes(chain: Any) -> list[int]:
     """What became of each message that was in a block."""
     return [delivered.code for delivered in chain.blockchain.ledger]
-
-
-def refuse(code: int, log: str, codespace: str = "inference") -> Any:
-    def execute(*arguments: Any) -> None:
-        raise TxRefused(codespace, code, log)
-
-    return execute
 
 
 @pytest_twisted.ensureDeferred
@@ -246,11 +239,11 @@ async def test_without_a_grant_it_is_final_until_it_is_granted_and_asked_for(wor
 async def test_a_signature_that_is_refused_for_good_is_final(world: World) -> None:
     chain = world.chain(0.1)
     dapi = world.dapi(chain)
-    chain.state._check_signature = refuse(4, "verification failed", "sdk")
+    chain.state.refuse_tx = lambda _: TxRefused("sdk", 4, "verification failed")
     receipt = await dapi.record(1)
     rows = await dapi.when_all(State.FAILED, 1)
     assert rows[receipt.batch_id].reason == "sdk 4: verification failed"
-    del chain.state._check_signature
+    chain.state.refuse_tx = lambda _: None
     await dapi.outbox.retry(receipt.batch_id)
     await dapi.when_all(State.CONFIRMED, 1)
 
@@ -261,7 +254,7 @@ async def test_an_account_number_that_has_changed_is_asked_for_anew(world: World
     dapi = world.dapi(chain)
     await dapi.record(1)
     await dapi.when_all(State.CONFIRMED, 1)
-    chain.state.accounts[PARTICIPANT].number = 77
+    chain.simulated.add_account(key(1).public_key, 77)
     for nonce in range(2, 5):
         await dapi.record(nonce)
     await dapi.when_all(State.CONFIRMED, 4)
@@ -274,7 +267,7 @@ async def test_an_account_number_that_changes_before_the_block_is_no_end_either(
     dapi = world.dapi(chain)
     await dapi.record(1)
     await chain.mempool(1)
-    chain.state.accounts[PARTICIPANT].number = 77
+    chain.simulated.add_account(key(1).public_key, 77)
     await dapi.next_block(chain)
     assert codes(chain) == [4]
     await chain.mempool(1)

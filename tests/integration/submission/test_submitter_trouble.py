@@ -198,7 +198,7 @@ async def test_in_the_last_block_of_its_time_with_an_index_that_lags(world: Worl
         await dapi.next_block(chain)
     # Forgotten by the mempool, it is offered again, and gets into the last block that it can be in.
     chain.switches.drop_fraction = 0.0
-    chain.blockchain.mempool.clear()
+    chain.simulated.lose_mempools()
     await chain.mempool(1)
     chain.simulated.produce_block()
     assert chain.time_ns <= timeout_ns < chain.time_ns + 5 * SECOND_NS

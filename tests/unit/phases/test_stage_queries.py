@@ -21,8 +21,10 @@ from dapi.phases.stage_queries import (
     preserved_nodes,
 )
 from dapi.simulator.chain.epochs import EpochParams, Epochs
-from dapi.simulator.chain.messages import Rules, SubmitPocBatch
-from dapi.simulator.chain.queries import QueryRefused, query
+from dapi.simulator.chain.messages import SubmitPocBatch
+from dapi.simulator.chain.queries import query
+from dapi.simulator.chain.requests import QueryRefused
+from dapi.simulator.chain.rules import Rules
 from dapi.simulator.chain.state import Account, ChainState, GroupMember, GroupNode, StoredBatch
 from dapi.simulator.chain.wire import bytes_field, message_field, packed_double_field, packed_int64_field, varint_field
 from tests.chain_tools import Key
@@ -67,6 +69,7 @@ class SimulatedRpc(ChainRpc):
     def put(
         self, key: Key, batch_id: str, nonces: tuple[int, ...], *, at: int = 12, stage: int = STAGE, **more: Any
     ) -> None:
+        self.state.height = at
         self.state.accounts[key.address] = Account(key.address, 1, more.get("public_key", key.public))
         message = SubmitPocBatch(key.address, stage, batch_id, nonces, tuple(nonce / 8 for nonce in nonces), "node1")
         self.state.batches[stage, key.address, batch_id] = StoredBatch(message, at)

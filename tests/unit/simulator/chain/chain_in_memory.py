@@ -7,7 +7,8 @@ from typing import Any
 
 from dapi.simulator.chain.blocks import Blockchain
 from dapi.simulator.chain.epochs import EpochParams, Epochs
-from dapi.simulator.chain.messages import Rules
+from dapi.simulator.chain.node import ChainNode, NodeSettings
+from dapi.simulator.chain.rules import Rules
 from dapi.simulator.chain.state import Account, ChainState
 from tests.chain_tools import (
     CHAIN_ID,
@@ -27,12 +28,20 @@ class ChainInMemory:
     def __init__(self, rules: Rules | None = None, height: int = 10, drop_seed: int = 0) -> None:
         self.key = Key(1)
         self.state = ChainState(CHAIN_ID, Epochs(10, EpochParams()), rules or Rules())
-        self.chain = Blockchain(random.Random(drop_seed), self.state, START_NS, height)
+        self.chain = Blockchain(self.state, START_NS, height)
+        self.node = ChainNode(self.chain, random.Random(drop_seed))
+        self.nodes = [self.node]
         self.add_account(self.key, 1)
         self._timeouts = 0
 
     def add_account(self, key: Key, number: int) -> None:
         self.state.accounts[key.address] = Account(key.address, number)
+        self.state.participants[key.address] = 1
+
+    def add_node(self, **settings: Any) -> ChainNode:
+        """Add a node with these settings that has all blocks."""
+        self.nodes.append(ChainNode(self.chain, random.Random(0), NodeSettings(**settings)))
+        return self.nodes[-1]
 
     @property
     def now_ns(self) -> int:
@@ -51,15 +60,17 @@ class ChainInMemory:
         """Make blocks up to ``height``."""
         while self.chain.latest.height < height:
             self.chain.produce_block(self.now_ns + SECOND_NS)
+            for node in self.nodes:
+                node.follow()
 
     def check(self, raw: bytes) -> tuple[str, int]:
         """Broadcast, and give CheckTx's codespace and code."""
-        result = self.chain.broadcast(raw)
+        result = self.node.broadcast(raw)
         return result.codespace, result.code
 
     def deliver(self, raw: bytes) -> tuple[str, int]:
         """Broadcast what CheckTx must pass, and give codespace and code of the next block."""
-        result = self.chain.broadcast(raw)
+        result = self.node.broadcast(raw)
         assert result.code == 0, result
         self.advance(self.chain.latest.height + 1)
         record = self.chain.find(result.hash)

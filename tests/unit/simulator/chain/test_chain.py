@@ -28,7 +28,7 @@ class MempoolTests(SynchronousTestCase):
         self.raw = self.network.tx(self.network.batch())
 
     def refusal(self, raw: bytes) -> str:
-        return str(self.assertRaises(MempoolRefused, self.network.chain.broadcast, raw))
+        return str(self.assertRaises(MempoolRefused, self.network.node.broadcast, raw))
 
     def test_the_same_bytes_while_they_wait_and_after_their_block(self) -> None:
         self.network.check(self.raw)
@@ -42,7 +42,7 @@ class MempoolTests(SynchronousTestCase):
         self.assertEqual(self.network.check(wrong), ("sdk", 41))
 
     def test_full(self) -> None:
-        self.network.chain.mempool.max_txs = 1
+        self.network.node.mempool.max_txs = 1
         self.network.check(self.raw)
         other = self.network.tx(self.network.batch(batch_id="b-2"))
         self.assertTrue(self.refusal(other).startswith("mempool is full: number of txs 1 (max: 1)"))
@@ -50,7 +50,7 @@ class MempoolTests(SynchronousTestCase):
         self.assertEqual(self.network.check(other), OK)
 
     def test_switches(self) -> None:
-        switches = self.network.chain.switches
+        switches = self.network.node.switches
         switches.is_mempool_full = True
         self.assertIn("mempool is full", self.refusal(self.raw))
         switches.is_mempool_full = False
@@ -73,26 +73,26 @@ class MempoolTests(SynchronousTestCase):
         self.assertRaises(MempoolRefused, mempool.admit, "c", 1)
 
     def test_dropped_transactions_stay_known_and_get_into_no_block(self) -> None:
-        self.network.chain.switches.drop_fraction = 1.0
+        self.network.node.switches.drop_fraction = 1.0
         self.assertEqual(self.network.check(self.raw), OK)
         self.network.advance(13)
         self.assertEqual(self.network.chain.ledger, [])
         self.assertEqual(self.refusal(self.raw), "tx already exists in cache")
-        self.network.chain.switches.drop_fraction = 0.0
+        self.network.node.switches.drop_fraction = 0.0
         self.assertEqual(self.network.deliver(self.network.tx(self.network.batch())), OK)
 
     def test_a_fraction_is_dropped(self) -> None:
-        self.network.chain.switches.drop_fraction = 0.2
+        self.network.node.switches.drop_fraction = 0.2
         for number in range(200):
             self.network.check(self.network.tx(self.network.batch(batch_id=f"b-{number}")))
-        self.assertTrue(120 <= len(self.network.chain.mempool) <= 190)
+        self.assertTrue(120 <= len(self.network.node.mempool) <= 190)
 
     def test_what_a_block_makes_impossible_is_dropped_after_it(self) -> None:
         blocks_worth = self.network.tx(self.network.batch(), timeout_ns=self.network.now_ns + SECOND_NS // 2)
         self.network.check(blocks_worth)
-        self.network.chain.mempool.take = lambda max_bytes: []  # type: ignore[method-assign]
+        self.network.node.mempool.take = lambda max_bytes: []  # type: ignore[method-assign]
         self.network.advance(11)
-        self.assertEqual(len(self.network.chain.mempool), 0)
+        self.assertEqual(len(self.network.node.mempool), 0)
         self.assertEqual(self.network.check(blocks_worth), ("sdk", 42))
 
 
@@ -132,7 +132,7 @@ class MethodTests(SynchronousTestCase):
 
     def setUp(self) -> None:
         self.network = ChainInMemory()
-        self.methods = Methods(self.network.chain)
+        self.methods = Methods(self.network.node)
 
     def error(self, method: str, params: Any) -> RpcError:
         error: RpcError = self.assertRaises(RpcError, self.methods.call, method, params)
@@ -145,7 +145,7 @@ class MethodTests(SynchronousTestCase):
 
     def test_status(self) -> None:
         self.network.advance(12)
-        self.network.chain.switches.is_catching_up = True
+        self.network.node.switches.is_catching_up = True
         status = self.methods.call("status", {})
         self.assertEqual(status["node_info"], {"network": CHAIN_ID, "other": {"tx_index": "on"}})
         sync = status["sync_info"]
@@ -164,17 +164,17 @@ class MethodTests(SynchronousTestCase):
         answer = self.methods.call("broadcast_tx_sync", {"tx": base64.b64encode(raw).decode()})
         self.assertEqual((answer["code"], answer["hash"]), (0, tx_hash))
         self.assertEqual(self.error("tx", by_hash).data, f"tx ({tx_hash}) not found")
-        self.network.chain.switches.index_delay_blocks = 1
+        self.network.node.switches.index_delay_blocks = 1
         self.network.advance(11)
         self.assertEqual(self.error("tx", by_hash).data, f"tx ({tx_hash}) not found", "indexed later")
         self.network.advance(12)
         found = self.methods.call("tx", by_hash)
         self.assertEqual((found["height"], found["hash"], found["tx_result"]["code"]), ("11", tx_hash, 0))
-        self.network.chain.switches.is_indexing_off = True
+        self.network.node.switches.is_indexing_off = True
         self.assertEqual(self.error("tx", by_hash).data, "transaction indexing is disabled")
 
     def test_broadcast_errors_are_in_data(self) -> None:
-        self.network.chain.switches.is_mempool_full = True
+        self.network.node.switches.is_mempool_full = True
         error = self.error("broadcast_tx_sync", {"tx": ""}).as_json()
         self.assertEqual((error["code"], error["message"]), (-32603, "Internal error"))
         self.assertIn("mempool is full", error["data"])

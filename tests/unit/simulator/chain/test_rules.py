@@ -7,7 +7,7 @@ from typing import Any
 from twisted.trial.unittest import SynchronousTestCase
 
 from dapi.simulator.chain.epochs import ConfirmationEvent, ConfirmationPhase, EpochParams, Epochs
-from dapi.simulator.chain.messages import Rules
+from dapi.simulator.chain.rules import Rules
 from tests.chain_tools import (
     BATCH_URL,
     SECOND_NS,
@@ -127,7 +127,7 @@ class SignerTests(SynchronousTestCase):
         self.assertEqual(self.check(timeout_ns=now + 600 * SECOND_NS), OK)
         self.assertEqual(self.check(timeout_ns=now + 600 * SECOND_NS + 1), ("sdk", 18))
         self.assertEqual(self.check(timeout_height=self.network.chain.latest.height - 1), ("sdk", 30))
-        log = self.network.chain.broadcast(
+        log = self.network.node.broadcast(
             self.network.tx(self.network.batch(), timeout_ns=now + 601 * SECOND_NS),
         ).log
         self.assertIn("unordered tx ttl exceeds 10m0s", log)
@@ -141,7 +141,7 @@ class SignerTests(SynchronousTestCase):
         self.assertEqual(self.network.check(second), ("sdk", 18), "while the first is in the mempool")
         self.network.advance(11)
         self.assertEqual(self.network.check(second), ("sdk", 18), "once it is in a block")
-        self.assertIn("already used timeout", self.network.chain.broadcast(second).log)
+        self.assertIn("already used timeout", self.network.node.broadcast(second).log)
         theirs = self.network.tx(batch(other.address), key=other, account_number=2, timeout_ns=at)
         self.assertEqual(self.network.check(theirs), OK)
         self.assertEqual(self.check(timeout_ns=at + 1), OK)

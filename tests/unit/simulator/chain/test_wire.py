@@ -103,7 +103,7 @@ class TransactionTests(SynchronousTestCase):
         tx = decode_transaction(raw)
         self.assertEqual(tx.hash, GOLDEN_HASH)
         self.assertEqual(tx.timeout_ns, 1_700_000_060_000_000_001)
-        [message] = tx.poc_messages()
+        [message] = tx.host_messages()
         self.assertEqual(message, SubmitPocBatch(GOLDEN_ADDRESS, 1000, "b-1", (7, 300), (0.5, 1.25), "node1"))
         self.assertTrue(is_signature(GOLDEN_KEY, tx.sign_doc("gonka-mainnet", 42), GOLDEN_SIGNATURE))
         self.assertFalse(is_signature(GOLDEN_KEY, tx.sign_doc("gonka-mainnet", 43), GOLDEN_SIGNATURE))
