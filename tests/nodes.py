@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sqlite3
 from collections.abc import Callable
@@ -85,6 +86,7 @@ class StubNode(Resource):
 
     def render(self, request: Request) -> Any:
         path = request.path.decode().removeprefix("/api/v1/").removeprefix("/")
+        assert request.content is not None
         body = request.content.read()
         self.events.append(path)
         self.bodies.append(json.loads(body) if body else None)
@@ -169,7 +171,7 @@ class FakeWebSocket(WebSocketClient):
         if self.closing is None:
             return succeed(None)
         stopped: Deferred[None] = Deferred()
-        self.closing.addCallback(stopped.callback)
+        self.closing.addCallbacks(stopped.callback, stopped.errback)
         return stopped
 
     def status(self) -> WebSocketStatus:
@@ -204,6 +206,12 @@ def make_worker(clock: Clock, node: Node, stub: StubNode) -> NodeWorker:
     )
 
 
+def websocket_of(worker: NodeWorker) -> FakeWebSocket:
+    """The WebSocket that make_worker gave a worker."""
+    assert isinstance(worker.websocket_client, FakeWebSocket)
+    return worker.websocket_client
+
+
 class SynchronousDatabase(Database):
     """Needs no threads: all is done before the Deferred is returned.
 
@@ -226,8 +234,8 @@ class SynchronousDatabase(Database):
         return done if gate is None else done.addCallback(lambda result: _after(gate, result))
 
     def read(self, function: Callable[[sqlite3.Connection], T]) -> Deferred[T]:
-        connection = open_to_read(self._path)
-        return self._run(function, connection).addBoth(lambda result: (connection.close(), result)[1])
+        with contextlib.closing(open_to_read(self._path)) as connection:
+            return self._run(function, connection)
 
     def close(self) -> None:
         self._connection.close()

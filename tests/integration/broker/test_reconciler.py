@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import random
 from collections.abc import AsyncIterator, Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest_twisted
 from twisted.internet import reactor as global_reactor
-from twisted.internet.defer import Deferred
-from twisted.internet.task import deferLater
 
 from dapi.broker.duties import Intention
 from dapi.broker.nodes import NodeConfig, decode_node_config
@@ -21,9 +20,13 @@ from dapi.service import DapiService, make_service
 from dapi.simulator.ml_node.node import SimulatedMLNode
 from dapi.simulator.ml_node.settings import quick_settings
 from tests.batches import PUBLIC_KEY
+from tests.integration import waiting
 
 reactor: Any = global_reactor
-PATIENCE_SECONDS = 10
+
+# All has to be well within 10 s.
+soon = partial(waiting.soon, patience_seconds=10)
+until = partial(waiting.until, patience_seconds=10)
 
 GENERATE = Intention(Duty.GENERATE, 1000, "AB" * 32, PUBLIC_KEY, 9)
 NEXT = Intention(Duty.GENERATE, 2000, "CD" * 32, PUBLIC_KEY, 9)
@@ -31,7 +34,7 @@ VALIDATE = Intention(Duty.VALIDATE, 1000, "AB" * 32, PUBLIC_KEY, 9)
 INFERENCE = Intention(Duty.INFERENCE)
 
 
-class World:
+class DapiWithNodes:
     """dapi with a reconciler of its own, and simulated nodes for it."""
 
     def __init__(self, folder: Path) -> None:
@@ -44,7 +47,7 @@ class World:
         storage = StorageConfig(path=self._path, reserve_bytes=2**20)
         self.service: DapiService = make_service(Config(api=api, storage=storage, nodes=()), reactor)
         self.service.startService()
-        # Shorter than in earnest, but for the 10 s within which all has to be well.
+        # Shorter delays than in earnest.
         self.reconciler = Reconciler(
             reactor, self.service.broker, random=random.Random(1), poll_seconds=2, retry_seconds=(0.3, 0.5)
         )
@@ -82,45 +85,32 @@ def registered(name: str, port: int) -> NodeConfig:
     )
 
 
-async def until(predicate: Callable[[], bool]) -> float:
-    """Wait for it, no longer than everything may take; return how long it took."""
-    began = reactor.seconds()
-    while not predicate():
-        assert reactor.seconds() - began < PATIENCE_SECONDS, "it did not come to pass"
-        await deferLater(reactor, 0.02)
-    return reactor.seconds() - began  # type: ignore[no-any-return]
-
-
-def soon(deferred: Deferred[Any]) -> Deferred[Any]:
-    return deferred.addTimeout(PATIENCE_SECONDS, reactor)
-
-
 def inits(node: SimulatedMLNode) -> list[Any]:
     return [call.body for call in node.ledger.calls if "/pow/init/" in call.path]
 
 
 @pytest_twisted.async_yield_fixture
-async def world(tmp_path: Path) -> AsyncIterator[World]:
+async def dapi(tmp_path: Path) -> AsyncIterator[DapiWithNodes]:
     """dapi without nodes."""
-    world = World(tmp_path)
-    yield world
-    await world.end()
+    dapi = DapiWithNodes(tmp_path)
+    yield dapi
+    await dapi.end()
 
 
 @pytest_twisted.ensureDeferred
-async def test_node_restarted_in_each_phase(world: World) -> None:
-    await world.add("a", "b", "c")
+async def test_node_restarted_in_each_phase(dapi: DapiWithNodes) -> None:
+    await dapi.add("a", "b", "c")
     intentions = {"a": GENERATE, "b": VALIDATE, "c": INFERENCE}
-    world.reconciler.intend(intentions)
+    dapi.reconciler.intend(intentions)
     at_work = {"a": "GENERATING", "b": "VALIDATING", "c": "INFERENCE"}
-    await until(lambda: all(world.reconciler.status()[name].current == at_work[name] for name in at_work))
-    await soon(world.nodes["a"].ledger.when_delivered(1, via="websocket"))
-    for node in world.nodes.values():
+    await until(lambda: all(dapi.reconciler.status()[name].current == at_work[name] for name in at_work))
+    await soon(dapi.nodes["a"].ledger.when_delivered(1, via="websocket"))
+    for node in dapi.nodes.values():
         await node.crash()
-    for node in world.nodes.values():
+    for node in dapi.nodes.values():
         node.startService()
-    assert {node.state for node in world.nodes.values()} == {"STOPPED"}
-    a, b, c = world.nodes.values()
+    assert {node.state for node in dapi.nodes.values()} == {"STOPPED"}
+    a, b, c = dapi.nodes.values()
     await until(lambda: all(node.run is not None and node.run.phase for node in (a, b)) and c.state == "INFERENCE")
     assert a.run is not None
     assert b.run is not None
@@ -132,56 +122,56 @@ async def test_node_restarted_in_each_phase(world: World) -> None:
 
 
 @pytest_twisted.ensureDeferred
-async def test_unreachable_and_back(world: World) -> None:
-    node = world.make_node("a")
+async def test_unreachable_and_back(dapi: DapiWithNodes) -> None:
+    node = dapi.make_node("a")
     await node.crash()
-    await world.add("a")
-    world.reconciler.intend({"a": GENERATE})
-    await until(lambda: world.reconciler.status()["a"].tries >= 2)
-    assert "refused" in str(world.reconciler.status()["a"].problem)
+    await dapi.add("a")
+    dapi.reconciler.intend({"a": GENERATE})
+    await until(lambda: dapi.reconciler.status()["a"].tries >= 2)
+    assert "refused" in str(dapi.reconciler.status()["a"].problem)
     node.startService()
     await soon(node.ledger.when_delivered(1, via="websocket"))
-    standing = world.reconciler.status()["a"]
+    standing = dapi.reconciler.status()["a"]
     assert (standing.current, standing.tries, standing.problem) == ("GENERATING", 0, None)
     assert len(inits(node)) == 1
 
 
 @pytest_twisted.ensureDeferred
-async def test_added_in_the_middle(world: World) -> None:
-    await world.add("a")
-    world.reconciler.intend({"a": GENERATE, "b": GENERATE})
-    await until(world.is_at("a", current="GENERATING"))
-    await world.add("b")
-    await soon(world.nodes["b"].ledger.when_delivered(1, via="websocket"))
-    run = world.nodes["b"].run
+async def test_added_in_the_middle(dapi: DapiWithNodes) -> None:
+    await dapi.add("a")
+    dapi.reconciler.intend({"a": GENERATE, "b": GENERATE})
+    await until(dapi.is_at("a", current="GENERATING"))
+    await dapi.add("b")
+    await soon(dapi.nodes["b"].ledger.when_delivered(1, via="websocket"))
+    run = dapi.nodes["b"].run
     assert run is not None
     assert (run.request.node_num, run.request.node_count) == (2, 9)
-    assert len(inits(world.nodes["a"])) == 1
+    assert len(inits(dapi.nodes["a"])) == 1
 
 
 @pytest_twisted.ensureDeferred
-async def test_start_does_not_wait_for_inference_that_comes_up(world: World) -> None:
-    await world.add("a")
-    node = world.nodes["a"]
+async def test_start_does_not_wait_for_inference_that_comes_up(dapi: DapiWithNodes) -> None:
+    await dapi.add("a")
+    node = dapi.nodes["a"]
     node.settings.inference_up_seconds = 3600
-    world.reconciler.intend({"a": INFERENCE})
+    dapi.reconciler.intend({"a": INFERENCE})
     await soon(node.ledger.when_called("/api/v1/inference/up/status"))
     assert node.state == "INFERENCE"
-    world.reconciler.intend({"a": GENERATE})
+    dapi.reconciler.intend({"a": GENERATE})
     await soon(node.ledger.when_delivered(1, via="websocket"))
-    assert world.reconciler.status()["a"].problem is None
+    assert dapi.reconciler.status()["a"].problem is None
 
 
 @pytest_twisted.ensureDeferred
-async def test_newer_intention_wins(world: World) -> None:
-    await world.add("a")
-    node = world.nodes["a"]
+async def test_newer_intention_wins(dapi: DapiWithNodes) -> None:
+    await dapi.add("a")
+    node = dapi.nodes["a"]
     node.settings.http_delays["/api/v1/pow/init/generate"] = 3600
-    world.reconciler.intend({"a": GENERATE})
+    dapi.reconciler.intend({"a": GENERATE})
     await soon(node.ledger.when(lambda: node.run is not None))
     node.settings.http_delays.clear()
-    world.reconciler.intend({"a": NEXT})
-    await until(world.is_at("a", current="GENERATING"))
+    dapi.reconciler.intend({"a": NEXT})
+    await until(dapi.is_at("a", current="GENERATING"))
     await soon(node.ledger.when_delivered(1, via="websocket"))
     assert node.run is not None
     assert (node.run.request.block_height, node.run.request.block_hash) == (2000, "CD" * 32)
@@ -189,18 +179,18 @@ async def test_newer_intention_wins(world: World) -> None:
 
 
 @pytest_twisted.ensureDeferred
-async def test_nodes_at_work_are_not_disturbed_by_a_restart_of_dapi(world: World) -> None:
-    await world.add("a", "b")
-    a, b = world.nodes.values()
-    world.reconciler.intend({"a": GENERATE, "b": VALIDATE})
-    await until(world.is_at("a", current="GENERATING"))
-    await until(world.is_at("b", current="VALIDATING"))
+async def test_nodes_at_work_are_not_disturbed_by_a_restart_of_dapi(dapi: DapiWithNodes) -> None:
+    await dapi.add("a", "b")
+    a, b = dapi.nodes.values()
+    dapi.reconciler.intend({"a": GENERATE, "b": VALIDATE})
+    await until(dapi.is_at("a", current="GENERATING"))
+    await until(dapi.is_at("b", current="VALIDATING"))
     await soon(a.ledger.when_delivered(1, via="websocket"))
     runs = (a.run, b.run)
-    callback_port = world.service.callback_listener.port
-    await world.stop_dapi()
-    world.start_dapi(callback_port)
-    world.reconciler.intend({"a": GENERATE, "b": VALIDATE})
+    callback_port = dapi.service.callback_listener.port
+    await dapi.stop_dapi()
+    dapi.start_dapi(callback_port)
+    dapi.reconciler.intend({"a": GENERATE, "b": VALIDATE})
     before = a.ledger.counts["websocket"]
     await soon(a.ledger.when_delivered(before + 1, via="websocket"))
     await soon(b.when_client_connected())

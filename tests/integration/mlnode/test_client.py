@@ -4,15 +4,10 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime, timedelta
-from ipaddress import IPv4Address
 
 import pytest
 import pytest_twisted
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec
-from twisted.internet import reactor, ssl
+from twisted.internet import reactor
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.endpoints import TCP4ServerEndpoint
 from twisted.internet.protocol import Factory, Protocol
@@ -22,8 +17,8 @@ from twisted.python.failure import Failure
 
 from dapi.errors import MLNodeError
 from dapi.mlnode.client import MLNodeClient, MLNodeState
-
-PATIENCE_SECONDS = 10
+from tests.integration.certificates import Authority
+from tests.integration.waiting import PATIENCE_SECONDS, soon
 
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
 
@@ -37,12 +32,12 @@ class Peer(Protocol):
         self.dripping: LoopingCall | None = None
 
     def connectionMade(self) -> None:
-        self.factory.peers.append(self)  # type: ignore[union-attr]
+        self.factory.peers.append(self)
 
     def dataReceived(self, data: bytes) -> None:
         self.received += data
         if b"\r\n\r\n" in self.received:
-            self.factory.asked(self)  # type: ignore[union-attr]
+            self.factory.asked(self)
 
     def connectionLost(self, reason: Failure) -> None:  # type: ignore[override]
         if self.dripping is not None:
@@ -73,8 +68,9 @@ async def node(
 ) -> AsyncIterator[tuple[Server, MLNodeClient]]:
     """A server, and a client of it; in the end no connection is left at either."""
     server = Server(answer)
-    factory: Factory = server if scheme == "http" else TLSMemoryBIOFactory(self_signed(), False, server)
-    port = await TCP4ServerEndpoint(reactor, 0, interface="127.0.0.1").listen(factory)
+    # Nobody vouches for its certificate.
+    wrapped = server if scheme == "http" else TLSMemoryBIOFactory(Authority().options_for("127.0.0.1"), False, server)
+    port = await TCP4ServerEndpoint(reactor, 0, interface="127.0.0.1").listen(wrapped)
     base_url = f"{scheme}://127.0.0.1:{port.getHost().port}"
     client = MLNodeClient(reactor, base_url, node_id="node1", total_timeout_seconds=total_timeout_seconds)
     try:
@@ -82,23 +78,8 @@ async def node(
     finally:
         await client.close()
         for peer in server.peers:
-            await peer.lost.addTimeout(PATIENCE_SECONDS, reactor)
+            await soon(peer.lost)
         await port.stopListening()
-
-
-def self_signed() -> ssl.CertificateOptions:
-    """A certificate that nobody vouches for."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "127.0.0.1")])
-    now = datetime.now(UTC)
-    builder = x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
-    certificate = (
-        builder.not_valid_before(now - timedelta(hours=1))
-        .not_valid_after(now + timedelta(hours=1))
-        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(IPv4Address("127.0.0.1"))]), critical=False)
-        .sign(key, hashes.SHA256())
-    )
-    return ssl.CertificateOptions(privateKey=key, certificate=certificate)
 
 
 def say(body: bytes, declared: int | None = None) -> Callable[[Peer], None]:
@@ -125,7 +106,7 @@ async def test_each_call_has_a_connection_of_its_own() -> None:
         assert len(server.peers) == 3
         for peer in server.peers:
             # The server never closes: the client does, when it has its answer.
-            await peer.lost.addTimeout(PATIENCE_SECONDS, reactor)
+            await soon(peer.lost)
             assert b"connection: close" in peer.received.lower()
 
 
@@ -135,7 +116,7 @@ async def test_time_out_ends_a_dripping_body() -> None:
         with pytest.raises(MLNodeError, match=r"node1: state: no complete answer within 0\.2 s"):
             await client.state()
         # Without close(): the failed call has ended its connection itself.
-        await server.peers[0].lost.addTimeout(PATIENCE_SECONDS, reactor)
+        await soon(server.peers[0].lost)
 
 
 @pytest_twisted.ensureDeferred
@@ -143,7 +124,7 @@ async def test_time_out_ends_silence() -> None:
     async with node(be_silent, total_timeout_seconds=0.2) as (server, client):
         with pytest.raises(MLNodeError, match="no complete answer"):
             await client.stop()
-        await server.peers[0].lost.addTimeout(PATIENCE_SECONDS, reactor)
+        await soon(server.peers[0].lost)
 
 
 @pytest_twisted.ensureDeferred
@@ -162,7 +143,7 @@ async def test_answer_too_long_is_not_read_on() -> None:
     async with node(say(b"x" * 1_000_000, declared=100_000_000)) as (server, client):
         with pytest.raises(MLNodeError, match="longer than 65536 bytes"):
             await client.state()
-        await server.peers[0].lost.addTimeout(PATIENCE_SECONDS, reactor)
+        await soon(server.peers[0].lost)
 
 
 @pytest_twisted.ensureDeferred
@@ -202,4 +183,4 @@ async def test_time_out_ends_a_tls_handshake_that_is_not_answered() -> None:
         )
         with pytest.raises(MLNodeError, match="no complete answer"):
             await over_tls.state()
-        await server.peers[0].lost.addTimeout(PATIENCE_SECONDS, reactor)
+        await soon(server.peers[0].lost)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred
@@ -12,7 +13,7 @@ from dapi.errors import ConfigError, StoreBusyError, UnknownNodeError
 from dapi.phases.duty import Duty
 from tests.batches import generated_batch
 from tests.nodes import node_config
-from tests.unit.broker.broker_world import CALLBACK_URL, BrokerTestCase
+from tests.unit.broker.broker_case import CALLBACK_URL, BrokerTestCase
 
 
 class RegistrationTests(BrokerTestCase):
@@ -64,7 +65,7 @@ class RegistrationTests(BrokerTestCase):
 
     def test_change_of_the_address_replaces_the_worker(self) -> None:
         self.add("a")
-        self.successResultOf(self.broker.command_all(Duty.GENERATE, 1000, "AB", "02aa"))
+        self.command_all(Duty.GENERATE, 1000, "AB", "02aa")
         for changes in (
             {"poc_port": 9},
             {"poc_port": 9, "poc_segment": "/s"},
@@ -85,7 +86,7 @@ class RegistrationTests(BrokerTestCase):
         self.add("a", models={"new/model": {}}, hardware=[{"type": "H100", "count": 8}], max_concurrent=7)
         self.assertIs(old, self.worker("a"))
         self.assertEqual(["new/model"], list(old.node.config.models))
-        self.successResultOf(self.broker.command_all(Duty.INFERENCE))
+        self.command_all(Duty.INFERENCE)
         self.assertEqual("new/model", self.stubs["a"].bodies[-1]["model"])
 
     def test_change_keeps_a_disabled_node_disabled(self) -> None:
@@ -97,7 +98,7 @@ class RegistrationTests(BrokerTestCase):
     def test_new_worker_starts_when_the_old_one_is_gone(self) -> None:
         self.add("a")
         old = self.worker("a")
-        websocket: Any = old.websocket_client
+        websocket = self.websocket("a")
         websocket.closing = Deferred()
         self.add("a", poc_port=9)
         second = self.worker("a")
@@ -109,18 +110,19 @@ class RegistrationTests(BrokerTestCase):
         websocket.closing.callback(None)
         self.assertEqual((False, False, True), (old.running, second.running, bool(new.running)))
         self.assertFalse(self.successResultOf(commanded)["a"].succeeded)
-        self.assertTrue(self.successResultOf(self.broker.command_all(Duty.GENERATE, 1000, "AB", "02aa"))["a"].succeeded)
+        self.assertTrue(self.command_all(Duty.GENERATE, 1000, "AB", "02aa")["a"].succeeded)
 
     def test_answer_does_not_wait_for_the_node(self) -> None:
         self.add("a", "b")
-        for name, doing in (
+        changes: list[tuple[str, Callable[[], Deferred[Any]]]] = [
             ("a", lambda: self.broker.disable_node("a")),
             ("a", lambda: self.broker.enable_node("a")),
             ("a", lambda: self.broker.add_node(node_config("a", poc_port=9))),
             ("b", lambda: self.broker.remove_node("b")),
-        ):
+        ]
+        for name, doing in changes:
             self.stubs[name].held = {"stop", "state"}
-            websocket: Any = self.worker(name).websocket_client
+            websocket = self.websocket(name)
             websocket.closing = Deferred()
             self.broker.command_all(Duty.STOPPED)
             self.successResultOf(doing())
@@ -173,11 +175,11 @@ class EnablingTests(BrokerTestCase):
 
     def test_disable(self) -> None:
         self.add("a", "b")
-        self.successResultOf(self.broker.command_all(Duty.GENERATE, 1000, "AB", "02aa"))
+        self.command_all(Duty.GENERATE, 1000, "AB", "02aa")
         node = self.successResultOf(self.broker.disable_node("a"))
         self.assertFalse(node.enabled)
         self.assertEqual(["stop", "websocket stop"], self.stubs["a"].events[-2:])
-        self.assertEqual({"b"}, set(self.successResultOf(self.broker.command_all(Duty.GENERATE, 1000, "AB", "02aa"))))
+        self.assertEqual({"b"}, set(self.command_all(Duty.GENERATE, 1000, "AB", "02aa")))
         handler = self.broker.worker_by_num(1).batch_handler
         self.assertEqual(1, self.successResultOf(handler.handle_generated_batch(generated_batch())).seen)
 
@@ -185,14 +187,14 @@ class EnablingTests(BrokerTestCase):
         self.add("a")
         self.successResultOf(self.broker.disable_node("a"))
         self.assertTrue(self.successResultOf(self.broker.enable_node("a")).enabled)
-        self.assertEqual({"a"}, set(self.successResultOf(self.broker.command_all(Duty.GENERATE, 1000, "AB", "02aa"))))
+        self.assertEqual({"a"}, set(self.command_all(Duty.GENERATE, 1000, "AB", "02aa")))
 
     def test_kept_over_a_restart(self) -> None:
         self.add("a", "b")
         self.successResultOf(self.broker.disable_node("a"))
         self.restart()
         self.assertEqual([False, True], [node.enabled for node in self.broker.nodes()])
-        self.assertEqual({"b"}, set(self.successResultOf(self.broker.command_all(Duty.STOPPED))))
+        self.assertEqual({"b"}, set(self.command_all(Duty.STOPPED)))
 
 
 class AllNodesTests(BrokerTestCase):
@@ -201,7 +203,7 @@ class AllNodesTests(BrokerTestCase):
     def test_start_poc(self) -> None:
         self.add("a", "b", "c")
         self.successResultOf(self.broker.remove_node("c"))
-        results = self.successResultOf(self.broker.command_all(Duty.GENERATE, 1000, "ABcd", "02aa"))
+        results = self.command_all(Duty.GENERATE, 1000, "ABcd", "02aa")
         self.assertEqual({name: CommandResult(True, "GENERATING") for name in "ab"}, results)
         for name, num in (("a", 1), ("b", 2)):
             body = self.stubs[name].bodies[-1]
@@ -223,7 +225,7 @@ class AllNodesTests(BrokerTestCase):
         self.add("a", "b", "c")
         self.successResultOf(self.broker.remove_node("c"))
         self.restart()
-        self.successResultOf(self.broker.command_all(Duty.VALIDATE, 1000, "AB", "02aa"))
+        self.command_all(Duty.VALIDATE, 1000, "AB", "02aa")
         self.assertEqual(4, self.stubs["a"].bodies[-1]["node_count"])
 
     def test_the_other_commands(self) -> None:
@@ -233,7 +235,7 @@ class AllNodesTests(BrokerTestCase):
             (Duty.INFERENCE, "INFERENCE"),
             (Duty.STOPPED, "STOPPED"),
         ):
-            results = self.successResultOf(self.broker.command_all(duty, 1000, "AB", "02aa"))
+            results = self.command_all(duty, 1000, "AB", "02aa")
             self.assertEqual({name: CommandResult(True, status) for name in "ab"}, results)
 
     def test_slow_node_delays_nobody(self) -> None:
@@ -248,8 +250,8 @@ class AllNodesTests(BrokerTestCase):
     def test_one_failure_is_one_nodes(self) -> None:
         self.add("a", "b")
         self.stubs["a"].refused["pow/init/generate"] = 500
-        results = self.successResultOf(self.broker.command_all(Duty.GENERATE, 1000, "AB", "02aa"))
+        results = self.command_all(Duty.GENERATE, 1000, "AB", "02aa")
         self.assertEqual({"a": False, "b": True}, {name: result.succeeded for name, result in results.items()})
 
     def test_no_node(self) -> None:
-        self.assertEqual({}, self.successResultOf(self.broker.command_all(Duty.GENERATE, 1000, "AB", "02aa")))
+        self.assertEqual({}, self.command_all(Duty.GENERATE, 1000, "AB", "02aa"))

@@ -11,7 +11,7 @@ from dapi.broker.nodes import Node, NodeStore
 from dapi.errors import ConfigError, NotReadyError, StoreBrokenError, StoreBusyError
 from dapi.phases.duty import Duty
 from tests.nodes import node_config
-from tests.unit.broker.broker_world import BrokerTestCase
+from tests.unit.broker.broker_case import BrokerTestCase
 
 
 class LoadingTests(BrokerTestCase):
@@ -40,7 +40,7 @@ class LoadingTests(BrokerTestCase):
         self.assert_not_loaded()
 
     def test_tries_again_while_the_database_is_busy(self) -> None:
-        self.successResultOf(NodeStore(self.database).save(node_config("a")))  # type: ignore[arg-type]
+        self.successResultOf(NodeStore(self.database).save(node_config("a")))
         self.database.failure = StoreBusyError("locked")
         self.broker.startService()
         self.assert_not_loaded()
@@ -68,7 +68,7 @@ class LoadingTests(BrokerTestCase):
         self.assertEqual(1, len(self.flushLoggedErrors(StoreBrokenError)))
 
     def test_nodes_that_cannot_be_used_are_left_out(self) -> None:
-        store = NodeStore(self.database)  # type: ignore[arg-type]
+        store = NodeStore(self.database)
         for name in ("a", "b", "c"):
             self.successResultOf(store.save(node_config(name)))
         self.database.write(lambda c: c.execute("UPDATE nodes SET config = '{}' WHERE id = 'b'"))
@@ -87,7 +87,7 @@ class LoadingTests(BrokerTestCase):
             self.assertTrue(any(line.startswith(f"{name}: left out") for line in self.lines))
             self.assertIn(f"{name}: left out", str(self.broker.status().problem))
         self.make_worker = make_worker  # type: ignore[method-assign]
-        self.successResultOf(self.broker.command_all(Duty.GENERATE, 1000, "AB", "02aa"))
+        self.command_all(Duty.GENERATE, 1000, "AB", "02aa")
         self.assertEqual(4, self.stubs["a"].bodies[-1]["node_count"])
 
 
@@ -155,8 +155,8 @@ class StopTests(BrokerTestCase):
 
     def test_waits_for_workers_that_were_replaced(self) -> None:
         self.add("a", "b")
-        old: Any = self.worker("a").websocket_client
-        removed: Any = self.worker("b").websocket_client
+        old = self.websocket("a")
+        removed = self.websocket("b")
         old.closing, removed.closing = Deferred(), Deferred()
         self.add("a", poc_port=9)
         self.successResultOf(self.broker.remove_node("b"))
@@ -192,12 +192,12 @@ class StopTests(BrokerTestCase):
         self.add("a")
         self.successResultOf(self.broker.stopService())
         self.broker.startService()
-        self.assertTrue(self.successResultOf(self.broker.command_all(Duty.GENERATE, 1000, "AB", "02aa"))["a"].succeeded)
+        self.assertTrue(self.command_all(Duty.GENERATE, 1000, "AB", "02aa")["a"].succeeded)
         self.assertEqual(1, len(self.made))
 
     def test_twice(self) -> None:
         self.add("a")
-        websocket: Any = self.worker("a").websocket_client
+        websocket = self.websocket("a")
         websocket.closing = Deferred()
         both = [self.broker.stopService(), self.broker.stopService()]
         for stopped in both:

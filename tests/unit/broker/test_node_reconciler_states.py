@@ -12,8 +12,8 @@ from dapi.broker.node_reconciler import TRANSITIONS, NodeReconciler
 from dapi.broker.node_reconciler import NodeReconcilerState as S
 from dapi.broker.node_worker_commands import StopNodeCommand
 from dapi.phases.duty import Duty
-from tests.unit.broker.broker_world import BrokerTestCase
-from tests.unit.broker.reconciler_world import GENERATE, INFERENCE
+from tests.unit.broker.broker_case import BrokerTestCase
+from tests.unit.broker.reconciler_case import GENERATE, INFERENCE
 
 RETRY_SECONDS = 4.0
 

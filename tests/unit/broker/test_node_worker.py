@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from random import Random
-from typing import Any
 
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import CancelledError, Deferred, fail
 from twisted.internet.task import Clock
 from twisted.internet.testing import MemoryReactorClock
-from twisted.logger import LogEvent, LogLevel, formatEvent, globalLogPublisher
+from twisted.logger import LogLevel, formatEvent
 from twisted.trial.unittest import SynchronousTestCase
 
 from dapi.broker.node_worker import QUEUE_LIMIT, CommandRecord
@@ -23,7 +22,8 @@ from dapi.broker.nodes import Node
 from dapi.poc.batch_handler import BatchHandler
 from dapi.poc.websocket_client import WebSocketClient
 from tests.batches import generated_batch
-from tests.nodes import INIT, FakeWebSocket, NoRecorder, StubNode, make_worker, node_config
+from tests.logs import log_of
+from tests.nodes import INIT, FakeWebSocket, NoRecorder, StubNode, make_worker, node_config, websocket_of
 
 
 class WaitCommand:
@@ -201,16 +201,13 @@ class LogTests(WorkerTestCase):
     """A node that is down for a day does not fill the log."""
 
     def test_same_failure_again(self) -> None:
-        events: list[LogEvent] = []
-        globalLogPublisher.addObserver(events.append)
-        self.addCleanup(globalLogPublisher.removeObserver, events.append)
+        log = log_of(self)
         for status in (503, 503, 503, 500):
             self.stub.refused["state"] = status
             self.worker.submit(StartPocCommand(INIT))
         del self.stub.refused["state"]
         self.worker.submit(StartPocCommand(INIT))
-        lines = [formatEvent(event) for event in events if event["log_level"] > LogLevel.debug]
-        lines = [line for line in lines if line.startswith("node1")]
+        lines = [formatEvent(event) for event in log.events if event["log_level"] > LogLevel.debug]
         self.assertEqual(
             [
                 "node1: StartPocCommand",
@@ -218,7 +215,7 @@ class LogTests(WorkerTestCase):
                 'node1: StartPocCommand failed: node1: state (500): refused: {"detail": "no"}',
                 "node1: StartPocCommand done: GENERATING",
             ],
-            lines,
+            [line for line in lines if line.startswith("node1")],
         )
 
 
@@ -260,7 +257,7 @@ class StopTests(WorkerTestCase):
         self.assertIn("cut short", str(self.successResultOf(answer).error))
 
     def test_waits_for_the_websocket(self) -> None:
-        websocket: Any = self.worker.websocket_client
+        websocket = websocket_of(self.worker)
         websocket.closing = Deferred()
         self.successResultOf(self.worker.submit(StartPocCommand(INIT)))
         stopped = self.worker.stopService()
@@ -270,7 +267,7 @@ class StopTests(WorkerTestCase):
         self.successResultOf(stopped)
 
     def test_waits_for_the_websocket_that_a_command_closes(self) -> None:
-        websocket: Any = self.worker.websocket_client
+        websocket = websocket_of(self.worker)
         websocket.closing = Deferred()
         answer = self.worker.submit(StopNodeCommand())
         stopped = self.worker.stopService()
@@ -285,7 +282,7 @@ class StopTests(WorkerTestCase):
         self.assertIn("not executed: the worker was stopped", str(result.error))
 
     def test_twice(self) -> None:
-        websocket: Any = self.worker.websocket_client
+        websocket = websocket_of(self.worker)
         websocket.closing = Deferred()
         both = [self.worker.stopService(), self.worker.stopService()]
         for stopped in both:
@@ -306,16 +303,9 @@ class StopTests(WorkerTestCase):
         self.assertTrue(self.successResultOf(self.worker.submit(StartPocCommand(INIT))).succeeded)
 
     def test_websocket_that_does_not_close_properly(self) -> None:
-        websocket: Any = self.worker.websocket_client
-        websocket.closing = Deferred()
-        websocket.stopService = lambda: self.fail_later()
+        websocket_of(self.worker).closing = fail(OSError("no"))
         self.successResultOf(self.worker.stopService())
         self.assertEqual(1, len(self.flushLoggedErrors(OSError)))
-
-    def fail_later(self) -> Deferred[None]:
-        failing: Deferred[None] = Deferred()
-        failing.errback(OSError("no"))
-        return failing
 
 
 class StatusTests(WorkerTestCase):
@@ -356,7 +346,7 @@ class WebSocketPromisesTests(SynchronousTestCase):
             self.assertFalse(websocket.running)
             self.successResultOf(websocket.stopService())
             for _ in range(2):
-                self.assertIsNone(websocket.restart())
+                websocket.restart()
                 self.assertTrue(websocket.running)
             websocket.status()
             self.successResultOf(websocket.stopService())

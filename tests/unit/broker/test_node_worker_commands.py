@@ -34,7 +34,7 @@ class CommandTestCase(SynchronousTestCase):
         self.clock = Clock()
         worker = make_worker(self.clock, Node(node_config(), 1), stub)
         self.websocket = worker.websocket_client
-        self.websocket.running = websocket_open  # type: ignore[attr-defined]
+        self.websocket.running = websocket_open
         worker.startService()
         return worker.submit(command)
 
@@ -46,7 +46,7 @@ class CommandTestCase(SynchronousTestCase):
         return self.successResultOf(answer)
 
     def assert_websocket(self, *, is_open: bool) -> None:
-        self.assertEqual(is_open, self.websocket.running)  # type: ignore[attr-defined]
+        self.assertEqual(is_open, self.websocket.running)
 
 
 class InitTests(CommandTestCase):

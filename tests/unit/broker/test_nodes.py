@@ -119,7 +119,8 @@ class DecodingTests(SynchronousTestCase):
             self.assertEqual(f"{name}: {field}: is missing", str(error))
 
     def test_no_object(self) -> None:
-        for value in (None, [], "node1", 7):
+        values: list[object] = [None, [], "node1", 7]
+        for value in values:
             self.assertRaises(ConfigError, decode_node_config, value)
 
     def test_longest_id_and_ports(self) -> None:
@@ -162,7 +163,7 @@ class NodeStoreTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.database = SynchronousDatabase(self.mktemp())
         self.addCleanup(self.database.close)
-        self.store = NodeStore(self.database)  # type: ignore[arg-type]
+        self.store = NodeStore(self.database)
 
     def test_empty(self) -> None:
         stored = self.successResultOf(self.store.load())
@@ -230,7 +231,7 @@ class NodesInTheDatabaseTests(TestCase):
     def database(self, path: str) -> Database:
         from twisted.internet import reactor
 
-        return Database(reactor, path, on_broken=self.fail)  # type: ignore[arg-type]
+        return Database(reactor, path, on_broken=self.fail)
 
     async def test_kept_over_a_restart(self) -> None:
         path = self.mktemp()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import Any
 
 from twisted.internet.defer import Deferred
 
@@ -12,7 +11,7 @@ from dapi.broker.nodes import NodeStore
 from dapi.errors import StoreBusyError
 from dapi.phases.duty import Duty
 from tests.nodes import node_config
-from tests.unit.broker.reconciler_world import GENERATE, INFERENCE, NEXT, STOPPED, VALIDATE, ReconcilerTestCase
+from tests.unit.broker.reconciler_case import GENERATE, INFERENCE, NEXT, STOPPED, VALIDATE, ReconcilerTestCase
 
 
 class CommandTests(ReconcilerTestCase):
@@ -138,7 +137,7 @@ class NewerIntentionTests(ReconcilerTestCase):
         self.assert_standing(current="GENERATING", tries=0)
 
     def test_back_and_forth_while_the_first_is_being_cancelled(self) -> None:
-        websocket: Any = self.worker("a").websocket_client
+        websocket = self.websocket("a")
         websocket.closing = Deferred()
         self.stub.held = {"pow/init/generate"}
         self.intend(GENERATE)
@@ -231,7 +230,7 @@ class NotLoadedTests(ReconcilerTestCase):
     is_started = False
 
     def test_told_as_soon_as_they_are_loaded(self) -> None:
-        self.successResultOf(NodeStore(self.database).save(node_config("a")))  # type: ignore[arg-type]
+        self.successResultOf(NodeStore(self.database).save(node_config("a")))
         self.database.failure = StoreBusyError("locked")
         self.broker.startService()
         self.intend(GENERATE)

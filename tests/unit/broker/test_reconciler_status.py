@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from twisted.logger import LogEvent, LogLevel, formatEvent, globalLogPublisher
+from twisted.logger import LogLevel
 
 from dapi.broker.node_reconciler import NodeStanding
 from tests.batches import generated_batch
-from tests.unit.broker.reconciler_world import GENERATE, INFERENCE, NEXT, STOPPED, VALIDATE, ReconcilerTestCase
+from tests.logs import log_of
+from tests.unit.broker.reconciler_case import GENERATE, INFERENCE, NEXT, STOPPED, VALIDATE, ReconcilerTestCase
 
 
 class StatusTests(ReconcilerTestCase):
@@ -30,11 +31,9 @@ class StatusTests(ReconcilerTestCase):
 
     def test_no_line_for_a_node_that_is_well(self) -> None:
         self.intend(GENERATE)
-        events: list[LogEvent] = []
-        globalLogPublisher.addObserver(events.append)
-        self.addCleanup(globalLogPublisher.removeObserver, events.append)
+        log = log_of(self)
         self.blocks(100)
-        self.assertEqual([], [formatEvent(event) for event in events if event["log_level"] > LogLevel.debug])
+        self.assertEqual(log.lines(LogLevel.debug), log.lines())
 
 
 class WarningTests(ReconcilerTestCase):

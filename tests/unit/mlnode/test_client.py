@@ -19,7 +19,7 @@ from dapi.mlnode.client import (
     PowStatus,
 )
 from tests.batches import generated_batch, generated_fields
-from tests.unit.mlnode.mlnode_world import BASE_URL, INIT, StubbedNode
+from tests.unit.mlnode.stubbed_node import BASE_URL, INIT, StubbedNode
 
 
 class CallTests(SynchronousTestCase):

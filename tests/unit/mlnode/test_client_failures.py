@@ -10,7 +10,6 @@ from twisted.internet.error import ConnectionRefusedError as TCPConnectionRefuse
 from twisted.internet.error import DNSLookupError
 from twisted.internet.task import Clock
 from twisted.internet.testing import MemoryReactorClock
-from twisted.logger import LogEvent, globalLogPublisher
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 from twisted.web.client import ResponseFailed, ResponseNeverReceived
@@ -21,7 +20,8 @@ from zope.interface import implementer
 
 from dapi.errors import MLNodeError
 from dapi.mlnode.client import MLNodeClient, MLNodeState
-from tests.unit.mlnode.mlnode_world import ALL_CALLS, BASE_URL, StubbedNode
+from tests.logs import log_of
+from tests.unit.mlnode.stubbed_node import ALL_CALLS, BASE_URL, StubbedNode
 
 DECODED_CALLS = set(ALL_CALLS) - {"inference/up", "inference/up/async", "health"}
 
@@ -161,7 +161,7 @@ class NoAnswerTests(SynchronousTestCase):
         resource = _HalfAnswer()
         agent = RequestTraversalAgent(resource)
         calling = self.client(agent).state()
-        resource.requests[0].transport.abortConnection()
+        resource.requests[0].loseConnection()
         agent.flush()
         agent.flush()
         self.assertIn("state", str(self.failureResultOf(calling, MLNodeError).value))
@@ -204,9 +204,7 @@ class ConnectTimeoutTests(SynchronousTestCase):
         self.assertEqual([], reactor.getDelayedCalls())
 
     def test_nothing_in_the_log(self) -> None:
-        told: list[LogEvent] = []
-        globalLogPublisher.addObserver(told.append)
-        self.addCleanup(globalLogPublisher.removeObserver, told.append)
+        log = log_of(self)
         for scheme in ("http", "https"):
             reactor = MemoryReactorClock()
             calling = MLNodeClient(reactor, f"{scheme}://10.0.0.21:8080", node_id="node1").state()
@@ -217,7 +215,7 @@ class ConnectTimeoutTests(SynchronousTestCase):
             factory.doStop()
             reactor.advance(30)
             self.failureResultOf(calling, MLNodeError)
-        self.assertEqual([], told)
+        self.assertEqual([], log.events)
 
 
 def _facts(error: MLNodeError) -> tuple[str, str, int | None, str]:

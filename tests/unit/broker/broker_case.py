@@ -5,14 +5,17 @@ from __future__ import annotations
 from typing import Any
 
 from twisted.internet.task import Clock
-from twisted.logger import LogEvent, LogLevel, formatEvent, globalLogPublisher
+from twisted.logger import LogLevel, formatEvent
 from twisted.trial.unittest import SynchronousTestCase
 
 from dapi.broker.broker import Broker, PocSettings
 from dapi.broker.node_worker import NodeWorker
+from dapi.broker.node_worker_commands import CommandResult
 from dapi.broker.nodes import Node, NodeStore
 from dapi.mlnode.client import TEST_NETWORK_PARAMS
-from tests.nodes import FakeWebSocket, StubNode, SynchronousDatabase, make_worker, node_config
+from dapi.phases.duty import Duty
+from tests.logs import log_of
+from tests.nodes import FakeWebSocket, StubNode, SynchronousDatabase, make_worker, node_config, websocket_of
 
 CALLBACK_URL = "http://10.0.0.1:9100/v1/poc-batches"
 
@@ -28,20 +31,20 @@ class BrokerTestCase(SynchronousTestCase):
         self.addCleanup(self.database.close)
         self.stubs: dict[str, StubNode] = {}
         self.made: list[NodeWorker] = []
-        self.lines: list[str] = []
-        globalLogPublisher.addObserver(self.note)
-        self.addCleanup(globalLogPublisher.removeObserver, self.note)
+        self.log = log_of(self)
         self.broker = self.make_broker()
         if self.is_started:
             self.broker.startService()
 
-    def note(self, event: LogEvent) -> None:
-        if event["log_namespace"].startswith("dapi.broker") and event["log_level"] >= LogLevel.warn:
-            self.lines.append(formatEvent(event))
+    @property
+    def lines(self) -> list[str]:
+        """What the broker logged so far, warnings and worse."""
+        events = [event for event in self.log.events if event["log_level"] >= LogLevel.warn]
+        return [formatEvent(event) for event in events if event["log_namespace"].startswith("dapi.broker")]
 
     def make_broker(self) -> Broker:
         settings = PocSettings(callback_url=lambda: CALLBACK_URL, params=TEST_NETWORK_PARAMS)
-        store = NodeStore(self.database)  # type: ignore[arg-type]
+        store = NodeStore(self.database)
         return Broker(self.clock, store, self.make_worker, settings)
 
     def make_worker(self, node: Node) -> NodeWorker:
@@ -54,14 +57,16 @@ class BrokerTestCase(SynchronousTestCase):
         for name in names:
             self.successResultOf(self.broker.add_node(node_config(name, **changes)))
 
+    def command_all(self, duty: Duty, *stage: Any) -> dict[str, CommandResult]:
+        """Give all nodes a command, which ends at once."""
+        return self.successResultOf(self.broker.command_all(duty, *stage))
+
     def worker(self, node_id: str) -> NodeWorker:
         [num] = [node.num for node in self.broker.nodes() if node.id == node_id]
         return self.broker.worker_by_num(num)
 
     def websocket(self, node_id: str) -> FakeWebSocket:
-        websocket = self.worker(node_id).websocket_client
-        assert isinstance(websocket, FakeWebSocket)
-        return websocket
+        return websocket_of(self.worker(node_id))
 
     def restart(self) -> None:
         self.successResultOf(self.broker.stopService())

@@ -10,7 +10,7 @@ from dapi.broker.node_reconciler import NodeStanding
 from dapi.broker.reconciler import Reconciler
 from dapi.phases.duty import Duty
 from tests.nodes import StubNode
-from tests.unit.broker.broker_world import BrokerTestCase
+from tests.unit.broker.broker_case import BrokerTestCase
 
 GENERATE = Intention(Duty.GENERATE, 1000, "AB", "02aa", 7)
 VALIDATE = Intention(Duty.VALIDATE, 1000, "AB", "02aa", 7)
