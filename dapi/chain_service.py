@@ -77,7 +77,7 @@ class ChainService(MultiService):
         self.conductor: Conductor | None = None
         self.phase_status: PhaseStatus | None = None
         if drives_nodes:
-            self._reconciler = Reconciler(reactor, broker, random=random)
+            self._reconciler = Reconciler(reactor, broker, RetryDelay(random))
             self.conductor = self._make_conductor(key, broker, StageBook(database), outbox)
             outbox.observe(self.conductor.batch_stored)
             recorder.observe_verdicts(self.conductor.verdict_stored)

@@ -50,7 +50,7 @@ class NodeInspector:
 
     async def _inspect_inference(self) -> Inspection:
         try:
-            await self._worker.ml_client.inference_health(self._worker.node.inference_url)
+            await self._worker.ml_client.inference_health(self._worker.node.config.inference_url)
         except MLNodeError as error:
             if error.status is None:
                 raise

@@ -1,9 +1,9 @@
-"""What a node can be told to do.
+"""The commands that a node can be given.
 
-A command is a value; its ``execute`` runs on the node's worker and returns a CommandResult, or raises MLNodeError where
-a call to the node failed, which the worker turns into a failed result. After a command the node's WebSocket is open
-if, and only if, it was a successful init, and then it is a fresh one: a node that restarted its proof of work keeps an
-older connection open and never uses it again.
+A command is a value. The node's worker runs its ``execute``, which returns a CommandResult or raises MLNodeError; the
+worker turns the error into a failed result. After a successful init the node's WebSocket is open, and a new one: a node
+that restarted its proof of work keeps an older connection open and never uses it again. After any other command it is
+closed.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ _NO_SUCH_CALL = (404, 405)
 class CommandResult(msgspec.Struct, frozen=True):
     """How a command ended.
 
-    ``status`` is what the node does now (GENERATING, VALIDATING, INFERENCE, STOPPED, …), UNKNOWN after a failure;
-    ``error`` says what went wrong, None after a success.
+    ``status`` is what the node does now (GENERATING, VALIDATING, INFERENCE, STOPPED, …), or UNKNOWN after a failure;
+    ``error`` says what went wrong, or is None after a success.
     """
 
     succeeded: bool
@@ -45,10 +45,7 @@ class CommandResult(msgspec.Struct, frozen=True):
 
 @attrs.frozen
 class NodeAccess:
-    """What a command is handed: the node, and what reaches it.
-
-    ``pause`` waits for so many seconds, and is cut short with the command.
-    """
+    """What a command works with. ``pause`` waits for so many seconds; it is cut short together with the command."""
 
     node: Node
     ml_client: MLNodeClient
@@ -57,10 +54,10 @@ class NodeAccess:
 
 
 class Command(Protocol):
-    """One thing that a worker does at a time."""
+    """One thing that a worker does."""
 
     async def execute(self, access: NodeAccess) -> CommandResult:
-        """Do it; raises MLNodeError where a call to the node fails."""
+        """Do it; raises MLNodeError when a call to the node fails."""
 
 
 class StartPocCommand(msgspec.Struct, frozen=True):
@@ -69,7 +66,7 @@ class StartPocCommand(msgspec.Struct, frozen=True):
     request: InitRequest
 
     async def execute(self, access: NodeAccess) -> CommandResult:
-        """Init the node, after stopping whatever else it runs; then connect its WebSocket afresh."""
+        """Stop what the node runs unless that is proof of work, init the node, then open its WebSocket anew."""
         return await _init(access, access.ml_client.init_generate, self.request)
 
 
@@ -79,15 +76,15 @@ class InitValidateCommand(msgspec.Struct, frozen=True):
     request: InitRequest
 
     async def execute(self, access: NodeAccess) -> CommandResult:
-        """Init the node, after stopping whatever else it runs; then connect its WebSocket afresh."""
+        """Stop what the node runs unless that is proof of work, init the node, then open its WebSocket anew."""
         return await _init(access, access.ml_client.init_validate, self.request)
 
 
 class InferenceUpCommand(msgspec.Struct, frozen=True):
     """Have the node serve its first model.
 
-    That may take minutes, in which the worker cuts it short for any command that comes after it. Given again to a node
-    that is on its way, it only waits.
+    That may take minutes; the worker cuts it short for any command that comes after it. Given again to a node that is
+    about to serve, the command only waits.
     """
 
     async def execute(self, access: NodeAccess) -> CommandResult:
@@ -112,7 +109,7 @@ class StopNodeCommand(msgspec.Struct, frozen=True):
     """Have the node do nothing."""
 
     async def execute(self, access: NodeAccess) -> CommandResult:
-        """Stop the node, then close its WebSocket: until then what it still delivers is acknowledged."""
+        """Stop the node, then close its WebSocket: what the node delivers until then is acknowledged."""
         try:
             await access.ml_client.stop()
         finally:
@@ -123,7 +120,7 @@ class StopNodeCommand(msgspec.Struct, frozen=True):
 async def _init(
     access: NodeAccess, init: Callable[[InitRequest], Deferred[PowStatus]], request: InitRequest
 ) -> CommandResult:
-    """Send an init, also to a node that runs one: an equal one restarts nothing, a different one must."""
+    """Send an init, even to a node whose proof of work runs: an equal init restarts nothing, a different one has to."""
     try:
         if await access.ml_client.state() not in (MLNodeState.STOPPED, MLNodeState.POW):
             await access.ml_client.stop()
@@ -136,17 +133,17 @@ async def _init(
 
 
 async def _inference_stage(access: NodeAccess) -> InferenceUpState:
-    """Return COMPLETED where the node serves, IN_PROGRESS where it is about to; else stop it: NOT_STARTED.
+    """Return COMPLETED for a node that serves, IN_PROGRESS for one that is about to; else stop it: NOT_STARTED.
 
-    A node says INFERENCE from the moment it begins; to stop it for being unhealthy then is to begin for ever. Where
-    the inference port cannot be reached from here, the node's own word is enough.
+    A node says INFERENCE from the moment it begins: one that is not healthy yet must not be stopped, or it would begin
+    for ever. When dapi cannot reach the inference port, the node's own word is enough.
     """
     state = await access.ml_client.state()
     if state is MLNodeState.INFERENCE:
         try:
-            await access.ml_client.inference_health(access.node.inference_url)
+            await access.ml_client.inference_health(access.node.config.inference_url)
         except MLNodeError as error:
-            stage = await _told_stage(access.ml_client)
+            stage = await _reported_stage(access.ml_client)
             if stage is InferenceUpState.IN_PROGRESS:
                 return stage
             if stage is InferenceUpState.COMPLETED and error.status is None:
@@ -158,8 +155,8 @@ async def _inference_stage(access: NodeAccess) -> InferenceUpState:
     return InferenceUpState.NOT_STARTED
 
 
-async def _told_stage(client: MLNodeClient) -> InferenceUpState | None:
-    """Return what the node says of it; None for a node without the asynchronous form."""
+async def _reported_stage(client: MLNodeClient) -> InferenceUpState | None:
+    """Return how far the node says that it is; None for a node without the asynchronous form."""
     try:
         return (await client.inference_up_status()).status
     except MLNodeError as error:
@@ -169,7 +166,7 @@ async def _told_stage(client: MLNodeClient) -> InferenceUpState | None:
 
 
 async def _begin_inference(access: NodeAccess) -> InferenceUpState:
-    """Tell a stopped node to serve; a node without the asynchronous form serves when this returns."""
+    """Have a stopped node begin to serve; one without the asynchronous form serves when this returns."""
     model, settings = next(iter(access.node.config.models.items()))
     try:
         await access.ml_client.inference_up_async(model, settings.args)

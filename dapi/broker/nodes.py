@@ -1,4 +1,4 @@
-"""Nodes: what the operator says of one, what dapi knows of it, and where both are kept."""
+"""Nodes: how an operator configures one, how dapi registers it, and where both are stored."""
 
 from __future__ import annotations
 
@@ -19,9 +19,6 @@ from dapi.poc.websocket_url import websocket_address
 Port: TypeAlias = Annotated[int, msgspec.Meta(ge=1, le=65535)]
 Count: TypeAlias = Annotated[int, msgspec.Meta(ge=1)]
 
-# The network's own example; only the inference side of a node looks at it.
-_MAX_CONCURRENT = 500
-
 _HOST_NAME = re.compile(r"[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]")
 
 
@@ -39,11 +36,11 @@ class Hardware(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class NodeConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What the operator says of a node, in the fields of ``node-config.json``.
+    """How an operator configures a node, in the fields of ``node-config.json``.
 
-    ``host`` is a name or an address, with or without ``http://`` or ``https://``. Two fields are dapi's own:
-    ``version`` is the prefix that a node's proxy wants before ``poc_segment``, and ``websocket_url`` a full ws or wss
-    URL for a node whose WebSocket is reached another way than its HTTP API.
+    ``host`` is a name or an address, with or without ``http://`` or ``https://``. dapi does not use ``max_concurrent``.
+    Two fields are dapi's own: ``version`` is the prefix that a node's proxy wants before ``poc_segment``;
+    ``websocket_url`` is a full ws or wss URL, for a node whose WebSocket has another address than its HTTP API.
     """
 
     id: Annotated[str, msgspec.Meta(min_length=1, max_length=128)]
@@ -51,7 +48,7 @@ class NodeConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     inference_port: Port
     poc_port: Port
     models: Annotated[dict[str, ModelConfig], msgspec.Meta(min_length=1)]
-    max_concurrent: Count = _MAX_CONCURRENT
+    max_concurrent: Count = 500
     inference_segment: str = ""
     poc_segment: str = ""
     hardware: tuple[Hardware, ...] = ()
@@ -79,7 +76,7 @@ class NodeConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 class Node(msgspec.Struct, frozen=True):
     """A registered node: its configuration, its number, and whether it is to work.
 
-    The number is what the node is told to call itself in its batches; it is given once and never to another node.
+    The number is what the node writes into its batches; it is given once, and never to another node.
     """
 
     config: NodeConfig
@@ -88,7 +85,7 @@ class Node(msgspec.Struct, frozen=True):
 
     @property
     def id(self) -> str:
-        """The node's name, which goes to the chain."""
+        """The node's name, which the chain gets to know."""
         return self.config.id
 
     @property
@@ -97,20 +94,15 @@ class Node(msgspec.Struct, frozen=True):
         return self.config.poc_url
 
     @property
-    def inference_url(self) -> str:
-        """The base that the node serves inference at."""
-        return self.config.inference_url
-
-    @property
     def websocket_base(self) -> str:
-        """What the URL of the node's WebSocket is made from: the operator's own, or the base of its HTTP API."""
+        """The operator's URL of the node's WebSocket, or else the base of its HTTP API."""
         return self.config.websocket_url or self.config.poc_url
 
 
 def decode_node_config(value: object) -> NodeConfig:
     """Make a NodeConfig of a decoded JSON or YAML object; raise ConfigError, naming the node and the field.
 
-    ``node_num`` is allowed and means nothing: so what the admin API shows of a node can be given back to it.
+    A field ``node_num`` is ignored, so that a node as the admin API shows it can be given back to the admin API.
     """
     if isinstance(value, dict):
         value = {name: field for name, field in value.items() if name != "node_num"}
@@ -127,7 +119,7 @@ def decode_node_config(value: object) -> NodeConfig:
 
 
 def decode_node_configs(value: object) -> list[NodeConfig]:
-    """Make NodeConfigs of a decoded list, as ``node-config.json`` is one; raise ConfigError at the first bad one."""
+    """Make NodeConfigs of a decoded list, as in ``node-config.json``; raise ConfigError at the first bad one."""
     if not isinstance(value, list):
         raise ConfigError("nodes: expected a list of nodes")
     configs = [decode_node_config(each) for each in value]
@@ -140,7 +132,7 @@ def decode_node_configs(value: object) -> list[NodeConfig]:
 
 
 def check_apart(config: NodeConfig, other: NodeConfig) -> None:
-    """Raise ConfigError when two nodes would be reached at the same place."""
+    """Raise ConfigError when two nodes have the same address."""
     if config.id != other.id and config.address == other.address:
         raise ConfigError(f"node {config.id}: host, poc_port: {config.host}:{config.poc_port} is node {other.id}'s")
 
@@ -149,7 +141,7 @@ def _check(config: NodeConfig, where: str) -> None:
     if config.id.strip() != config.id or not config.id.isprintable():
         raise ConfigError(f"{where}: id: must not begin or end with blanks or hold control characters")
     if "/" in config.id:
-        # It is a part of the admin API's paths.
+        # The id is a part of the admin API's paths.
         raise ConfigError(f"{where}: id: must not hold a slash")
     scheme, host = _scheme_and_host(config.host)
     if scheme not in ("http", "https"):

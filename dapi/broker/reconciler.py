@@ -1,12 +1,11 @@
-"""Where each node is intended to be, and the one that brings it there."""
+"""Holds what each node is intended to do, and one NodeReconciler for each node, which brings it there."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from random import Random
+from collections.abc import Callable, Mapping
 
 from twisted.application.service import Service
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, DeferredList
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
@@ -20,14 +19,14 @@ from dapi.phases.duty import Duty
 
 
 class Reconciler(Service):
-    """Gives each enabled node the command that its intention asks for, and looks whether the node stays there.
+    """Gives each enabled node the command for its intention, and asks the node whether it still does its duty.
 
-    Nothing is sent twice while one is under way; a newer intention cancels the older one's command; what failed is
-    tried again after ``retry_seconds`` (uniform between the two), for ever. A node that is where it belongs is asked so
-    a few seconds after it got there, then at each ``reconcile``, though not more often than every 5 s, and every
-    ``poll_seconds``; one found elsewhere gets its command anew. So does one that anybody else gave a command to.
+    One command is under way for a node at a time; a newer intention cancels the older one's command. A command that
+    failed is given again after ``retry_delay()`` seconds, for ever. A node that does its duty is asked again a few
+    seconds after it began, at each ``reconcile`` (not more often than every 5 s) and every ``poll_seconds``. A node
+    that does something else, or was given another command, gets its command again.
 
-    What was achieved is not kept over a restart: the commands are given again, and an equal init disturbs no node.
+    What was achieved is not stored: after a restart each command is given again, and an equal init disturbs no node.
     """
 
     log = Logger()
@@ -36,15 +35,13 @@ class Reconciler(Service):
         self,
         reactor: IReactorTime,
         broker: Broker,
+        retry_delay: Callable[[], float],
         *,
-        random: Random,
         poll_seconds: float = 30.0,
-        retry_seconds: tuple[float, float] = (3.0, 5.0),
     ) -> None:
         self._reactor = reactor
         self._broker = broker
-        self._random = random
-        self._retry_seconds = retry_seconds
+        self._retry_delay = retry_delay
         self._poll_seconds = poll_seconds
         self._polling = LoopingCall(self.reconcile)
         self._polling.clock = reactor
@@ -53,7 +50,7 @@ class Reconciler(Service):
         broker.observe_changes(self.reconcile)
 
     def startService(self) -> None:
-        """Begin with what is intended."""
+        """Begin with the intentions that were set before."""
         if not self.running:
             super().startService()  # type: ignore[no-untyped-call]
             self._polling.start(self._poll_seconds).addErrback(
@@ -61,13 +58,13 @@ class Reconciler(Service):
             )
 
     def stopService(self) -> Deferred[None]:
-        """Give no command any more; those under way are left to the nodes' workers. Fires when nothing is left."""
+        """Give no more commands; those under way are left to the workers. Fires when nothing is left."""
         super().stopService()  # type: ignore[no-untyped-call]
         if self._polling.running:
             self._polling.stop()
-        leaving = [node.leave() for node in self._nodes.values()]
+        leaving = DeferredList([node.leave() for node in self._nodes.values()])
         self._nodes.clear()
-        return Deferred.fromCoroutine(_all_of(leaving))
+        return leaving.addCallback(lambda _results: None)
 
     def intend(self, intentions: Mapping[str, Intention]) -> None:
         """Replace all intentions, by node id, and act on them at once; nodes that are not named are left alone."""
@@ -81,35 +78,26 @@ class Reconciler(Service):
         try:
             workers = {worker.node.id: worker for worker in self._broker.workers()}
         except NotReadyError:
-            # The broker calls when it has loaded them.
+            # The broker calls again when it has loaded them.
             return
         for node_id, node in list(self._nodes.items()):
             if workers.get(node_id) is not node.worker:
                 self._nodes.pop(node_id).leave()
         for node_id, worker in workers.items():
             if node_id not in self._nodes:
-                self._nodes[node_id] = NodeReconciler(
-                    self._reactor, worker, self._broker.command_for, self._retry_delay
-                )
+                make_command, retry_delay = self._broker.command_for, self._retry_delay
+                self._nodes[node_id] = NodeReconciler(self._reactor, worker, make_command, retry_delay)
         for node_id, node in list(self._nodes.items()):
             node.reconcile(self._intentions.get(node_id))
 
     def status(self) -> dict[str, NodeStanding]:
-        """Tell where each node stands, by node id."""
+        """Return where each node stands, by node id."""
         return {node_id: node.standing() for node_id, node in self._nodes.items()}
 
     def workers_at(self, duty: Duty) -> list[NodeWorker]:
-        """Return the workers of the nodes that are where they are intended to be, with this duty."""
+        """Return the workers of the nodes that were brought to this duty, and are intended to do it."""
         return [node.worker for node in self._nodes.values() if node.is_at(duty)]
 
     def warnings(self) -> dict[str, str]:
-        """Say in words, by node id, which nodes were to generate for the last 60 s without a batch from them."""
-        return {node_id: said for node_id, node in self._nodes.items() if (said := node.warning()) is not None}
-
-    def _retry_delay(self) -> float:
-        return self._random.uniform(*self._retry_seconds)
-
-
-async def _all_of(leaving: list[Deferred[None]]) -> None:
-    for left in leaving:
-        await left
+        """Say in words, by node id, which nodes have been intended to generate for 60 s and sent no batch."""
+        return {node_id: text for node_id, node in self._nodes.items() if (text := node.warning()) is not None}

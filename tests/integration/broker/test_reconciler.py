@@ -19,6 +19,7 @@ from dapi.phases.duty import Duty
 from dapi.service import DapiService, make_service
 from dapi.simulator.ml_node.node import SimulatedMLNode
 from dapi.simulator.ml_node.settings import quick_settings
+from dapi.timing.retry import RetryDelay
 from tests.batches import PUBLIC_KEY
 from tests.integration import waiting
 
@@ -48,9 +49,8 @@ class DapiWithNodes:
         self.service: DapiService = make_service(Config(api=api, storage=storage, nodes=()), reactor)
         self.service.startService()
         # Shorter delays than in earnest.
-        self.reconciler = Reconciler(
-            reactor, self.service.broker, random=random.Random(1), poll_seconds=2, retry_seconds=(0.3, 0.5)
-        )
+        retry_delay = RetryDelay(random.Random(1), 0.3, 0.5)
+        self.reconciler = Reconciler(reactor, self.service.broker, retry_delay, poll_seconds=2)
         self.reconciler.startService()
 
     async def stop_dapi(self) -> None:

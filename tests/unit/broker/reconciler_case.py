@@ -9,6 +9,7 @@ from dapi.broker.duties import Intention
 from dapi.broker.node_reconciler import NodeStanding
 from dapi.broker.reconciler import Reconciler
 from dapi.phases.duty import Duty
+from dapi.timing.retry import RetryDelay
 from tests.nodes import StubNode
 from tests.unit.broker.broker_case import BrokerTestCase
 
@@ -33,7 +34,7 @@ class ReconcilerTestCase(BrokerTestCase):
             self.add("a")
 
     def make_reconciler(self) -> Reconciler:
-        return Reconciler(self.clock, self.broker, random=Random(1))
+        return Reconciler(self.clock, self.broker, RetryDelay(Random(1)))
 
     @property
     def stub(self) -> StubNode:
