@@ -13,10 +13,11 @@ from twisted.python.failure import Failure
 from twisted.web.iweb import IRequest
 
 from dapi.errors import ConfigError, MessageError, NotReadyError, StoreError, UnknownBatchError, UnknownNodeError
-from dapi.http.site import RETRY_AFTER_SECONDS, error_body
 
 if TYPE_CHECKING:
     from klein import Klein
+
+RETRY_AFTER_SECONDS = 5
 
 T = TypeVar("T")
 
@@ -49,6 +50,11 @@ def answer(request: IRequest, code: int, body: bytes) -> bytes:
 def json_answer(request: IRequest, value: Any, code: int = 200) -> bytes:
     """Answer with a value as JSON."""
     return answer(request, code, msgspec.json.encode(value))
+
+
+def error_body(message: str) -> bytes:
+    """Return the body of every answer to a fault."""
+    return msgspec.json.encode({"error": message})
 
 
 def error_answer(request: IRequest, code: int, message: str) -> bytes:

@@ -32,11 +32,13 @@ from twisted.web.http_headers import Headers
 from twisted.web.iweb import IAgent, IAgentEndpointFactory, IBodyProducer, IResponse
 from zope.interface import implementer
 
+from dapi.timing.waiters import Waiters
+
 MAX_ANSWER_BYTES = 65536
 
 
 class AnswerTooLongError(Exception):
-    """An answer did not end within ``max_bytes``; ``status`` is its HTTP status, ``begin`` how it begins."""
+    """An answer is longer than ``max_bytes``; ``status`` is its HTTP status, ``begin`` its first bytes."""
 
     def __init__(self, status: int, begin: bytes, max_bytes: int = MAX_ANSWER_BYTES) -> None:
         super().__init__(f"the answer is longer than {max_bytes} bytes")
@@ -45,31 +47,30 @@ class AnswerTooLongError(Exception):
 
 
 class NoAnswerError(Exception):
-    """No answer came, through a fault of the other side or of the way to it; the text says which."""
+    """No answer came: the other side, or the way to it, is at fault. The text says what happened."""
 
 
 class Exchanges:
     """Makes requests, and knows which of their connections are still there.
 
-    Twisted's own agent lets go of a connection that it asked to close; over TLS a silent peer then keeps the socket
-    open for as long as it likes. So each request's connection is watched here, and aborted when the request failed.
-    With an ``agent`` from outside, its connections are its owner's affair.
+    Twisted's own agent forgets a connection that it asked to close; over TLS a silent peer can then keep the socket
+    open for ever. So each request's connection is watched here, and aborted when the request failed. The connections
+    of an ``agent`` from outside are not watched.
     """
 
     def __init__(self, reactor: Any, agent: IAgent | None, connect_timeout_seconds: float) -> None:
         self._reactor = reactor
         self._agent = agent
         self._connect_timeout_seconds = connect_timeout_seconds
-        self._open: set[ProtocolWrapper] = set()
-        self._waiting_for_none: list[Deferred[None]] = []
+        self._open = _Connections()
 
     async def exchange(
         self, method: str, url: str, body: bytes | None, *, max_bytes: int = MAX_ANSWER_BYTES
     ) -> tuple[int, bytes]:
-        """Return the status and the body of the answer, which may have ``max_bytes``.
+        """Return the status and the body of the answer, which has at most ``max_bytes``.
 
-        Raises AnswerTooLongError or NoAnswerError, and CancelledError when it was cancelled, which Twisted's agent
-        tells in several ways. Redirects are not followed.
+        Raises AnswerTooLongError or NoAnswerError, and CancelledError when it was cancelled; Twisted's agent fails in
+        several ways then. Redirects are not followed.
         """
         is_cancelled = False
 
@@ -89,7 +90,7 @@ class Exchanges:
             raise NoAnswerError(_reason(error)) from error
 
     async def _exchange(self, method: str, url: str, body: bytes | None, max_bytes: int) -> tuple[int, bytes]:
-        endpoints = _Endpoints(self._reactor, self._connect_timeout_seconds, self._opened, self._lost)
+        endpoints = _Endpoints(self._reactor, self._connect_timeout_seconds, self._open)
         agent = self._agent or Agent.usingEndpointFactory(self._reactor, endpoints)
         # A client of its own for each request: treq's would keep cookies.
         client = HTTPClient(agent, data_to_body_producer=_BytesProducer)
@@ -112,21 +113,23 @@ class Exchanges:
         """Abort the connections that are left; fires when they are gone."""
         if not self._open:
             return succeed(None)
-        none_left: Deferred[None] = Deferred()
-        self._waiting_for_none.append(none_left)
+        none_left = self._open.when_empty.wait()
         for connection in self._open.copy():
             connection.abortConnection()
         return none_left
 
-    def _opened(self, connection: ProtocolWrapper) -> None:
-        self._open.add(connection)
 
-    def _lost(self, connection: ProtocolWrapper) -> None:
-        self._open.discard(connection)
-        if not self._open:
-            waiting, self._waiting_for_none = self._waiting_for_none, []
-            for none_left in waiting:
-                none_left.callback(None)
+class _Connections(set[ProtocolWrapper]):
+    """Connections that are open; ``when_empty`` is fired when the last one is lost."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.when_empty: Waiters[None] = Waiters()
+
+    def lose(self, connection: ProtocolWrapper) -> None:
+        self.discard(connection)
+        if not self:
+            self.when_empty.fire(None)
 
 
 def _read(response: IResponse, max_bytes: int) -> Deferred[bytes]:
@@ -190,44 +193,31 @@ class _BytesProducer:
 
 
 class _WatchedFactory(WrappingFactory[ProtocolWrapper]):
-    """Tells when a connection of one request is made, and when it is gone."""
+    """Counts the connections of one request among those that are open."""
 
     noisy = False
 
-    def __init__(
-        self,
-        wrapped: IProtocolFactory,
-        opened: Callable[[ProtocolWrapper], None],
-        lost: Callable[[ProtocolWrapper], None],
-    ) -> None:
+    def __init__(self, wrapped: IProtocolFactory, open_connections: _Connections) -> None:
         super().__init__(wrapped)  # type: ignore[no-untyped-call]
-        self._opened = opened
-        self._lost = lost
+        self._open = open_connections
 
     def registerProtocol(self, p: ProtocolWrapper) -> None:  # noqa: N802
         super().registerProtocol(p)  # type: ignore[no-untyped-call]
-        self._opened(p)
+        self._open.add(p)
 
     def unregisterProtocol(self, p: ProtocolWrapper) -> None:  # noqa: N802
         super().unregisterProtocol(p)  # type: ignore[no-untyped-call]
-        self._lost(p)
+        self._open.lose(p)
 
 
 @implementer(IAgentEndpointFactory)
 class _Endpoints:
     """Makes the endpoint of one request; the certificate and the host name of https are checked."""
 
-    def __init__(
-        self,
-        reactor: Any,
-        connect_timeout_seconds: float,
-        opened: Callable[[ProtocolWrapper], None],
-        lost: Callable[[ProtocolWrapper], None],
-    ) -> None:
+    def __init__(self, reactor: Any, connect_timeout_seconds: float, open_connections: _Connections) -> None:
         self._reactor = reactor
         self._connect_timeout_seconds = connect_timeout_seconds
-        self._opened = opened
-        self._lost = lost
+        self._open = open_connections
         self._factories: list[_WatchedFactory] = []
 
     def endpointForURI(self, uri: URI) -> IStreamClientEndpoint:  # noqa: N802
@@ -247,7 +237,7 @@ class _Endpoints:
     def _watch(self, wrapped: IProtocolFactory) -> _WatchedFactory:
         # Twisted's own would say of each request that it starts and stops: nine lines of ten in the log.
         cast(Any, wrapped).noisy = False
-        factory = _WatchedFactory(wrapped, self._opened, self._lost)
+        factory = _WatchedFactory(wrapped, self._open)
         self._factories.append(factory)
         return factory
 

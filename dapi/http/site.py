@@ -6,54 +6,68 @@
 ``twisted.web`` reads a whole body (spooling it into a file) before a handler runs, restarts its idle timeout with every
 byte, and counts no connections. Here a body is refused by its declared length, a request has one deadline from its
 first byte to its answer, and every answer to a fault is JSON ``{"error": …}``.
+
+A connection (``JsonChannel``) is in one of these states, and lost in any of them::
+
+            first byte              whole request
+    IDLE ───────────────▶ RECEIVING ─────────────▶ ANSWERING
+     │ ▲                   │     │                     │
+     │ └───────────────────┼─────┼──── answered ───────┘
+     │ quiet for too long, │     │ too large, too late, malformed,
+     │ last answer, stop   │     │ or no room for its body
+     ▼                     │     ▼
+    CLOSING ◀──── quiet ───┘  REFUSED
+
+The deadline runs while a request is received and answered. What comes on a REFUSED connection is read and dropped, so
+that the client reads the refusal; one that is REFUSED or CLOSING is aborted after ``linger_seconds``.
 """
 
 from __future__ import annotations
 
+import enum
 from collections import Counter
 from io import BytesIO
-from typing import Any, cast
+from typing import Any, Final, cast
 from urllib.parse import unquote_to_bytes
 
-import msgspec
 from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.defer import Deferred, succeed
-from twisted.internet.interfaces import IAddress, IDelayedCall, IReactorTime, ITCPTransport
+from twisted.internet.interfaces import IAddress, IReactorTime, ITCPTransport
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web.http import RESPONSES, HTTPChannel
 from twisted.web.resource import IResource
 from twisted.web.server import Request, Site
 
-from dapi.messages.sizes import MIB
+from dapi.http.answers import RETRY_AFTER_SECONDS, error_answer, error_body
+from dapi.http.settings import HttpCounts, HttpSettings
+from dapi.timing.timer import Timer
+from dapi.timing.waiters import Waiters
 
 _REQUEST_TIMEOUT = 408
-RETRY_AFTER_SECONDS = 5
 
 
-class HttpSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """What one server allows.
+class ChannelState(enum.Enum):
+    """What a connection is at; see the drawing at the top of this file."""
 
-    ``deadline_seconds`` runs from a request's first byte until its answer, ``idle_seconds`` is how long a connection
-    may stay quiet between requests. ``max_body_bytes`` is for one request, ``max_buffered_bytes`` for all bodies in
-    memory together, ``max_connections_per_peer`` for one address, so that it alone cannot take all connections.
-    ``linger_seconds`` is how long a refused client may go on sending, so that it reads the refusal.
-    """
-
-    max_body_bytes: int = 64 * MIB
-    max_buffered_bytes: int = 256 * MIB
-    max_connections: int = 512
-    max_connections_per_peer: int = 256
-    deadline_seconds: float = 30.0
-    idle_seconds: float = 60.0
-    linger_seconds: float = 5.0
+    IDLE = "idle"
+    RECEIVING = "receiving"
+    ANSWERING = "answering"
+    REFUSED = "refused"
+    CLOSING = "closing"
+    LOST = "lost"
 
 
-class HttpCounts(msgspec.Struct):
-    """What a server did since it was made: answers by status, and connections closed for being too many."""
-
-    answers: dict[int, int] = msgspec.field(default_factory=dict)
-    connections_refused: int = 0
+_IDLE, _RECEIVING, _ANSWERING, _REFUSED, _CLOSING, _LOST = ChannelState
+TRANSITIONS: Final[dict[ChannelState, set[ChannelState]]] = {
+    _IDLE: {_RECEIVING, _CLOSING, _LOST},
+    _RECEIVING: {_ANSWERING, _REFUSED, _CLOSING, _LOST},
+    _ANSWERING: {_IDLE, _LOST},
+    _REFUSED: {_LOST},
+    _CLOSING: {_LOST},
+    _LOST: set(),
+}
+"""The states that may follow each state."""
 
 
 class JsonRequest(Request):
@@ -64,11 +78,10 @@ class JsonRequest(Request):
 
     defaultContentType = b"application/json"
     channel: JsonChannel
-    is_received = False
     begun_at: float | None = None
 
     def gotLength(self, length: int | None) -> None:
-        """Note that the head is there."""
+        """Note when the head has come."""
         self.begun_at = self.channel.site.reactor.seconds()
         super().gotLength(length)
 
@@ -79,7 +92,6 @@ class JsonRequest(Request):
 
     def process(self) -> None:
         """Hand the whole request to its resource."""
-        self.is_received = True
         try:
             unquote_to_bytes(self.path).decode()
         except UnicodeDecodeError:
@@ -97,23 +109,18 @@ class JsonRequest(Request):
         self.answer_fault(500, "internal error: see the log of dapi")
         return reason
 
-    def give_up(self) -> None:
-        """Answer in place of a handler that takes too long, which sees what it sees when a client goes away."""
+    def answer_too_late(self) -> None:
+        """Answer in place of a handler that takes too long; the handler is told as if the client had gone away."""
         waiting, self.notifications = self.notifications, []
         for notified in waiting:
             notified.errback(Failure(TimeoutError("the request's deadline has passed")))
-        self.setHeader(b"Retry-After", b"%d" % RETRY_AFTER_SECONDS)
         self.setHeader(b"Connection", b"close")
         self.channel.persistent = False
         self.answer_fault(503, "not done in time, try again")
 
     def answer_fault(self, code: int, message: str) -> None:
         """Finish with ``{"error": message}``."""
-        body = error_body(message)
-        self.setResponseCode(code)
-        self.setHeader(b"Content-Type", b"application/json")
-        self.setHeader(b"Content-Length", b"%d" % len(body))
-        self.write(body)
+        self.write(error_answer(self, code, message))
         self.finish()
 
 
@@ -124,48 +131,56 @@ class JsonChannel(HTTPChannel):
     transport: Any  # besides ITransport: abortConnection, unregisterProducer, and a writing side to close
     persistent: bool
 
-    def __init__(self) -> None:
-        super().__init__()
-        self._deadline: IDelayedCall | None = None
-        self._abort: IDelayedCall | None = None
-        self._is_refused = False
+    def connectionMade(self) -> None:
+        """Begin, and be counted."""
+        super().connectionMade()
+        settings, clock = self.site.settings, self.site.reactor
+        self.state = ChannelState.IDLE
+        self.peer_host: str = self.transport.getPeer().host
+        self._deadline = Timer(clock, settings.deadline_seconds, self._too_late)
+        self._linger = Timer(clock, settings.linger_seconds, self.abort)
         self._buffered_bytes = 0
+        self.site.opened(self)
+
+    def turn(self, state: ChannelState) -> None:
+        """Go to another state; raise RuntimeError when the drawing has no such way."""
+        if state not in TRANSITIONS[self.state]:
+            raise RuntimeError(f"a connection that is {self.state.value} cannot be {state.value} next")
+        self.state = state
+        if state is ChannelState.RECEIVING:
+            self._deadline.start()
+        elif state is not ChannelState.ANSWERING:
+            self._deadline.cancel()
+            self.site.buffered_bytes -= self._buffered_bytes
+            self._buffered_bytes = 0
 
     @property
-    def is_idle(self) -> bool:
-        """Whether no request is under way."""
-        return self._deadline is None and not self._is_refused
-
-    def connectionMade(self) -> None:
-        """Be counted."""
-        super().connectionMade()
-        self.peer_host: str = self.transport.getPeer().host
-        self.site.opened(self)
+    def _is_over(self) -> bool:
+        """Whether nothing that comes is looked at any more."""
+        return self.state in (ChannelState.REFUSED, ChannelState.CLOSING, ChannelState.LOST)
 
     def connectionLost(self, reason: Failure) -> None:  # type: ignore[override]
         """Stop every timer, and tell the handler of the request under way, which Klein cancels."""
-        self._end_request()
-        if self._abort is not None and self._abort.active():
-            self._abort.cancel()
+        self.turn(ChannelState.LOST)
+        self._linger.cancel()
         super().connectionLost(reason)
         self.site.closed(self)
 
     def dataReceived(self, data: bytes) -> None:
         """Start the deadline with the first byte of a request."""
-        if self._is_refused:
-            return
-        self._start_deadline()
-        super().dataReceived(data)
+        if not self._is_over:
+            self._begin_request()
+            super().dataReceived(data)
 
     def lineReceived(self, line: bytes) -> None:
-        """Take a header line; it may be a pipelined request's, which came together with the one before."""
-        if not self._is_refused:
-            self._start_deadline()
+        """Handle a header line; it may be a pipelined request's, which came together with the one before."""
+        if not self._is_over:
+            self._begin_request()
             super().lineReceived(line)
 
     def rawDataReceived(self, data: bytes) -> None:
-        """Take a part of the body, unless the request is refused already."""
-        if not self._is_refused:
+        """Handle a part of the body, unless the request is refused already."""
+        if not self._is_over:
             super().rawDataReceived(data)
 
     def lineLengthExceeded(self, line: bytes) -> None:
@@ -173,7 +188,7 @@ class JsonChannel(HTTPChannel):
         self.refuse(400, "a header line is too long")
 
     def headerReceived(self, line: bytes) -> bool:
-        """Take one header; False when it is no valid one."""
+        """Handle one header; return False when it is no valid one."""
         try:
             return bool(super().headerReceived(line))
         except ValueError:
@@ -193,19 +208,22 @@ class JsonChannel(HTTPChannel):
 
     def allContentReceived(self) -> None:
         """Hand over a whole request, unless the last part of its body found no room."""
-        if not self._is_refused:
+        if not self._is_over:
+            self.turn(ChannelState.ANSWERING)
             super().allContentReceived()
 
     def requestDone(self, request: Request) -> None:
-        """End the deadline of an answered request; go on with the next one unless the server is stopping."""
-        self._end_request()
+        """End an answered request; go on with the next one unless the server is stopping."""
+        self.turn(ChannelState.IDLE)
         if self.site.is_stopping:
             self.persistent = False
         super().requestDone(request)
 
     def loseConnection(self) -> None:
-        """Close, with what is written already sent first if the client takes it in time."""
-        self._abort_after(self.site.settings.linger_seconds)
+        """Close, with what is written already sent first if the client reads it in time."""
+        if self.state in (ChannelState.IDLE, ChannelState.RECEIVING):
+            self.turn(ChannelState.CLOSING)
+            self._linger.start()
         super().loseConnection()
 
     def timeoutConnection(self) -> None:
@@ -213,33 +231,33 @@ class JsonChannel(HTTPChannel):
         self.loseConnection()
 
     def abort(self) -> None:
-        """Close at once, dropping what the client has not taken."""
+        """Close at once, dropping what the client has not read."""
         self.transport.abortConnection()
 
     def make_room(self, size: int) -> bool:
         """Tell whether ``size`` more bytes of a body may be kept; refuse the request when they may not."""
-        if self._is_refused:
+        if self._is_over:
             return False
         if self.site.buffered_bytes + size > self.site.settings.max_buffered_bytes:
-            self.refuse(503, "too many bodies at once, try again", b"Retry-After: %d\r\n" % RETRY_AFTER_SECONDS)
+            self.refuse(503, "too many bodies at once, try again")
             return False
         self.site.buffered_bytes += size
         self._buffered_bytes += size
         return True
 
-    def refuse(self, code: int, message: str, header: bytes = b"") -> None:
+    def refuse(self, code: int, message: str) -> None:
         """Answer a request that is not read any further, and close."""
-        if self._is_refused:
+        if self._is_over:
             return
-        self._end_request()
-        self._is_refused = True
+        self.turn(ChannelState.REFUSED)
         self.setTimeout(None)
         body = error_body(message)
         head = b"HTTP/1.1 %d %s\r\nContent-Type: application/json\r\nContent-Length: %d\r\nConnection: close\r\n"
+        retry = b"Retry-After: %d\r\n" % RETRY_AFTER_SECONDS if code == 503 else b""
         transport = self.transport
-        transport.write(head % (code, RESPONSES[code], len(body)) + header + b"\r\n" + body)
+        transport.write(head % (code, RESPONSES[code], len(body)) + retry + b"\r\n" + body)
         self.site.answered(code)
-        self._abort_after(self.site.settings.linger_seconds)
+        self._linger.start()
         transport.unregisterProducer()
         if ITCPTransport.providedBy(transport):
             # A full close while the client still sends makes the kernel reset the connection, and the answer is lost
@@ -251,30 +269,17 @@ class JsonChannel(HTTPChannel):
     def _respondToBadRequestAndDisconnect(self) -> None:
         self.refuse(400, "malformed HTTP")
 
-    def _start_deadline(self) -> None:
-        if self._deadline is None:
-            self._deadline = self.site.reactor.callLater(self.site.settings.deadline_seconds, self._too_late)
-
-    def _end_request(self) -> None:
-        if self._deadline is not None:
-            if self._deadline.active():
-                self._deadline.cancel()
-            self._deadline = None
-        self.site.buffered_bytes -= self._buffered_bytes
-        self._buffered_bytes = 0
+    def _begin_request(self) -> None:
+        if self.state is ChannelState.IDLE:
+            self.turn(ChannelState.RECEIVING)
 
     def _too_late(self) -> None:
-        request = self.requests[0] if self.requests else None
-        if request is None or not request.is_received:
+        if self.state is ChannelState.RECEIVING:
             self.refuse(_REQUEST_TIMEOUT, "the request did not arrive in time")
-        elif request.startedWriting:
+        elif self.requests[0].startedWriting:
             self.abort()
         else:
-            request.give_up()
-
-    def _abort_after(self, seconds: float) -> None:
-        if self._abort is None:
-            self._abort = self.site.reactor.callLater(seconds, self.abort)
+            self.requests[0].answer_too_late()
 
 
 class JsonSite(Site):
@@ -299,7 +304,7 @@ class JsonSite(Site):
         self._channels: set[JsonChannel] = set()
         self._peers: Counter[str] = Counter()
         self._is_full = False
-        self._when_empty: list[Deferred[None]] = []
+        self._when_empty: Waiters[None] = Waiters()
 
     @property
     def connections(self) -> int:
@@ -325,7 +330,7 @@ class JsonSite(Site):
         self.counts.answers[code] = self.counts.answers.get(code, 0) + 1
 
     def buildProtocol(self, addr: IAddress | None) -> Any:
-        """Take a connection, or close it at once (None) when there are too many, in all or from its peer."""
+        """Accept a connection, or close it at once (None) when there are too many, in all or from its peer."""
         peer = cast(IPv4Address | IPv6Address, addr).host
         total, of_peer = len(self._channels), self._peers[peer]
         if total < self.settings.max_connections and of_peer < self.settings.max_connections_per_peer:
@@ -357,9 +362,7 @@ class JsonSite(Site):
             self._is_full = False
             self.log_.info("no longer too many connections")
         if not self._channels:
-            waiting, self._when_empty = self._when_empty, []
-            for fired in waiting:
-                fired.callback(None)
+            self._when_empty.fire(None)
 
     def close_connections(self, seconds: float) -> Deferred[None]:
         """Close every connection: a quiet one at once, one with a request when that is answered, all after ``seconds``.
@@ -369,24 +372,14 @@ class JsonSite(Site):
         self.is_stopping = True
         if not self._channels:
             return succeed(None)
-        when_empty: Deferred[None] = Deferred()
-        self._when_empty.append(when_empty)
-        abort = self.reactor.callLater(seconds, self._abort_all)
+        abort = Timer(self.reactor, seconds, self._abort_all)
+        abort.start()
+        all_closed = self._when_empty.wait().addCallback(lambda _: abort.cancel())
         for channel in list(self._channels):
-            if channel.is_idle:
+            if channel.state is ChannelState.IDLE:
                 channel.loseConnection()
-
-        def cancel_abort(result: None) -> None:
-            if abort.active():
-                abort.cancel()
-
-        return when_empty.addCallback(cancel_abort)
+        return all_closed
 
     def _abort_all(self) -> None:
         for channel in list(self._channels):
             channel.abort()
-
-
-def error_body(message: str) -> bytes:
-    """Return the body of every answer to a fault."""
-    return msgspec.json.encode({"error": message})

@@ -17,7 +17,8 @@ from dapi.chain_service import ChainService, load_key
 from dapi.config import Config
 from dapi.database import Database
 from dapi.http.listener import HttpListener
-from dapi.http.site import HttpSettings, JsonSite
+from dapi.http.settings import HttpSettings
+from dapi.http.site import JsonSite
 from dapi.messages.sizes import MIB
 from dapi.messages.urls import is_loopback, parse_url, without_user
 from dapi.mlnode.client import MAIN_NETWORK_PARAMS, TEST_NETWORK_PARAMS, MLNodeClient

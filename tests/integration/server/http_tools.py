@@ -16,7 +16,8 @@ from twisted.python.failure import Failure
 from twisted.web.resource import IResource
 
 from dapi.http.listener import HttpListener
-from dapi.http.site import HttpSettings, JsonSite
+from dapi.http.settings import HttpSettings
+from dapi.http.site import JsonSite
 
 PATIENCE_SECONDS = 10
 

@@ -9,8 +9,11 @@ from twisted.internet.address import IPv4Address
 from twisted.internet.error import ConnectionDone, ConnectionLost
 from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
+from twisted.web.resource import Resource
+from twisted.web.server import NOT_DONE_YET, Request
 
-from dapi.http.site import JsonSite
+from dapi.http.answers import body_of, json_answer
+from dapi.http.site import JsonChannel, JsonSite
 
 PEER = IPv4Address("TCP", "127.0.0.1", 40000)
 
@@ -20,9 +23,9 @@ class Transport(StringTransport):
 
     aborted = False
 
-    def __init__(self, site: JsonSite) -> None:
-        super().__init__(peerAddress=PEER)
-        self.protocol = site.buildProtocol(PEER)
+    def __init__(self, site: JsonSite, peer: IPv4Address = PEER) -> None:
+        super().__init__(peerAddress=peer)
+        self.protocol: JsonChannel = site.buildProtocol(peer)
         self.is_open = True
         self.protocol.makeConnection(self)
 
@@ -53,3 +56,21 @@ class Transport(StringTransport):
             body, rest = rest[:length], rest[length:]
             found.append((int(status.split()[1]), headers, json.loads(body) if body else None))
         return found
+
+
+class Echo(Resource):
+    """Answers with the length of the body, or when told to; ``/slow`` is answered by the test."""
+
+    isLeaf = True
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.waiting: list[Request] = []
+        self.gone: list[Failure] = []
+
+    def render(self, request: Request) -> Any:
+        if request.path == b"/slow":
+            request.notifyFinish().addErrback(self.gone.append)
+            self.waiting.append(request)
+            return NOT_DONE_YET
+        return json_answer(request, {"length": len(body_of(request))})

@@ -8,35 +8,15 @@ from typing import Any
 from twisted.internet.address import IPv4Address
 from twisted.internet.error import ConnectionDone
 from twisted.internet.task import Clock
-from twisted.logger import globalLogPublisher
-from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
-from twisted.web.resource import Resource
-from twisted.web.server import NOT_DONE_YET, Request
 
 from dapi.http.answers import json_answer
-from dapi.http.site import HttpSettings, JsonSite
-from tests.unit.http.http_world import PEER, Transport
+from dapi.http.settings import HttpSettings
+from dapi.http.site import JsonSite
+from tests.logs import log_of
+from tests.unit.http.http_world import PEER, Echo, Transport
 
 SETTINGS = HttpSettings(max_body_bytes=100, max_buffered_bytes=250, max_connections=3)
-
-
-class Echo(Resource):
-    """Answers with the length of the body, or when told to; ``/slow`` is answered by the test."""
-
-    isLeaf = True
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.waiting: list[Request] = []
-        self.gone: list[Failure] = []
-
-    def render(self, request: Request) -> Any:
-        if request.path == b"/slow":
-            request.notifyFinish().addErrback(self.gone.append)
-            self.waiting.append(request)
-            return NOT_DONE_YET
-        return json_answer(request, {"length": len(request.content.read())})
 
 
 class ServerTests(SynchronousTestCase):
@@ -44,9 +24,7 @@ class ServerTests(SynchronousTestCase):
         self.clock = Clock()
         self.resource = Echo()
         self.site = JsonSite(self.clock, self.resource, SETTINGS)
-        self.events: list[Any] = []
-        globalLogPublisher.addObserver(self.events.append)
-        self.addCleanup(globalLogPublisher.removeObserver, self.events.append)
+        self.log = log_of(self)
 
     def connect(self) -> Transport:
         return Transport(self.site)
@@ -228,25 +206,25 @@ class ServerTests(SynchronousTestCase):
         first.send(post)
         self.assertEqual(len(self.resource.waiting), 3)
 
-    def told(self) -> list[str]:
+    def logged_levels(self) -> list[str]:
         """The levels of what was logged about connections so far."""
-        return [event["log_level"].name for event in self.events if "connections" in event["log_format"]]
+        return [event["log_level"].name for event in self.log.events if "connections" in event["log_format"]]
 
     def test_too_many_connections(self) -> None:
         transports = [self.connect() for _ in range(3)]
         self.assertIsNone(self.site.buildProtocol(PEER))
         self.assertIsNone(self.site.buildProtocol(PEER))
         self.assertEqual(self.site.counts.connections_refused, 2)
-        self.assertEqual(self.told(), ["warn"])
+        self.assertEqual(self.logged_levels(), ["warn"])
         transports[0].lose()
-        self.assertEqual(self.told(), ["warn"])
+        self.assertEqual(self.logged_levels(), ["warn"])
         self.assertEqual(self.site.connections, 2)
         last = self.connect()
         last.send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
         self.assertEqual(self.site.counts.answers, {200: 1})
         for transport in (*transports, last):
             transport.lose()
-        self.assertEqual(self.told(), ["warn", "info"])
+        self.assertEqual(self.logged_levels(), ["warn", "info"])
 
     def test_too_many_connections_of_one_peer(self) -> None:
         self.site = JsonSite(self.clock, self.resource, HttpSettings(max_connections=3, max_connections_per_peer=2))
