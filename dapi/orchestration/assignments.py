@@ -219,8 +219,8 @@ class Assignments:
 
     def _offers(self, present: Collection[str], now: float) -> list[Offer]:
         """Offer the participants that wait to the nodes in turn, as far as they are free."""
-        active = {node_id: self._nodes[node_id] for node_id in present}
-        active = {node_id: node for node_id, node in active.items() if node.state is NodeState.ACTIVE}
+        nodes = (self._nodes[node_id] for node_id in present)
+        active = {node.id: node for node in nodes if node.state is NodeState.ACTIVE}
         offers = []
         for participant in list(self._waiting.values()):
             free = [node for node in active.values() if node.calls < CALLS_AT_ONCE]

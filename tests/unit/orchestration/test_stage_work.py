@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any
-
+import msgspec
+from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from dapi.broker.duties import Intention
+from dapi.broker.node_worker import NodeWorker
+from dapi.broker.nodes import Node
 from dapi.orchestration.stage_work import QUIET_SECONDS, StageWork
 from dapi.orchestration.stages import StageRecord
 from dapi.phases.duty import Duty
 from dapi.phases.phases import EpochParameters, regular_stage
 from dapi.phases.stage_queries import PreservedNodes
-from dapi.poc.batch_handler import BatchCounts
+from tests.nodes import StubNode, make_worker, node_config
 
 START = 100
 # As on the main network: between the end of generation and the switch there is time.
@@ -20,13 +22,8 @@ STAGE = regular_stage(EpochParameters(17280, 60, 5, 5, 20), 7, START)
 GENERATION_END = START + 60
 
 
-class Named:
-    def __init__(self, **fields: Any) -> None:
-        self.__dict__.update(fields)
-
-
-def worker(node_id: str, num: int) -> Any:
-    return Named(node=Named(id=node_id, num=num, enabled=True), batch_handler=Named(counts=BatchCounts()))
+def worker(node_id: str, num: int) -> NodeWorker:
+    return make_worker(Clock(), Node(node_config(node_id), num), StubNode())
 
 
 def work_of(duty: Duty) -> Intention:
@@ -40,7 +37,7 @@ class StageWorkTests(SynchronousTestCase):
         self.work = StageWork(StageRecord(STAGE, 3, False), "AB", "02aa", preserved)
         self.now = 1000.0
 
-    def duties(self, height: int, *more: Any) -> list[Duty]:
+    def duties(self, height: int, *more: NodeWorker) -> list[Duty]:
         intentions = self.work.intentions([*self.workers, *more], height, self.now)
         return [intention.duty for intention in intentions.values()]
 
@@ -88,7 +85,7 @@ class StageWorkTests(SynchronousTestCase):
         ((cause, warning),) = self.work.warnings(nodes).items()
         self.assertEqual(cause, ("b", START))
         self.assertRegex(warning, f"^b: another participant's node of this id .* stage {START} .* nobody else has$")
-        nodes[1].enabled = False
+        nodes[1] = msgspec.structs.replace(nodes[1], enabled=False)
         self.assertEqual(self.work.warnings(nodes), {})
 
     def test_a_silent_node_is_stopped_once(self) -> None:
