@@ -5,11 +5,11 @@ from __future__ import annotations
 import random
 from typing import Any
 
-from dapi.simulator.chain.blocks import Blockchain
+from dapi.simulator.chain.blocks import Blockchain, TxRecord
 from dapi.simulator.chain.epochs import EpochParams, Epochs
 from dapi.simulator.chain.node import ChainNode, NodeSettings
 from dapi.simulator.chain.rules import Rules
-from dapi.simulator.chain.state import Account, ChainState
+from dapi.simulator.chain.state import Account, ChainState, Model
 from tests.chain_tools import (
     CHAIN_ID,
     SECOND_NS,
@@ -28,6 +28,7 @@ class ChainInMemory:
     def __init__(self, rules: Rules | None = None, height: int = 10, drop_seed: int = 0) -> None:
         self.key = Key(1)
         self.state = ChainState(CHAIN_ID, Epochs(10, EpochParams()), rules or Rules())
+        self.state.models["simulated"] = Model("simulated")
         self.chain = Blockchain(self.state, START_NS, height)
         self.node = ChainNode(self.chain, random.Random(drop_seed))
         self.nodes = [self.node]
@@ -68,13 +69,18 @@ class ChainInMemory:
         result = self.node.broadcast(raw)
         return result.codespace, result.code
 
-    def deliver(self, raw: bytes) -> tuple[str, int]:
-        """Broadcast what CheckTx must pass, and give codespace and code of the next block."""
+    def record(self, raw: bytes) -> TxRecord:
+        """Broadcast what CheckTx must pass, and return what became of it in the next block."""
         result = self.node.broadcast(raw)
         assert result.code == 0, result
         self.advance(self.chain.latest.height + 1)
         record = self.chain.find(result.hash)
         assert record is not None
+        return record
+
+    def deliver(self, raw: bytes) -> tuple[str, int]:
+        """Broadcast what CheckTx must pass, and return codespace and code of the next block."""
+        record = self.record(raw)
         return record.codespace, record.code
 
     def deliver_at(self, height: int, *messages: Packed, **changes: Any) -> tuple[str, int]:
