@@ -15,6 +15,7 @@ from dapi.chain.rpc import ChainRpc
 from dapi.http.exchange import Exchanges
 from dapi.simulator.chain.chain import SimulatedChain
 from dapi.simulator.chain.epochs import EpochParams, Epochs
+from dapi.simulator.chain.node_service import SimulatedNode
 from tests.chain_tools import SECOND_NS, Key, Packed, batch, transaction
 from tests.integration.waiting import PATIENCE_SECONDS, soon
 
@@ -70,7 +71,7 @@ class Subscriber(WebSocketClientProtocol):
         return await soon(self.received.get())
 
 
-async def subscriber(chain: SimulatedChain) -> Subscriber:
+async def subscriber(chain: SimulatedChain | SimulatedNode) -> Subscriber:
     factory = WebSocketClientFactory(f"ws://127.0.0.1:{chain.port}/websocket", reactor=reactor)
     factory.protocol = Subscriber
     factory.setProtocolOptions(openHandshakeTimeout=0, closeHandshakeTimeout=0)

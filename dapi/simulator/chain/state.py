@@ -197,6 +197,15 @@ class ChainState:
     def confirmation(self, event: ConfirmationEvent | None) -> None:
         self.settings["confirmation"] = event
 
+    @property
+    def mlnode_version(self) -> str:
+        """The version that ML nodes are to have; empty: none."""
+        return self.settings["mlnode_version"]  # type: ignore[no-any-return]
+
+    @mlnode_version.setter
+    def mlnode_version(self, version: str) -> None:
+        self.settings["mlnode_version"] = version
+
     def govern(self, **durations: int) -> EpochParams:
         """Change parameters of the epochs, from the next block on; return all of them."""
         params = msgspec.structs.replace(self.epochs.params, **durations)
