@@ -21,8 +21,8 @@ class Attempt:
     Over the WebSocket, ``message_id`` is the id of the message, ``connection`` the number of the connection that
     carried it, ``ack_connection`` the number of the one that carried the ack. By HTTP, ``status`` is that of the
     answer. ``outcome`` is None at first, and then one of: ``acknowledged``, ``no ack`` (in time), ``ack lost`` (because
-    the settings say so), ``accepted`` (2xx), ``refused`` (another status), ``failed`` (no answer), ``cut off`` (the
-    sender ended). ``late_ack``: an ack came when the sender did not wait for it any more.
+    the settings say so), ``accepted`` (a status below 400), ``refused`` (another status), ``failed`` (no answer),
+    ``cut off`` (the sender ended). ``late_ack``: an ack came when the sender did not wait for it any more.
     """
 
     via: Via

@@ -6,6 +6,8 @@ import json
 import random
 import uuid
 from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urljoin
 
 from treq.client import HTTPClient
 from twisted.internet.defer import CancelledError, Deferred
@@ -23,6 +25,9 @@ from dapi.simulator.ml_node.ledger import Attempt, BatchEntry, Kind, Ledger
 from dapi.simulator.ml_node.run import DistanceError, PowRun
 from dapi.simulator.ml_node.settings import MLNodeSettings
 
+# The method with which the node follows a redirect: as a GET, or by another POST.
+_REDIRECTS = {301: "GET", 302: "GET", 303: "GET", 307: "POST", 308: "POST"}
+_MAX_REDIRECTS = 30
 _NO_ANSWER = (
     ConnectError,
     ConnectionLost,
@@ -175,9 +180,9 @@ class Sender:
         outcome = "cut off"
         try:
             attempt.status = await self._post(entry)
-            outcome = "accepted" if 200 <= attempt.status < 300 else "refused"
+            outcome = "accepted" if attempt.status < 400 else "refused"
         except ValueError as error:
-            # A NaN, which the node cannot encode for HTTP, or a callback base that is no URL.
+            # A NaN, which the node cannot encode for HTTP, a callback base that is no URL, or too many redirects.
             self.log.info("{node_id}: no HTTP call can be made: {reason}", node_id=self._name, reason=error)
             outcome = "failed"
         except _NO_ANSWER as error:
@@ -194,7 +199,13 @@ class Sender:
     async def _post(self, entry: BatchEntry) -> int:
         body = json.dumps(entry.batch, allow_nan=False).encode()
         headers = Headers({"Content-Type": ["application/json"]})
-        response = await self._http.post(f"{self._run.request.url}/{entry.kind}", data=body, headers=headers)
-        await response.content()
-        status: int = response.code
-        return status
+        method, url = "POST", f"{self._run.request.url}/{entry.kind}"
+        for _ in range(_MAX_REDIRECTS):
+            posted: dict[str, Any] = {"data": body, "headers": headers} if method == "POST" else {}
+            response = await self._http.request(method, url, allow_redirects=False, **posted)
+            await response.content()
+            location = response.headers.getRawHeaders("location")
+            if response.code not in _REDIRECTS or not location:
+                return int(response.code)
+            method, url = _REDIRECTS[response.code], urljoin(url, location[0])
+        raise ValueError("redirects without end")

@@ -32,12 +32,25 @@ class Connection:
 
 
 class Callbacks(Resource):
-    """Answers each callback with ``status``, or never."""
+    """Answers each callback with ``status``, or never; redirects those to a path of ``redirects``."""
 
     isLeaf = True
     status: int | None = 200
 
-    def render_POST(self, request: Request) -> Any:
+    def __init__(self) -> None:
+        super().__init__()
+        self.redirects: dict[str, tuple[int, str]] = {}
+        self.calls: list[tuple[str, str, int]] = []
+
+    def render(self, request: Request) -> Any:
+        assert request.content is not None
+        path = request.path.decode()
+        self.calls.append((request.method.decode(), path, len(request.content.read())))
+        if path in self.redirects:
+            status, location = self.redirects[path]
+            request.setResponseCode(status)
+            request.setHeader("location", location)
+            return b""
         if self.status is None:
             request.notifyFinish().addErrback(lambda _: None)
             return NOT_DONE_YET
@@ -131,11 +144,51 @@ class SenderTests(SynchronousTestCase):
         self.clock.pump([5, 3])
         self.assertEqual(entry.delivered_via, "http")
 
-    def test_no_other_2xx_is_needed_and_300_keeps_the_batch(self) -> None:
-        self.callbacks.status = 300
+    def test_any_status_below_400_drops_the_batch(self) -> None:
+        """(docs/protocol/node.md, 'How a node delivers')"""
+        for status, outcome in (
+            (200, "accepted"),
+            (299, "accepted"),
+            (300, "accepted"),
+            (304, "accepted"),
+            (399, "accepted"),
+        ):
+            self.callbacks.status = status
+            self.clock.advance(5)
+            self.assertEqual(self.ledger.batches[-1].attempts[0].outcome, outcome, status)
+        self.callbacks.status = 400
         self.clock.advance(5)
-        self.assertEqual(self.ledger.batches[0].attempts[0].outcome, "refused")
-        self.assertEqual(self.ledger.counts["delivered"], 0)
+        self.assertEqual(self.ledger.batches[-1].attempts[0].outcome, "refused")
+
+    def test_a_redirect_is_followed_as_a_get_whose_answer_decides(self) -> None:
+        """(docs/protocol/node.md, 'How a node delivers')"""
+        for status in (301, 302, 303):
+            self.callbacks.redirects = {"/v1/poc-batches/generated": (status, "/elsewhere")}
+            self.callbacks.calls.clear()
+            self.clock.advance(5)
+            (posted, followed) = self.callbacks.calls
+            self.assertEqual(posted[:2], ("POST", "/v1/poc-batches/generated"))
+            self.assertEqual(followed, ("GET", "/elsewhere", 0))
+            self.assertEqual(self.ledger.batches[-1].delivered_via, "http")
+        self.callbacks.status = 404
+        self.clock.advance(5)
+        self.assertIsNone(self.ledger.batches[-1].delivered_via)
+
+    def test_307_and_308_are_followed_by_another_post(self) -> None:
+        """(docs/protocol/node.md, 'How a node delivers')"""
+        for status in (307, 308):
+            self.callbacks.redirects = {"/v1/poc-batches/generated": (status, "http://127.0.0.1:1/elsewhere")}
+            self.callbacks.calls.clear()
+            self.clock.advance(5)
+            (posted, followed) = self.callbacks.calls
+            self.assertEqual(followed, ("POST", "/elsewhere", posted[2]))
+            self.assertEqual(self.ledger.batches[-1].delivered_via, "http")
+
+    def test_redirects_without_end_deliver_nothing(self) -> None:
+        self.callbacks.redirects = {"/v1/poc-batches/generated": (307, "/v1/poc-batches/generated")}
+        self.clock.advance(5)
+        self.assertEqual(len(self.callbacks.calls), 30)
+        self.assertEqual(self.ledger.batches[0].attempts[0].outcome, "failed")
 
     def test_an_http_call_has_no_time_limit(self) -> None:
         self.callbacks.status = None
