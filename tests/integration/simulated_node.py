@@ -60,7 +60,9 @@ class Client(WebSocketClientProtocol):
         super().__init__()
         self.messages: list[tuple[bytes, bool]] = []
         self.pongs: list[bytes] = []
+        self.pings = 0
         self.answers_close = True
+        self.answers_pings = True
         self.opened: Deferred[None] = Deferred()
         self.closed: Deferred[tuple[Any, Any]] = Deferred()
 
@@ -71,6 +73,11 @@ class Client(WebSocketClientProtocol):
         self.messages.append((payload, isBinary))
         if self.factory.acks and payload.startswith(b"{"):
             self.ack(len(self.messages) - 1)
+
+    def onPing(self, payload: bytes) -> None:
+        self.pings += 1
+        if self.answers_pings:
+            super().onPing(payload)
 
     def onPong(self, payload: bytes) -> None:
         self.pongs.append(payload)

@@ -74,13 +74,15 @@ class Call:
 class Connection:
     """One WebSocket connection, from the accepted upgrade on.
 
-    ``refused`` is the reason with which the node closed it (1008), None where it did not. ``close_code`` and
+    ``refused`` is the reason with which the node closed it (1008), None where it did not. ``left_at``: when the node
+    left it open and unused (docs/protocol/node.md, 'WebSocket'), None where it did not. ``close_code`` and
     ``close_reason`` are those of the client, None where no close frame came. ``pings`` and ``acks`` count the client's.
     """
 
     number: int
     opened_at: float
     refused: str | None = None
+    left_at: float | None = None
     closed_at: float | None = None
     close_code: int | None = None
     close_reason: str | None = None

@@ -17,7 +17,7 @@ from typing import Any, Literal, Protocol
 
 from twisted.internet.interfaces import IReactorTime
 
-from dapi.simulator.ml_node.ledger import Kind
+from dapi.simulator.ml_node.ledger import Attempt, Kind
 from dapi.simulator.ml_node.settings import MLNodeSettings
 from dapi.simulator.ml_node.work import Generator, InitRequest, validated_batch
 
@@ -50,6 +50,10 @@ class BatchConnection(Protocol):
 
     number: int
 
+    @property
+    def is_writable(self) -> bool:
+        """Tell whether a message would be sent now."""
+
     def offer(self, payload: bytes) -> None:
         """Send one message."""
 
@@ -59,7 +63,8 @@ class PowRun:
 
     ``phase`` is None until the init that started the PoW sets it, and again when the PoW ends.
     ``client_connected`` is the flag by which the sender chooses the way, ``connection`` the connection that it uses.
-    The two can differ: when a connection of an earlier PoW closes, the node resets the flag of this one.
+    The two can differ: when a connection of an earlier PoW closes, the node resets the flag of this one. Messages wait
+    in a queue of the PoW, so the next client gets what the one before did not read.
     """
 
     def __init__(self, clock: IReactorTime, request: InitRequest, settings: MLNodeSettings) -> None:
@@ -69,6 +74,7 @@ class PowRun:
         self.client_connected = False
         self.connection: BatchConnection | None = None
         self.to_validate: deque[dict[str, Any]] = deque()
+        self._outgoing: deque[tuple[bytes, Attempt]] = deque()
         self._clock = clock
         self._settings = settings
         self._loaded_at = clock.seconds() + settings.load_seconds
@@ -95,6 +101,29 @@ class PowRun:
         self.state = state
         if state is RunState.ENDING:
             self.phase = None
+
+    def attach(self, connection: BatchConnection) -> None:
+        """Set the flag and use this connection from now on."""
+        self.client_connected, self.connection = True, connection
+        self.flush()
+
+    def detach(self, connection: BatchConnection) -> None:
+        """Reset the flag, even if the connection is not the one in use."""
+        self.client_connected = False
+        if self.connection is connection:
+            self.connection = None
+
+    def send(self, payload: bytes, attempt: Attempt) -> None:
+        """Queue a message for the connection, and record in ``attempt`` which one carries it."""
+        self._outgoing.append((payload, attempt))
+        self.flush()
+
+    def flush(self) -> None:
+        """Send what is queued, as far as the connection takes it."""
+        while self._outgoing and self.connection is not None and self.connection.is_writable:
+            payload, attempt = self._outgoing.popleft()
+            attempt.connection = self.connection.number
+            self.connection.offer(payload)
 
     def compute(self) -> list[tuple[Kind, dict[str, Any]]]:
         """Return what was computed in this phase since the last call; raise DistanceError.

@@ -148,17 +148,14 @@ class Sender:
                 unsent.remove(entry)
 
     async def _by_websocket(self, entry: BatchEntry) -> bool:
-        connection = self._run.connection
         message_id = str(uuid.UUID(int=self._random.getrandbits(128), version=4))
         attempt = Attempt("websocket", self._clock.seconds(), message_id=message_id)
         self._ledger.record_attempt(entry, attempt)
         every = self._settings.double_every
         awaited = _AwaitedAck(attempt, Deferred(), bool(every) and self._ledger.counts["offered"] % every == 0)
         self._acks[message_id] = awaited
-        if connection is not None:
-            attempt.connection = connection.number
-            message = {"type": entry.kind, "batch": entry.batch, "id": message_id}
-            connection.offer(json.dumps(message, separators=(",", ":")).encode())
+        message = {"type": entry.kind, "batch": entry.batch, "id": message_id}
+        self._run.send(json.dumps(message, separators=(",", ":")).encode(), attempt)
         try:
             await awaited.came.addTimeout(self._settings.ack_wait_seconds, self._clock)
         except DeferredTimeoutError:

@@ -9,7 +9,7 @@ _QUICK: Final = 1 / 20
 # The settings that were measured on a real node.
 _MEASURED: Final = (
     *("walk_seconds", "ack_wait_seconds", "init_seconds", "restart_seconds", "stop_seconds"),
-    "hung_stop_seconds",
+    *("hung_stop_seconds", "ping_seconds", "silence_seconds", "send_seconds"),
 )
 
 
@@ -32,8 +32,14 @@ class MLNodeSettings:
     """At least, at most: how long the end of a PoW takes. The node answers nothing meanwhile, pings included."""
     hung_stop_seconds: float = 5.0
     """How long the end of a PoW waits for a sender that is in an HTTP call."""
+    ping_seconds: float = 20.0
+    """From the pong to the node's next ping."""
+    silence_seconds: float = 20.0
+    """How long the node waits for a pong before it closes with 1011."""
+    send_seconds: float = 5.0
+    """How long sending a frame may take before the node leaves the connection open and unused."""
     close_seconds: float = 1.0
-    """How long a shutdown waits for the client's answer to its close."""
+    """How long the node waits for the client's answer to its close."""
 
     nonces_per_batch: int = 200
     """Nonces in each generated batch."""
@@ -81,6 +87,7 @@ def scaled_settings(factor: float, **changes: Any) -> MLNodeSettings:
 def quick_settings(**changes: Any) -> MLNodeSettings:
     """Return settings for tests: a twentieth of each measured time, small batches, with ``changes``.
 
-    The wait for an ack alone is longer: how long dapi takes for an ack depends on the machine, not on the factor.
+    The waits for an ack and for a pong are longer: how long a client takes depends on the machine, not on the factor.
     """
-    return scaled_settings(_QUICK, **{"ack_wait_seconds": 0.3, "nonces_per_batch": 5, **changes})
+    waits = {"ack_wait_seconds": 0.3, "silence_seconds": 3.0}
+    return scaled_settings(_QUICK, **{**waits, "nonces_per_batch": 5, **changes})

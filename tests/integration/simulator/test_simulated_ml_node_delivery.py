@@ -15,6 +15,7 @@ from tests.integration.waiting import soon, until
 
 @pytest_twisted.ensureDeferred
 async def test_without_a_client_batches_go_by_http(bed: NodeTestBed) -> None:
+    """(docs/protocol/node.md, 'How a node delivers' and 'Batches')"""
     await bed.init()
     await soon(bed.ledger.when_delivered(2))
     path, body = bed.callbacks.calls[0]
@@ -35,6 +36,7 @@ async def test_without_a_client_batches_go_by_http(bed: NodeTestBed) -> None:
 
 @pytest_twisted.ensureDeferred
 async def test_with_a_client_batches_go_over_the_websocket_alone(bed: NodeTestBed) -> None:
+    """(docs/protocol/node.md, 'How a node delivers')"""
     await bed.init()
     client = await bed.open()
     await soon(bed.node.when_client_connected())
@@ -54,6 +56,7 @@ async def test_with_a_client_batches_go_over_the_websocket_alone(bed: NodeTestBe
 
 @pytest_twisted.ensureDeferred
 async def test_without_an_ack_the_batch_goes_both_ways(bed: NodeTestBed) -> None:
+    """(docs/protocol/node.md, 'How a node delivers')"""
     client = bed.connect(acks=False)
     await soon(client.closed)
     await bed.init()
@@ -72,6 +75,7 @@ async def test_without_an_ack_the_batch_goes_both_ways(bed: NodeTestBed) -> None
 
 @pytest_twisted.ensureDeferred
 async def test_a_refused_batch_is_tried_again_with_a_new_id(bed: NodeTestBed) -> None:
+    """(docs/protocol/node.md, 'How a node delivers')"""
     bed.settings.batches_per_walk = 0
     bed.callbacks.answer = 503
     await bed.init()
@@ -92,6 +96,7 @@ async def test_a_refused_batch_is_tried_again_with_a_new_id(bed: NodeTestBed) ->
 
 @pytest_twisted.ensureDeferred
 async def test_an_unreachable_callback_keeps_the_batch(bed: NodeTestBed) -> None:
+    """(docs/protocol/node.md, 'How a node delivers')"""
     await bed.listening.stopListening()
     await bed.init()
     await bed.when(lambda: any(len(entry.attempts) > 1 for entry in bed.ledger.batches))
@@ -102,6 +107,7 @@ async def test_an_unreachable_callback_keeps_the_batch(bed: NodeTestBed) -> None
 
 @pytest_twisted.ensureDeferred
 async def test_a_callback_that_never_answers_stalls_the_sender_until_it_is_stopped(bed: NodeTestBed) -> None:
+    """(docs/protocol/node.md, 'How a node delivers')"""
     bed.callbacks.answer = None
     await bed.init()
     await bed.callbacks.when_called(1)
@@ -157,6 +163,7 @@ async def test_two_nodes_that_are_asked_the_same_generate_the_same(bed: NodeTest
 
 @pytest_twisted.ensureDeferred
 async def test_validation_delivers_a_verdict(bed: NodeTestBed) -> None:
+    """(docs/protocol/node.md, 'Batches')"""
     await bed.init("validate", node_id=2)
     nonces = list(range(10))
     claim = {
@@ -184,6 +191,7 @@ async def test_validation_delivers_a_verdict(bed: NodeTestBed) -> None:
 
 @pytest_twisted.ensureDeferred
 async def test_a_distance_beyond_the_target_kills_the_sender(bed: NodeTestBed) -> None:
+    """(docs/protocol/node.md, 'What a node loses')"""
     await bed.init("validate")
     batch = {"public_key": "03", "block_hash": "A", "block_height": 1, "nonces": [1], "dist": [1.41], "node_id": 0}
     assert (await bed.call("POST", "/api/v1/pow/validate", batch))[0] == 200
@@ -202,6 +210,7 @@ async def test_a_distance_beyond_the_target_kills_the_sender(bed: NodeTestBed) -
 
 @pytest_twisted.ensureDeferred
 async def test_nan_goes_over_the_websocket_only(bed: NodeTestBed) -> None:
+    """(docs/protocol/node.md, 'What a node loses')"""
     bed.settings.nan_in_validated = True
     await bed.init("validate")
     batch = {"public_key": "03", "block_hash": "A", "block_height": 1, "nonces": [1, 2], "dist": [1, 0.5], "node_id": 0}
@@ -216,6 +225,7 @@ async def test_nan_goes_over_the_websocket_only(bed: NodeTestBed) -> None:
 
 @pytest_twisted.ensureDeferred
 async def test_a_switch_with_an_equal_request_keeps_batches_until_the_phase_comes_back(bed: NodeTestBed) -> None:
+    """(docs/protocol/node.md, 'What a node loses')"""
     bed.callbacks.answer = 500
     await bed.init()
     await bed.when(lambda: any(entry.attempts for entry in bed.ledger.batches))
@@ -234,6 +244,7 @@ async def test_a_switch_with_an_equal_request_keeps_batches_until_the_phase_come
 @pytest.mark.parametrize("how", ["stop", "pow/stop", "init"])
 @pytest_twisted.ensureDeferred
 async def test_a_stop_and_a_different_init_lose_what_was_not_delivered(bed: NodeTestBed, how: str) -> None:
+    """(docs/protocol/node.md, 'What a node loses')"""
     bed.callbacks.answer = 500
     await bed.init()
     await bed.when(lambda: any(entry.attempts for entry in bed.ledger.batches))

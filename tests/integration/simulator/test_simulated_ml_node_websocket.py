@@ -10,11 +10,12 @@ from autobahn.websocket.compress import PerMessageDeflateOffer, PerMessageDeflat
 
 from dapi.simulator.ml_node.run import RunState
 from tests.integration.simulated_node import NodeTestBed, passed, reactor
-from tests.integration.waiting import soon
+from tests.integration.waiting import soon, until
 
 
 @pytest_twisted.ensureDeferred
 async def test_a_restart_leaves_the_open_connection_dead(bed: NodeTestBed) -> None:
+    """(docs/protocol/node.md, 'One connection after the other')"""
     await bed.init()
     client = await bed.open()
     await soon(bed.ledger.when_delivered(1, via="websocket"))
@@ -35,6 +36,7 @@ async def test_a_restart_leaves_the_open_connection_dead(bed: NodeTestBed) -> No
 
 @pytest_twisted.ensureDeferred
 async def test_a_restart_that_nobody_asked_for_does_the_same(bed: NodeTestBed) -> None:
+    """(docs/protocol/node.md, 'One connection after the other')"""
     await bed.init()
     client = await bed.open()
     await client.when_messages(1)
@@ -46,6 +48,7 @@ async def test_a_restart_that_nobody_asked_for_does_the_same(bed: NodeTestBed) -
 
 @pytest_twisted.ensureDeferred
 async def test_closing_the_old_connection_late_makes_the_new_one_useless(bed: NodeTestBed) -> None:
+    """(docs/protocol/node.md, 'One connection after the other')"""
     await bed.init()
     old = await bed.open()
     await bed.init(batch_size=99)
@@ -76,6 +79,7 @@ async def test_what_is_offered_while_a_connection_closes_goes_by_http(bed: NodeT
 
 @pytest_twisted.ensureDeferred
 async def test_refusals_come_after_the_upgrade(bed: NodeTestBed) -> None:
+    """(docs/protocol/node.md, 'WebSocket')"""
     client = bed.connect()
     assert await soon(client.closed) == (1008, "PoW is not running")
     assert client.opened.called
@@ -125,15 +129,89 @@ async def test_deaf_on_demand(bed: NodeTestBed) -> None:
     await soon(late.closed)
 
 
-@pytest.mark.parametrize("payload", [b"no json", b"\x00"])
+@pytest.mark.parametrize("payload", [b"no json", b"[]", b"\x00"])
 @pytest_twisted.ensureDeferred
-async def test_what_is_no_json_text_makes_the_node_drop_the_connection(bed: NodeTestBed, payload: bytes) -> None:
+async def test_what_is_no_ack_leaves_a_connection_that_is_open_and_unused(bed: NodeTestBed, payload: bytes) -> None:
+    """(docs/protocol/node.md, 'WebSocket')"""
     await bed.init()
-    client = await bed.open(acks=False)
-    client.sendMessage(payload, isBinary=payload == b"\x00")
-    assert await soon(client.closed) == (None, None)
-    await soon(bed.node.when_client_gone())
+    zombie = await bed.open(acks=False)
+    zombie.sendMessage(payload, isBinary=payload == b"\x00")
+    await bed.when(lambda: bed.ledger.connections[0].left_at is not None)
+    seen, by_http = len(zombie.messages), bed.ledger.counts["http"]
+    await bed.when(lambda: bed.ledger.counts["http"] >= by_http + 2)
+    zombie.sendPing(b"are you there")
+    await zombie.when_pong(b"are you there")
+    assert len(zombie.messages) == seen
+    assert not zombie.closed.called
+    # It is in nobody's way, and its end changes nothing.
+    client = await bed.open()
+    await client.when_messages(1)
+    zombie.sendClose(1000)
+    await soon(zombie.closed)
+    seen = len(client.messages)
+    await client.when_messages(seen + 2)
+
+
+@pytest_twisted.ensureDeferred
+async def test_the_node_pings_and_closes_a_silent_client_with_1011(bed: NodeTestBed) -> None:
+    """(docs/protocol/node.md, 'WebSocket')"""
+    bed.settings.ping_seconds = 0.1
+    bed.settings.silence_seconds = 0.3
+    await bed.init()
+    client = await bed.open()
+    await until(lambda: client.pings >= 3)
+    client.answers_pings = False
+    assert await soon(client.closed) == (1011, "keepalive ping timeout")
+    assert bed.ledger.connections[0].left_at is None
     await (await bed.open()).when_messages(1)
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_client_that_does_not_even_close_is_cut(bed: NodeTestBed) -> None:
+    bed.settings.ping_seconds = bed.settings.silence_seconds = bed.settings.close_seconds = 0.1
+    await bed.init()
+    client = await bed.open()
+    client.set_reading(False)
+    await soon(bed.node.when_client_gone())
+    client.set_reading(True)
+    await soon(client.closed)
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_frame_that_cannot_be_sent_in_time_leaves_the_connection(bed: NodeTestBed) -> None:
+    """(docs/protocol/node.md, 'WebSocket')"""
+    bed.settings.send_seconds = 0.3
+    bed.settings.ack_wait_seconds = 0.1
+    # More than the buffers of both ends hold.
+    bed.settings.nonces_per_batch = 300_000
+    await bed.init()
+    zombie = await bed.open(acks=False)
+    zombie.set_reading(False)
+    await bed.when(lambda: bed.ledger.connections[0].left_at is not None)
+    assert not zombie.closed.called
+    bed.settings.nonces_per_batch = 5
+    await soon(bed.ledger.when_delivered(1, via="http"))
+    client = await bed.open()
+    await soon(bed.ledger.when_delivered(1, via="websocket"))
+    assert client.messages
+
+
+@pytest_twisted.ensureDeferred
+async def test_messages_that_a_client_did_not_read_come_to_the_next_one(bed: NodeTestBed) -> None:
+    """(docs/protocol/node.md, 'WebSocket')"""
+    await bed.init()
+    client = await bed.open()
+    await client.when_messages(1)
+    client.answers_close = False
+    bed.node.close_connections(1000)
+    await bed.when(lambda: bed.ledger.counts["doubled"] >= 1)
+    entry = next(entry for entry in bed.ledger.batches if entry.is_doubled)
+    client.dropConnection(abort=True)
+    await soon(bed.node.when_client_gone())
+    client = await bed.open()
+    await client.when_messages(1)
+    assert client.message(0)["batch"] == entry.batch
+    assert entry.attempts[0].connection == 2
 
 
 @pytest_twisted.ensureDeferred
@@ -174,6 +252,7 @@ async def test_upgrades_are_refused(bed: NodeTestBed, refusal: Any) -> None:
 
 @pytest_twisted.ensureDeferred
 async def test_compression_is_accepted_when_it_is_offered(bed: NodeTestBed) -> None:
+    """(docs/protocol/node.md, 'WebSocket')"""
     await bed.init()
     client = bed.connect(
         perMessageCompressionOffers=[PerMessageDeflateOffer()],

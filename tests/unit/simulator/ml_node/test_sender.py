@@ -23,6 +23,7 @@ class Connection:
     """Keeps what it is offered."""
 
     number = 7
+    is_writable = True
 
     def __init__(self) -> None:
         self.offered: list[dict[str, Any]] = []
@@ -81,7 +82,7 @@ class SenderTests(SynchronousTestCase):
         self.sender.start()
 
     def connect(self) -> None:
-        self.run_.connection, self.run_.client_connected = self.connection, True
+        self.run_.attach(self.connection)
 
     def tearDown(self) -> None:
         self.sender.abandon()
@@ -125,7 +126,7 @@ class SenderTests(SynchronousTestCase):
 
     def test_a_flag_that_was_reset_sends_it_by_http_at_once(self) -> None:
         self.connect()
-        self.run_.client_connected = False
+        self.run_.detach(Connection())
         self.clock.advance(5)
         self.assertEqual(self.connection.offered, [])
         self.assertEqual(self.ledger.counts["http"], 1)
