@@ -31,13 +31,6 @@ _NOT_LOADED = "the nodes are not loaded from the database yet"
 T = TypeVar("T")
 
 
-class PocSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """What every init carries. Nodes append ``/generated`` or ``/validated`` to what ``callback_url`` returns."""
-
-    callback_url: Callable[[], str]
-    params: PowParams
-
-
 class BrokerStatus(msgspec.Struct, frozen=True):
     """What the broker knows; ``problem`` says why the nodes, or some of them, are not loaded."""
 
@@ -56,6 +49,8 @@ class Broker(MultiService):
     A change is stored first, then takes effect at once; its Deferred fires after both, and waits for no node. One
     change follows the other, and one that has begun is finished even when its Deferred is cancelled. A change that
     cannot be stored has no effect.
+
+    Every init carries ``params`` and ``callback_url()``, to which nodes append ``/generated`` and ``/validated``.
     """
 
     log = Logger()
@@ -65,13 +60,16 @@ class Broker(MultiService):
         reactor: IReactorTime,
         store: NodeStore,
         make_worker: Callable[[Node], NodeWorker],
-        poc_settings: PocSettings,
+        *,
+        params: PowParams,
+        callback_url: Callable[[], str],
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._reactor = reactor
         self._store = store
         self._make_worker = make_worker
-        self._poc_settings = poc_settings
+        self._params = params
+        self._callback_url = callback_url
         self._group = NodeWorkGroup()
         self._group.setServiceParent(self)  # type: ignore[no-untyped-call]
         self._one_at_a_time = DeferredLock()
@@ -97,8 +95,7 @@ class Broker(MultiService):
 
     def nodes(self) -> list[Node]:
         """Return the registered nodes, by number; raises NotReadyError while they are not loaded."""
-        self._check_loaded()
-        return [worker.node for worker in self._group.workers()]
+        return [worker.node for worker in self.workers()]
 
     def workers(self) -> list[NodeWorker]:
         """Return the workers of all registered nodes, by number; raises NotReadyError while they are not loaded."""
@@ -119,10 +116,7 @@ class Broker(MultiService):
         self._on_change.add(observer)
 
     def worker_by_num(self, num: int) -> NodeWorker:
-        """Return the worker of the node with this number, an enabled one or not.
-
-        Raises UnknownNodeError, or NotReadyError while the nodes are not loaded.
-        """
+        """Return the worker of a node, enabled or not; raises UnknownNodeError, or NotReadyError as ``workers``."""
         self._check_loaded()
         worker = self._group.get_by_num(num)
         if worker is None:
@@ -148,10 +142,7 @@ class Broker(MultiService):
         return self._change(lambda: self._add(config))
 
     def remove_node(self, node_id: str) -> Deferred[None]:
-        """Remove a node; its number stays its own, and its batches are refused from now on.
-
-        Fails with UnknownNodeError or StoreError.
-        """
+        """Remove a node, whose batches are refused from now on. Fails with UnknownNodeError or StoreError."""
         return self._change(lambda: self._remove(node_id))
 
     def enable_node(self, node_id: str) -> Deferred[Node]:
@@ -159,10 +150,7 @@ class Broker(MultiService):
         return self._change(lambda: self._set_enabled(node_id, True))
 
     def disable_node(self, node_id: str) -> Deferred[Node]:
-        """Stop the node, and give it no command from now on; batches that it still delivers are stored.
-
-        Fails with UnknownNodeError or StoreError.
-        """
+        """Stop the node, and let it rest; its batches are still stored. Fails with UnknownNodeError or StoreError."""
         return self._change(lambda: self._set_enabled(node_id, False))
 
     def register_missing(self, configs: Iterable[NodeConfig]) -> Deferred[list[Node]]:
@@ -185,7 +173,9 @@ class Broker(MultiService):
         async def command_all() -> dict[str, CommandResult]:
             self._check_working()
             intention = Intention(duty, block_height, block_hash, public_key, self.node_count)
-            return await self._group.submit_all(lambda node: self.command_for(node, intention))
+            enabled = [worker for worker in self._group.workers() if worker.node.enabled]
+            waiters = {worker.node.id: worker.submit(self.command_for(worker.node, intention)) for worker in enabled}
+            return {node_id: await waiter for node_id, waiter in waiters.items()}
 
         return Deferred.fromCoroutine(command_all())
 
@@ -195,10 +185,10 @@ class Broker(MultiService):
             block_hash=intention.block_hash,
             block_height=intention.block_height,
             public_key=intention.public_key,
-            params=self._poc_settings.params,
+            params=self._params,
             node_num=node.num,
             node_count=intention.node_count,
-            url=self._poc_settings.callback_url(),
+            url=self._callback_url(),
         )
         return MEANINGS[intention.duty].make_command(request)
 
@@ -279,12 +269,8 @@ class Broker(MultiService):
             worker.node = node
         else:
             self._group.put(self._make_worker(node))
-        self.log.info(
-            "{node_id}: registered, number {node_num}, at {poc_url}",
-            node_id=node.id,
-            node_num=node.num,
-            poc_url=node.poc_url,
-        )
+        text = "{node_id}: registered, number {node_num}, at {poc_url}"
+        self.log.info(text, node_id=node.id, node_num=node.num, poc_url=node.poc_url)
         return node
 
     async def _remove(self, node_id: str) -> None:

@@ -21,18 +21,14 @@ class Inspection(NamedTuple):
 
 
 class NodeInspector:
-    """Asks one node.
+    """Asks one node, from the end of one command to the next.
 
-    Stopping a node that is only busy would cost minutes, so one answer that its inference is not healthy is not enough:
-    ``_MAX_SICK_ANSWERS`` in a row are. No answer at all is not counted: dapi may not reach the node's inference port.
+    Stopping a node that is only busy would cost minutes, so inference counts as not healthy after three such answers in
+    a row. No answer at all does not count: dapi may not reach the node's inference port.
     """
 
     def __init__(self, worker: NodeWorker) -> None:
         self._worker = worker
-        self._sick_answers = 0
-
-    def forget(self) -> None:
-        """Forget what the node answered: it was brought to a duty anew."""
         self._sick_answers = 0
 
     async def inspect(self, duty: Duty) -> Inspection:

@@ -3,15 +3,15 @@
 The next step follows from the state, the intention and what the node says of itself, never from an event that may have
 been missed. These are the states (``TRANSITIONS`` is the same as a table)::
 
-    IDLE ──intention──▶ COMMANDED ───succeeded───▶ ON_DUTY ◀───does its duty, or no answer─── ASKED
-     ▲                   │     │                    │   └─────────────time to ask─────────────▶ │
-     │               replaced  failed               │                                           │
-     │                   ▼     ▼                    │                                           │
-     │           CANCELLING   RESTING               │                                           │
-     │                   │     │                    │                                           │
-     │               ended   time to retry, or      another intention, or                found elsewhere, or
-     │                   │   another intention      another command                      another intention
-     └───────────────────┴─────┴────────────────────┴───────────────────────────────────────────┘
+    IDLE ──intention──▶ COMMANDED ──succeeded──▶ ON_DUTY ──time to ask──▶ ASKED
+     ▲                   │     │                  │   ▲                    │ │
+     │             replaced  failed               │   └──does its duty,────┘ │
+     │                   ▼     ▼                  │      or no answer        │
+     │           CANCELLING  RESTING              │                          │
+     │                   │     │                  │                          │
+     │               ended   time to retry, or  another intention,    found elsewhere, or
+     │                   │   another intention  or command            another intention
+     └───────────────────┴─────┴──────────────────┴──────────────────────────┘
 
 In IDLE the next step follows at once, unless the node is to be left alone. COMMANDED returns to IDLE when the intention
 was withdrawn meanwhile. IDLE leads to ON_DUTY when the node is intended again to do what it was brought to before. Each
@@ -56,14 +56,14 @@ class NodeReconcilerState(enum.Enum):
 
 
 _S = NodeReconcilerState
-TRANSITIONS: Final[Mapping[NodeReconcilerState, frozenset[NodeReconcilerState]]] = {
-    _S.IDLE: frozenset({_S.COMMANDED, _S.ON_DUTY, _S.LEFT}),
-    _S.COMMANDED: frozenset({_S.ON_DUTY, _S.RESTING, _S.CANCELLING, _S.IDLE, _S.LEFT}),
-    _S.CANCELLING: frozenset({_S.IDLE, _S.LEFT}),
-    _S.RESTING: frozenset({_S.IDLE, _S.LEFT}),
-    _S.ON_DUTY: frozenset({_S.ASKED, _S.IDLE, _S.LEFT}),
-    _S.ASKED: frozenset({_S.ON_DUTY, _S.IDLE, _S.LEFT}),
-    _S.LEFT: frozenset(),
+TRANSITIONS: Final[Mapping[NodeReconcilerState, set[NodeReconcilerState]]] = {
+    _S.IDLE: {_S.COMMANDED, _S.ON_DUTY, _S.LEFT},
+    _S.COMMANDED: {_S.ON_DUTY, _S.RESTING, _S.CANCELLING, _S.IDLE, _S.LEFT},
+    _S.CANCELLING: {_S.IDLE, _S.LEFT},
+    _S.RESTING: {_S.IDLE, _S.LEFT},
+    _S.ON_DUTY: {_S.ASKED, _S.IDLE, _S.LEFT},
+    _S.ASKED: {_S.ON_DUTY, _S.IDLE, _S.LEFT},
+    _S.LEFT: set(),
 }
 
 
@@ -135,10 +135,7 @@ class NodeReconciler:
 
     def leave(self) -> Deferred[None]:
         """Do nothing any more; fires when nothing is left on the reactor."""
-        is_asked = self.state is NodeReconcilerState.ASKED
         self._enter(NodeReconcilerState.LEFT)
-        if not is_asked:
-            return succeed(None)
         left: Deferred[None] = Deferred()
         self._answer.addCallback(left.callback)
         self._answer.cancel()
@@ -158,8 +155,8 @@ class NodeReconciler:
 
     def is_at(self, duty: Duty) -> bool:
         """Tell whether the node was brought to its intention, which is this duty, and was told nothing else since."""
-        is_there = self.state in (NodeReconcilerState.ON_DUTY, NodeReconcilerState.ASKED) and self._is_fulfilled()
-        return is_there and self._intention is not None and self._intention.duty is duty
+        is_on_duty = self.state in (NodeReconcilerState.ON_DUTY, NodeReconcilerState.ASKED)
+        return is_on_duty and self._is_fulfilled() and self._intention is not None and self._intention.duty is duty
 
     def warning(self) -> str | None:
         """Say in words that the node has been intended to generate for 60 s and sent no batch; None: all is well."""
@@ -220,11 +217,7 @@ class NodeReconciler:
         command = self._make_command(self.worker.node, intention)
         self._given = _Given(intention, command)
         self._enter(NodeReconcilerState.COMMANDED)
-        self.worker.submit(command).addCallback(self._on_result).addErrback(
-            lambda failure: self.log.failure(
-                "{node_id}: reconciling has a defect", failure, node_id=self.worker.node.id
-            )
-        )
+        self.worker.submit(command).addCallback(self._on_result).addErrback(self._log_defect)
 
     def _on_result(self, result: CommandResult) -> None:
         if self.state is NodeReconcilerState.LEFT:
@@ -232,7 +225,7 @@ class NodeReconciler:
         is_cancelled = self.state is NodeReconcilerState.CANCELLING
         self._set_current(result.status if result.succeeded else None)
         if result.succeeded:
-            self._inspector.forget()
+            self._inspector = NodeInspector(self.worker)
             self._asked_at = self._reactor.seconds()
             self._tries = 0
             self._problem = None
@@ -250,9 +243,8 @@ class NodeReconciler:
 
     def _ask(self, duty: Duty) -> None:
         self._enter(NodeReconcilerState.ASKED)
-        answer = Deferred.fromCoroutine(self._inspector.inspect(duty))
-        self._answer = answer
-        answer.addBoth(self._on_answer, duty)
+        self._answer = answer = Deferred.fromCoroutine(self._inspector.inspect(duty))
+        answer.addBoth(self._on_answer, duty).addErrback(self._log_defect)
 
     def _on_answer(self, answer: Inspection | Failure, duty: Duty) -> None:
         if self.state is NodeReconcilerState.LEFT:
@@ -269,16 +261,11 @@ class NodeReconciler:
             if answer.does_its_duty:
                 self._enter(NodeReconcilerState.ON_DUTY)
             else:
-                self.log.warn(
-                    "{node_id}: found {current}, where it is to {duty}",
-                    node_id=self.worker.node.id,
-                    current=answer.current,
-                    duty=duty,
-                )
+                text = "{node_id}: found {current}, where it is to {duty}"
+                self.log.warn(text, node_id=self.worker.node.id, current=answer.current, duty=duty)
                 self._given = None
                 self._enter(NodeReconcilerState.IDLE)
-        if self.state is NodeReconcilerState.IDLE:
-            self._proceed()
+        self._proceed()
 
     def _record_failure(self, failure: Failure) -> None:
         """Have the node asked again soon; until then it is not known what the node does."""
@@ -287,16 +274,16 @@ class NodeReconciler:
             return
         problem = failure.getErrorMessage()
         if not failure.check(MLNodeError):
-            self.log.failure("{node_id}: asking it has a defect", failure, node_id=self.worker.node.id)
+            self._log_defect(failure)
         elif problem != self._problem:
-            self.log.warn(
-                "{node_id}: not known whether it still does what it is to: {error}",
-                node_id=self.worker.node.id,
-                error=problem,
-            )
+            text = "{node_id}: not known whether it still does what it is to: {error}"
+            self.log.warn(text, node_id=self.worker.node.id, error=problem)
         self._set_current(None)
         self._problem = problem
         self._timer.start(self._retry_delay())
+
+    def _log_defect(self, failure: Failure) -> None:
+        self.log.failure("{node_id}: reconciling has a defect", failure, node_id=self.worker.node.id)
 
     def _set_current(self, current: str | None) -> None:
         if current != self._current:

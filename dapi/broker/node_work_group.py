@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
+from collections.abc import Coroutine
 from typing import Any
 
 from twisted.application.service import MultiService
@@ -10,8 +10,6 @@ from twisted.internet.defer import Deferred, maybeDeferred, succeed
 from twisted.logger import Logger
 
 from dapi.broker.node_worker import NodeWorker
-from dapi.broker.node_worker_commands import Command, CommandResult
-from dapi.broker.nodes import Node
 
 
 class NodeWorkGroup(MultiService):
@@ -59,17 +57,6 @@ class NodeWorkGroup(MultiService):
         worker = self._workers.pop(node_id, None)
         if worker is not None:
             self._do_in_turn(node_id, self._retire(worker))
-
-    def submit_all(self, make_command: Callable[[Node], Command]) -> Deferred[dict[str, CommandResult]]:
-        """Give each enabled node a command; fires with all results, by node id, when the last is there."""
-        waiters = {
-            worker.node.id: worker.submit(make_command(worker.node)) for worker in self.workers() if worker.node.enabled
-        }
-
-        async def results() -> dict[str, CommandResult]:
-            return {node_id: await waiter for node_id, waiter in waiters.items()}
-
-        return Deferred.fromCoroutine(results())
 
     async def _start(self, worker: NodeWorker) -> None:
         if self._workers.get(worker.node.id) is worker:

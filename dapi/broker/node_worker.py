@@ -18,6 +18,7 @@ from __future__ import annotations
 import enum
 from collections import deque
 from functools import partial
+from typing import Any
 
 import attrs
 import msgspec
@@ -40,13 +41,9 @@ _STOPPED = "the worker was stopped"
 
 
 class WorkerState(enum.Enum):
-    """Whether a worker executes a command, or will."""
+    """The states that are drawn above."""
 
-    NEW = enum.auto()
-    IDLE = enum.auto()
-    WORKING = enum.auto()
-    STOPPING = enum.auto()
-    STOPPED = enum.auto()
+    NEW, IDLE, WORKING, STOPPING, STOPPED = range(5)
 
 
 class CommandRecord(msgspec.Struct, frozen=True):
@@ -72,11 +69,11 @@ class WorkerStatus(msgspec.Struct, frozen=True):
 
 @attrs.define(eq=False)
 class _Order:
-    """A command that was submitted: who waits for its result, and what can cut it short while it is executed."""
+    """A command that was submitted: who waits for its result, and what is cancelled to cut it short."""
 
     command: Command
     waiter: Deferred[CommandResult]
-    executing: Deferred[CommandResult] | None = None
+    executing: Deferred[Any] = attrs.field(factory=lambda: succeed(None))
     cut_short_by: str = _STOPPED
 
 
@@ -128,7 +125,7 @@ class NodeWorker(Service):
         super().stopService()  # type: ignore[no-untyped-call]
         if self.state is WorkerState.WORKING:
             self.state = WorkerState.STOPPING
-            if self._current is not None and self._current.executing is not None:
+            if self._current is not None:
                 self._current.executing.cancel()
         elif self.state in (WorkerState.NEW, WorkerState.IDLE):
             self.state = WorkerState.STOPPED
@@ -162,8 +159,7 @@ class NodeWorker(Service):
         current = self._current
         if current is not None and current.command is command:
             current.cut_short_by = reason
-            if current.executing is not None:
-                current.executing.cancel()
+            current.executing.cancel()
             return
         for order in self._queue:
             if order.command is command:
@@ -210,11 +206,10 @@ class NodeWorker(Service):
         # A node that is down is given the same command every few seconds: one line for each new reason is enough.
         log = self.log.info if before is None or before.succeeded else self.log.debug
         log("{node_id}: {command}", node_id=self.node.id, command=name)
-        pause = partial(deferLater, self._reactor)
-        access = NodeAccess(self.node, self.ml_client, self.websocket_client, pause)
+        access = NodeAccess(self.node, self.ml_client, self.websocket_client, partial(deferLater, self._reactor))
         order.executing = Deferred.fromCoroutine(order.command.execute(access))
         try:
-            result = await order.executing
+            result: CommandResult = await order.executing
         except MLNodeError as error:
             result = CommandResult.failed(str(error))
         except CancelledError:
@@ -222,12 +217,9 @@ class NodeWorker(Service):
         except Exception as error:  # noqa: BLE001 - a defect in one command must not end the worker
             self.log.failure("{node_id}: {command} broke", node_id=self.node.id, command=name)
             result = CommandResult.failed(f"{self.node.id}: unexpected {type(error).__name__}: {error}")
-        finally:
-            order.executing = None
         if result.succeeded:
-            self.log.info(
-                "{node_id}: {command} done: {status}", node_id=self.node.id, command=name, status=result.status
-            )
+            text = "{node_id}: {command} done: {status}"
+            self.log.info(text, node_id=self.node.id, command=name, status=result.status)
         else:
             log = self.log.debug if result == before else self.log.warn
             log("{node_id}: {command} failed: {error}", node_id=self.node.id, command=name, error=result.error)

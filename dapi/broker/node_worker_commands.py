@@ -20,8 +20,6 @@ from dapi.errors import MLNodeError
 from dapi.mlnode.client import InferenceUpState, InitRequest, MLNodeClient, MLNodeState, PowStatus
 from dapi.poc.websocket_client import WebSocketClient
 
-UNKNOWN = "UNKNOWN"
-
 _UP_POLL_SECONDS = 2.0
 _NO_SUCH_CALL = (404, 405)
 
@@ -40,7 +38,7 @@ class CommandResult(msgspec.Struct, frozen=True):
     @classmethod
     def failed(cls, error: str) -> CommandResult:
         """Make the result of a command that failed."""
-        return cls(False, UNKNOWN, error)
+        return cls(False, "UNKNOWN", error)
 
 
 @attrs.frozen

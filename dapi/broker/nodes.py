@@ -17,7 +17,6 @@ from dapi.messages.urls import ip_address_of, parse_url
 from dapi.poc.websocket_url import websocket_address
 
 Port: TypeAlias = Annotated[int, msgspec.Meta(ge=1, le=65535)]
-Count: TypeAlias = Annotated[int, msgspec.Meta(ge=1)]
 
 _HOST_NAME = re.compile(r"[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]")
 
@@ -48,7 +47,7 @@ class NodeConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     inference_port: Port
     poc_port: Port
     models: Annotated[dict[str, ModelConfig], msgspec.Meta(min_length=1)]
-    max_concurrent: Count = 500
+    max_concurrent: Annotated[int, msgspec.Meta(ge=1)] = 500
     inference_segment: str = ""
     poc_segment: str = ""
     hardware: tuple[Hardware, ...] = ()

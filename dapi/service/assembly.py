@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 from twisted.logger import Logger
 
-from dapi.broker.broker import Broker, PocSettings
+from dapi.broker.broker import Broker
 from dapi.broker.node_worker import NodeWorker
 from dapi.broker.nodes import Node, NodeStore
 from dapi.chain_service import ChainService, load_key
@@ -61,8 +61,8 @@ class Parts:
         self.outbox = Outbox(reactor, self.database)
         self._recorder = CosmosMessageClient(self.outbox)
         params = TEST_NETWORK_PARAMS if config.poc.network == "test" else MAIN_NETWORK_PARAMS
-        poc_settings = PocSettings(callback_url=self.callback_url, params=params)
-        self.broker = Broker(reactor, NodeStore(self.database), self._make_worker, poc_settings)
+        store = NodeStore(self.database)
+        self.broker = Broker(reactor, store, self._make_worker, params=params, callback_url=self.callback_url)
         self.chain = self._make_chain()
         when_registered = self.chain.drive_nodes if self.chain is not None else lambda: None
         self.registration = NodeRegistration(reactor, self.broker, config.nodes, when_registered, random)

@@ -8,7 +8,7 @@ from twisted.internet.task import Clock
 from twisted.logger import LogLevel, formatEvent
 from twisted.trial.unittest import SynchronousTestCase
 
-from dapi.broker.broker import Broker, PocSettings
+from dapi.broker.broker import Broker
 from dapi.broker.node_worker import NodeWorker
 from dapi.broker.node_worker_commands import CommandResult
 from dapi.broker.nodes import Node, NodeStore
@@ -43,9 +43,8 @@ class BrokerTestCase(SynchronousTestCase):
         return [formatEvent(event) for event in events if event["log_namespace"].startswith("dapi.broker")]
 
     def make_broker(self) -> Broker:
-        settings = PocSettings(callback_url=lambda: CALLBACK_URL, params=TEST_NETWORK_PARAMS)
-        store = NodeStore(self.database)
-        return Broker(self.clock, store, self.make_worker, settings)
+        params, store = TEST_NETWORK_PARAMS, NodeStore(self.database)
+        return Broker(self.clock, store, self.make_worker, params=params, callback_url=lambda: CALLBACK_URL)
 
     def make_worker(self, node: Node) -> NodeWorker:
         stub = self.stubs.setdefault(node.id, StubNode())

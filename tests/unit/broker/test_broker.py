@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sized
 from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred
@@ -136,6 +136,15 @@ class RegistrationTests(BrokerTestCase):
         self.assertEqual(["websocket stop"], self.stubs["a"].events)
         error = self.assertRaises(UnknownNodeError, self.broker.worker_by_num, 1)
         self.assertEqual("no node has the number 1", str(error))
+
+    def test_nothing_is_kept_of_workers_that_are_gone(self) -> None:
+        for number in range(20):
+            self.add(f"node{number}")
+            self.add(f"node{number}", poc_port=9)
+            self.successResultOf(self.broker.remove_node(f"node{number}"))
+        group = self.broker._group
+        kept = {name: value for name, value in vars(group).items() if isinstance(value, Sized) and value}
+        self.assertEqual({}, kept)
 
     def test_unknown_id(self) -> None:
         for change in (self.broker.remove_node, self.broker.enable_node, self.broker.disable_node):
