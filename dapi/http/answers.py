@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import msgspec
 from twisted.internet.defer import Deferred
@@ -12,12 +12,36 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web.iweb import IRequest
 
-from dapi.errors import ConfigError, MessageError, NotReadyError, StoreError, UnknownBatchError, UnknownNodeError
+from dapi.errors import (
+    ChainError,
+    ConfigError,
+    MessageError,
+    MLNodeError,
+    NotReadyError,
+    StartError,
+    StoreError,
+    UnknownBatchError,
+    UnknownNodeError,
+)
 
 if TYPE_CHECKING:
     from klein import Klein
 
 RETRY_AFTER_SECONDS = 5
+
+STATUSES: Final[dict[type, int]] = {
+    ConfigError: 400,
+    MessageError: 400,
+    UnknownNodeError: 404,
+    UnknownBatchError: 404,
+    NotReadyError: 503,
+    StoreError: 503,
+    # No route lets these through: where one comes, it is a defect.
+    StartError: 500,
+    MLNodeError: 500,
+    ChainError: 500,
+}
+"""The HTTP status of each error of ours, and of those derived from it."""
 
 T = TypeVar("T")
 
@@ -65,18 +89,10 @@ def error_answer(request: IRequest, code: int, message: str) -> bytes:
 
 
 def status_of(error: BaseException | None) -> int:
-    """Return the HTTP status of an error of ours; 500 is for whatever nobody raised on purpose."""
-    match error:
-        case HttpError():
-            return error.code
-        case MessageError() | ConfigError():
-            return 400
-        case UnknownNodeError() | UnknownBatchError():
-            return 404
-        case StoreError() | NotReadyError():
-            return 503
-        case _:
-            return 500
+    """Return the HTTP status of an error, from its class; 500 for one that no route is expected to meet."""
+    if isinstance(error, HttpError):
+        return error.code
+    return next((STATUSES[each] for each in type(error).__mro__ if each in STATUSES), 500)
 
 
 def new_app() -> Klein:

@@ -16,29 +16,16 @@ from dapi.http.site import JsonSite
 
 
 class HttpListener(Service):
-    """Listens for a site on one port; ``name`` says in log and errors what for, port 0 lets the system choose.
-
-    ``drain_seconds`` is how long requests under way may take to be answered once the service is stopped.
-    """
+    """Listens for a site on one port; log and errors call it ``name``. With port 0 the system chooses one."""
 
     log = Logger()
 
-    def __init__(
-        self,
-        reactor: IReactorTCP,
-        name: str,
-        site: JsonSite,
-        port: int,
-        interface: str = "127.0.0.1",
-        *,
-        drain_seconds: float = 2.0,
-    ) -> None:
+    def __init__(self, reactor: IReactorTCP, name: str, site: JsonSite, port: int, interface: str) -> None:
         self._reactor = reactor
         self._name = name
         self._site = site
         self._wanted_port = port
         self._interface = interface
-        self._drain_seconds = drain_seconds
         self._listening: IListeningPort | None = None
 
     @property
@@ -48,7 +35,7 @@ class HttpListener(Service):
 
     @property
     def port(self) -> int:
-        """The port that is listened on (the real one, where 0 was asked for), or the wanted one while stopped."""
+        """The port that is open, also where the system chose it; while the service is stopped, the wanted one."""
         if self._listening is None:
             return self._wanted_port
         return cast(IPv4Address | IPv6Address, self._listening.getHost()).port
@@ -73,7 +60,7 @@ class HttpListener(Service):
         )
 
     def stopService(self) -> Deferred[None]:
-        """Take no more connections and close those there are; the Deferred fires when none is left."""
+        """Accept no more connections and close those that are open; the Deferred fires when none is left."""
         super().stopService()  # type: ignore[no-untyped-call]
         return Deferred.fromCoroutine(self._stop())
 
@@ -81,4 +68,4 @@ class HttpListener(Service):
         listening, self._listening = self._listening, None
         if listening is not None:
             await maybeDeferred(listening.stopListening)
-        await self._site.close_connections(self._drain_seconds)
+        await self._site.close_connections()

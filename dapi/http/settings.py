@@ -13,7 +13,8 @@ class HttpSettings(msgspec.Struct, frozen=True, kw_only=True):
     ``deadline_seconds`` runs from a request's first byte until its answer, ``idle_seconds`` is how long a connection
     may stay quiet between requests. ``max_body_bytes`` is for one request, ``max_buffered_bytes`` for all bodies in
     memory together, ``max_connections_per_peer`` for one address, so that it alone cannot take all connections.
-    ``linger_seconds`` is how long a refused client may go on sending, so that it reads the refusal.
+    ``linger_seconds`` is how long a refused client may go on sending, so that it reads the refusal, ``drain_seconds``
+    how long requests under way may take to be answered once the server is stopped.
     """
 
     max_body_bytes: int = 64 * MIB
@@ -23,6 +24,7 @@ class HttpSettings(msgspec.Struct, frozen=True, kw_only=True):
     deadline_seconds: float = 30.0
     idle_seconds: float = 60.0
     linger_seconds: float = 5.0
+    drain_seconds: float = 2.0
 
 
 class HttpCounts(msgspec.Struct):

@@ -364,15 +364,15 @@ class JsonSite(Site):
         if not self._channels:
             self._when_empty.fire(None)
 
-    def close_connections(self, seconds: float) -> Deferred[None]:
-        """Close every connection: a quiet one at once, one with a request when that is answered, all after ``seconds``.
+    def close_connections(self) -> Deferred[None]:
+        """Close idle connections at once, the others when their request is answered, all after ``drain_seconds``.
 
         The Deferred fires when none is left.
         """
         self.is_stopping = True
         if not self._channels:
             return succeed(None)
-        abort = Timer(self.reactor, seconds, self._abort_all)
+        abort = Timer(self.reactor, self.settings.drain_seconds, self._abort_all)
         abort.start()
         all_closed = self._when_empty.wait().addCallback(lambda _: abort.cancel())
         for channel in list(self._channels):

@@ -5,13 +5,13 @@ from __future__ import annotations
 import enum
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 import msgspec
-from twisted.internet.defer import Deferred
 
 from dapi.http.answers import HttpError
 from dapi.messages import Kind, State
+from dapi.outbox.pages import BatchPage, BatchRow
 
 _MAX_LIMIT = 1000
 _DEFAULT_LIMIT = 100
@@ -20,41 +20,8 @@ _MAX_CURSOR = 2**63 - 1
 E = TypeVar("E", bound=enum.StrEnum)
 
 
-class Page(Protocol):
-    """A part of what is kept: rows with a field for each thing that is told, times in seconds since the epoch.
-
-    ``next`` is the cursor of the page after it, None on the last one.
-    """
-
-    @property
-    def batches(self) -> Sequence[msgspec.Struct]:
-        """The rows, newest first."""
-
-    @property
-    def next(self) -> int | None:
-        """The cursor."""
-
-
-class BatchListing(Protocol):
-    """What knows the batches that are kept: the outbox."""
-
-    def batches(
-        self,
-        *,
-        node_id: str | None = None,
-        kind: Kind | None = None,
-        state: State | None = None,
-        limit: int = _DEFAULT_LIMIT,
-        before: int | None = None,
-    ) -> Deferred[Any]:
-        """Fire with a Page, newest first, of those that match all filters; fails with StoreError."""
-
-    def retry(self, batch_id: str) -> Deferred[None]:
-        """Have a failed batch sent again; fails with UnknownBatchError or StoreError."""
-
-
 class BatchQuery(msgspec.Struct, frozen=True):
-    """What a client asks for; ``cursor`` is the ``next`` of the page before."""
+    """The arguments of the URL; ``cursor`` is the ``next`` of the page before."""
 
     node_id: str | None = None
     kind: Kind | None = None
@@ -82,12 +49,12 @@ class BatchQuery(msgspec.Struct, frozen=True):
         )
 
 
-def page_of(page: Page) -> dict[str, Any]:
-    """Return a page as JSON takes it, times as RFC 3339 in UTC."""
+def page_of(page: BatchPage) -> dict[str, Any]:
+    """Return a page as values for JSON, times as RFC 3339 in UTC."""
     return {"batches": [_row(row) for row in page.batches], "next": page.next}
 
 
-def _row(row: msgspec.Struct) -> dict[str, Any]:
+def _row(row: BatchRow) -> dict[str, Any]:
     fields = msgspec.structs.asdict(row)
     return {name: _time(value) if name.endswith("_at") else value for name, value in fields.items()}
 

@@ -50,24 +50,19 @@ class Callbacks:
 
     ``batch_handler`` returns the handler of the node with a number; it raises UnknownNodeError when there is no such
     node, and NotReadyError while the nodes are not loaded. ``unnamed_handler`` gets the validated batches: nothing in
-    them names the node that sends. A node waits at most ``answer_seconds`` for the disk. That is less than the deadline
-    of the whole request, and the storing goes on after it.
+    them names the node that sends.
     """
 
     log = Logger()
+    answer_seconds = 25.0
+    """How long a node waits for the disk: less than the deadline of the whole request. The storing goes on after it."""
 
     def __init__(
-        self,
-        reactor: IReactorTime,
-        batch_handler: Callable[[int], BatchHandler],
-        unnamed_handler: BatchHandler,
-        *,
-        answer_seconds: float = 25.0,
+        self, reactor: IReactorTime, batch_handler: Callable[[int], BatchHandler], unnamed_handler: BatchHandler
     ) -> None:
         self._reactor = reactor
         self._batch_handler = batch_handler
         self._unnamed_handler = unnamed_handler
-        self._answer_seconds = answer_seconds
         self._log_limit = OncePerMinute(reactor)
         self.counts = CallbackCounts()
 
@@ -99,10 +94,10 @@ class Callbacks:
             raise HttpError(411, "send the batch with a Content-Length")
         try:
             storing = shielded(store(request), f"storing a {kind} batch")
-            await storing.addTimeout(self._answer_seconds, self._reactor)
+            await storing.addTimeout(self.answer_seconds, self._reactor)
         except DeferredTimeoutError:
             self.counts.late += 1
-            self._log_refusal(request, kind, "late", f"not stored within {self._answer_seconds:.0f} s; it goes on")
+            self._log_refusal(request, kind, "late", f"not stored within {self.answer_seconds:.0f} s; it goes on")
             return error_answer(request, 503, "not stored in time, try again")
         except CancelledError:
             self.counts.gone += 1

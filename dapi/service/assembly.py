@@ -118,7 +118,7 @@ class Parts:
             self.broker,
             self.outbox,
             self.status.collect,
-            driver=self.chain.phase_status if self.chain is not None else None,
+            phases=self.chain.phase_status if self.chain is not None else None,
             local_only=is_loopback(api.admin_server_host),
         )
         site = JsonSite(reactor, admin.resource(), HttpSettings(max_body_bytes=_MAX_ADMIN_BODY_BYTES))

@@ -126,7 +126,7 @@ class SettingTests(SynchronousTestCase):
 
 class RouteTests(test_admin.AdminTestCase):
     def api(self, **options: Any) -> AdminApi:
-        return super().api(driver=FakePhaseStatus(), **options)
+        return super().api(phases=FakePhaseStatus(), **options)
 
     def test_the_table_has_all_routes(self) -> None:
         told = {(method, path) for names, *_ in rows("route") for method, path in map(str.split, quoted(names))}

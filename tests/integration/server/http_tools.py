@@ -10,7 +10,8 @@ from typing import Any
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import TCP4ClientEndpoint, connectProtocol
-from twisted.internet.protocol import Protocol
+from twisted.internet.interfaces import IReactorTCP, IReactorTime
+from twisted.internet.protocol import Protocol, connectionDone
 from twisted.internet.task import LoopingCall
 from twisted.python.failure import Failure
 from twisted.web.resource import IResource
@@ -18,12 +19,13 @@ from twisted.web.resource import IResource
 from dapi.http.listener import HttpListener
 from dapi.http.settings import HttpSettings
 from dapi.http.site import JsonSite
-
-PATIENCE_SECONDS = 10
+from tests.integration.waiting import PATIENCE_SECONDS
 
 
 class RawClient(Protocol):
     """Collects what comes; ``closed`` fires with all of it when the connection is gone."""
+
+    transport: Any  # a TCP connection, from when it is made
 
     def __init__(self) -> None:
         self.received = b""
@@ -38,7 +40,7 @@ class RawClient(Protocol):
                 self._waiting.remove((wanted, fired))
                 fired.callback(self.received)
 
-    def connectionLost(self, reason: Failure) -> None:
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
         if self._dripping is not None and self._dripping.running:
             self._dripping.stop()
         self.closed.callback(self.received)
@@ -69,7 +71,9 @@ class RawClient(Protocol):
 
 async def connect(port: int) -> RawClient:
     """Connect a raw client."""
-    return await connectProtocol(TCP4ClientEndpoint(reactor, "127.0.0.1", port), RawClient())
+    client = RawClient()
+    await connectProtocol(TCP4ClientEndpoint(reactor, "127.0.0.1", port), client)
+    return client
 
 
 def parse(answer: bytes) -> tuple[int, dict[str, str], Any]:
@@ -84,9 +88,8 @@ def parse(answer: bytes) -> tuple[int, dict[str, str], Any]:
 @asynccontextmanager
 async def serving(resource: IResource, **settings: Any) -> AsyncIterator[HttpListener]:
     """Serve a resource on a free port."""
-    listener = HttpListener(
-        reactor, "test", JsonSite(reactor, resource, HttpSettings(**settings)), 0, drain_seconds=0.3
-    )
+    site = JsonSite(IReactorTime(reactor), resource, HttpSettings(**{"drain_seconds": 0.3, **settings}))
+    listener = HttpListener(IReactorTCP(reactor), "test", site, 0, "127.0.0.1")
     listener.startService()
     try:
         yield listener

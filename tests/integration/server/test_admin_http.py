@@ -9,21 +9,23 @@ import pytest_twisted
 import treq
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred
-from twisted.internet.task import deferLater
+from twisted.internet.interfaces import IReactorTime
 from twisted.web.client import Agent
+from twisted.web.http_headers import Headers
 
 from dapi.broker.node_worker_commands import CommandResult
 from dapi.http.listener import HttpListener
 from dapi.server.admin import AdminApi
 from tests.fake_broker import FakeBroker, FakeOutbox, node_fields
-from tests.integration.server.http_tools import PATIENCE_SECONDS, connect, parse, serving
+from tests.integration.server.http_tools import connect, parse, serving
+from tests.integration.waiting import PATIENCE_SECONDS, until
 
 BLOCK = {"block_height": 1000, "block_hash": "ABCDEF", "public_key": "02ab"}
 
 
-def make(**options: Any) -> tuple[FakeBroker, AdminApi]:
+def make() -> tuple[FakeBroker, AdminApi]:
     broker = FakeBroker()
-    return broker, AdminApi(reactor, broker, FakeOutbox(), lambda: {"state": "fine"}, **options)
+    return broker, AdminApi(IReactorTime(reactor), broker, FakeOutbox(), lambda: {"state": "fine"})
 
 
 async def ask(listener: HttpListener, method: str, path: str, body: Any = None) -> tuple[int, Any]:
@@ -32,7 +34,7 @@ async def ask(listener: HttpListener, method: str, path: str, body: Any = None) 
         method,
         url,
         data=None if body is None else json.dumps(body).encode(),
-        headers={"Content-Type": "application/json"} if body is not None else None,
+        headers=Headers({"Content-Type": ["application/json"]} if body is not None else {}),
         agent=Agent(reactor),
         timeout=PATIENCE_SECONDS,
     )
@@ -58,7 +60,8 @@ async def test_nodes_from_end_to_end() -> None:
 
 @pytest_twisted.ensureDeferred
 async def test_node_commands_outlast_the_answer() -> None:
-    broker, admin = make(wait_seconds=0.1)
+    broker, admin = make()
+    admin.poc_wait_seconds = 0.1
     async with serving(admin.resource()) as listener:
         await ask(listener, "POST", "/nodes", node_fields("a"))
         broker.by_id["a"].command = "StartPocCommand"
@@ -76,11 +79,9 @@ async def test_client_that_leaves_does_not_cancel_a_command() -> None:
     async with serving(admin.resource()) as listener:
         client = await connect(listener.port)
         client.transport.write(b"POST /admin/v1/poc/stop HTTP/1.1\r\nHost: localhost\r\n\r\n")
-        while not broker.commands:
-            await deferLater(reactor, 0.01)
+        await until(lambda: broker.commands)
         client.transport.abortConnection()
-        while listener.site.connections:
-            await deferLater(reactor, 0.01)
+        await until(lambda: not listener.site.connections)
         assert cancelled == []
         broker.commanded.callback({"a": CommandResult(True, "STOPPED")})
 

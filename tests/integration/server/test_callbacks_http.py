@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import pytest_twisted
 import treq
-from twisted.internet import reactor
+from twisted.internet import reactor as global_reactor
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectError
 from twisted.internet.task import deferLater
@@ -30,20 +30,23 @@ from dapi.outbox.cosmos_message_client import CosmosMessageClient
 from dapi.outbox.outbox import Outbox
 from dapi.poc.batch_handler import BatchHandler, Recorder
 from dapi.server.callbacks import Callbacks
+from dapi.timing.waiters import Waiters
 from tests.batches import generated_fields, validated_fields
-from tests.integration.server.http_tools import PATIENCE_SECONDS, connect, parse, serving
+from tests.integration.server.http_tools import connect, parse, serving
+from tests.integration.waiting import PATIENCE_SECONDS, until
 
 GENERATED = "/v1/poc-batches/generated"
+reactor: Any = global_reactor
 
 
-class Disk:
-    """A recorder whose storing the test ends; told whether it was cancelled."""
+class Disk(Recorder):
+    """A recorder whose storing the test ends; it counts what is cancelled."""
 
     def __init__(self) -> None:
         self.storing: list[Deferred[Receipt]] = []
         self.cancelled = 0
         self.is_fast = True
-        self._when_asked: list[Deferred[None]] = []
+        self._asked: Waiters[None] = Waiters()
 
     def submit_poc_batch(self, batch: ProofBatch, *, batch_id: str, node_id: str, via: Via) -> Deferred[Receipt]:
         return self._store(batch_id)
@@ -58,9 +61,7 @@ class Disk:
         self.storing.append(storing)
         if self.is_fast:
             storing.callback(Receipt(batch_id, 1))
-        waiting, self._when_asked = self._when_asked, []
-        for fired in waiting:
-            fired.callback(None)
+        self._asked.fire(None)
         return storing
 
     def _cancel(self, storing: Deferred[Receipt]) -> None:
@@ -68,12 +69,10 @@ class Disk:
 
     def when_asked(self) -> Deferred[None]:
         """Fire when the next batch is to be stored."""
-        fired: Deferred[None] = Deferred()
-        self._when_asked.append(fired)
-        return fired.addTimeout(PATIENCE_SECONDS, reactor)
+        return self._asked.wait().addTimeout(PATIENCE_SECONDS, reactor)
 
 
-def make_callbacks(recorder: Recorder, **options: Any) -> Callbacks:
+def make_callbacks(recorder: Recorder) -> Callbacks:
     """The callbacks of one node, number 1."""
     handler = BatchHandler("node1", 1, recorder)
 
@@ -82,12 +81,12 @@ def make_callbacks(recorder: Recorder, **options: Any) -> Callbacks:
             raise UnknownNodeError(f"no node has the number {num}")
         return handler
 
-    return Callbacks(reactor, handler_by_num, BatchHandler(None, None, recorder), **options)
+    return Callbacks(reactor, handler_by_num, BatchHandler(None, None, recorder))
 
 
-def make(**options: Any) -> tuple[Disk, Callbacks]:
+def make() -> tuple[Disk, Callbacks]:
     disk = Disk()
-    return disk, make_callbacks(disk, **options)
+    return disk, make_callbacks(disk)
 
 
 def post_of(fields: dict[str, Any], path: str = GENERATED) -> bytes:
@@ -197,7 +196,8 @@ async def test_slow_request(start: bytes, dripped: bytes) -> None:
 
 @pytest_twisted.ensureDeferred
 async def test_slow_disk_is_answered_and_goes_on() -> None:
-    disk, callbacks = make(answer_seconds=0.2)
+    disk, callbacks = make()
+    callbacks.answer_seconds = 0.2
     disk.is_fast = False
     async with serving(callbacks.resource()) as listener:
         client = await connect(listener.port)
@@ -221,7 +221,8 @@ async def test_a_disk_that_hangs_costs_no_answer_and_no_batch(tmp_path: Path) ->
     database.startService()
     outbox = Outbox(reactor, database)
     recorder = CosmosMessageClient(outbox)
-    callbacks = make_callbacks(recorder, answer_seconds=0.2)
+    callbacks = make_callbacks(recorder)
+    callbacks.answer_seconds = 0.2
     back = threading.Event()
     hung = database.write(lambda connection: back.wait(PATIENCE_SECONDS))
     try:
@@ -306,7 +307,7 @@ async def test_connection_limit() -> None:
 async def test_busy_port() -> None:
     _, callbacks = make()
     async with serving(callbacks.resource()) as listener:
-        second = HttpListener(reactor, "callbacks", JsonSite(reactor, callbacks.resource()), listener.port)
+        second = HttpListener(reactor, "callbacks", JsonSite(reactor, callbacks.resource()), listener.port, "127.0.0.1")
         with pytest.raises(
             StartError, match=rf"callbacks: cannot listen on 127\.0\.0\.1 port {listener.port} .*choose"
         ):
@@ -355,8 +356,7 @@ async def test_stop_twice_and_start_again() -> None:
         client = await connect(listener.port)
         client.transport.write(post_of(generated_fields()) * 2)
         await client.when_received(b"\r\n\r\n")
-        while len(disk.storing) < 2:
-            await deferLater(reactor, 0.01)
+        await until(lambda: len(disk.storing) >= 2)
         assert not client.closed.called
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred
@@ -9,8 +10,17 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 from twisted.web.server import Request
 
-from dapi.errors import ConfigError, MessageError, NotReadyError, StoreBrokenError, StoreBusyError, UnknownNodeError
-from dapi.http.answers import HttpError, json_answer, new_app, shielded
+from dapi.errors import (
+    ConfigError,
+    DapiError,
+    MessageError,
+    NotReadyError,
+    StoreBrokenError,
+    StoreBusyError,
+    StoreClosedError,
+    UnknownNodeError,
+)
+from dapi.http.answers import STATUSES, HttpError, json_answer, new_app, shielded, status_of
 from dapi.http.site import JsonSite
 from tests.unit.http.http_world import Transport
 
@@ -85,6 +95,19 @@ class RouteTests(SynchronousTestCase):
             status, headers, body = self.ask(b"GET /fail")
             self.assertEqual((status, body), (expected, {"error": str(error)}))
             self.assertEqual("retry-after" in headers, expected == 503)
+
+    def test_the_status_of_every_error_of_ours_is_chosen(self) -> None:
+        def derived(error: type[DapiError]) -> Iterator[type[DapiError]]:
+            for each in error.__subclasses__():
+                yield each
+                yield from derived(each)
+
+        for error in derived(DapiError):
+            bases = [base for base in error.__mro__ if base in STATUSES]
+            self.assertTrue(bases, f"{error.__name__} has no status in STATUSES")
+        self.assertEqual(set(DapiError.__subclasses__()), set(STATUSES))
+        for raised, status in ((DapiError("new"), 500), (KeyError("a defect"), 500), (StoreClosedError("closed"), 503)):
+            self.assertEqual(status_of(raised), status)
 
 
 class ShieldTests(SynchronousTestCase):

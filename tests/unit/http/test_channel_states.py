@@ -126,7 +126,7 @@ class ChannelStateTests(SynchronousTestCase):
         self.assertIs(self.channel.state, ChannelState.CLOSING)
         self.resource.waiting.clear()
         self.bring_to(ChannelState.ANSWERING)
-        self.site.close_connections(2)
+        self.site.close_connections()
         self.assertIs(self.channel.state, ChannelState.ANSWERING)
         self.answer()
         self.assertIs(self.channel.state, ChannelState.CLOSING)

@@ -246,7 +246,7 @@ class ServerTests(SynchronousTestCase):
         quiet, busy, stuck = self.connect(), self.connect(), self.connect()
         for transport in (busy, stuck):
             transport.send(b"GET /slow HTTP/1.1\r\nHost: a\r\n\r\n")
-        closed = self.site.close_connections(2)
+        closed = self.site.close_connections()
         self.assertTrue(quiet.disconnecting)
         quiet.lose()
         self.assertFalse(busy.disconnecting)
@@ -261,4 +261,4 @@ class ServerTests(SynchronousTestCase):
         self.assertTrue(stuck.aborted)
         self.assertIsNone(self.successResultOf(closed))
         self.assertEqual(self.clock.getDelayedCalls(), [])
-        self.assertIsNone(self.successResultOf(self.site.close_connections(2)))
+        self.assertIsNone(self.successResultOf(self.site.close_connections()))

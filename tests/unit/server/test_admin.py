@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from treq.testing import StubTreq
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
+from twisted.web.iweb import IResponse
 
 from dapi.broker.node_worker import CommandRecord
 from dapi.broker.node_worker_commands import CommandResult
@@ -18,6 +18,7 @@ from dapi.messages import Kind, State
 from dapi.phases.duty import Duty
 from dapi.server.admin import AdminApi
 from tests.fake_broker import FakeBroker, FakeOutbox, node_fields
+from tests.unit.server.resource_client import ResourceClient
 
 BLOCK = {"block_height": 1000, "block_hash": "ABCDEF", "public_key": "02ab"}
 GENERATING = CommandResult(True, "GENERATING")
@@ -29,23 +30,22 @@ class AdminTestCase(SynchronousTestCase):
         self.broker = FakeBroker()
         self.listing = FakeOutbox()
         self.status: Any = {"state": "fine"}
-        self.http = StubTreq(self.api().resource())
+        self.http = ResourceClient(self, self.api().resource())
 
     def api(self, **options: Any) -> AdminApi:
         return AdminApi(self.clock, self.broker, self.listing, lambda: self.status, **options)
 
-    def ask(self, method: str, path: str, body: Any = None, **headers: str) -> Deferred[Any]:
+    def ask(self, method: str, path: str, body: Any = None, **headers: str) -> Deferred[IResponse]:
         if body is not None:
             headers.setdefault("content_type", "application/json")
             body = body if isinstance(body, bytes) else json.dumps(body).encode()
         sent = {name.replace("_", "-"): value for name, value in headers.items()}
-        return self.http.request(method, f"http://127.0.0.1:9200/admin/v1{path}", data=body, headers=sent)
+        return self.http.ask(method, f"http://127.0.0.1:9200/admin/v1{path}", body, sent)
 
-    def answered(self, waiting: Deferred[Any]) -> tuple[int, Any]:
-        self.http.flush()
-        response = self.successResultOf(waiting)
+    def answered(self, asked: Deferred[IResponse]) -> tuple[int, Any]:
+        response, body = self.http.answered(asked)
         self.assertEqual(response.headers.getRawHeaders("content-type"), ["application/json"])
-        return response.code, json.loads(self.successResultOf(self.http.content(response)))
+        return response.code, json.loads(body)
 
     def got(self, method: str, path: str, body: Any = None, **headers: str) -> tuple[int, Any]:
         return self.answered(self.ask(method, path, body, **headers))
@@ -336,5 +336,5 @@ class BrowserTests(AdminTestCase):
             self.assertEqual(self.host(name)[0], 200, name)
 
     def test_any_host_where_not_bound_to_loopback(self) -> None:
-        self.http = StubTreq(self.api(local_only=False).resource())
+        self.http = ResourceClient(self, self.api(local_only=False).resource())
         self.assertEqual(self.host("api:9200")[0], 200)

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from treq.testing import StubTreq
 from twisted.internet.address import IPv4Address
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
+from twisted.web.iweb import IResponse
 
 from dapi.errors import NotReadyError, StoreBrokenError, StoreBusyError, UnknownNodeError
 from dapi.http.site import JsonSite
@@ -20,6 +20,7 @@ from dapi.poc.batch_handler import BatchHandler
 from dapi.server.callbacks import CallbackCounts, Callbacks
 from tests.batches import generated_batch, generated_fields, validated_batch, validated_fields
 from tests.logs import log_of
+from tests.unit.server.resource_client import ResourceClient
 
 BASES = ("/v1/poc-batches", "/mlnode/v1/poc-batches")
 
@@ -55,7 +56,7 @@ class CallbackTests(SynchronousTestCase):
         self.node_handler = BatchHandler("node1", 1, self.recorder)
         self.error: Exception | None = None
         self.callbacks = Callbacks(self.clock, self.handler_by_num, BatchHandler(None, None, self.recorder))
-        self.http = StubTreq(self.callbacks.resource())
+        self.http = ResourceClient(self, self.callbacks.resource())
 
     def handler_by_num(self, num: int) -> BatchHandler:
         if self.error is not None:
@@ -64,23 +65,21 @@ class CallbackTests(SynchronousTestCase):
             raise UnknownNodeError(f"no node has the number {num}")
         return self.node_handler
 
-    def post(self, path: str, body: Any, method: str = "POST") -> Deferred[Any]:
+    def post(self, path: str, body: Any, method: str = "POST") -> Deferred[IResponse]:
         data = body if isinstance(body, bytes) else json.dumps(body).encode()
-        return self.http.request(method, f"http://127.0.0.1{path}", data=data)
+        return self.http.ask(method, f"http://127.0.0.1{path}", data, {})
 
-    def answered(self, waiting: Deferred[Any]) -> tuple[Any, bytes]:
-        self.http.flush()
-        response = self.successResultOf(waiting)
-        return response, self.successResultOf(self.http.content(response))
+    def answered(self, asked: Deferred[IResponse]) -> tuple[IResponse, bytes]:
+        return self.http.answered(asked)
 
-    def refused(self, waiting: Deferred[Any], status: int) -> str:
-        response, body = self.answered(waiting)
+    def refused(self, asked: Deferred[IResponse], status: int) -> str:
+        response, body = self.answered(asked)
         self.assertEqual(response.code, status, body)
         self.assertEqual(response.headers.getRawHeaders("content-type"), ["application/json"])
         self.assertEqual(response.headers.hasHeader("retry-after"), status == 503)
         decoded = json.loads(body)
         self.assertEqual(list(decoded), ["error"])
-        return decoded["error"]
+        return str(decoded["error"])
 
     def test_generated(self) -> None:
         for base in BASES:

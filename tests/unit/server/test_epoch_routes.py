@@ -11,23 +11,23 @@ from tests.unit.server.test_admin import BLOCK, AdminTestCase
 
 class DrivenTests(AdminTestCase):
     def api(self, **options: Any) -> Any:
-        self.driver = FakePhaseStatus()
-        return super().api(driver=self.driver, **options)
+        self.phases = FakePhaseStatus()
+        return super().api(phases=self.phases, **options)
 
     def test_epochs(self) -> None:
         code, answered = self.got("GET", "/epochs?limit=3")
         self.assertEqual(code, 200)
         self.assertEqual(answered, {"epochs": [{"height": 1000, "nodes": {"node1": {"generated": 3}}}]})
         self.got("GET", "/epochs")
-        self.assertEqual(self.driver.asked, [3, 5])
+        self.assertEqual(self.phases.asked, [3, 5])
 
     def test_a_wrong_limit(self) -> None:
         for limit in ("0", "51", "-1", "x", "1.5", "9" * 5000):
             self.assert_error(self.got("GET", f"/epochs?limit={limit}"), 400, "limit")
-        self.assertEqual(self.driver.asked, [])
+        self.assertEqual(self.phases.asked, [])
 
     def test_restart(self) -> None:
-        self.assertEqual(self.got("GET", "/restart"), (200, self.driver.advice))
+        self.assertEqual(self.got("GET", "/restart"), (200, self.phases.advice))
 
     def test_manual_commands_are_refused_unless_forced(self) -> None:
         for path, body in (("start", BLOCK), ("validate", BLOCK), ("stop", None), ("inference", None)):
