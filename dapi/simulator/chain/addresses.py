@@ -14,7 +14,7 @@ _CHECKSUM_LETTERS = 6
 
 
 def address_of_key(public_key: bytes) -> str:
-    """Give the address of a compressed secp256k1 key (33 bytes)."""
+    """Return the address of a compressed secp256k1 key (33 bytes)."""
     digest = RIPEMD160.new(hashlib.sha256(public_key).digest()).digest()
     number = int.from_bytes(digest, "big")
     # 160 bits are exactly 32 groups of 5.

@@ -130,11 +130,16 @@ class SimulatedChain(Service):
             node.startService()
         return node
 
-    def add_account(self, public_key: bytes, number: int | None = None, *, genesis_weight: int = 1) -> Account:
+    def add_account(
+        self, public_key: bytes, number: int | None = None, *, genesis_weight: int | None = None
+    ) -> Account:
         """Open an account for a compressed secp256k1 key; its address and number are in what is returned.
 
-        It is a participant's, and counts with ``genesis_weight`` in epoch 0.
+        The account is a participant's. ``genesis_weight`` is what its verdicts weigh in epoch 0: by default 1 for the
+        first account, 0 for all others.
         """
+        if genesis_weight is None:
+            genesis_weight = 0 if any(self.state.participants.values()) else 1
         if number is None:
             number = max((account.number for account in self.state.accounts.values()), default=0) + 1
         account = Account(address_of_key(public_key), number)

@@ -63,7 +63,7 @@ class _GranteesRequest(Message, frozen=True):
 
 
 def _grantees_by_message_type(view: StateView, data: bytes) -> bytes:
-    """Tell who may send a message for the granter now: expired grants are left out."""
+    """Return who may send a message for the granter now; expired grants are left out."""
     request = read_request(_GranteesRequest, data)
     if not request.granter_address or not request.message_type_url:
         raise QueryRefused(18, "rpc error: code = InvalidArgument desc = granter and message type must not be empty")
@@ -102,7 +102,7 @@ class _GrantsRequest(Message, frozen=True):
 
 
 def _grants(view: StateView, data: bytes) -> bytes:
-    """Tell the grants of one granter to one grantee, for one type or for all, with their expiry."""
+    """Return the grants of one granter to one grantee, for one type or for all, with their expiry."""
     request = read_request(_GrantsRequest, data)
     encoded = b""
     for (granter, grantee, type_url), expires_ns in view.grants.items():
@@ -120,7 +120,7 @@ class _GranterRequest(Message, frozen=True):
 
 
 def _granter_grants(view: StateView, data: bytes) -> bytes:
-    """Tell all grants of one granter, with their grantees and expiry."""
+    """Return all grants of one granter, with their grantees and expiry."""
     asked = read_request(_GranterRequest, data).granter
     return b"".join(
         message_field(
@@ -152,7 +152,7 @@ class _ParticipantRequest(Message, frozen=True):
 
 
 def _hardware_nodes(view: StateView, data: bytes) -> bytes:
-    """Tell the nodes that a participant declared; nothing of one that never declared any."""
+    """Return the nodes that a participant declared; nothing for one that never declared any."""
     asked = read_request(_ParticipantRequest, data).participant
     nodes = [view.hardware_nodes[key] for key in sorted(view.hardware_nodes) if key[0] == asked]
     if not nodes:

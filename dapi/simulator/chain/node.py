@@ -13,7 +13,7 @@ from dapi.simulator.chain.blocks import Block, Blockchain, TxRecord
 from dapi.simulator.chain.checks import check_tx, recheck
 from dapi.simulator.chain.mempool import Mempool, MempoolRefused
 from dapi.simulator.chain.queries import query
-from dapi.simulator.chain.requests import QueryRefused
+from dapi.simulator.chain.requests import HEIGHT_IN_FUTURE, QueryRefused
 from dapi.simulator.chain.rules import TxRefused
 from dapi.simulator.chain.state import StateView
 from dapi.simulator.chain.transactions import Transaction, decode_transaction, hash_of
@@ -45,6 +45,8 @@ class Switches(msgspec.Struct):
     """No transaction can be looked up."""
     index_delay_blocks: int = 0
     """A transaction can be looked up only this many blocks after its own."""
+    is_state_late: bool = False
+    """The first query for the height of a new block is told, once, that the height is in the future."""
     lag_blocks: int = 0
     """The node stays this many blocks behind, and does not say so."""
     is_catching_up: bool = False
@@ -81,6 +83,7 @@ class ChainNode:
         self.is_partitioned = False
         self._random = rng
         self._has_kept_back = False
+        self._queried_height = 0
 
     @property
     def height(self) -> int:
@@ -131,6 +134,9 @@ class ChainNode:
         """Answer a query about the state at ``height`` (0: the latest); raises QueryRefused."""
         if not self.has_block:
             raise QueryRefused(18, "inference is not ready; please wait for first block")
+        if self.switches.is_state_late and height == self.height > self._queried_height:
+            self._queried_height = height
+            raise QueryRefused(26, HEIGHT_IN_FUTURE)
         kept = self.settings.kept_states
         if height and kept is not None and height <= self.height - kept:
             log = f"failed to load state at height {height}; version does not exist (latest height: {self.height})"

@@ -1,4 +1,4 @@
-"""One node of the simulated chain on a real socket; what happens to it can be told it at any time."""
+"""One node of the simulated chain on a real socket, which can be partitioned, frozen and moved to another chain."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ from typing import ClassVar
 
 from dapi.simulator.chain.epochs import ConfirmationPhase
 from dapi.simulator.chain.host_queries import HOST_QUERIES
-from dapi.simulator.chain.requests import Query, QueryRefused, not_found, read_request
+from dapi.simulator.chain.requests import HEIGHT_IN_FUTURE, Query, QueryRefused, not_found, read_request
 from dapi.simulator.chain.state import Account, ChainState, GroupMember, StateView, StoredBatch
 from dapi.simulator.chain.wire import (
     INT64,
@@ -30,14 +30,14 @@ from dapi.simulator.chain.wire import (
 def query(state: ChainState, path: str, data: bytes, height: int, latest_height: int) -> bytes:
     """Answer a query about the state at ``height``, 0 meaning the latest; raises QueryRefused."""
     if height > latest_height:
-        raise QueryRefused(26, "cannot query with height in the future; please provide a valid height: invalid height")
+        raise QueryRefused(26, HEIGHT_IN_FUTURE)
     if path not in _QUERIES:
         raise QueryRefused(6, f"unknown query path: {path}: unknown request")
     return _QUERIES[path](state.at(height or latest_height), data)
 
 
 def _epoch_info(view: StateView, _data: bytes) -> bytes:
-    """Tell the epoch and the confirmation event as they are once the block is done."""
+    """Return the epoch and the confirmation event as they are once the block is done."""
     params, epoch = view.epochs.params, view.epochs.after(view.height)
     epoch_params = b"".join(
         varint_field(number, value)
@@ -85,7 +85,7 @@ class _StageRequest(Message, frozen=True):
 
 
 def _poc_batches_for_stage(view: StateView, data: bytes) -> bytes:
-    """Tell a stage's batches: participants in no order that means anything, without those who never showed a key."""
+    """Return a stage's batches: participants in no particular order, without those who never showed a key."""
     stage = read_request(_StageRequest, data).block_height
     batches: defaultdict[str, list[StoredBatch]] = defaultdict(list)
     for key in sorted((key for key in view.batches if key[0] == stage), reverse=True):
@@ -122,7 +122,7 @@ class _GroupRequest(Message, frozen=True):
 
 
 def _epoch_group_data(view: StateView, data: bytes) -> bytes:
-    """Tell one group of an epoch; a main group is there, and empty, for as many epochs as there are."""
+    """Return one group of an epoch; a main group is there, and empty, for as many epochs as there are."""
     request = read_request(_GroupRequest, data)
     index, model_id = request.epoch_index, request.model_id
     model_ids = sorted(name for epoch, name in view.epoch_groups if epoch == index and name)

@@ -10,6 +10,8 @@ from dapi.simulator.chain.wire import Message, WireError, decode
 
 M = TypeVar("M", bound=Message)
 
+HEIGHT_IN_FUTURE = "cannot query with height in the future; please provide a valid height: invalid height"
+
 Query = Callable[[StateView, bytes], bytes]
 
 

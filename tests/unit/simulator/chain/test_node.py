@@ -133,6 +133,15 @@ class LookUpTests(NodeTestCase):
         self.assertEqual(future["code"], 26)
         self.assertIn("cannot query with height in the future", future["log"])
 
+    def test_the_height_of_a_new_block_may_be_in_the_future_once(self) -> None:
+        self.network.node.switches.is_state_late = True
+        request = bytes_field(1, self.network.key.address)
+        for height in (20, 21):
+            self.network.advance(height)
+            self.assertEqual(ask(self.network.node, ACCOUNT_INFO, request, height - 1)["code"], 0)
+            codes = [ask(self.network.node, ACCOUNT_INFO, request, height)["code"] for _ in range(3)]
+            self.assertEqual(codes, [26, 0, 0])
+
     def test_a_query_shows_the_state_of_its_height(self) -> None:
         stage = varint_field(1, 10)
         self.assertEqual(ask(self.network.node, STAGE, stage, 10)["value"], "")
