@@ -88,7 +88,10 @@ class Reconciler(Service):
                 make_command, retry_delay = self._broker.command_for, self._retry_delay
                 self._nodes[node_id] = NodeReconciler(self._reactor, worker, make_command, retry_delay)
         for node_id, node in list(self._nodes.items()):
-            node.reconcile(self._intentions.get(node_id))
+            try:
+                node.reconcile(self._intentions.get(node_id))
+            except Exception:  # noqa: BLE001 - a defect in one must not keep the other nodes from their duties
+                self.log.failure("{node_id}: reconciling has a defect", node_id=node_id)
 
     def status(self) -> dict[str, NodeStanding]:
         """Return where each node stands, by node id."""

@@ -6,8 +6,9 @@ from itertools import pairwise
 
 from twisted.internet.defer import Deferred
 
-from dapi.broker.node_worker_commands import StopNodeCommand
-from dapi.broker.nodes import NodeStore
+from dapi.broker.duties import Intention
+from dapi.broker.node_worker_commands import Command, StopNodeCommand
+from dapi.broker.nodes import Node, NodeStore
 from dapi.errors import StoreBusyError
 from dapi.phases.duty import Duty
 from tests.nodes import node_config
@@ -72,6 +73,20 @@ class CommandTests(ReconcilerTestCase):
         self.assertEqual(["pow/init/generate", "websocket restart"], self.told("b"))
         self.stub.release()
         self.assertEqual(["pow/init/generate", "websocket restart"], self.told("a"))
+
+    def test_defect_at_one_node_delays_no_other(self) -> None:
+        command_for = self.broker.command_for
+
+        def fail_for_b(node: Node, intention: Intention) -> Command:
+            if node.id == "b":
+                raise ZeroDivisionError("defect")
+            return command_for(node, intention)
+
+        self.broker.command_for = fail_for_b  # type: ignore[method-assign]
+        self.add("b", "c")
+        self.intend(GENERATE, "b", "c")
+        self.assertEqual(["pow/init/generate", "websocket restart"], self.told("c"))
+        self.assertEqual(1, len(self.flushLoggedErrors(ZeroDivisionError)))
 
     def test_node_left_over_from_an_older_stage(self) -> None:
         self.stub.state, self.stub.pow_status = "POW", "GENERATING"
