@@ -1,4 +1,4 @@
-"""The file of the database: taking its lock, looking at it before it is used, and its schema."""
+"""The file of the database: takes its lock, checks it before it is used, and brings it up to date."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _FULLY_CHECKED_BYTES = 64 * MIB
 
 @contextlib.contextmanager
 def transaction(connection: sqlite3.Connection) -> Iterator[None]:
-    """Make what is done inside one transaction: all of it is committed, or none when it raises."""
+    """Run the body of ``with`` as one transaction: all of it is committed, or nothing when it raises."""
     connection.execute("BEGIN IMMEDIATE")
     try:
         yield
@@ -37,7 +37,7 @@ def transaction(connection: sqlite3.Connection) -> Iterator[None]:
 
 
 def take_lock(path: Path) -> int:
-    """Take the lock that says who owns the file; return its descriptor. Closing that gives it back."""
+    """Take the lock of the owner of the file; return its descriptor. Closing the descriptor gives the lock back."""
     if not path.parent.exists():
         path.parent.mkdir(mode=0o700, parents=True)
     lock = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT, 0o600)
@@ -52,7 +52,7 @@ def take_lock(path: Path) -> int:
 
 
 def open_prepared(path: Path) -> sqlite3.Connection:
-    """Open the file, made if it is missing, for the one connection that writes: checked, set up, of today's schema."""
+    """Open the connection that writes: the file is made if it is missing, checked, and brought up to date."""
     os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
     connection = sqlite3.connect(
         path, timeout=_BUSY_TIMEOUT_SECONDS, isolation_level=None, check_same_thread=False, cached_statements=32
@@ -90,9 +90,7 @@ def _prepare(connection: sqlite3.Connection, path: Path) -> None:
     (mode,) = connection.execute("PRAGMA journal_mode = WAL").fetchone()
     if mode != "wal":
         raise StartError(f"the database {path} cannot use a write-ahead log there: put it on a local disk")
-    connection.execute("PRAGMA synchronous = FULL")
-    connection.execute("PRAGMA wal_autocheckpoint = 256")
-    connection.execute("PRAGMA secure_delete = OFF")
+    connection.executescript("PRAGMA synchronous = FULL; PRAGMA wal_autocheckpoint = 256; PRAGMA secure_delete = OFF;")
     if version < len(SCHEMA_VERSIONS):
         missing = "".join(SCHEMA_VERSIONS[version:])
         connection.executescript(
@@ -115,20 +113,20 @@ def primary_code(error: sqlite3.Error) -> int:
 
 
 def is_for_want_of_room(path: Path, error: sqlite3.Error) -> bool:
-    """Tell whether it failed because the disk, or a quota of it, is full.
+    """Return whether something failed because the disk, or a quota of it, is full.
 
-    SQLite reports a quota's refusal as any other failed write. To take one for the other is safe: what was written
-    before stays on disk, and what was being written is rolled back. Only a failed fsync puts what was there in doubt.
+    SQLite reports a quota's refusal as any other failed write. To take one for the other is safe: the file keeps what
+    was written before, and the failed write is rolled back. Only a failed fsync puts in doubt what was there before.
     """
     code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR)
-    # The second: no room for the index of the WAL, which SQLite does not call full.
+    # SQLite reports a full disk by the second code when it has no room for the index of the WAL.
     if code in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_SHMSIZE):
         return True
     return code == sqlite3.SQLITE_IOERR_WRITE and is_quota_used_up(path.parent)
 
 
 def is_quota_used_up(folder: Path) -> bool:
-    """Tell whether a quota has no room for a little more in a folder; statvfs does not know of all quotas."""
+    """Return whether a quota has no room left in a folder; statvfs does not know of all quotas."""
     try:
         with tempfile.TemporaryFile(dir=folder) as probe:
             os.posix_fallocate(probe.fileno(), 0, MIB)
@@ -138,7 +136,7 @@ def is_quota_used_up(folder: Path) -> bool:
 
 
 def why_not_opened(path: Path, error: sqlite3.Error) -> str:
-    """Say why the file could not be opened, and what to do."""
+    """Return in words why the file could not be opened, and what to do."""
     match primary_code(error):
         case sqlite3.SQLITE_CORRUPT | sqlite3.SQLITE_NOTADB:
             return _corrupt(path, error)

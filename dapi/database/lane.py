@@ -27,7 +27,6 @@ class Lane:
         self._now = now
         self._jobs: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._busy_since: float | None = None
-        self._thread: threading.Thread | None = None
 
     @property
     def queued(self) -> int:
@@ -60,8 +59,7 @@ class Lane:
         return gone
 
     def _join(self, gone: Deferred[None]) -> None:
-        if self._thread is not None:
-            self._thread.join()
+        self._thread.join()
         gone.callback(None)
 
     def _run(self) -> None:

@@ -50,77 +50,41 @@ class RowState(enum.StrEnum):
 
 # The statements that lead from each version of the schema to the next; what was released is never changed.
 #
-# Of the finished messages, only those that the chain does not have keep their body (deleting a row gives its space
-# back, emptying it does not). ``seq`` numbers the rows of both tables and is never given twice. The indexes serve
-# exactly the filters of a listing, newest first, and the order of sending. A long column stands last: SQLite reads the
-# columns before it without it.
+# ``seq`` numbers the rows of both tables and is never given twice. ``height`` is the start of the message's PoC stage,
+# ``seen`` how often it came, ``attempts`` the number of its transactions of which the chain has said nothing; in the
+# next one it goes ``alone`` if so, in no block before ``not_before``. Of what is finished, only what the chain does not
+# have keeps its body (deleting a row gives its space back, emptying it does not). The indexes serve exactly the filters
+# of a listing, newest first, and the order of sending. A long column stands last: SQLite reads those before it alone.
 SCHEMA_VERSIONS = (
     """
     CREATE TABLE waiting (
-        seq INTEGER PRIMARY KEY AUTOINCREMENT,
-        batch_id TEXT NOT NULL UNIQUE,
-        kind TEXT NOT NULL,
-        state TEXT NOT NULL,
-        node_id TEXT,
-        via TEXT NOT NULL,
-        height INTEGER NOT NULL,
-        nonces INTEGER NOT NULL,
-        seen INTEGER NOT NULL,
-        received_at REAL NOT NULL,
-        last_seen_at REAL NOT NULL,
-        parent INTEGER,
-        attempts INTEGER NOT NULL DEFAULT 0,
-        alone INTEGER NOT NULL DEFAULT 0,
-        not_before INTEGER NOT NULL DEFAULT 0,
-        tx_hash TEXT,
-        tx_timeout_ns INTEGER,
-        reason TEXT,
-        crc32 INTEGER NOT NULL,
-        message BLOB NOT NULL
+        seq INTEGER PRIMARY KEY AUTOINCREMENT, batch_id TEXT NOT NULL UNIQUE, kind TEXT NOT NULL, state TEXT NOT NULL,
+        node_id TEXT, via TEXT NOT NULL, height INTEGER NOT NULL, nonces INTEGER NOT NULL,
+        seen INTEGER NOT NULL, received_at REAL NOT NULL, last_seen_at REAL NOT NULL, parent INTEGER,
+        attempts INTEGER NOT NULL DEFAULT 0, alone INTEGER NOT NULL DEFAULT 0, not_before INTEGER NOT NULL DEFAULT 0,
+        tx_hash TEXT, tx_timeout_ns INTEGER, reason TEXT, crc32 INTEGER NOT NULL, message BLOB NOT NULL
     );
     CREATE INDEX waiting_by_kind ON waiting (kind, state);
     CREATE INDEX waiting_by_node ON waiting (node_id, kind, state);
     CREATE INDEX waiting_to_send ON waiting (height, kind) WHERE state = 'stored';
     CREATE INDEX waiting_parts ON waiting (parent) WHERE parent IS NOT NULL;
     CREATE TABLE finished (
-        seq INTEGER PRIMARY KEY,
-        batch_id TEXT NOT NULL UNIQUE,
-        kind TEXT NOT NULL,
-        state TEXT NOT NULL,
-        node_id TEXT,
-        via TEXT NOT NULL,
-        height INTEGER NOT NULL,
-        nonces INTEGER NOT NULL,
-        seen INTEGER NOT NULL,
-        received_at REAL NOT NULL,
-        last_seen_at REAL NOT NULL,
-        finished_at REAL NOT NULL,
-        attempts INTEGER NOT NULL,
-        tx_hash TEXT,
-        included_height INTEGER,
-        reason TEXT,
-        crc32 INTEGER,
-        message BLOB
+        seq INTEGER PRIMARY KEY, batch_id TEXT NOT NULL UNIQUE, kind TEXT NOT NULL, state TEXT NOT NULL,
+        node_id TEXT, via TEXT NOT NULL, height INTEGER NOT NULL, nonces INTEGER NOT NULL,
+        seen INTEGER NOT NULL, received_at REAL NOT NULL, last_seen_at REAL NOT NULL, finished_at REAL NOT NULL,
+        attempts INTEGER NOT NULL, tx_hash TEXT, included_height INTEGER, reason TEXT, crc32 INTEGER, message BLOB
     );
     CREATE INDEX finished_by_kind ON finished (kind, state);
     CREATE INDEX finished_by_node ON finished (node_id, kind, state);
     CREATE INDEX waiting_by_stage ON waiting (height, kind, state, node_id);
     CREATE INDEX finished_by_stage ON finished (height, kind, state, node_id);
     CREATE TABLE stages (
-        height INTEGER PRIMARY KEY,
-        stage TEXT NOT NULL,
-        node_count INTEGER NOT NULL,
+        height INTEGER PRIMARY KEY, stage TEXT NOT NULL, node_count INTEGER NOT NULL,
         is_handed_out INTEGER NOT NULL DEFAULT 0
     );
-    CREATE TABLE numbers (
-        name TEXT PRIMARY KEY,
-        value INTEGER NOT NULL
-    );
+    CREATE TABLE numbers (name TEXT PRIMARY KEY, value INTEGER NOT NULL);
     CREATE TABLE nodes (
-        num INTEGER PRIMARY KEY,
-        id TEXT NOT NULL UNIQUE,
-        config TEXT NOT NULL,
-        enabled INTEGER NOT NULL,
+        num INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, config TEXT NOT NULL, enabled INTEGER NOT NULL,
         removed INTEGER NOT NULL
     );
     """,
@@ -130,11 +94,8 @@ SCHEMA_VERSIONS = (
     UPDATE unfinished SET state = iif(reason IS NULL, 'in_parts', iif(tx_hash IS NULL, 'expiring', 'failing')),
         tx_hash = nullif(tx_hash, '')
         WHERE state = 'in_flight' AND tx_timeout_ns IS NULL;
-    DROP INDEX waiting_by_kind;
-    DROP INDEX waiting_by_node;
-    DROP INDEX waiting_to_send;
-    DROP INDEX waiting_parts;
-    DROP INDEX waiting_by_stage;
+    DROP INDEX waiting_by_kind; DROP INDEX waiting_by_node; DROP INDEX waiting_by_stage;
+    DROP INDEX waiting_to_send; DROP INDEX waiting_parts;
     CREATE INDEX unfinished_by_kind ON unfinished (kind, state);
     CREATE INDEX unfinished_by_node ON unfinished (node_id, kind, state);
     CREATE INDEX unfinished_to_send ON unfinished (height, kind) WHERE state = 'stored';

@@ -30,7 +30,6 @@ import msgspec
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.logger import Logger
-from twisted.python.failure import Failure
 
 from dapi.database.file import (
     is_for_want_of_room,
@@ -78,14 +77,13 @@ class Database(Service):
     queued, and its Deferred fires when the file is closed, the threads are gone and the lock is free. It can be started
     again after that.
 
-    When the disk, or a quota, is full, nothing is lost and nothing new is taken: a reserve file (``path`` +
-    ``.reserve``) is given up, so that what is stored can still be marked as done, and writes of ``intake`` are refused
-    until it could be made again, or until what was done has left twice its room inside the file. When the store breaks
-    (a failed fsync, a corrupt page), nothing is retried, because what the page cache then says need not be on disk:
-    everything is refused, and ``on_broken`` is called once, with the reason; the process should stop, and recover from
-    the file.
+    When the disk, or a quota, is full, nothing is lost and nothing new is taken. A reserve file (``path`` +
+    ``.reserve``) is deleted then, so that messages can still be finished. Writes of ``intake`` are refused until the
+    reserve could be made again, or until finished messages have left twice its room inside the file.
 
-    What is promised ends at the disk's own honesty; a large file (above 64 MiB) is not looked through at start.
+    When the database breaks (a failed fsync, a corrupt page), everything is refused and nothing is tried again: the
+    page cache need not say what is on disk. ``on_broken`` is called once, with the reason; the process should stop and
+    recover from the file. The promise ends at the disk's own honesty; a file above 64 MiB is not checked at start.
     """
 
     log = Logger()
@@ -101,7 +99,7 @@ class Database(Service):
         now: Callable[[], float] = time.time,
     ) -> None:
         self._reactor = reactor
-        # SQLite follows a link, too: the lock belongs beside the file, the reserve on the disk that is to be drained.
+        # SQLite follows a link, too: the lock belongs beside the file, the reserve on the disk of the file.
         self._path = Path(os.path.realpath(path))
         self._on_broken = on_broken
         self._reserve_path = Path(f"{self._path}.reserve")
@@ -110,11 +108,11 @@ class Database(Service):
         self._now = now
         self._writer = Lane(reactor, "dapi database writer", now)
         self._reader = Lane(reactor, "dapi database reader", now)
-        # Replaced as a whole, by the threads; told to the world by the reactor's.
+        # The threads replace it as a whole, and the reactor's thread logs it.
         self._health = _Health(DatabaseState.OK, "", self._now())
         self._was_broken = False
         self._is_stopping = False
-        # Looked up by the threads: the reactor's must not wait for a disk that hangs.
+        # Of the file and its WAL. The threads look: the reactor's thread must not wait for a disk that hangs.
         self._sizes = (0, 0)
         self._next_probe = Timer(reactor, _PROBE_SECONDS, self._probe)
         self._stop_waiters: Waiters[None] = Waiters()
@@ -148,7 +146,7 @@ class Database(Service):
         except sqlite3.Error as error:
             if not (is_for_want_of_room(self._path, error) and self._reserve_path.exists()):
                 raise
-        # Others filled the disk meanwhile. The reserve has room for what opening needs.
+        # Others filled the disk meanwhile. The room of the reserve is enough to open the file.
         self._reserve_path.unlink()
         return open_prepared(self._path)
 
@@ -166,28 +164,27 @@ class Database(Service):
         return self._stop_waiters.wait() if self._is_stopping else succeed(None)
 
     def write(self, function: Callable[[sqlite3.Connection], T], *, intake: bool = False) -> Deferred[T]:
-        """Run ``function`` with the connection (in autocommit mode), after all that was given before.
+        """Run ``function`` with the connection (in autocommit mode), after all functions that were given before.
 
-        It runs on the writer's thread, so it must touch nothing of the reactor's. The Deferred fires with what it
-        returned, or fails with what it raised. SQLite's own errors become StoreBusyError (full, locked: it heals by
-        itself) or StoreBrokenError (for good). Cancelling the Deferred does not cancel the write. ``intake`` says
-        that the write adds something new, which is refused while the reserve is given up.
+        It runs on the writer's thread, so it must not use the reactor. The Deferred fires with what it returns, or
+        fails with what it raises; SQLite's own errors become StoreBusyError (full, locked: it heals by itself) or
+        StoreBrokenError (for good). Fails with StoreClosedError when the database is not open. Cancelling the Deferred
+        does not cancel the write. ``intake`` says that the write adds something new: a full disk refuses it.
         """
         return self._submit(self._writer, partial(self._write, function, intake))
 
     def read(self, function: Callable[[sqlite3.Connection], T]) -> Deferred[T]:
-        """Run ``function`` with a connection of its own that only reads and sees all that was committed before.
+        """Run ``function`` on the reader's thread, with a connection that only reads; the Deferred is like ``write``'s.
 
-        It runs on the reader's thread. The Deferred is like that of ``write``.
+        It sees all that was committed before.
         """
         return self._submit(self._reader, partial(self._read, function))
 
     def status(self) -> dict[str, object]:
-        """Tell how it is.
+        """Return its ``state``, a DatabaseState, with the ``reason``, and ``since`` when (unix seconds).
 
-        ``state``: ok, full (nothing new is taken), locked (by another program) or broken; ``reason`` in words;
-        ``since`` in unix seconds; ``writing_seconds``: for how long the write that is under way has been (many: the
-        disk hangs), 0 without one; ``path``; ``bytes`` and ``wal_bytes`` on disk.
+        ``writing_seconds`` is for how long the current write has been running (many: the disk hangs), 0 without one;
+        ``bytes`` and ``wal_bytes`` are the sizes on disk.
         """
         health = self._health
         size, wal_size = self._sizes
@@ -234,7 +231,7 @@ class Database(Service):
             with contextlib.closing(open_to_read(self._path)) as connection:
                 return function(connection)
         except sqlite3.Error as error:
-            # An attempt to write, which is refused to this connection, says nothing about the store.
+            # This connection refuses to write, which says nothing about the database.
             if primary_code(error) != sqlite3.SQLITE_READONLY:
                 self._judge(error)
             raise
@@ -249,11 +246,11 @@ class Database(Service):
 
     def _roll_back(self) -> None:
         if self._connection.in_transaction:
-            with contextlib.suppress(sqlite3.Error):  # The error that led here is the one to tell.
+            with contextlib.suppress(sqlite3.Error):  # The error that led here is the one to raise.
                 self._connection.rollback()
 
     def _judge(self, error: BaseException) -> None:
-        """Raise what an error of SQLite's means for the store; return when it says nothing about the store."""
+        """Raise what an error of SQLite means for the database; return when it says nothing about the database."""
         if not isinstance(error, sqlite3.Error):
             return
         text = f"{self._path}: {error}"
@@ -279,18 +276,15 @@ class Database(Service):
             self._reactor.callFromThread(self._turned, self._health)
 
     def _made_reserve(self) -> bool:
-        """Make the reserve file, really allocated, if it is not there and there is room for it and as much again."""
+        """Make the reserve file, really allocated, unless it is there; False without room for it and as much again."""
         try:
             found = self._reserve_path.stat() if self._reserve_path.exists() else None
             if found is not None and found.st_size == self._reserve_bytes <= found.st_blocks * 512:
                 return True
             if self._free_bytes(str(self._path.parent)) < 2 * self._reserve_bytes:
                 return False
-            reserve = os.open(self._reserve_path, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o600)
-            try:
-                os.posix_fallocate(reserve, 0, self._reserve_bytes)
-            finally:
-                os.close(reserve)
+            with os.fdopen(os.open(self._reserve_path, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as reserve:
+                os.posix_fallocate(reserve.fileno(), 0, self._reserve_bytes)
             is_made = not is_quota_used_up(self._path.parent)
         except OSError:
             is_made = False
@@ -300,7 +294,7 @@ class Database(Service):
         return is_made
 
     def _has_spare_pages(self) -> bool:
-        """Tell whether the file has room within: rows that are deleted leave it there, not to the disk."""
+        """Return whether the file has room inside: deleted rows leave their room to the file, not to the disk."""
         (free,) = self._connection.execute("PRAGMA freelist_count").fetchone()
         (page_bytes,) = self._connection.execute("PRAGMA page_size").fetchone()
         return bool(free * page_bytes >= 2 * self._reserve_bytes)
@@ -314,7 +308,7 @@ class Database(Service):
             if self._made_reserve():
                 self._turn(DatabaseState.OK, "")
         else:
-            # Needs the lock, changes nothing: when it passes, the lock is free again.
+            # An empty transaction needs the lock: when it passes, the other program has let go.
             with transaction(connection):
                 pass
             self._turn(DatabaseState.OK, "")
@@ -323,9 +317,9 @@ class Database(Service):
         self._sizes = _size(self._path), _size(Path(f"{self._path}-wal"))
 
     def _close(self) -> None:
-        # Closing the last connection copies the WAL into the file and deletes it. On a full disk it stays, for the next
-        # start. In a broken store that would be to try again what failed: while another connection is there, one that
-        # only reads, it is not done. Where none can be had, there is no database left to spoil.
+        # Closing the last connection copies the WAL into the file and deletes it; on a full disk the WAL stays for the
+        # next start. In a broken database that would try again what failed, so another connection, which only reads, is
+        # open meanwhile. Where even that cannot be opened, there is no database left to spoil.
         with contextlib.ExitStack() as after:
             if self._health.state is DatabaseState.BROKEN:
                 with contextlib.suppress(sqlite3.Error):
@@ -348,18 +342,14 @@ class Database(Service):
             self._on_broken(health.reason)
 
     def _probe_later(self) -> None:
-        needs_probe = self._health.state in (DatabaseState.FULL, DatabaseState.LOCKED)
-        if needs_probe and self.running and not self._next_probe.is_running:
+        if self.running and self._health.state in (DatabaseState.FULL, DatabaseState.LOCKED):
             self._next_probe.start()
 
     def _probe(self) -> None:
         probed = self.write(self._heal)
-        probed.addErrback(self._still_unfit)
+        probed.addErrback(lambda failure: failure.trap(StoreError) and None)
         probed.addErrback(lambda failure: self.log.failure("{path}: probe failed", failure, path=self._path))
         probed.addCallback(lambda _: self._probe_later())
-
-    def _still_unfit(self, failure: Failure) -> None:
-        failure.trap(StoreError)
 
     async def _stop(self) -> None:
         await self._reader.stop()

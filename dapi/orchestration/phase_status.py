@@ -11,7 +11,6 @@ from twisted.internet.defer import Deferred
 from dapi.broker.reconciler import Reconciler
 from dapi.orchestration.conductor import Conductor
 from dapi.orchestration.stages import StageBook
-from dapi.outbox.ledger import by_node
 from dapi.phases.phases import Phase
 
 # What a restart of dapi and a failed command or two may take.
@@ -50,7 +49,7 @@ class PhaseStatus:
                 **msgspec.structs.asdict(record.stage),
                 "node_count": record.node_count,
                 "is_handed_out": record.is_handed_out,
-                "nodes": by_node(await self._stages.ledger(record.stage.height)),
+                "nodes": await self._stages.ledger(record.stage.height),
             }
             for record in await self._stages.latest(limit)
         ]

@@ -10,7 +10,7 @@ from twisted.internet.defer import Deferred
 from dapi.database import Database, transaction
 from dapi.messages import Kind, State
 from dapi.messages.inference_pb2 import MsgSubmitPocValidation
-from dapi.outbox.ledger import LedgerLine, stage_ledger
+from dapi.outbox.ledger import NodeLedger, stage_ledger
 from dapi.phases.phases import PocStage
 
 _COLUMNS = "stage, node_count, is_handed_out"
@@ -79,8 +79,8 @@ class StageBook:
         query = f"SELECT {_COLUMNS} FROM stages ORDER BY height DESC LIMIT ?"
         return self._database.read(lambda connection: [_record(row) for row in connection.execute(query, (limit,))])
 
-    def ledger(self, height: int) -> Deferred[list[LedgerLine]]:
-        """Fire with what became of the messages of the stage ``height``."""
+    def ledger(self, height: int) -> Deferred[dict[str, NodeLedger]]:
+        """Fire with what became of each node's work in the stage ``height``, by node id."""
         return stage_ledger(self._database, height)
 
 

@@ -1,1 +1,10 @@
-"""What has to reach the chain: kept on disk, each message once."""
+"""What has to reach the chain: kept on disk, each message once.
+
+``CosmosMessageClient`` (cosmos_message_client.py) makes the chain's message of a batch, and ``Outbox.put`` (outbox.py)
+stores it. Its Receipt is what allows an acknowledgement: the message is on disk. A batch that comes again is only
+counted. ``Outbox.observe`` is how the Submitter hears of something new; ``dapi.submission`` has the rest of the way.
+
+Others ask what is kept: ``Outbox.counts`` by state, ``Outbox.batches`` page by page (pages.py), ``stage_ledger`` what
+became of each node's work in a stage (ledger.py). All statements about messages are in queries.py, those of
+``dapi.submission`` included.
+"""

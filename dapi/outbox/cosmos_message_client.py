@@ -1,4 +1,4 @@
-"""The recorder: makes the chain's messages of batches and puts them into the outbox."""
+"""The Recorder: makes the chain's messages of batches and puts them into the outbox."""
 
 from __future__ import annotations
 
@@ -11,22 +11,23 @@ from dapi.messages import Kind, ProofBatch, Receipt, ValidatedBatch, Via
 from dapi.messages.addresses import address_of
 from dapi.messages.inference_pb2 import MsgSubmitPocBatch, MsgSubmitPocValidation
 from dapi.outbox.outbox import Outbox, OutboxEntry
+from dapi.timing.observers import Observers
 
 
 class CosmosMessageClient:
     """Records batches for the chain; it is the Recorder of a BatchHandler.
 
     The messages are kept **without their creator**, the participant, whose key need not be known yet when a batch
-    comes. It is field 1 of both, and what comes first in canonical bytes: it is put in front of them for signing.
+    comes. The creator is field 1 of both, and stands first in canonical bytes: for signing it is put in front of them.
     """
 
     def __init__(self, outbox: Outbox) -> None:
         self._outbox = outbox
-        self._on_verdict: Callable[[str, int], None] | None = None
+        self._verdict_observers = Observers[[str, int]]()
 
     def observe_verdicts(self, observer: Callable[[str, int], None]) -> None:
-        """Have ``observer`` called with public key (hex) and stage height of every verdict that was put on disk."""
-        self._on_verdict = observer
+        """Call ``observer`` with the public key (hex) and the stage height of every verdict that is put on disk."""
+        self._verdict_observers.add(observer)
 
     def submit_poc_batch(self, batch: ProofBatch, *, batch_id: str, node_id: str, via: Via) -> Deferred[Receipt]:
         """Keep a generated batch of the node named ``node_id``.
@@ -39,8 +40,9 @@ class CosmosMessageClient:
             nonces=batch.nonces,
             dist=batch.dist,
             node_id=node_id,
-        )
-        return self._put(batch, Kind.GENERATED, message.SerializeToString(), batch_id, node_id, via)
+        ).SerializeToString()
+        height, nonces = batch.block_height, len(batch.nonces)
+        return self._outbox.put(OutboxEntry(batch_id, Kind.GENERATED, node_id, height, nonces, via, message))
 
     def submit_poc_validation(
         self, batch: ValidatedBatch, *, batch_id: str, node_id: str | None, via: Via
@@ -63,32 +65,12 @@ class CosmosMessageClient:
             n_invalid=batch.n_invalid,
             probability_honest=batch.probability_honest,
             fraud_detected=batch.fraud_detected,
-        )
-        stored = self._put(batch, Kind.VALIDATED, message.SerializeToString(), batch_id, node_id, via)
-        # Not the batch itself: its lists are in no bound of what waits for the disk.
-        return stored.addCallback(self._tell_verdict, batch.public_key, batch.block_height)
+        ).SerializeToString()
+        height, nonces = batch.block_height, len(batch.nonces)
+        stored = self._outbox.put(OutboxEntry(batch_id, Kind.VALIDATED, node_id, height, nonces, via, message))
+        # Without the batch itself: the bound of what is pending does not count its lists.
+        return stored.addCallback(self._report_verdict, batch.public_key, height)
 
-    def _tell_verdict(self, receipt: Receipt, public_key: str, height: int) -> Receipt:
-        if self._on_verdict is not None:
-            self._on_verdict(public_key, height)
+    def _report_verdict(self, receipt: Receipt, public_key: str, height: int) -> Receipt:
+        self._verdict_observers(public_key, height)
         return receipt
-
-    def _put(
-        self,
-        batch: ProofBatch | ValidatedBatch,
-        kind: Kind,
-        message: bytes,
-        batch_id: str,
-        node_id: str | None,
-        via: Via,
-    ) -> Deferred[Receipt]:
-        entry = OutboxEntry(
-            batch_id=batch_id,
-            kind=kind,
-            node_id=node_id,
-            height=batch.block_height,
-            nonces=len(batch.nonces),
-            via=via,
-            message=message,
-        )
-        return self._outbox.put(entry)

@@ -118,10 +118,9 @@ class Outbox:
 
     def counts(self) -> Deferred[dict[str, int]]:
         """Count batches; fires with their number by state, every state included. Fails with StoreError."""
-        if self._counts is not None:
-            return succeed(_by_state(self._counts))
         # By the writer: its results come in the order of its work, so no commit is counted twice or left out.
-        return self._database.write(_count).addCallback(self._counted)
+        counts = self._database.write(_count) if self._counts is None else succeed(self._counts)
+        return counts.addCallback(self._counted)
 
     def retry(self, batch_id: str) -> Deferred[None]:
         """Store a failed batch again, all of it, to be sent once more.
@@ -185,11 +184,7 @@ class Outbox:
 
     def _counted(self, counts: Counter[State]) -> dict[str, int]:
         self._counts = counts
-        return _by_state(counts)
-
-
-def _by_state(counts: Counter[State]) -> dict[str, int]:
-    return {state.value: counts[state] for state in State}
+        return {state.value: counts[state] for state in State}
 
 
 class _Delivery:
@@ -210,8 +205,7 @@ class _Group:
     def __init__(self) -> None:
         self.size = 0
         self.deliveries: list[_Delivery] = []
-        self._first: dict[str, _Delivery] = {}
-        self._times: Counter[str] = Counter()
+        self._by_batch: dict[str, list[_Delivery]] = {}
 
     def has_room_for(self, delivery: _Delivery) -> bool:
         return not self.deliveries or (len(self.deliveries) < _MAX_ROWS and self.size + delivery.size <= _MAX_BYTES)
@@ -219,11 +213,10 @@ class _Group:
     def add(self, delivery: _Delivery) -> None:
         self.size += delivery.size
         self.deliveries.append(delivery)
-        self._first.setdefault(delivery.entry.batch_id, delivery)
-        self._times[delivery.entry.batch_id] += 1
+        self._by_batch.setdefault(delivery.entry.batch_id, []).append(delivery)
 
     def rows(self) -> list[_Row]:
-        return [_Row(each.entry, self._times[batch_id], each.received_at) for batch_id, each in self._first.items()]
+        return [(each[0].entry, len(each), each[0].received_at) for each in self._by_batch.values()]
 
     def fire_receipts(self, seen_before: dict[str, int]) -> None:
         """Fire each Deferred with its receipt: the group is on disk."""
@@ -234,10 +227,8 @@ class _Group:
             delivery.receipt.callback(Receipt(batch_id, seen[batch_id]))
 
 
-class _Row(NamedTuple):
-    entry: OutboxEntry
-    times: int
-    received_at: float
+# An entry, how often it came, and when it came first.
+_Row = tuple[OutboxEntry, int, float]
 
 
 class _Stored(NamedTuple):
@@ -258,12 +249,12 @@ def _store(rows: list[_Row], now: float, connection: sqlite3.Connection) -> _Sto
     new = connection.execute(statement, values).rowcount
     if new == len(rows):
         return _Stored(new, {})
-    batch_ids = _json([row.entry.batch_id for row in rows])
+    batch_ids = _json([entry.batch_id for entry, _, _ in rows])
     (found,) = connection.execute(queries.FIND, {"batch_ids": batch_ids}).fetchone()
     # Those that were just inserted have the highest numbers of all.
     kept = sorted(msgspec.json.decode(found, type=list[tuple[int, str, int]]))[: len(rows) - new]
     seen_before = {batch_id: seen for _, batch_id, seen in kept}
-    times_again = _json({row.entry.batch_id: row.times for row in rows if row.entry.batch_id in seen_before})
+    times_again = _json({entry.batch_id: times for entry, times, _ in rows if entry.batch_id in seen_before})
     with transaction(connection):
         for see_again in queries.SEE_AGAIN:
             connection.execute(see_again, {"now": now, "times": times_again})

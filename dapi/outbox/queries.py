@@ -7,6 +7,8 @@ rows returns them as one JSON text where the reactor is busy meanwhile.
 
 from __future__ import annotations
 
+from dapi.messages import State
+
 # The columns that a row takes along from table to table. A part has those of _ORIGIN from its batch.
 _ORIGIN = "kind, node_id, via, height, seen, received_at, last_seen_at"
 _ALL_BUT_MESSAGE = f"batch_id, nonces, crc32, {_ORIGIN}"
@@ -21,7 +23,6 @@ SHOWN_STATE = "iif(state = 'stored', 'stored', 'in_flight')"
 _ORDER = "height, kind, seq"
 # An index by kind and state serves where all kinds are named.
 _ANY_KIND = "kind IN ('generated', 'validated', 'seed')"
-
 
 # -- Taking messages in
 
@@ -48,7 +49,6 @@ RETRY = f"""INSERT INTO unfinished (seq, state, attempts, {_SHARED}) SELECT seq,
     FROM finished WHERE batch_id = :batch_id AND state = 'failed' AND message IS NOT NULL"""
 DELETE_FINISHED = "DELETE FROM finished WHERE batch_id = :batch_id"
 
-
 # -- Telling what is kept
 
 # The number of batches by state. A part is none.
@@ -56,25 +56,27 @@ COUNT = f"""SELECT json_group_object(state, number) FROM (SELECT state, sum(numb
     SELECT {SHOWN_STATE} AS state, count(*) - count(parent) AS number FROM unfinished GROUP BY kind, unfinished.state
     UNION ALL SELECT state, count(*) FROM finished GROUP BY kind, state) GROUP BY state)"""
 
-# What became of the messages of one stage.
-LEDGER = f"""SELECT node_id, kind, state, count(*), sum(nonces), sum(seen) FROM (
-    SELECT node_id, kind, {SHOWN_STATE} AS state, nonces, seen FROM unfinished WHERE height = ?1 AND parent IS NULL
-    UNION ALL SELECT node_id, kind, state, nonces, seen FROM finished WHERE height = ?1)
-    GROUP BY node_id, kind, state ORDER BY node_id, kind, state"""
+# The columns of a NodeLedger for each node of which there are messages of one stage.
+LEDGER = f"""WITH message AS (
+    SELECT node_id, kind, {SHOWN_STATE} AS state, nonces, seen FROM unfinished WHERE height = :height AND parent IS NULL
+    UNION ALL SELECT node_id, kind, state, nonces, seen FROM finished WHERE height = :height)
+    SELECT coalesce(node_id, ''), count(*) FILTER (WHERE kind = 'generated'),
+        coalesce(sum(nonces) FILTER (WHERE kind = 'generated'), 0),
+        coalesce(sum(seen - 1) FILTER (WHERE kind = 'generated'), 0),
+        {", ".join(f"count(*) FILTER (WHERE kind = 'generated' AND state = '{state}')" for state in State)},
+        count(*) FILTER (WHERE kind = 'validated')
+    FROM message GROUP BY node_id"""
 
-# The stages and kinds of which messages are to be sent.
-STAGES_STORED = "SELECT DISTINCT height, kind FROM unfinished WHERE state = 'stored'"
-
-# The stages and kinds of which messages that came before a time are in a transaction.
-STAGES_IN_FLIGHT = f"""SELECT DISTINCT height, kind FROM unfinished
+# The stages and kinds of which messages are stored, or are in flight and came before a time.
+STAGES_UNFINISHED = f"""SELECT DISTINCT height, kind, state FROM unfinished WHERE state = 'stored'
+    UNION ALL SELECT DISTINCT height, kind, state FROM unfinished
     WHERE {_ANY_KIND} AND state = 'in_flight' AND received_at < :received_before"""
 
-OLDEST_RECEIVED_AT = "SELECT received_at FROM unfinished ORDER BY seq LIMIT 1"
+OLDEST_RECEIVED_AT = "SELECT (SELECT received_at FROM unfinished ORDER BY seq LIMIT 1)"
 
 # The verdicts on one participant that are on the chain: what stands first in a message's canonical bytes names it.
 CONFIRMED_VERDICTS = """SELECT message FROM finished
     WHERE height = :height AND kind = 'validated' AND state = 'confirmed' AND substr(message, 1, :length) = :begin"""
-
 
 # -- Choosing what is sent
 
@@ -95,7 +97,6 @@ ADD_PART = f"""INSERT INTO unfinished (state, parent, {_SHARED})
 PUT_IN_PARTS = "UPDATE unfinished SET state = 'in_parts', reason = NULL WHERE seq = :seq AND parent IS NULL"
 DELETE_CUT_PART = "DELETE FROM unfinished WHERE seq = :seq AND parent IS NOT NULL RETURNING parent"
 
-
 # -- Into a transaction, and out of it
 
 # stored -> in_flight: all of the messages, or none when one of them is not stored any more.
@@ -108,7 +109,7 @@ PUT_IN_FLIGHT = f"""UPDATE unfinished
 # No transaction's timestamp may be given twice, by whichever process.
 SAVE_LAST_TIMEOUT = """INSERT INTO numbers (name, value) VALUES ('last_timeout_ns', :timeout_ns)
     ON CONFLICT (name) DO UPDATE SET value = max(value, :timeout_ns)"""
-LAST_TIMEOUT = "SELECT value FROM numbers WHERE name = 'last_timeout_ns'"
+LAST_TIMEOUT = "SELECT coalesce(max(value), 0) FROM numbers WHERE name = 'last_timeout_ns'"
 
 IN_FLIGHT = f"""SELECT tx_hash, tx_timeout_ns, seq, kind, height, attempts FROM unfinished
     WHERE {_ANY_KIND} AND state = 'in_flight' ORDER BY tx_hash, {_ORDER}"""
@@ -129,7 +130,6 @@ WHOLE_IN_TRANSACTION = f"SELECT seq FROM unfinished WHERE {_OF_TRANSACTION} AND 
 BATCHES_IN_TRANSACTION = f"SELECT DISTINCT coalesce(parent, seq) FROM unfinished WHERE {_OF_TRANSACTION}"
 BATCHES_TO_EXPIRE = """SELECT DISTINCT coalesce(parent, seq) FROM unfinished
     WHERE state = 'stored' AND height = :height AND kind = :kind LIMIT :limit"""
-
 
 # -- Coming to an end
 

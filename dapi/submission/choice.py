@@ -1,7 +1,4 @@
-"""Chooses what goes into the next transaction, and cuts batches that are too large: work of the writer's thread.
-
-See ``rows`` for the rest of a message's way.
-"""
+"""Chooses what goes into the next transaction, and cuts batches that are too large: work of the writer's thread."""
 
 from __future__ import annotations
 

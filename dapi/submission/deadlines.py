@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from twisted.internet.defer import Deferred
-from twisted.logger import Logger
 
-from dapi.messages import Kind
+from dapi.messages import State
 from dapi.phases.phases import PocStage
 from dapi.submission.submissions import Submissions
 
@@ -24,8 +23,6 @@ class Deadlines:
     Only stored messages expire: one that is in a transaction may be on the chain, so the Submitter decides. A stage
     that the chain has never told of has no deadline here: the chain answers its messages.
     """
-
-    log = Logger()
 
     def __init__(self, submissions: Submissions) -> None:
         self._submissions = submissions
@@ -46,10 +43,8 @@ class Deadlines:
         return Deferred.fromCoroutine(self._check(height))
 
     async def _check(self, height: int) -> dict[object, str]:
-        stored = set(await self._submissions.stages_stored())
-        in_flight = await self._submissions.stages_in_flight(_SECONDS_TO_BE_CONFIRMED)
         warnings: dict[object, str] = {}
-        for stage_height, kind in stored.union(in_flight):
+        for stage_height, kind, state in await self._submissions.stages_unfinished(_SECONDS_TO_BE_CONFIRMED):
             stage = self._stages.get(stage_height)
             if stage is None:
                 continue
@@ -59,11 +54,6 @@ class Deadlines:
                 continue
             if left > 0:
                 warnings[stage_height, kind] = f"{kind} messages of stage {stage_height} wait, {left} blocks are left"
-            elif (stage_height, kind) in stored:
-                await self._expire(stage_height, kind, f"its window ended with block {last}")
+            elif state is State.STORED:
+                await self._submissions.expire(stage_height, kind, f"its window ended with block {last}")
         return warnings
-
-    async def _expire(self, height: int, kind: Kind, reason: str) -> None:
-        number = await self._submissions.expire(height, kind, reason)
-        text = "{number} {kind} messages of stage {height} expired: {reason}"
-        self.log.error(text, number=number, kind=kind, height=height, reason=reason)

@@ -64,7 +64,7 @@ class TransactionInFlight(msgspec.Struct, eq=False):
     raw: bytes | None = None
     may_be_known: bool = True
     account_number: int | None = None
-    offered_at: float | None = None
+    offered_at: float = float("-inf")
 
 
 class End(NamedTuple):
@@ -164,15 +164,10 @@ def _finish(connection: sqlite3.Connection, changes: Changes, whole: set[int], e
         count(changes, RowState(before).shown, end.state, 1)
 
 
-def stages_stored(connection: sqlite3.Connection) -> list[tuple[int, Kind]]:
-    """Return the stages and kinds of the messages that are stored."""
-    return [(height, Kind(kind)) for height, kind in connection.execute(queries.STAGES_STORED)]
-
-
-def stages_in_flight(connection: sqlite3.Connection, received_before: float) -> list[tuple[int, Kind]]:
-    """Return the stages and kinds of the messages that are in flight and came before then (unix seconds)."""
-    rows = connection.execute(queries.STAGES_IN_FLIGHT, {"received_before": received_before})
-    return [(height, Kind(kind)) for height, kind in rows]
+def stages_unfinished(connection: sqlite3.Connection, received_before: float) -> list[tuple[int, Kind, State]]:
+    """Return the stages, kinds and states of messages that are stored, or in flight and older than that."""
+    rows = connection.execute(queries.STAGES_UNFINISHED, {"received_before": received_before})
+    return [(height, Kind(kind), State(state)) for height, kind, state in rows]
 
 
 def transactions_in_flight(connection: sqlite3.Connection) -> list[TransactionInFlight]:
@@ -199,18 +194,6 @@ def is_on_chain(connection: sqlite3.Connection, verdict: Message) -> bool | None
     values = {"height": verdict.height, "begin": begin, "length": len(begin)}
     others = connection.execute(queries.CONFIRMED_VERDICTS, values).fetchall()
     return any(other == found[0] for (other,) in others) if others else None
-
-
-def last_timeout(connection: sqlite3.Connection) -> int:
-    """Return the greatest timestamp (ns) that a transaction was ever given, 0 for none."""
-    found = connection.execute(queries.LAST_TIMEOUT).fetchone()
-    return int(found[0]) if found else 0
-
-
-def oldest_received_at(connection: sqlite3.Connection) -> float | None:
-    """Return when the oldest unfinished message came (unix seconds)."""
-    found = connection.execute(queries.OLDEST_RECEIVED_AT).fetchone()
-    return float(found[0]) if found else None
 
 
 def count(changes: Changes, before: State, after: State, number: int) -> None:

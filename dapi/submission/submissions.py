@@ -1,9 +1,8 @@
 """The outbox as the Submitter sees it: what is next, what is in which transaction, what became of it.
 
-Every change is one transaction of the database. A batch of more nonces than the chain takes in one message is cut into
-parts: rows of their own that point to it, under ids derived from its id, so that a part that is sent twice overwrites
-itself on the chain. The batch is confirmed when its last part is, and fails with its first part that fails, but not
-before all its transactions are decided.
+Every change is one transaction of the database. The states, and how a batch that is sent in parts passes through them,
+are drawn in ``dapi.database.schema``. The parts' ids are derived from the batch's, so that a part that is sent twice
+overwrites itself on the chain.
 """
 
 from __future__ import annotations
@@ -12,13 +11,14 @@ import sqlite3
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Concatenate, ParamSpec, TypeVar
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
 from dapi.database import Database, transaction
 from dapi.messages import Kind, State
+from dapi.outbox import queries
 from dapi.outbox.outbox import Outbox
 from dapi.submission import rows
 from dapi.submission.choice import next_messages
@@ -26,6 +26,7 @@ from dapi.submission.rows import Changes, End, Message, TransactionInFlight
 
 P = ParamSpec("P")
 T = TypeVar("T")
+Change = Callable[Concatenate[sqlite3.Connection, Changes, P], T]
 
 # What comes in from the nodes waits for the same thread, and is to be acknowledged within 3 s.
 _EXPIRED_AT_ONCE = 1000
@@ -50,11 +51,10 @@ class Submissions:
         self._outbox.observe(observer)
 
     def next_messages(self, height: int, max_bytes: int, max_nonces: int) -> Deferred[list[Message]]:
-        """Fire with the messages that belong into the next transaction, those with the oldest deadline first.
+        """Fire with the messages that belong into the next transaction, those of the oldest stage first.
 
-        ``height`` is the block that it can be in at the earliest, ``max_bytes`` what the messages may take together,
-        ``max_nonces`` what one message may hold: larger ones are cut into parts here. Messages that the disk has
-        damaged fail here, and do not stand in the way of the others.
+        ``height`` is the block that it can be in at the earliest, ``max_bytes`` bounds all messages together. One with
+        more than ``max_nonces`` is cut into parts here. One that the disk has damaged fails here.
         """
         chosen = self._change(next_messages, height, max_bytes, max_nonces, self._now())
         return chosen.addCallback(self._warn_of_damage)
@@ -88,8 +88,14 @@ class Submissions:
         return self._change(rows.confirm, messages, End(State.CONFIRMED, self._now(), tx_hash, height, reason))
 
     def fail(self, messages: Sequence[Message], tx_hash: str, reason: str) -> Deferred[None]:
-        """Finish messages that the chain will never take; they are kept whole, and may be sent again by ``retry``."""
-        return self._change(rows.fail, messages, End(State.FAILED, self._now(), tx_hash, None, reason))
+        """Finish messages of one kind that the chain will never take; they are kept whole, and logged as lost."""
+        end = End(State.FAILED, self._now(), tx_hash, None, reason)
+        failing = self._change(rows.fail, messages, end)
+        return failing.addCallback(lambda _: self._log_loss(len(messages), messages[0].kind, messages[0].height, end))
+
+    def _log_loss(self, number: int, kind: Kind, height: int, end: End) -> None:
+        text = "{number} {kind} messages of stage {height} {state}: {reason}"
+        self.log.error(text, number=number, kind=kind, height=height, state=end.state, reason=end.reason)
 
     def store_again(
         self,
@@ -115,16 +121,18 @@ class Submissions:
         """
         return self._database.read(partial(rows.is_on_chain, verdict=verdict))
 
-    def stages_stored(self) -> Deferred[list[tuple[int, Kind]]]:
-        """Fire with the PoC stages (their start heights) and kinds of which messages are stored."""
-        return self._database.read(rows.stages_stored)
+    def stages_unfinished(self, seconds: float) -> Deferred[list[tuple[int, Kind, State]]]:
+        """Fire with the PoC stages (their start heights) and kinds of which messages are stored or in flight.
 
-    def stages_in_flight(self, seconds: float) -> Deferred[list[tuple[int, Kind]]]:
-        """Fire with the PoC stages and kinds of which messages are in flight that came more than ``seconds`` ago."""
-        return self._database.read(partial(rows.stages_in_flight, received_before=self._now() - seconds))
+        Those in flight are told only if they came more than ``seconds`` ago.
+        """
+        return self._database.read(partial(rows.stages_unfinished, received_before=self._now() - seconds))
 
     def expire(self, height: int, kind: Kind, reason: str) -> Deferred[int]:
-        """Finish what is stored of a stage and kind whose window is over. Fires with the number of batches."""
+        """Finish what is stored of a stage and kind whose window is over, and log it as lost.
+
+        Fires with the number of batches.
+        """
         return Deferred.fromCoroutine(self._expire(height, kind, reason))
 
     async def _expire(self, height: int, kind: Kind, reason: str) -> int:
@@ -132,22 +140,19 @@ class Submissions:
         end = End(State.EXPIRED, self._now(), reason=reason)
         while expired := await self._change(rows.expire, height, kind, _EXPIRED_AT_ONCE, end):
             number += expired
+        if number:
+            self._log_loss(number, kind, height, end)
         return number
 
     def last_timeout(self) -> Deferred[int]:
         """Fire with the greatest timestamp (ns) that a transaction was ever given, 0 when there was none."""
-        return self._database.write(rows.last_timeout)
+        return self._database.write(partial(_value, queries.LAST_TIMEOUT))
 
     def oldest_received_at(self) -> Deferred[float | None]:
         """Fire with the time (unix seconds) at which the oldest unfinished message came, None when there is none."""
-        return self._database.read(rows.oldest_received_at)
+        return self._database.read(partial(_value, queries.OLDEST_RECEIVED_AT))
 
-    def _change(
-        self,
-        function: Callable[Concatenate[sqlite3.Connection, Changes, P], T],
-        *args: P.args,
-        **kwargs: P.kwargs,
-    ) -> Deferred[T]:
+    def _change(self, function: Change[P, T], *args: P.args, **kwargs: P.kwargs) -> Deferred[T]:
         """Run a function of ``rows`` inside one transaction, and tell the outbox what changed when it is on disk."""
         changes = Changes()
 
@@ -160,3 +165,8 @@ class Submissions:
             return result
 
         return self._database.write(change).addCallback(count)
+
+
+def _value(query: str, connection: sqlite3.Connection) -> Any:
+    (value,) = connection.execute(query).fetchone()
+    return value

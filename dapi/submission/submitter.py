@@ -38,6 +38,7 @@ from dapi.timing.loop import LoopService, Wake
 from dapi.timing.retry import RetryDelay, retry
 
 _PASSED = "in no block when its time had passed"
+_NO_TIMESTAMP = "no timestamp is left: the chain's time is behind our last transaction's"
 _DIGITS = re.compile(r"\d+")
 
 
@@ -127,15 +128,9 @@ class Submitter(LoopService):
 
     async def loop(self) -> None:
         """Go on from what the database says, until the service stops."""
-        until_it_works = partial(
-            retry,
-            self._reactor,
-            errors=(ChainError, StoreError),
-            delay=self._delay,
-            on_error=self._turn_failed,
-        )
-        await until_it_works(self._recover)
-        await until_it_works(self._take_turns)
+        until_it_works = partial(retry, self._reactor, errors=(ChainError, StoreError), delay=self._delay)
+        await until_it_works(self._recover, on_error=self._turn_failed)
+        await until_it_works(self._take_turns, on_error=self._turn_failed)
 
     def _turn_failed(self, error: Exception) -> None:
         # A stop in the middle of several steps may end in the failure of one of them.
@@ -173,7 +168,7 @@ class Submitter(LoopService):
         room = self._settings.max_in_flight - len(self._in_flight)
         await _all(self._send_next() for _ in range(room))
 
-    async def _make_signer(self) -> TransactionSigner:
+    async def _make_signer(self) -> None:
         chain_id = self._check_chain(await self._rpc.status())
         try:
             number = await account_number(self._rpc, self._key.address)
@@ -183,7 +178,6 @@ class Submitter(LoopService):
             raise ChainUnavailableError(f"the signer's account {self._key.address}: {error.log}") from error
         self._account_number = number
         self._signer = TransactionSigner(self._key, chain_id, number, self._participant_address)
-        return self._signer
 
     def _check_chain(self, status: ChainStatus) -> str:
         """Return the id of a node's chain, which has to be the one that is followed."""
@@ -210,12 +204,10 @@ class Submitter(LoopService):
             room = self._settings.max_transaction_bytes - signer.size_of([])
             chosen = await self._submissions.next_messages(head.height + 1, room, self._settings.max_nonces)
             timeout_ns = self._timestamps.next(head.block_time_ns) if chosen else None
+            self._has_more = timeout_ns is not None
             if timeout_ns is None:
-                self._has_more = False
                 if chosen:
-                    raise ChainUnavailableError(
-                        "no timestamp is left: the chain's time is behind our last transaction's"
-                    )
+                    raise ChainUnavailableError(_NO_TIMESTAMP)
                 return None
             signed = signer.sign([(message.type_url, message.body) for message in chosen], timeout_ns)
             messages = [message.in_flight() for message in chosen]
@@ -240,6 +232,7 @@ class Submitter(LoopService):
         """See whether a transaction is in a block, or can be in none any more; else offer it again now and then."""
         lookup = await self._rpc.lookup(transaction.hash)
         self._check_chain(lookup.status)
+        is_due = self._reactor.seconds() - transaction.offered_at >= self._settings.offer_again_seconds
         if lookup.result is not None:
             result = lookup.result
             if result.code == 0:
@@ -252,12 +245,8 @@ class Submitter(LoopService):
         elif lookup.status.block_time_ns > transaction.timeout_ns:
             # The node has looked through every block that its time allowed.
             await self._store_again(transaction, _PASSED, has_vanished=True)
-        elif self._moved_reason is None and self._is_due(transaction):
+        elif is_due and self._moved_reason is None:
             await self._offer(transaction)
-
-    def _is_due(self, transaction: TransactionInFlight) -> bool:
-        offered_at = transaction.offered_at
-        return offered_at is None or self._reactor.seconds() - offered_at >= self._settings.offer_again_seconds
 
     async def _offer(self, transaction: TransactionInFlight) -> None:
         """Offer a transaction's bytes to a mempool; a refusal counts only if no mempool can have had them before."""
@@ -299,8 +288,11 @@ class Submitter(LoopService):
         reason = f"{codespace} {code}: {log}"
         if outcome is Outcome.MOVED:
             self._stop_sending(reason)
-        may_heal = outcome is Outcome.SIGNATURE and await self._is_for_another_account(transaction)
-        if may_heal or outcome in (Outcome.MOVED, Outcome.SIGN_AGAIN):
+        if outcome is Outcome.SIGNATURE:
+            # The number of the account may have changed, and then the transaction was signed for another one.
+            await self._make_signer()
+        is_for_another = outcome is Outcome.SIGNATURE and self._account_number != transaction.account_number
+        if is_for_another or outcome in (Outcome.MOVED, Outcome.SIGN_AGAIN):
             await self._store_again(transaction, reason)
             return
         are_wrapped = self._key.address != self._participant_address
@@ -314,11 +306,6 @@ class Submitter(LoopService):
             transaction.messages = blamed
         await self._act_on_outcome(transaction, outcome, reason, height)
         self._forget(transaction)
-
-    async def _is_for_another_account(self, transaction: TransactionInFlight) -> bool:
-        """Ask for the account number anew; return whether a transaction was signed for another one."""
-        await self._make_signer()
-        return self._account_number != transaction.account_number
 
     async def _act_on_outcome(
         self, transaction: TransactionInFlight, outcome: Outcome, reason: str, height: int | None
@@ -340,15 +327,9 @@ class Submitter(LoopService):
         elif outcome is Outcome.NEXT_BLOCK:
             # The window is over, and so it is for all that is stored of this stage and kind.
             await self._submissions.store_again(messages, transaction.hash, reason)
-            number = await self._submissions.expire(first.height, first.kind, reason)
-            self._log_loss(first, number, "expired", reason)
+            await self._submissions.expire(first.height, first.kind, reason)
         else:
             await self._submissions.fail(messages, transaction.hash, reason)
-            self._log_loss(first, len(messages), "failed", reason)
-
-    def _log_loss(self, one: Message, number: int, what: str, reason: str) -> None:
-        text = "{number} {kind} messages of stage {height} {what}: {reason}"
-        self.log.error(text, number=number, kind=one.kind, height=one.height, what=what, reason=reason)
 
     async def _is_ours(self, verdict: Message) -> bool:
         """Return whether the verdict that the chain has is this one."""

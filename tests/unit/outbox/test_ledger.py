@@ -2,10 +2,12 @@
 
 from dapi.messages import Kind, State, Via
 from dapi.messages.inference_pb2 import MsgSubmitPocBatch
-from dapi.outbox.ledger import LedgerLine, NodeLedger, by_node, stage_ledger
+from dapi.outbox.ledger import NodeLedger, stage_ledger
 from dapi.outbox.outbox import Outbox, OutboxEntry
 from dapi.submission.submissions import Submissions
 from tests.unit.database.store_tools import StoreTestCase
+
+NO_NODE = ""
 
 
 class LedgerTests(StoreTestCase):
@@ -18,7 +20,10 @@ class LedgerTests(StoreTestCase):
     def put(self, batch_id: str, *, node_id: str | None = "a", kind: Kind = Kind.GENERATED, height: int = 100) -> None:
         self.clock.wait_for(self.outbox.put(OutboxEntry(batch_id, kind, node_id, height, 5, Via.HTTP, b"\x10\x01")))
 
-    def test_lines_by_node_kind_and_state(self) -> None:
+    def ledger(self) -> dict[str, NodeLedger]:
+        return self.clock.wait_for(stage_ledger(self.database, 100))
+
+    def test_by_node_kind_and_state(self) -> None:
         self.put("1")
         self.put("2")
         self.put("2")
@@ -29,13 +34,12 @@ class LedgerTests(StoreTestCase):
         self.clock.wait_for(self.submissions.put_in_flight([first, second], "AB", 1))
         self.clock.wait_for(self.submissions.confirm([first], "AB", 101))
         self.assertEqual(
-            self.clock.wait_for(stage_ledger(self.database, 100)),
-            [
-                LedgerLine(None, Kind.VALIDATED, State.STORED, 1, 5, 1),
-                LedgerLine("a", Kind.GENERATED, State.CONFIRMED, 1, 5, 1),
-                LedgerLine("a", Kind.GENERATED, State.IN_FLIGHT, 1, 5, 2),
-                LedgerLine("b", Kind.GENERATED, State.STORED, 1, 5, 1),
-            ],
+            self.ledger(),
+            {
+                NO_NODE: NodeLedger(validated=1),
+                "a": NodeLedger(generated=2, nonces=10, doubled=1, in_flight=1, confirmed=1),
+                "b": NodeLedger(generated=1, nonces=5, stored=1),
+            },
         )
 
     def test_a_batch_that_is_sent_in_parts_is_one(self) -> None:
@@ -43,26 +47,40 @@ class LedgerTests(StoreTestCase):
         entry = OutboxEntry("1", Kind.GENERATED, "a", 100, 5, Via.HTTP, message.SerializeToString())
         self.clock.wait_for(self.outbox.put(entry))
         self.assertEqual(len(self.clock.wait_for(self.submissions.next_messages(101, 10**6, 2))), 3)
-        self.assertEqual(
-            self.clock.wait_for(stage_ledger(self.database, 100)),
-            [LedgerLine("a", Kind.GENERATED, State.IN_FLIGHT, 1, 5, 1)],
-        )
+        self.assertEqual(self.ledger(), {"a": NodeLedger(generated=1, nonces=5, in_flight=1)})
 
-    def test_summed_up_by_node(self) -> None:
-        lines = [
-            LedgerLine(None, Kind.VALIDATED, State.STORED, 1, 5, 1),
-            LedgerLine(None, Kind.SEED, State.CONFIRMED, 1, 0, 1),
-            LedgerLine("a", Kind.GENERATED, State.CONFIRMED, 3, 30, 4),
-            LedgerLine("a", Kind.GENERATED, State.IN_FLIGHT, 2, 20, 2),
-            LedgerLine("a", Kind.VALIDATED, State.CONFIRMED, 7, 70, 9),
-            LedgerLine("b", Kind.GENERATED, State.EXPIRED, 1, 10, 1),
-        ]
+    def test_every_state_has_its_count_and_verdicts_and_seeds_have_none_of_them(self) -> None:
+        for state in State:
+            for number, kind in enumerate((Kind.GENERATED, Kind.VALIDATED, Kind.SEED)):
+                for again in range(number + 1):
+                    self.put(f"{state}-{kind}-{again}", node_id=None if kind is Kind.SEED else "a", kind=kind)
+        columns = (
+            "seq, batch_id, kind, node_id, via, height, nonces, seen, received_at, last_seen_at, attempts, message"
+        )
+        for state in State:
+            if state in (State.STORED, State.IN_FLIGHT):
+                self.execute(self.database, f"UPDATE unfinished SET state = '{state}' WHERE batch_id LIKE '{state}-%'")
+                continue
+            self.execute(
+                self.database,
+                f"INSERT INTO finished (state, finished_at, {columns}) SELECT '{state}', 0, {columns} FROM unfinished"
+                f" WHERE batch_id LIKE '{state}-%'",
+            )
+            self.execute(self.database, f"DELETE FROM unfinished WHERE batch_id LIKE '{state}-%'")
         self.assertEqual(
-            by_node(lines),
+            self.ledger(),
             {
-                "": NodeLedger(validated=1),
-                "a": NodeLedger(generated=5, nonces=50, doubled=1, in_flight=2, confirmed=3, validated=7),
-                "b": NodeLedger(generated=1, nonces=10, expired=1),
+                NO_NODE: NodeLedger(),
+                "a": NodeLedger(
+                    generated=5,
+                    nonces=25,
+                    stored=1,
+                    in_flight=1,
+                    confirmed=1,
+                    failed=1,
+                    expired=1,
+                    validated=10,
+                ),
             },
         )
 
@@ -70,13 +88,13 @@ class LedgerTests(StoreTestCase):
         self.put("1")
         self.put("2", height=140)
         self.assertEqual(
-            self.clock.wait_for(self.submissions.stages_stored()), [(100, Kind.GENERATED), (140, Kind.GENERATED)]
+            self.clock.wait_for(self.submissions.stages_unfinished(0)),
+            [(100, Kind.GENERATED, State.STORED), (140, Kind.GENERATED, State.STORED)],
         )
         self.assertEqual(self.clock.wait_for(self.submissions.expire(100, Kind.GENERATED, "too late")), 1)
+        self.assertEqual(self.ledger(), {"a": NodeLedger(generated=1, nonces=5, expired=1)})
         self.assertEqual(
-            self.clock.wait_for(stage_ledger(self.database, 100)),
-            [LedgerLine("a", Kind.GENERATED, State.EXPIRED, 1, 5, 1)],
+            self.clock.wait_for(self.submissions.stages_unfinished(0)), [(140, Kind.GENERATED, State.STORED)]
         )
-        self.assertEqual(self.clock.wait_for(self.submissions.stages_stored()), [(140, Kind.GENERATED)])
         counts = self.clock.wait_for(self.outbox.counts())
         self.assertEqual((counts["expired"], counts["stored"]), (1, 1))
