@@ -107,7 +107,7 @@ class Submitter(LoopService):
         watcher.observe(self._wake.ring)
         submissions.observe(self._wake.ring)
 
-    def status(self) -> dict[str, object]:
+    def status(self) -> dict[str, Any]:
         """Return where the chain stands and how the sending goes.
 
         ``state`` is ``submitting``, ``waiting`` (nothing is sent now) or ``moved`` (nothing will be sent), ``reason``
@@ -191,7 +191,9 @@ class Submitter(LoopService):
         # One after the other: no message is chosen twice, and between the signatures the reactor can do other things.
         async with self._choosing:
             transaction = await self._next_transaction()
-        if transaction is not None:
+        if transaction is not None and self._moved_reason is not None:
+            await self._store_again(transaction, self._moved_reason)
+        elif transaction is not None:
             await self._offer(transaction)
 
     async def _next_transaction(self) -> TransactionInFlight | None:
