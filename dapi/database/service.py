@@ -180,7 +180,7 @@ class Database(Service):
         """
         return self._submit(self._reader, partial(self._read, function))
 
-    def status(self) -> dict[str, object]:
+    def status(self) -> dict[str, Any]:
         """Return its ``state``, a DatabaseState, with the ``reason``, and ``since`` when (unix seconds).
 
         ``writing_seconds`` is for how long the current write has been running (many: the disk hangs), 0 without one;

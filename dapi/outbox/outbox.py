@@ -8,7 +8,7 @@ import zlib
 from collections import Counter, deque
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 from twisted.internet.defer import Deferred, fail, succeed
@@ -138,7 +138,7 @@ class Outbox:
         if self._counts is not None:
             self._counts.update(changes)
 
-    def status(self) -> dict[str, object]:
+    def status(self) -> dict[str, Any]:
         """Return how many deliveries are ``pending`` (not on disk yet), their bytes, and the database's status."""
         return {
             "pending": len(self._pending),

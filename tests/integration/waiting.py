@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 from twisted.internet import reactor
@@ -23,9 +23,18 @@ def soon(waited: Deferred[T], patience_seconds: float = PATIENCE_SECONDS) -> Def
 
 async def until(look: Callable[[], T], patience_seconds: float = PATIENCE_SECONDS) -> T:
     """Wait until ``look`` returns something that is true, and return it; AssertionError after ``patience_seconds``."""
+
+    async def awaited() -> T:
+        return look()
+
+    return await until_awaited(awaited, patience_seconds)
+
+
+async def until_awaited(look: Callable[[], Awaitable[T]], patience_seconds: float = PATIENCE_SECONDS) -> T:
+    """Wait like ``until`` for something that ``look`` has to wait for itself."""
     clock = IReactorTime(reactor)
     deadline = clock.seconds() + patience_seconds
-    while not (found := look()):
+    while not (found := await look()):
         assert clock.seconds() < deadline, f"waited {patience_seconds:g} s in vain"
         await deferLater(clock, _LOOK_SECONDS)
     return found

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import random
 import sqlite3
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-import pytest_twisted
 from twisted.internet import reactor as global_reactor
 from twisted.internet.defer import Deferred, gatherResults
-from twisted.internet.task import deferLater
 
 from dapi.chain.block_watcher import BlockWatcher
 from dapi.chain.keyring import SigningKey
@@ -26,12 +24,13 @@ from dapi.outbox.outbox import Outbox, OutboxEntry
 from dapi.outbox.pages import BatchRow
 from dapi.simulator.chain.chain import SimulatedChain
 from dapi.simulator.chain.epochs import EpochParams, Epochs
+from dapi.simulator.chain.messages import SubmitPocBatch
 from dapi.submission.submissions import Submissions
 from dapi.submission.submitter import Submitter, SubmitterSettings
 from tests.batches import generated_batch, validated_batch
+from tests.integration.waiting import until, until_awaited
 
 reactor: Any = global_reactor
-PATIENCE_SECONDS = 20
 STAGE = 10
 SECOND_NS = 10**9
 BLOCK_NS = 5 * SECOND_NS
@@ -46,13 +45,9 @@ def key(seed: int) -> SigningKey:
     return SigningKey(bytes([seed]) * 32)
 
 
-async def until(what: Callable[[], Any]) -> Any:
-    """Wait until ``what`` gives something that is true, and return it."""
-    deadline = reactor.seconds() + PATIENCE_SECONDS
-    while not (found := what()):
-        assert reactor.seconds() < deadline, "waited in vain"
-        await deferLater(reactor, 0.01)
-    return found
+def reason_of(row: BatchRow) -> str:
+    """Why a batch is in its state, empty where no reason is kept."""
+    return row.reason or ""
 
 
 class Chain:
@@ -75,6 +70,13 @@ class Chain:
 
     def batch_ids(self) -> set[str]:
         return {batch_id for _, _, batch_id in self.state.batches}
+
+    def delivered_batches(self) -> list[SubmitPocBatch]:
+        """What was in a block, refused or not, in order: only batches."""
+        messages = [delivered.message for delivered in self.blockchain.ledger]
+        batches = [message for message in messages if isinstance(message, SubmitPocBatch)]
+        assert len(batches) == len(messages), messages
+        return batches
 
     async def mempool(self, number: int) -> None:
         """Wait until so many transactions wait for a block."""
@@ -196,25 +198,31 @@ class Dapi:
 
     async def when(self, predicate: Callable[[dict[str, int]], bool]) -> dict[str, int]:
         """Wait until the counts by state are as wanted."""
-        deadline = reactor.seconds() + PATIENCE_SECONDS
-        while True:
+
+        async def found() -> dict[str, int] | None:
             counts = await self.outbox.counts()
-            if predicate(counts):
-                return counts
-            assert reactor.seconds() < deadline, (counts, self.submitter.status())
-            await deferLater(reactor, 0.02)
+            return counts if predicate(counts) else None
+
+        counts = await until_awaited(found)
+        assert counts is not None
+        return counts
+
+    async def when_sent(self) -> list[str]:
+        """Wait until it has sent something; return the hashes."""
+        return await until(lambda: self.rpc.sent)
 
     async def when_all(self, state: State, number: int) -> dict[str, BatchRow]:
         """Wait until all there is, so many, is in a state; return it."""
         await self.when(lambda counts: counts[state] == number == sum(counts.values()))
         return await self.rows()
 
-    async def when_status(self, **wanted: Any) -> dict[str, Any]:
-        def found() -> dict[str, Any] | None:
+    async def when_status(self, **wanted: str) -> dict[str, Any]:
+        def is_as_wanted() -> bool:
             status = self.submitter.status()
-            return status if all(str(value) in str(status[name]) for name, value in wanted.items()) else None
+            return all(str(value) in str(status[name]) for name, value in wanted.items())
 
-        return await until(found)
+        await until(is_as_wanted)
+        return self.submitter.status()
 
     async def next_block(self, chain: Chain) -> None:
         """Make a block, and wait until all that is under way was looked for in it, and what was found is on disk."""
@@ -222,7 +230,7 @@ class Dapi:
         await until(lambda: self.submitter._looked_up[0] >= height)
 
 
-class World:
+class Maker:
     """Makes chains and dapis of a test, which are stopped at its end."""
 
     def __init__(self, folder: Path) -> None:
@@ -252,10 +260,3 @@ class World:
         for chain in self._chains:
             if chain.simulated.running:
                 await chain.simulated.stopService()
-
-
-@pytest_twisted.async_yield_fixture
-async def world(tmp_path: Path) -> AsyncIterator[World]:
-    world = World(tmp_path)
-    yield world
-    await world.end()

@@ -8,17 +8,16 @@ import pytest_twisted
 from dapi.chain.rpc_answers import tx_hash_of
 from dapi.messages import State
 from dapi.simulator.chain.epochs import ConfirmationEvent, EpochParams, Epochs
-from dapi.simulator.chain.messages import Exec
+from dapi.simulator.chain.messages import Exec, SubmitPocBatch, SubmitPocValidation
 from tests.chain_tools import BATCH_URL, VALIDATION_URL
-from tests.integration.submission.submitter_world import STAGE, World, key, until, world
-
-__all__ = ["world"]
+from tests.integration.submission.chain_and_dapi import STAGE, Maker, key
+from tests.integration.waiting import until
 
 
 @pytest_twisted.ensureDeferred
-async def test_what_is_stored_is_confirmed_with_its_block(world: World) -> None:
-    chain = world.chain()
-    dapi = world.dapi(chain)
+async def test_what_is_stored_is_confirmed_with_its_block(maker: Maker) -> None:
+    chain = maker.chain()
+    dapi = maker.dapi(chain)
     for nonce in range(5):
         await dapi.record(nonce)
     await dapi.record_verdict()
@@ -37,9 +36,9 @@ async def test_what_is_stored_is_confirmed_with_its_block(world: World) -> None:
 
 
 @pytest_twisted.ensureDeferred
-async def test_hash_and_timestamp_are_on_disk_before_the_bytes_leave(world: World) -> None:
-    chain = world.chain(None)
-    dapi = world.dapi(chain)
+async def test_hash_and_timestamp_are_on_disk_before_the_bytes_leave(maker: Maker) -> None:
+    chain = maker.chain(None)
+    dapi = maker.dapi(chain)
     on_disk = []
 
     def on_send(raw: bytes) -> None:
@@ -58,17 +57,17 @@ async def test_hash_and_timestamp_are_on_disk_before_the_bytes_leave(world: Worl
 
 @pytest.mark.parametrize("loses", ["before", "after"])
 @pytest_twisted.ensureDeferred
-async def test_stopped_while_it_sends_it_offers_the_same_bytes_again(world: World, loses: str) -> None:
-    chain = world.chain(None)
-    dapi = world.dapi(chain)
+async def test_stopped_while_it_sends_it_offers_the_same_bytes_again(maker: Maker, loses: str) -> None:
+    chain = maker.chain(None)
+    dapi = maker.dapi(chain)
     dapi.rpc.loses = loses
     await dapi.record(1)
-    await until(lambda: dapi.rpc.sent)
+    await dapi.when_sent()
     await chain.mempool(0 if loses == "before" else 1)
-    await world.stop(dapi)
+    await maker.stop(dapi)
 
-    again = world.dapi(chain)
-    await until(lambda: again.rpc.sent)
+    again = maker.dapi(chain)
+    await again.when_sent()
     assert again.rpc.sent[0] == dapi.rpc.sent[0]
     await chain.mempool(1)
     chain.simulated.produce_block()
@@ -79,23 +78,23 @@ async def test_stopped_while_it_sends_it_offers_the_same_bytes_again(world: Worl
 
 
 @pytest_twisted.ensureDeferred
-async def test_stopped_after_its_block_it_finds_it_and_sends_nothing(world: World) -> None:
-    chain = world.chain(None)
-    dapi = world.dapi(chain)
+async def test_stopped_after_its_block_it_finds_it_and_sends_nothing(maker: Maker) -> None:
+    chain = maker.chain(None)
+    dapi = maker.dapi(chain)
     await dapi.record(1)
     await chain.mempool(1)
-    await world.stop(dapi)
+    await maker.stop(dapi)
     chain.simulated.produce_block()
-    again = world.dapi(chain)
+    again = maker.dapi(chain)
     await again.when_all(State.CONFIRMED, 1)
     assert again.rpc.sent == []
 
 
 @pytest_twisted.ensureDeferred
-async def test_an_accepted_broadcast_is_no_success(world: World) -> None:
-    chain = world.chain(None)
+async def test_an_accepted_broadcast_is_no_success(maker: Maker) -> None:
+    chain = maker.chain(None)
     chain.switches.drop_fraction = 1.0
-    dapi = world.dapi(chain)
+    dapi = maker.dapi(chain)
     await dapi.record(1)
     await until(dapi.hash)
     for _ in range(3):
@@ -104,12 +103,12 @@ async def test_an_accepted_broadcast_is_no_success(world: World) -> None:
 
 
 @pytest_twisted.ensureDeferred
-async def test_dropped_it_goes_again_when_its_time_has_passed_and_not_before(world: World) -> None:
-    chain = world.chain(None)
+async def test_dropped_it_goes_again_when_its_time_has_passed_and_not_before(maker: Maker) -> None:
+    chain = maker.chain(None)
     chain.switches.drop_fraction = 1.0
-    dapi = world.dapi(chain)
+    dapi = maker.dapi(chain)
     await dapi.record(1)
-    await until(lambda: dapi.rpc.sent)
+    await dapi.when_sent()
     first = dapi.hash()
     ((timeout_ns,),) = dapi.look("SELECT tx_timeout_ns FROM unfinished")
     while chain.time_ns + 5 * 10**9 <= timeout_ns:
@@ -128,10 +127,10 @@ async def test_dropped_it_goes_again_when_its_time_has_passed_and_not_before(wor
 
 
 @pytest_twisted.ensureDeferred
-async def test_many_dropped_transactions_are_all_confirmed_once(world: World) -> None:
-    chain = world.chain(0.05)
+async def test_many_dropped_transactions_are_all_confirmed_once(maker: Maker) -> None:
+    chain = maker.chain(0.05)
     chain.switches.drop_fraction = 0.5
-    dapi = world.dapi(chain, max_transaction_bytes=3_000)
+    dapi = maker.dapi(chain, max_transaction_bytes=3_000)
     for nonce in range(60):
         await dapi.record(nonce)
     await dapi.when_all(State.CONFIRMED, 60)
@@ -140,10 +139,10 @@ async def test_many_dropped_transactions_are_all_confirmed_once(world: World) ->
 
 
 @pytest_twisted.ensureDeferred
-async def test_several_messages_share_a_transaction_up_to_its_limit(world: World) -> None:
-    chain = world.chain(None)
+async def test_several_messages_share_a_transaction_up_to_its_limit(maker: Maker) -> None:
+    chain = maker.chain(None)
     chain.switches.is_catching_up = True
-    dapi = world.dapi(chain, max_transaction_bytes=100_000)
+    dapi = maker.dapi(chain, max_transaction_bytes=100_000)
     for number in range(5):
         await dapi.record_large(1000 * number, 3000)
     for nonce in range(100_000, 100_030):
@@ -159,9 +158,9 @@ async def test_several_messages_share_a_transaction_up_to_its_limit(world: World
 
 
 @pytest_twisted.ensureDeferred
-async def test_many_are_in_flight_but_no_more_than_allowed(world: World) -> None:
-    chain = world.chain(None)
-    dapi = world.dapi(chain, max_in_flight=4, max_transaction_bytes=10_000)
+async def test_many_are_in_flight_but_no_more_than_allowed(maker: Maker) -> None:
+    chain = maker.chain(None)
+    dapi = maker.dapi(chain, max_in_flight=4, max_transaction_bytes=10_000)
     for number in range(10):
         await dapi.record_large(1000 * number, 500)
     await chain.mempool(4)
@@ -175,10 +174,10 @@ async def test_many_are_in_flight_but_no_more_than_allowed(world: World) -> None
 
 
 @pytest_twisted.ensureDeferred
-async def test_the_oldest_stage_goes_first(world: World) -> None:
-    chain = world.chain(None)
+async def test_the_oldest_stage_goes_first(maker: Maker) -> None:
+    chain = maker.chain(None)
     chain.switches.is_catching_up = True
-    dapi = world.dapi(chain, max_in_flight=1)
+    dapi = maker.dapi(chain, max_in_flight=1)
     await dapi.when_status(reason="catching up")
     # In the inference phase of a chain without a PoC under way, both are refused: what counts is their order.
     await dapi.record(1, block_height=STAGE + 2000)
@@ -187,18 +186,22 @@ async def test_the_oldest_stage_goes_first(world: World) -> None:
     chain.switches.is_catching_up = False
     await chain.mempool(1)
     (transaction,) = chain.blockchain.mempool.waiting()
-    order = [(message.poc_stage_start_block_height, type(message).__name__) for message in transaction.host_messages()]
+    order = [
+        (message.poc_stage_start_block_height, type(message).__name__)
+        for message in transaction.host_messages()
+        if isinstance(message, SubmitPocBatch | SubmitPocValidation)
+    ]
     assert order == [(10, "SubmitPocBatch"), (10, "SubmitPocValidation"), (2010, "SubmitPocBatch")]
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_warm_key_submits_for_the_participant(world: World) -> None:
-    chain = world.chain()
+async def test_a_warm_key_submits_for_the_participant(maker: Maker) -> None:
+    chain = maker.chain()
     participant, warm = key(1), key(7)
     chain.simulated.add_account(warm.public_key)
     for type_url in (BATCH_URL, VALIDATION_URL):
         chain.simulated.grant(participant.address, warm.address, type_url)
-    dapi = world.dapi(chain, seed=7, participant=participant.address)
+    dapi = maker.dapi(chain, seed=7, participant=participant.address)
     for nonce in range(5):
         await dapi.record(nonce)
     await dapi.record_verdict()
@@ -216,13 +219,13 @@ async def test_a_warm_key_submits_for_the_participant(world: World) -> None:
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_confirmation_poc_is_served_too(world: World) -> None:
+async def test_a_confirmation_poc_is_served_too(maker: Maker) -> None:
     # Its epoch is over when dapi starts: only the confirmation's window is open.
     params = EpochParams(epoch_length=4000)
-    chain = world.chain(None, epochs=Epochs(STAGE, params), first_height=500)
+    chain = maker.chain(None, epochs=Epochs(STAGE, params), first_height=500)
     event = ConfirmationEvent(1, 0, trigger_height=500, generation_start_height=503, poc_seed_block_hash="ab")
     chain.state.confirmation = event
-    dapi = world.dapi(chain)
+    dapi = maker.dapi(chain)
     await dapi.record(1, block_height=500)
     await chain.mempool(1)
     # Delivered in block 501 it is too early; the chain says that the window opens with block 504.
@@ -237,4 +240,4 @@ async def test_a_confirmation_poc_is_served_too(world: World) -> None:
     (row,) = (await dapi.when_all(State.CONFIRMED, 1)).values()
     assert row.included_height == event.batch_window(params).first == 504
     assert {delivered.code for delivered in chain.blockchain.ledger} == {0, 1128}
-    assert {delivered.message.batch_id for delivered in chain.blockchain.ledger} == {row.batch_id}
+    assert {batch.batch_id for batch in chain.delivered_batches()} == {row.batch_id}

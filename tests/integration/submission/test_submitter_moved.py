@@ -6,30 +6,29 @@ from typing import Any
 
 import pytest
 import pytest_twisted
-from twisted.logger import LogLevel, capturedLogs
+from twisted.logger import LogLevel
 from twisted.web.resource import Resource
 from twisted.web.server import Site
 
 from dapi.messages import State
 from dapi.simulator.chain.rules import Rules
-from tests.integration.submission.submitter_world import World, reactor, world
-
-__all__ = ["world"]
+from tests.integration.submission.chain_and_dapi import Maker, reactor
+from tests.logs import captured_log
 
 
 @pytest.mark.parametrize("in_check_tx", [False, True])
 @pytest_twisted.ensureDeferred
-async def test_a_network_that_moved_to_poc_v2_gets_nothing_more(world: World, in_check_tx: bool) -> None:
-    chain = world.chain(0.1, rules=Rules(windows_in_check_tx=in_check_tx))
-    dapi = world.dapi(chain)
+async def test_a_network_that_moved_to_poc_v2_gets_nothing_more(maker: Maker, in_check_tx: bool) -> None:
+    chain = maker.chain(0.1, rules=Rules(windows_in_check_tx=in_check_tx))
+    dapi = maker.dapi(chain)
     await dapi.record(1)
     await dapi.when_all(State.CONFIRMED, 1)
     chain.state.rules.poc_v2 = True
-    with capturedLogs() as logs:
+    with captured_log() as log:
         await dapi.record(2)
         await dapi.record(3)
         status = await dapi.when_status(state="moved")
-    assert [event["reason"] for event in logs if event["log_level"] is LogLevel.critical] == [status["reason"]]
+    assert log.lines(LogLevel.critical) == [status["reason"]]
     assert "PoC v2" in status["reason"]
     assert "1161" in status["reason"]
     counts = await dapi.when(lambda counts: counts["in_flight"] == 0)
@@ -59,10 +58,10 @@ class Moved:
 
 
 @pytest_twisted.ensureDeferred
-async def test_503_from_anywhere_says_the_same(world: World) -> None:
+async def test_503_from_anywhere_says_the_same(maker: Maker) -> None:
     moved = Moved()
     try:
-        dapi = world.dapi(moved)  # type: ignore[arg-type]
+        dapi = maker.dapi(moved)  # type: ignore[arg-type]
         await dapi.record(1)
         status = await dapi.when_status(state="moved")
         assert "poc_v2" in status["reason"]

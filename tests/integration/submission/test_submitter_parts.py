@@ -9,9 +9,8 @@ import pytest_twisted
 from dapi.messages import State
 from dapi.simulator.chain.messages import HostMessage, SubmitPocBatch
 from dapi.simulator.chain.rules import TxRefused
-from tests.integration.submission.submitter_world import STAGE, Chain, World, key, until, world
-
-__all__ = ["world"]
+from tests.integration.submission.chain_and_dapi import STAGE, Chain, Maker, key, reason_of
+from tests.integration.waiting import until
 
 
 def nonces_on(chain: Chain) -> list[int]:
@@ -30,9 +29,9 @@ def refuse(chain: Chain, *part_ids: str) -> None:
 
 
 @pytest_twisted.ensureDeferred
-async def test_parts_have_ids_of_the_batch_and_each_nonce_is_on_the_chain_once(world: World) -> None:
-    chain = world.chain()
-    dapi = world.dapi(chain)
+async def test_parts_have_ids_of_the_batch_and_each_nonce_is_on_the_chain_once(maker: Maker) -> None:
+    chain = maker.chain()
+    dapi = maker.dapi(chain)
     receipt = await dapi.record_large(0, 25_000)
     await dapi.record(99_999)
     rows = await dapi.when_all(State.CONFIRMED, 2)
@@ -58,9 +57,9 @@ def parts_of(chain: Chain, ids: set[str]) -> list[Any]:
 
 
 @pytest_twisted.ensureDeferred
-async def test_too_large_for_a_transaction_it_is_cut_smaller(world: World) -> None:
-    chain = world.chain()
-    dapi = world.dapi(chain, max_transaction_bytes=20_000)
+async def test_too_large_for_a_transaction_it_is_cut_smaller(maker: Maker) -> None:
+    chain = maker.chain()
+    dapi = maker.dapi(chain, max_transaction_bytes=20_000)
     await dapi.record_large(0, 5_000)
     await dapi.when_all(State.CONFIRMED, 1)
     assert nonces_on(chain) == list(range(5_000))
@@ -69,9 +68,9 @@ async def test_too_large_for_a_transaction_it_is_cut_smaller(world: World) -> No
 
 
 @pytest_twisted.ensureDeferred
-async def test_it_is_listed_once_and_done_when_its_last_part_is(world: World) -> None:
-    chain = world.chain(None)
-    dapi = world.dapi(chain, max_transaction_bytes=100_000, max_in_flight=2)
+async def test_it_is_listed_once_and_done_when_its_last_part_is(maker: Maker) -> None:
+    chain = maker.chain(None)
+    dapi = maker.dapi(chain, max_transaction_bytes=100_000, max_in_flight=2)
     receipt = await dapi.record_large(0, 25_000)
     confirmed = 0
     while confirmed < 1:
@@ -93,30 +92,30 @@ async def test_it_is_listed_once_and_done_when_its_last_part_is(world: World) ->
 
 
 @pytest_twisted.ensureDeferred
-async def test_dropped_parts_go_again_over_restarts(world: World) -> None:
-    chain = world.chain(0.05)
+async def test_dropped_parts_go_again_over_restarts(maker: Maker) -> None:
+    chain = maker.chain(0.05)
     chain.switches.drop_fraction = 0.5
-    dapi = world.dapi(chain, max_transaction_bytes=100_000)
+    dapi = maker.dapi(chain, max_transaction_bytes=100_000)
     await dapi.record_large(0, 30_000)
     for _ in range(3):
-        await until(lambda dapi=dapi: dapi.rpc.sent)
-        await world.stop(dapi)
-        dapi = world.dapi(chain, max_transaction_bytes=100_000)
+        await dapi.when_sent()
+        await maker.stop(dapi)
+        dapi = maker.dapi(chain, max_transaction_bytes=100_000)
     await dapi.when_all(State.CONFIRMED, 1)
     assert nonces_on(chain) == list(range(30_000))
     assert set(chain.blockchain.batch_counts().values()) == {1}
 
 
 @pytest_twisted.ensureDeferred
-async def test_it_fails_with_its_first_part_and_is_sent_again_as_a_whole(world: World) -> None:
-    chain = world.chain(0.05)
-    dapi = world.dapi(chain)
+async def test_it_fails_with_its_first_part_and_is_sent_again_as_a_whole(maker: Maker) -> None:
+    chain = maker.chain(0.05)
+    dapi = maker.dapi(chain)
     chain.switches.is_catching_up = True
     receipt = await dapi.record_large(0, 25_000)
     refuse(chain, f"{receipt.batch_id}-10000-19999")
     chain.switches.is_catching_up = False
     rows = await dapi.when_all(State.FAILED, 1)
-    assert "inference 1155" in rows[receipt.batch_id].reason
+    assert "inference 1155" in reason_of(rows[receipt.batch_id])
     assert dapi.look("SELECT * FROM unfinished") == []
     refuse(chain)
     await dapi.outbox.retry(receipt.batch_id)
@@ -125,9 +124,9 @@ async def test_it_fails_with_its_first_part_and_is_sent_again_as_a_whole(world: 
 
 
 @pytest_twisted.ensureDeferred
-async def test_it_does_not_fail_while_another_part_is_under_way(world: World) -> None:
-    chain = world.chain(None)
-    dapi = world.dapi(chain, max_transaction_bytes=100_000)
+async def test_it_does_not_fail_while_another_part_is_under_way(maker: Maker) -> None:
+    chain = maker.chain(None)
+    dapi = maker.dapi(chain, max_transaction_bytes=100_000)
     receipt = await dapi.record_large(0, 20_000)
     await until(lambda: len(chain.blockchain.mempool) > 2)
     waiting = chain.blockchain.mempool.waiting()
@@ -143,28 +142,28 @@ async def test_it_does_not_fail_while_another_part_is_under_way(world: World) ->
     assert (await dapi.outbox.counts())["in_flight"] == 1
     assert dapi.look("SELECT DISTINCT state FROM unfinished WHERE parent IS NOT NULL") == [("in_flight",)]
     # A restart changes nothing of that.
-    await world.stop(dapi)
-    dapi = world.dapi(chain, max_transaction_bytes=100_000)
+    await maker.stop(dapi)
+    dapi = maker.dapi(chain, max_transaction_bytes=100_000)
     for tx in others:
         chain.blockchain.mempool.put(tx)
     await dapi.next_block(chain)
     rows = await dapi.when_all(State.FAILED, 1)
-    assert "inference 1155" in rows[receipt.batch_id].reason
+    assert "inference 1155" in reason_of(rows[receipt.batch_id])
     assert dapi.look("SELECT * FROM unfinished") == []
 
 
 @pytest_twisted.ensureDeferred
-async def test_parts_that_were_cut_when_more_was_allowed_are_cut_again(world: World) -> None:
-    chain = world.chain(0.05)
+async def test_parts_that_were_cut_when_more_was_allowed_are_cut_again(maker: Maker) -> None:
+    chain = maker.chain(0.05)
     chain.switches.is_mempool_full = True
-    dapi = world.dapi(chain, max_in_flight=1)
+    dapi = maker.dapi(chain, max_in_flight=1)
     await dapi.record_large(0, 90_000)
     await until(lambda: dapi.look("SELECT count(*) FROM unfinished WHERE state = 'stored'") > [(1,)])
-    await world.stop(dapi)
+    await maker.stop(dapi)
     chain.state.rules.max_nonces = 4_000
     chain.switches.is_mempool_full = False
     # What was sent cannot be cut any more; what was not is.
-    dapi = world.dapi(chain, max_nonces=4_000)
+    dapi = maker.dapi(chain, max_nonces=4_000)
     await dapi.when(lambda counts: counts["confirmed"] + counts["failed"] == 1)
     if (await dapi.outbox.counts())["failed"]:
         (batch_id,) = await dapi.rows()

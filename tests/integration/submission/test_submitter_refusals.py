@@ -2,27 +2,30 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from functools import partial
 
 import pytest
 import pytest_twisted
-from twisted.logger import LogLevel, capturedLogs
+from twisted.internet.defer import Deferred
+from twisted.logger import LogLevel
 
 from dapi.errors import UnknownBatchError
-from dapi.messages import State
+from dapi.messages import Receipt, State
 from dapi.simulator.chain.epochs import EpochParams
+from dapi.simulator.chain.messages import HostMessage, SubmitPocBatch
 from dapi.simulator.chain.rules import Rules, TxRefused
 from tests.chain_tools import BATCH_URL, VALIDATION_URL
-from tests.integration.submission.submitter_world import STAGE, World, key, until, world
-
-__all__ = ["world"]
+from tests.integration.submission.chain_and_dapi import STAGE, Chain, Maker, key, reason_of
+from tests.integration.waiting import until
+from tests.logs import captured_log
 
 PARTICIPANT = key(1).address
 # Batches are accepted in the blocks 11 to 17, validations in 18 to 23.
 SHORT = EpochParams(epoch_length=4000, poc_stage_duration=5)
 
 
-async def one_transaction_of(world: World, chain: Any, dapi: Any, *recorded: Any) -> list[Any]:
+async def one_transaction_of(chain: Chain, *recorded: Callable[[], Deferred[Receipt]]) -> list[HostMessage]:
     """Have what is recorded meanwhile go in one transaction; return its messages once it waits for a block."""
     for record in recorded:
         await record()
@@ -32,14 +35,15 @@ async def one_transaction_of(world: World, chain: Any, dapi: Any, *recorded: Any
 
 
 @pytest_twisted.ensureDeferred
-async def test_one_of_several_is_refused_and_the_others_go_again_without_it(world: World) -> None:
-    chain = world.chain(None)
+async def test_one_of_several_is_refused_and_the_others_go_again_without_it(maker: Maker) -> None:
+    chain = maker.chain(None)
     chain.switches.is_catching_up = True
-    dapi = world.dapi(chain)
-    records = [lambda nonce=nonce: dapi.record(nonce) for nonce in range(3)]
-    records.insert(1, lambda: dapi.record_without_node(100))
-    messages = await one_transaction_of(world, chain, dapi, *records)
-    assert [message.node_id for message in messages] == ["node1", "", "node1", "node1"]
+    dapi = maker.dapi(chain)
+    records = [partial(dapi.record, nonce) for nonce in range(3)]
+    records.insert(1, partial(dapi.record_without_node, 100))
+    messages = await one_transaction_of(chain, *records)
+    batches = [message for message in messages if isinstance(message, SubmitPocBatch)]
+    assert [batch.node_id for batch in batches] == ["node1", "", "node1", "node1"]
     await dapi.next_block(chain)
     counts = await dapi.when(lambda counts: counts["failed"] == 1)
     assert counts["failed"] + counts["in_flight"] + counts["stored"] == 4
@@ -50,21 +54,21 @@ async def test_one_of_several_is_refused_and_the_others_go_again_without_it(worl
     await dapi.when(lambda counts: (counts["confirmed"], counts["failed"]) == (3, 1))
     (failed,) = [row for row in (await dapi.rows()).values() if row.state == State.FAILED]
     assert failed.batch_id == f"{100:064x}"
-    assert failed.reason.startswith("inference 1145: ")
+    assert reason_of(failed).startswith("inference 1145: ")
     assert failed.tx_hash
     assert set(chain.blockchain.batch_counts().values()) == {1}
 
 
 @pytest_twisted.ensureDeferred
-async def test_wrapped_into_one_message_each_goes_alone_when_one_is_refused(world: World) -> None:
-    chain = world.chain(None)
+async def test_wrapped_into_one_message_each_goes_alone_when_one_is_refused(maker: Maker) -> None:
+    chain = maker.chain(None)
     chain.simulated.add_account(key(7).public_key)
     for type_url in (BATCH_URL, VALIDATION_URL):
         chain.simulated.grant(PARTICIPANT, key(7).address, type_url)
     chain.switches.is_catching_up = True
-    dapi = world.dapi(chain, seed=7, participant=PARTICIPANT)
-    records = [lambda nonce=nonce: dapi.record(nonce) for nonce in range(3)]
-    messages = await one_transaction_of(world, chain, dapi, *records, lambda: dapi.record_without_node(100, 5000))
+    dapi = maker.dapi(chain, seed=7, participant=PARTICIPANT)
+    records = [partial(dapi.record, nonce) for nonce in range(3)]
+    messages = await one_transaction_of(chain, *records, lambda: dapi.record_without_node(100, 5000))
     assert len(messages) == 4
     await dapi.next_block(chain)
     await chain.mempool(4)
@@ -75,23 +79,23 @@ async def test_wrapped_into_one_message_each_goes_alone_when_one_is_refused(worl
     # The chain quotes the whole batch; in a log, and in every row that was in its transaction, that is far too much.
     assert len(chain.blockchain.ledger[0].log) > 20_000
     (failed,) = [row for row in (await dapi.rows()).values() if row.state == State.FAILED]
-    assert failed.reason.startswith("inference 1145: ")
-    assert failed.reason.endswith("PoC node id is empty")
-    assert len(failed.reason) < 1500
+    assert reason_of(failed).startswith("inference 1145: ")
+    assert reason_of(failed).endswith("PoC node id is empty")
+    assert len(reason_of(failed)) < 1500
 
 
 @pytest_twisted.ensureDeferred
-async def test_too_early_it_goes_again_when_the_window_opens_under_the_same_id(world: World) -> None:
-    chain = world.chain(None, SHORT)
-    dapi = world.dapi(chain)
+async def test_too_early_it_goes_again_when_the_window_opens_under_the_same_id(maker: Maker) -> None:
+    chain = maker.chain(None, SHORT)
+    dapi = maker.dapi(chain)
     receipt = await dapi.record_verdict()
     await chain.mempool(1)
     chain.simulated.produce_block()
     await dapi.when(lambda counts: counts["stored"] == 1)
     while chain.simulated.height < 17:
         assert chain.blockchain.mempool.waiting() == []
-        height = chain.simulated.produce_block().height
-        await until(lambda height=height: dapi.watcher.head.height >= height)
+        chain.simulated.produce_block()
+        await until(lambda: dapi.watcher.head is not None and dapi.watcher.head.height >= chain.simulated.height)
     await chain.mempool(1)
     chain.simulated.produce_block()
     rows = await dapi.when_all(State.CONFIRMED, 1)
@@ -100,9 +104,9 @@ async def test_too_early_it_goes_again_when_the_window_opens_under_the_same_id(w
 
 
 @pytest_twisted.ensureDeferred
-async def test_refused_within_the_window_it_goes_again_in_the_next_block(world: World) -> None:
-    chain = world.chain(None)
-    dapi = world.dapi(chain)
+async def test_refused_within_the_window_it_goes_again_in_the_next_block(maker: Maker) -> None:
+    chain = maker.chain(None)
+    dapi = maker.dapi(chain)
     await dapi.record(1)
     await chain.mempool(1)
     # As on a node that has its own idea of when the window opens.
@@ -114,45 +118,45 @@ async def test_refused_within_the_window_it_goes_again_in_the_next_block(world: 
     chain.simulated.produce_block()
     await dapi.when_all(State.CONFIRMED, 1)
     assert [(delivered.height, delivered.code) for delivered in chain.blockchain.ledger] == [(11, 1108), (12, 0)]
-    assert len({delivered.message.batch_id for delivered in chain.blockchain.ledger}) == 1
+    assert len({batch.batch_id for batch in chain.delivered_batches()}) == 1
 
 
 @pytest_twisted.ensureDeferred
-async def test_after_the_window_it_is_final_for_all_of_the_stage_at_once(world: World) -> None:
-    chain = world.chain(None, SHORT, first_height=17)
+async def test_after_the_window_it_is_final_for_all_of_the_stage_at_once(maker: Maker) -> None:
+    chain = maker.chain(None, SHORT, first_height=17)
     chain.switches.is_catching_up = True
-    dapi = world.dapi(chain)
-    records = [lambda nonce=nonce: dapi.record(nonce) for nonce in range(5)]
-    await one_transaction_of(world, chain, dapi, *records, dapi.record_verdict)
+    dapi = maker.dapi(chain)
+    records = [partial(dapi.record, nonce) for nonce in range(5)]
+    await one_transaction_of(chain, *records, dapi.record_verdict)
     await dapi.next_block(chain)
     await dapi.when(lambda counts: counts["expired"] == 5)
     await chain.mempool(1)
     await dapi.next_block(chain)
     await dapi.when(lambda counts: (counts["confirmed"], counts["expired"]) == (1, 5))
-    reasons = {row.reason for row in (await dapi.rows()).values() if row.state == State.EXPIRED}
+    reasons = {reason_of(row) for row in (await dapi.rows()).values() if row.state == State.EXPIRED}
     assert {reason[:15] for reason in reasons} == {"inference 1108:"}
     assert len(chain.transactions()) == 2
 
 
 @pytest_twisted.ensureDeferred
-async def test_the_log_counts_all_that_expires_not_only_what_was_under_way(world: World) -> None:
-    chain = world.chain(None, SHORT, first_height=17)
-    dapi = world.dapi(chain, max_in_flight=1)
+async def test_the_log_counts_all_that_expires_not_only_what_was_under_way(maker: Maker) -> None:
+    chain = maker.chain(None, SHORT, first_height=17)
+    dapi = maker.dapi(chain, max_in_flight=1)
     await dapi.record(1)
     await chain.mempool(1)
     await dapi.record(2)
     await dapi.record(3)
-    with capturedLogs() as logs:
+    with captured_log() as log:
         await dapi.next_block(chain)
     assert (await dapi.outbox.counts())["expired"] == 3
-    (lost,) = [event for event in logs if event.get("what") == "expired"]
-    assert (lost["log_level"], lost["number"], lost["height"]) == (LogLevel.error, 3, STAGE)
+    (line,) = log.lines(LogLevel.error)
+    assert line.startswith(f"3 generated messages of stage {STAGE} expired: inference 1108: ")
 
 
 @pytest_twisted.ensureDeferred
-async def test_windows_that_are_checked_by_the_mempool_give_the_same(world: World) -> None:
-    chain = world.chain(0.1, SHORT, rules=Rules(windows_in_check_tx=True))
-    dapi = world.dapi(chain)
+async def test_windows_that_are_checked_by_the_mempool_give_the_same(maker: Maker) -> None:
+    chain = maker.chain(0.1, SHORT, rules=Rules(windows_in_check_tx=True))
+    dapi = maker.dapi(chain)
     await dapi.record(1)
     await dapi.record_verdict()
     rows = await dapi.when_all(State.CONFIRMED, 2)
@@ -163,32 +167,32 @@ async def test_windows_that_are_checked_by_the_mempool_give_the_same(world: Worl
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_stage_that_the_chain_never_had_is_final(world: World) -> None:
-    chain = world.chain(0.1)
-    dapi = world.dapi(chain)
-    with capturedLogs() as logs:
+async def test_a_stage_that_the_chain_never_had_is_final(maker: Maker) -> None:
+    chain = maker.chain(0.1)
+    dapi = maker.dapi(chain)
+    with captured_log() as log:
         receipt = await dapi.record(1, block_height=STAGE - 5)
         rows = await dapi.when_all(State.FAILED, 1)
-    assert rows[receipt.batch_id].reason.startswith("inference 1107: ")
-    (lost,) = [event for event in logs if event.get("what") == "failed"]
-    assert (lost["log_level"], lost["number"], lost["height"]) == (LogLevel.error, 1, STAGE - 5)
+    assert reason_of(rows[receipt.batch_id]).startswith("inference 1107: ")
+    (line,) = log.lines(LogLevel.error)
+    assert line.startswith(f"1 generated messages of stage {STAGE - 5} failed: inference 1107: ")
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_confirmation_that_is_over_is_final(world: World) -> None:
+async def test_a_confirmation_that_is_over_is_final(maker: Maker) -> None:
     # Outside every PoC the chain says 1128 to any height, which heals for a stage that is still to come only.
-    chain = world.chain(0.1, SHORT, first_height=500)
-    dapi = world.dapi(chain)
+    chain = maker.chain(0.1, SHORT, first_height=500)
+    dapi = maker.dapi(chain)
     await dapi.record(1, block_height=400)
     rows = await dapi.when_all(State.EXPIRED, 1)
-    assert [row.reason[:15] for row in rows.values()] == ["inference 1128:"]
+    assert [reason_of(row)[:15] for row in rows.values()] == ["inference 1128:"]
     assert len(chain.blockchain.ledger) == 1
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_stage_that_is_still_to_come_is_waited_for(world: World) -> None:
-    chain = world.chain(0.1, EpochParams(epoch_length=40), first_height=35)
-    dapi = world.dapi(chain)
+async def test_a_stage_that_is_still_to_come_is_waited_for(maker: Maker) -> None:
+    chain = maker.chain(0.1, EpochParams(epoch_length=40), first_height=35)
+    dapi = maker.dapi(chain)
     await dapi.record(1, block_height=STAGE + 40)
     (row,) = (await dapi.when_all(State.CONFIRMED, 1)).values()
     assert row.included_height == STAGE + 41
@@ -197,14 +201,14 @@ async def test_a_stage_that_is_still_to_come_is_waited_for(world: World) -> None
 
 
 @pytest_twisted.ensureDeferred
-async def test_final_means_kept_and_sent_again_when_asked_for(world: World) -> None:
-    chain = world.chain(0.1)
+async def test_final_means_kept_and_sent_again_when_asked_for(maker: Maker) -> None:
+    chain = maker.chain(0.1)
     chain.state.refuse_message = lambda _: TxRefused("inference", 1155, "participant is blocked")
-    dapi = world.dapi(chain)
+    dapi = maker.dapi(chain)
     receipt = await dapi.record(1)
     rows = await dapi.when_all(State.FAILED, 1)
-    assert "inference 1155" in rows[receipt.batch_id].reason
-    assert "participant is blocked" in rows[receipt.batch_id].reason
+    assert "inference 1155" in reason_of(rows[receipt.batch_id])
+    assert "participant is blocked" in reason_of(rows[receipt.batch_id])
     # Delivered again, it is not sent again.
     assert (await dapi.record(1)).seen == 2
     await chain.simulated.when_height(chain.simulated.height + 3)
@@ -217,28 +221,28 @@ async def test_final_means_kept_and_sent_again_when_asked_for(world: World) -> N
         await dapi.outbox.retry(receipt.batch_id)
 
 
-def codes(chain: Any) -> list[int]:
+def codes(chain: Chain) -> list[int]:
     """What became of each message that was in a block."""
     return [delivered.code for delivered in chain.blockchain.ledger]
 
 
 @pytest_twisted.ensureDeferred
-async def test_without_a_grant_it_is_final_until_it_is_granted_and_asked_for(world: World) -> None:
-    chain = world.chain(0.1)
+async def test_without_a_grant_it_is_final_until_it_is_granted_and_asked_for(maker: Maker) -> None:
+    chain = maker.chain(0.1)
     chain.simulated.add_account(key(7).public_key)
-    dapi = world.dapi(chain, seed=7, participant=PARTICIPANT)
+    dapi = maker.dapi(chain, seed=7, participant=PARTICIPANT)
     receipt = await dapi.record(1)
     rows = await dapi.when_all(State.FAILED, 1)
-    assert rows[receipt.batch_id].reason.startswith("authz 2: ")
+    assert reason_of(rows[receipt.batch_id]).startswith("authz 2: ")
     chain.simulated.grant(PARTICIPANT, key(7).address, BATCH_URL)
     await dapi.outbox.retry(receipt.batch_id)
     await dapi.when_all(State.CONFIRMED, 1)
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_signature_that_is_refused_for_good_is_final(world: World) -> None:
-    chain = world.chain(0.1)
-    dapi = world.dapi(chain)
+async def test_a_signature_that_is_refused_for_good_is_final(maker: Maker) -> None:
+    chain = maker.chain(0.1)
+    dapi = maker.dapi(chain)
     chain.state.refuse_tx = lambda _: TxRefused("sdk", 4, "verification failed")
     receipt = await dapi.record(1)
     rows = await dapi.when_all(State.FAILED, 1)
@@ -249,9 +253,9 @@ async def test_a_signature_that_is_refused_for_good_is_final(world: World) -> No
 
 
 @pytest_twisted.ensureDeferred
-async def test_an_account_number_that_has_changed_is_asked_for_anew(world: World) -> None:
-    chain = world.chain(0.1)
-    dapi = world.dapi(chain)
+async def test_an_account_number_that_has_changed_is_asked_for_anew(maker: Maker) -> None:
+    chain = maker.chain(0.1)
+    dapi = maker.dapi(chain)
     await dapi.record(1)
     await dapi.when_all(State.CONFIRMED, 1)
     chain.simulated.add_account(key(1).public_key, 77)
@@ -262,9 +266,9 @@ async def test_an_account_number_that_has_changed_is_asked_for_anew(world: World
 
 
 @pytest_twisted.ensureDeferred
-async def test_an_account_number_that_changes_before_the_block_is_no_end_either(world: World) -> None:
-    chain = world.chain(None)
-    dapi = world.dapi(chain)
+async def test_an_account_number_that_changes_before_the_block_is_no_end_either(maker: Maker) -> None:
+    chain = maker.chain(None)
+    dapi = maker.dapi(chain)
     await dapi.record(1)
     await chain.mempool(1)
     chain.simulated.add_account(key(1).public_key, 77)
@@ -276,10 +280,10 @@ async def test_an_account_number_that_changes_before_the_block_is_no_end_either(
 
 
 @pytest_twisted.ensureDeferred
-async def test_an_account_that_is_not_there_yet_is_waited_for(world: World) -> None:
-    chain = world.chain(0.1)
+async def test_an_account_that_is_not_there_yet_is_waited_for(maker: Maker) -> None:
+    chain = maker.chain(0.1)
     del chain.state.accounts[PARTICIPANT]
-    dapi = world.dapi(chain)
+    dapi = maker.dapi(chain)
     await dapi.record(1)
     status = await dapi.when_status(state="waiting", reason=PARTICIPANT)
     assert "not found" in status["reason"]
@@ -289,16 +293,16 @@ async def test_an_account_that_is_not_there_yet_is_waited_for(world: World) -> N
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_second_verdict_on_a_participant_is_final(world: World) -> None:
-    chain = world.chain(0.1)
-    dapi = world.dapi(chain)
+async def test_a_second_verdict_on_a_participant_is_final(maker: Maker) -> None:
+    chain = maker.chain(0.1)
+    dapi = maker.dapi(chain)
     first = await dapi.record_verdict(n_invalid=0)
     await dapi.when_all(State.CONFIRMED, 1)
     second = await dapi.record_verdict(n_invalid=1)
     await dapi.when(lambda counts: (counts["confirmed"], counts["failed"]) == (1, 1))
     rows = await dapi.rows()
     assert rows[first.batch_id].state == State.CONFIRMED
-    assert rows[second.batch_id].reason.startswith("inference 1160: ")
+    assert reason_of(rows[second.batch_id]).startswith("inference 1160: ")
     # Asked for again it is what it was.
     await dapi.outbox.retry(second.batch_id)
     await until(lambda: codes(chain).count(1160) == 2)
@@ -306,9 +310,9 @@ async def test_a_second_verdict_on_a_participant_is_final(world: World) -> None:
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_second_verdict_that_was_dropped_before_is_final_too(world: World) -> None:
-    chain = world.chain(0.05)
-    dapi = world.dapi(chain)
+async def test_a_second_verdict_that_was_dropped_before_is_final_too(maker: Maker) -> None:
+    chain = maker.chain(0.05)
+    dapi = maker.dapi(chain)
     await dapi.record_verdict(n_invalid=0)
     await dapi.when_all(State.CONFIRMED, 1)
     chain.switches.drop_fraction = 1.0
@@ -319,41 +323,41 @@ async def test_a_second_verdict_that_was_dropped_before_is_final_too(world: Worl
 
 
 @pytest_twisted.ensureDeferred
-async def test_the_same_verdict_by_other_lists_is_on_the_chain_already(world: World) -> None:
+async def test_the_same_verdict_by_other_lists_is_on_the_chain_already(maker: Maker) -> None:
     # The lists are not sent: for the chain both are the same.
-    chain = world.chain(0.1)
-    dapi = world.dapi(chain)
+    chain = maker.chain(0.1)
+    dapi = maker.dapi(chain)
     first = await dapi.record_verdict(nonces=[1, 2])
     await dapi.when_all(State.CONFIRMED, 1)
     second = await dapi.record_verdict(nonces=[3, 4])
     assert first.batch_id != second.batch_id
     rows = await dapi.when_all(State.CONFIRMED, 2)
-    assert rows[second.batch_id].reason.startswith("inference 1160: ")
+    assert reason_of(rows[second.batch_id]).startswith("inference 1160: ")
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_verdict_that_was_on_the_chain_though_nobody_told_is_confirmed(world: World) -> None:
-    chain = world.chain(0.05, first_height=20)
-    dapi = world.dapi(chain)
+async def test_a_verdict_that_was_on_the_chain_though_nobody_told_is_confirmed(maker: Maker) -> None:
+    chain = maker.chain(0.05, first_height=20)
+    dapi = maker.dapi(chain)
     # A node that lost its index: what is in a block is not found, not even when its time has passed.
-    chain.blockchain.find = lambda tx_hash: None
+    chain.blockchain.find = lambda tx_hash: None  # type: ignore[method-assign]
     await dapi.record_verdict()
     await until(lambda: len(set(dapi.rpc.sent)) > 1)
     del chain.blockchain.find
     (row,) = (await dapi.when_all(State.CONFIRMED, 1)).values()
-    assert row.reason.startswith("inference 1160: ")
+    assert reason_of(row).startswith("inference 1160: ")
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_verdict_that_another_process_sent_is_final(world: World) -> None:
-    chain = world.chain(0.1)
-    other = world.dapi(chain, name="other")
+async def test_a_verdict_that_another_process_sent_is_final(maker: Maker) -> None:
+    chain = maker.chain(0.1)
+    other = maker.dapi(chain, name="other")
     await other.record_verdict(n_invalid=1)
     await other.when_all(State.CONFIRMED, 1)
-    dapi = world.dapi(chain)
+    dapi = maker.dapi(chain)
     await dapi.record_verdict(n_invalid=2)
     rows = await dapi.when_all(State.FAILED, 1)
-    assert [row.reason[:15] for row in rows.values()] == ["inference 1160:"]
+    assert [reason_of(row)[:15] for row in rows.values()] == ["inference 1160:"]
     (batch_id,) = rows
     await dapi.outbox.retry(batch_id)
     await until(lambda: codes(chain).count(1160) == 2)

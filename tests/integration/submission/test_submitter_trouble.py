@@ -9,10 +9,10 @@ import pytest_twisted
 from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
 
+from dapi.chain.rpc_answers import TxLookup
 from dapi.messages import State
-from tests.integration.submission.submitter_world import SECOND_NS, Chain, Dapi, World, key, reactor, until, world
-
-__all__ = ["world"]
+from tests.integration.submission.chain_and_dapi import SECOND_NS, Chain, Dapi, Maker, key, reactor
+from tests.integration.waiting import until
 
 MAX_IN_FLIGHT = 4
 
@@ -48,11 +48,11 @@ SWITCHES = {
 
 @pytest.mark.parametrize("trouble", SWITCHES)
 @pytest_twisted.ensureDeferred
-async def test_it_waits_and_goes_on(world: World, trouble: str) -> None:
+async def test_it_waits_and_goes_on(maker: Maker, trouble: str) -> None:
     name, wanted = SWITCHES[trouble]
-    chain = world.chain(0.05)
+    chain = maker.chain(0.05)
     # Seven messages a transaction: there is more than may be under way.
-    dapi = world.dapi(chain, max_in_flight=MAX_IN_FLIGHT, max_transaction_bytes=10_000)
+    dapi = maker.dapi(chain, max_in_flight=MAX_IN_FLIGHT, max_transaction_bytes=10_000)
     await waits_and_goes_on(
         chain,
         dapi,
@@ -63,19 +63,19 @@ async def test_it_waits_and_goes_on(world: World, trouble: str) -> None:
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_broadcast_without_an_answer_may_have_arrived(world: World) -> None:
-    chain = world.chain(0.05)
+async def test_a_broadcast_without_an_answer_may_have_arrived(maker: Maker) -> None:
+    chain = maker.chain(0.05)
     chain.switches.loses_confirmations = True
-    dapi = world.dapi(chain)
+    dapi = maker.dapi(chain)
     await dapi.record(1)
     await dapi.when_all(State.CONFIRMED, 1)
     assert len(chain.blockchain.ledger) == 1
 
 
 @pytest_twisted.ensureDeferred
-async def test_out_of_reach_and_back(world: World) -> None:
-    chain = world.chain(0.05)
-    dapi = world.dapi(chain, max_in_flight=MAX_IN_FLIGHT, max_transaction_bytes=10_000)
+async def test_out_of_reach_and_back(maker: Maker) -> None:
+    chain = maker.chain(0.05)
+    dapi = maker.dapi(chain, max_in_flight=MAX_IN_FLIGHT, max_transaction_bytes=10_000)
     await dapi.when_status(state="submitting")
     await chain.simulated.stopService()
     await waits_and_goes_on(
@@ -84,9 +84,9 @@ async def test_out_of_reach_and_back(world: World) -> None:
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_restart_of_the_chain_loses_the_mempool_and_nothing_else(world: World) -> None:
-    chain = world.chain(None)
-    dapi = world.dapi(chain)
+async def test_a_restart_of_the_chain_loses_the_mempool_and_nothing_else(maker: Maker) -> None:
+    chain = maker.chain(None)
+    dapi = maker.dapi(chain)
     await dapi.record(1)
     await chain.mempool(1)
     first = dapi.hash()
@@ -99,12 +99,12 @@ async def test_a_restart_of_the_chain_loses_the_mempool_and_nothing_else(world: 
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_halt_stops_all_clocks(world: World) -> None:
-    chain = world.chain(None)
+async def test_a_halt_stops_all_clocks(maker: Maker) -> None:
+    chain = maker.chain(None)
     chain.switches.drop_fraction = 1.0
-    dapi = world.dapi(chain)
+    dapi = maker.dapi(chain)
     await dapi.record(1)
-    await until(lambda: dapi.rpc.sent)
+    await dapi.when_sent()
     first = dapi.hash()
     # No block, and so no time that passes: it is offered again and again, in the same bytes.
     await until(lambda: len(dapi.rpc.sent) > 5)
@@ -120,11 +120,11 @@ async def test_a_halt_stops_all_clocks(world: World) -> None:
 
 
 @pytest_twisted.ensureDeferred
-async def test_halted_it_says_so_and_offers_nothing(world: World) -> None:
-    chain = world.chain(None)
+async def test_halted_it_says_so_and_offers_nothing(maker: Maker) -> None:
+    chain = maker.chain(None)
     # It halts while the submitter still asks for the account, and what comes then waits, too.
     chain.switches.answer_delay_seconds = 0.1
-    dapi = world.dapi(chain)
+    dapi = maker.dapi(chain)
     await dapi.when_status(state="submitting")
     # As if ten seconds had gone by.
     dapi.watcher._moved_at -= 11
@@ -140,10 +140,10 @@ async def test_halted_it_says_so_and_offers_nothing(world: World) -> None:
 
 
 @pytest_twisted.ensureDeferred
-async def test_slow_answers_are_waited_for(world: World) -> None:
-    chain = world.chain(0.2)
+async def test_slow_answers_are_waited_for(maker: Maker) -> None:
+    chain = maker.chain(0.2)
     chain.switches.answer_delay_seconds = 0.3
-    dapi = world.dapi(chain)
+    dapi = maker.dapi(chain)
     for nonce in range(10):
         await dapi.record(nonce)
     await dapi.when_all(State.CONFIRMED, 10)
@@ -151,16 +151,17 @@ async def test_slow_answers_are_waited_for(world: World) -> None:
 
 
 @pytest_twisted.ensureDeferred
-async def test_stopped_while_some_answers_have_failed_and_others_are_waited_for(world: World) -> None:
-    chain = world.chain(None)
-    dapi = world.dapi(chain)
+async def test_stopped_while_some_answers_have_failed_and_others_are_waited_for(maker: Maker) -> None:
+    chain = maker.chain(None)
+    dapi = maker.dapi(chain)
     for number in range(1, 4):
         await dapi.record(number)
         await chain.mempool(number)
     # One look-up fails at once, the others keep waiting: a stop must not be taken for one more failure.
-    usual, failed = dapi.rpc.lookup, []
+    usual = dapi.rpc.lookup
+    failed: list[str] = []
 
-    def lookup(tx_hash: str) -> Deferred:
+    def lookup(tx_hash: str) -> Deferred[TxLookup]:
         if not failed:
             failed.append(tx_hash)
             return usual("00")
@@ -171,14 +172,14 @@ async def test_stopped_while_some_answers_have_failed_and_others_are_waited_for(
     chain.simulated.produce_block()
     await until(lambda: failed)
     await deferLater(reactor, 0.2)
-    await world.stop(dapi)
+    await maker.stop(dapi)
 
 
 @pytest_twisted.ensureDeferred
-async def test_an_index_that_lags_behind_the_blocks(world: World) -> None:
-    chain = world.chain(0.05)
+async def test_an_index_that_lags_behind_the_blocks(maker: Maker) -> None:
+    chain = maker.chain(0.05)
     chain.switches.index_delay_blocks = 1
-    dapi = world.dapi(chain)
+    dapi = maker.dapi(chain)
     for nonce in range(20):
         await dapi.record(nonce)
     await dapi.when_all(State.CONFIRMED, 20)
@@ -186,13 +187,13 @@ async def test_an_index_that_lags_behind_the_blocks(world: World) -> None:
 
 
 @pytest_twisted.ensureDeferred
-async def test_in_the_last_block_of_its_time_with_an_index_that_lags(world: World) -> None:
-    chain = world.chain(None)
+async def test_in_the_last_block_of_its_time_with_an_index_that_lags(maker: Maker) -> None:
+    chain = maker.chain(None)
     chain.switches.index_delay_blocks = 1
     chain.switches.drop_fraction = 1.0
-    dapi = world.dapi(chain)
+    dapi = maker.dapi(chain)
     await dapi.record(1)
-    await until(lambda: dapi.rpc.sent)
+    await dapi.when_sent()
     ((timeout_ns,),) = dapi.look("SELECT tx_timeout_ns FROM unfinished")
     while chain.time_ns + 10 * SECOND_NS <= timeout_ns:
         await dapi.next_block(chain)
@@ -209,10 +210,10 @@ async def test_in_the_last_block_of_its_time_with_an_index_that_lags(world: Worl
 
 
 @pytest_twisted.ensureDeferred
-async def test_the_next_url_is_used_while_the_first_does_not_answer(world: World) -> None:
-    chain, gone = world.chain(0.05), world.chain(None)
+async def test_the_next_url_is_used_while_the_first_does_not_answer(maker: Maker) -> None:
+    chain, gone = maker.chain(0.05), maker.chain(None)
     await gone.simulated.stopService()
-    dapi = world.dapi(gone, chain)
+    dapi = maker.dapi(gone, chain)
     for nonce in range(5):
         await dapi.record(nonce)
     await dapi.when_all(State.CONFIRMED, 5)
@@ -221,9 +222,9 @@ async def test_the_next_url_is_used_while_the_first_does_not_answer(world: World
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_url_of_another_network_is_not_fallen_back_to(world: World) -> None:
-    chain, other = world.chain(0.05), world.chain(0.05, chain_id="another-network")
-    dapi = world.dapi(chain, other)
+async def test_a_url_of_another_network_is_not_fallen_back_to(maker: Maker) -> None:
+    chain, other = maker.chain(0.05), maker.chain(0.05, chain_id="another-network")
+    dapi = maker.dapi(chain, other)
     await dapi.record(1)
     await dapi.when_all(State.CONFIRMED, 1)
     await chain.simulated.stopService()
@@ -236,16 +237,16 @@ async def test_a_url_of_another_network_is_not_fallen_back_to(world: World) -> N
 
 
 @pytest_twisted.ensureDeferred
-async def test_started_anew_in_every_state(world: World) -> None:
-    chain = world.chain(0.05)
+async def test_started_anew_in_every_state(maker: Maker) -> None:
+    chain = maker.chain(0.05)
     chain.switches.drop_fraction = 0.3
-    dapi = world.dapi(chain, max_transaction_bytes=3_000)
+    dapi = maker.dapi(chain, max_transaction_bytes=3_000)
     for round_ in range(8):
         for nonce in range(5):
             await dapi.record(10 * round_ + nonce)
         await deferLater(reactor, 0.03 * round_)
-        await world.stop(dapi)
-        dapi = world.dapi(chain, max_transaction_bytes=3_000)
+        await maker.stop(dapi)
+        dapi = maker.dapi(chain, max_transaction_bytes=3_000)
     await dapi.when_all(State.CONFIRMED, 40)
     assert set(chain.blockchain.batch_counts().values()) == {1}
     timeouts = [delivered.tx_hash for delivered in chain.blockchain.ledger]
@@ -253,16 +254,16 @@ async def test_started_anew_in_every_state(world: World) -> None:
 
 
 @pytest_twisted.ensureDeferred
-async def test_timestamps_ascend_over_a_restart_however_the_dice_fall(world: World) -> None:
-    chain = world.chain(None)
-    dapi = world.dapi(chain)
+async def test_timestamps_ascend_over_a_restart_however_the_dice_fall(maker: Maker) -> None:
+    chain = maker.chain(None)
+    dapi = maker.dapi(chain)
     for number in range(1, 11):
         await dapi.record(number)
         await chain.mempool(number)
     last = max(tx.timeout_ns or 0 for tx in chain.blockchain.mempool.waiting())
-    await world.stop(dapi)
+    await maker.stop(dapi)
     # In the same block, with the same dice.
-    dapi = world.dapi(chain)
+    dapi = maker.dapi(chain)
     for number in range(11, 16):
         await dapi.record(number)
         await chain.mempool(number)
@@ -273,10 +274,10 @@ async def test_timestamps_ascend_over_a_restart_however_the_dice_fall(world: Wor
 
 
 @pytest_twisted.ensureDeferred
-async def test_two_processes_with_one_key_that_draw_the_same_timestamp(world: World) -> None:
-    chain = world.chain(None)
-    first = world.dapi(chain, name="first")
-    second = world.dapi(chain, name="second")
+async def test_two_processes_with_one_key_that_draw_the_same_timestamp(maker: Maker) -> None:
+    chain = maker.chain(None)
+    first = maker.dapi(chain, name="first")
+    second = maker.dapi(chain, name="second")
     await first.record(1)
     await chain.mempool(1)
     # The mempool refuses the second one, which goes again with another timestamp.
@@ -297,10 +298,10 @@ async def test_two_processes_with_one_key_that_draw_the_same_timestamp(world: Wo
 
 
 @pytest_twisted.ensureDeferred
-async def test_two_processes_with_one_key_under_load(world: World) -> None:
-    chain = world.chain(0.05)
+async def test_two_processes_with_one_key_under_load(maker: Maker) -> None:
+    chain = maker.chain(0.05)
     chain.switches.drop_fraction = 0.2
-    dapis = [world.dapi(chain, name=name, max_transaction_bytes=3_000) for name in ("first", "second")]
+    dapis = [maker.dapi(chain, name=name, max_transaction_bytes=3_000) for name in ("first", "second")]
     for nonce in range(60):
         await dapis[nonce % 2].record(nonce)
     for dapi in dapis:

@@ -48,7 +48,7 @@ class ThreadClock(Clock):
 
     def wait_for(self, deferred: Deferred[T]) -> T:
         """Turn until ``deferred`` has a result: return it, or raise its failure."""
-        results: list[Any] = []
+        results: list[T | Failure] = []
         deferred.addBoth(results.append)
         while True:
             self.advance(0)
@@ -58,9 +58,10 @@ class ThreadClock(Clock):
                 self._handed_over.get(timeout=_PATIENCE_SECONDS)()
             except queue.Empty:
                 raise AssertionError("no thread did anything") from None
-        if isinstance(results[0], Failure):
-            results[0].raiseException()
-        return results[0]
+        (result,) = results
+        if isinstance(result, Failure):
+            result.raiseException()
+        return result
 
 
 class Obstacle:

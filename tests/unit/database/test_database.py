@@ -6,6 +6,7 @@ import contextlib
 import os
 import sqlite3
 import threading
+from functools import partial
 
 from twisted.internet.defer import CancelledError
 
@@ -21,9 +22,12 @@ class UseTests(StoreTestCase):
 
     def test_writes_are_in_order(self) -> None:
         order: list[int] = []
-        written = [self.database.write(lambda _, number=number: order.append(number)) for number in range(50)]
+        written = [self.database.write(partial(self.append, order, number)) for number in range(50)]
         self.clock.wait_for(written[-1])
         self.assertEqual(order, list(range(50)))
+
+    def append(self, order: list[int], number: int, _: sqlite3.Connection) -> None:
+        order.append(number)
 
     def test_write_fires_with_what_was_returned_not_before_it_was_done(self) -> None:
         obstacle = Obstacle(self.database)
@@ -132,12 +136,15 @@ class HungDiskTests(StoreTestCase):
         os.truncate(self.path, 5)
         self.assertEqual(self.database.status()["bytes"], before)
 
+    def hold(self, held: threading.Event, _: sqlite3.Connection) -> bool:
+        return held.wait(10)
+
     def test_what_waits_is_bounded(self) -> None:
         self.assertTrue(self.obstacle.reached.wait(10))
         for use in (self.database.write, self.database.read):
             held = threading.Event()
             self.addCleanup(held.set)
-            waiting = [use(lambda _, held=held: held.wait(10)) for _ in range(1010)]
+            waiting = [use(partial(self.hold, held)) for _ in range(1010)]
             refused = [each for each in waiting if each.called]
             self.assertIn(len(refused), (9, 10))
             for each in refused:

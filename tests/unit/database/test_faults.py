@@ -165,7 +165,7 @@ class QuotaTests(StoreTestCase):
             raise OSError(errno.EDQUOT, os.strerror(errno.EDQUOT))
         self.left -= size
 
-    def fail(self, code: int) -> Deferred[None]:
+    def failing_write(self, code: int) -> Deferred[None]:
         def write(_: sqlite3.Connection) -> None:
             raise failing(sqlite3.OperationalError, code)
 
@@ -180,7 +180,7 @@ class QuotaTests(StoreTestCase):
 
     def test_gives_up_the_reserve_and_heals(self) -> None:
         with self.assertRaisesRegex(StoreBusyError, "quota"):
-            self.clock.wait_for(self.fail(sqlite3.SQLITE_IOERR_WRITE))
+            self.clock.wait_for(self.failing_write(sqlite3.SQLITE_IOERR_WRITE))
         self.assertFalse(Path(f"{self.path}.reserve").exists())
         self.execute(self.database, add_node("a"))
         self.assertEqual(self.probe(65535), "full")
@@ -192,7 +192,7 @@ class QuotaTests(StoreTestCase):
 
     def test_a_failed_fsync_is_one_all_the_same(self) -> None:
         with self.assertRaises(StoreBrokenError):
-            self.clock.wait_for(self.fail(sqlite3.SQLITE_IOERR_FSYNC))
+            self.clock.wait_for(self.failing_write(sqlite3.SQLITE_IOERR_FSYNC))
         self.clock.turn()
         self.assertEqual(len(self.broken), 1)
 

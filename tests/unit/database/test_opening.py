@@ -13,6 +13,7 @@ from zope.interface.verify import verifyObject
 
 from dapi.database import Database
 from dapi.database import file as database_file
+from dapi.database.schema import SCHEMA_VERSIONS
 from dapi.errors import StartError, StoreBrokenError
 from tests.unit.database.store_tools import COUNT_NODES, StoreTestCase, add_node
 
@@ -56,7 +57,7 @@ class OpeningTests(StoreTestCase):
         database = self.open_database()
         self.execute(database, add_node("a"))
         self.close_database(database)
-        versions = (*database_file.SCHEMA_VERSIONS, "CREATE TABLE more (x);")
+        versions = (*SCHEMA_VERSIONS, "CREATE TABLE more (x);")
         self.patch(database_file, "SCHEMA_VERSIONS", versions)
         for _ in range(2):
             newer = self.open_database()
@@ -84,7 +85,12 @@ class OpeningTests(StoreTestCase):
         disk.mkdir(parents=True)
         self.path.symlink_to(disk / "there.db")
         asked: list[str] = []
-        database = self.open_database(free_bytes=lambda folder: asked.append(folder) or 10**9)
+
+        def free_bytes(folder: str) -> int:
+            asked.append(folder)
+            return 10**9
+
+        database = self.open_database(free_bytes=free_bytes)
         self.execute(database, add_node("a"))
         self.assertEqual(asked, [str(disk)])
         beside = {f"there.db{end}" for end in ("", "-shm", "-wal", ".lock", ".reserve")}

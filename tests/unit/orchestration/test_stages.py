@@ -6,7 +6,7 @@ from dapi.orchestration.stages import StageBook, StageRecord
 from dapi.phases.phases import EpochParameters, PocStage, regular_stage
 from tests.chain_tools import Key
 from tests.unit.database.store_tools import StoreTestCase
-from tests.unit.submission.submissions_world import HASH, SubmissionsTestCase
+from tests.unit.submission.submissions_case import HASH, SubmissionsTestCase
 
 
 def stage_at(height: int, *, stage_duration: int = 10) -> PocStage:

@@ -31,10 +31,10 @@ def validated(public_key: str = PUBLIC_KEY, fraud_detected: bool = True) -> Vali
     )
 
 
-class KeptEntries:
+class KeptEntries(Outbox):
     """An outbox that keeps in memory what it is given."""
 
-    def __init__(self) -> None:
+    def __init__(self) -> None:  # without a database
         self.entries: list[OutboxEntry] = []
 
     def put(self, entry: OutboxEntry) -> Deferred[Receipt]:
@@ -42,15 +42,15 @@ class KeptEntries:
         return succeed(Receipt(entry.batch_id, 1))
 
 
-class SlowOutbox:
+class SlowOutbox(Outbox):
     """An outbox whose disk hangs."""
 
-    def __init__(self) -> None:
-        self.waiting: list[Deferred[Receipt]] = []
+    def __init__(self) -> None:  # without a database
+        self.pending: list[Deferred[Receipt]] = []
 
     def put(self, entry: OutboxEntry) -> Deferred[Receipt]:
-        self.waiting.append(Deferred())
-        return self.waiting[-1]
+        self.pending.append(Deferred())
+        return self.pending[-1]
 
 
 class CosmosMessageClientTests(SynchronousTestCase):
@@ -121,7 +121,7 @@ class CosmosMessageClientTests(SynchronousTestCase):
         held = [sys.getrefcount(batch) for batch in batches]
         client.submit_poc_batch(batches[0], batch_id="b-1", node_id="node1", via=Via.HTTP)
         client.submit_poc_validation(batches[1], batch_id="v-1", node_id=None, via=Via.HTTP)
-        self.assertEqual(len(outbox.waiting), 2)
+        self.assertEqual(len(outbox.pending), 2)
         self.assertEqual([sys.getrefcount(batch) for batch in batches], held)
 
     def test_names_of_our_own_in_the_descriptor_pool(self) -> None:

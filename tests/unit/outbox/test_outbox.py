@@ -12,7 +12,7 @@ from twisted.internet.defer import CancelledError, Deferred
 from dapi.errors import StoreBrokenError, StoreBusyError, StoreClosedError
 from dapi.messages import Receipt, Via
 from tests.unit.database.store_tools import Obstacle
-from tests.unit.outbox.outbox_world import PROPERTY, SHARED, OutboxTestCase, entry
+from tests.unit.outbox.outbox_case import PROPERTY, SHARED, OutboxTestCase, entry
 
 
 class PutTests(OutboxTestCase):
@@ -29,7 +29,12 @@ class PutTests(OutboxTestCase):
         obstacle = Obstacle(self.database)
         seen_on_disk: list[Any] = []
         put = self.outbox.put(entry())
-        put.addCallback(lambda receipt: seen_on_disk.append(self.look("SELECT batch_id FROM unfinished")) or receipt)
+
+        def look(receipt: Receipt) -> Receipt:
+            seen_on_disk.append(self.look("SELECT batch_id FROM unfinished"))
+            return receipt
+
+        put.addCallback(look)
         self.clock.turn()
         self.assertNoResult(put)
         self.assertEqual(self.look("SELECT batch_id FROM unfinished"), [])
@@ -236,9 +241,9 @@ class FaultTests(OutboxTestCase):
             error.sqlite_errorname = "SQLITE_IOERR_FSYNC"
             raise error
 
-        broke = self.database.write(fail)
-        puts = [self.outbox.put(entry(batch_id)) for batch_id in "bcb"]
-        for refused in (broke, *puts, self.outbox.put(entry("d"))):
+        broke: Deferred[Any] = self.database.write(fail)
+        puts: list[Deferred[Any]] = [self.outbox.put(entry(batch_id)) for batch_id in "bcbd"]
+        for refused in (broke, *puts):
             with self.assertRaises(StoreBrokenError):
                 self.clock.wait_for(refused)
         self.assertEqual(len(self.broken), 1)

@@ -12,7 +12,7 @@ from twisted.internet.defer import Deferred
 from dapi.messages import Kind, State, Via
 from dapi.outbox.pages import BatchPage, BatchRow, selects
 from tests.unit.database.store_tools import Obstacle
-from tests.unit.outbox.outbox_world import PROPERTY, OutboxTestCase, entry
+from tests.unit.outbox.outbox_case import PROPERTY, OutboxTestCase, entry
 
 # A node's id that would break out of a statement it was pasted into.
 ODD = "n2'; \"-- %_\\ ö☃\n"

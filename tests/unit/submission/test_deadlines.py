@@ -6,7 +6,7 @@ from dapi.messages import Kind
 from dapi.phases.phases import EpochParameters, PocStage, regular_stage
 from dapi.submission.deadlines import Deadlines
 from tests.logs import log_of
-from tests.unit.submission.submissions_world import SubmissionsTestCase
+from tests.unit.submission.submissions_case import SubmissionsTestCase
 
 # Durations: 60 of generation, 5 to exchange, 5 to validation, 20 of it.
 PARAMETERS = EpochParameters(400, 60, 5, 5, 20)

@@ -9,7 +9,7 @@ import sqlite3
 from pathlib import Path
 
 from dapi.messages import Kind, State
-from tests.unit.submission.submissions_world import SubmissionsTestCase
+from tests.unit.submission.submissions_case import SubmissionsTestCase
 
 VECTOR = Path(__file__).parents[2] / "vectors" / "database_v1.sql"
 # By the first character of their transactions' hashes, which repeat it.

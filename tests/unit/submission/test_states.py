@@ -8,7 +8,7 @@ from dapi.database.schema import RowState
 from dapi.errors import UnknownBatchError
 from dapi.messages import Kind, State
 from dapi.submission.rows import Message
-from tests.unit.submission.submissions_world import HASH, OTHER, SubmissionsTestCase
+from tests.unit.submission.submissions_case import HASH, OTHER, SubmissionsTestCase
 
 NEVER_SENT = "EF" * 32
 REASON = "why"

@@ -8,7 +8,7 @@ import zlib
 from dapi.errors import UnknownBatchError
 from dapi.messages import Kind
 from dapi.messages.inference_pb2 import MsgSubmitPocBatch
-from tests.unit.submission.submissions_world import HASH, OTHER, SubmissionsTestCase
+from tests.unit.submission.submissions_case import HASH, OTHER, SubmissionsTestCase
 
 MANY = 100_000
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dapi.messages import State
-from tests.unit.submission.submissions_world import HASH, OTHER, SubmissionsTestCase
+from tests.unit.submission.submissions_case import HASH, OTHER, SubmissionsTestCase
 
 
 class DamageTests(SubmissionsTestCase):

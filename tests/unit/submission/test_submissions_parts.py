@@ -9,7 +9,7 @@ from dapi.messages import Kind, State, Via
 from dapi.messages.inference_pb2 import MsgSubmitPocBatch
 from dapi.submission.rows import Message
 from tests.batches import generated_batch
-from tests.unit.submission.submissions_world import HASH, OTHER, SubmissionsTestCase
+from tests.unit.submission.submissions_case import HASH, OTHER, SubmissionsTestCase
 
 
 class PartTests(SubmissionsTestCase):

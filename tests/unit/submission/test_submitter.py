@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from twisted.internet.defer import Deferred, fail, succeed
-from twisted.logger import capturedLogs
 
 from dapi.chain.block_watcher import BlockWatcher
 from dapi.chain.keyring import SigningKey
@@ -16,10 +16,12 @@ from dapi.errors import ChainRefusedError, ChainStaleError, ChainUnavailableErro
 from dapi.messages import Kind, Via, content_id, cosmos_pb2
 from dapi.outbox.cosmos_message_client import CosmosMessageClient
 from dapi.outbox.outbox import Outbox
+from dapi.submission.rows import Message
 from dapi.submission.submissions import Submissions
 from dapi.submission.submitter import Submitter, SubmitterSettings
 from dapi.timing.loop import RESTART_SECONDS
 from tests.batches import generated_batch
+from tests.logs import captured_log
 from tests.unit.database.store_tools import Obstacle, StoreTestCase
 
 SECOND_NS = 10**9
@@ -39,8 +41,8 @@ def status_at(height: int, **changes: Any) -> ChainStatus:
     return ChainStatus(**{**values, **changes})
 
 
-class Chain:
-    """The RPC of a chain: every call is answered at once, by what ``answers`` say."""
+class FakeRpc(ChainRpc):
+    """A chain that answers every call at once."""
 
     def __init__(self) -> None:
         self.head = status_at(10)
@@ -49,7 +51,7 @@ class Chain:
         self.results: dict[str, TxResult] = {}
         self.broadcast_error: Exception | None = None
         self.lookup_error: Exception | None = None
-        self.lookup_answer: Deferred[Any] | None = None
+        self.lookup_answer: Deferred[TxLookup] | None = None
 
     def status(self) -> Deferred[ChainStatus]:
         return succeed(self.head)
@@ -66,27 +68,26 @@ class Chain:
         self.sent.append(tx_hash_of(raw))
         return fail(self.broadcast_error) if self.broadcast_error is not None else succeed(Broadcast.ACCEPTED)
 
-    def abci_query(self, path: str, data: bytes, height: int | None = None) -> Deferred[QueryResult]:
+    def abci_query(
+        self, path: str, data: bytes, height: int | None = None, *, max_bytes: int = 0
+    ) -> Deferred[QueryResult]:
         account = cosmos_pb2.BaseAccount(address="a", account_number=7)
         answer = cosmos_pb2.QueryAccountInfoResponse(info=account)
         return succeed(QueryResult(answer.SerializeToString(), 1))
 
 
-class Watcher:
-    """Knows the chain's head at once."""
+class FakeWatcher(BlockWatcher):
+    """A head that the test moves."""
 
-    def __init__(self, chain: Chain) -> None:
-        self._chain = chain
-        self.problem: str | None = None
-        self.status_error: ChainRefusedError | None = None
-        self.wake: Any = None
+    problem: str | None = None
 
-    @property
-    def head(self) -> ChainStatus:
-        return self._chain.head
+    def __init__(self, head: ChainStatus) -> None:
+        self.head = head
+        self.status_error = None
+        self.ring: Callable[[], object] = lambda: None
 
-    def observe(self, observer: Any) -> None:
-        self.wake = observer
+    def observe(self, observer: Callable[[], object]) -> None:
+        self.ring = observer
 
 
 class SubmitterTests(StoreTestCase):
@@ -96,14 +97,14 @@ class SubmitterTests(StoreTestCase):
         self.outbox = Outbox(self.clock, self.database)
         self.recorder = CosmosMessageClient(self.outbox)
         self.submissions = Submissions(self.database, self.outbox)
-        self.chain = Chain()
-        self.watcher = Watcher(self.chain)
+        self.chain = FakeRpc()
+        self.watcher = FakeWatcher(self.chain.head)
         key = SigningKey(b"\1" * 32)
         self.submitter = Submitter(
             self.clock,
             self.submissions,
-            self.chain,  # type: ignore[arg-type]
-            self.watcher,  # type: ignore[arg-type]
+            self.chain,
+            self.watcher,
             key=key,
             participant_address=key.address,
             random=random.Random(1),
@@ -130,8 +131,8 @@ class SubmitterTests(StoreTestCase):
         self.settle()
 
     def block(self, height: int, **changes: Any) -> None:
-        self.chain.head = status_at(height, **changes)
-        self.watcher.wake()
+        self.watcher.head = self.chain.head = status_at(height, **changes)
+        self.watcher.ring()
         self.settle()
 
     def pass_time(self, seconds: float) -> None:
@@ -155,7 +156,7 @@ class SubmitterTests(StoreTestCase):
         self.assertEqual(self.counts(), {"confirmed": 1})
         self.assertEqual(self.submitter.status()["transactions_in_flight"], 0)
 
-    def test_what_is_under_way_is_looked_up_once_a_block_whatever_comes_in(self) -> None:
+    def test_what_is_in_flight_is_looked_up_once_a_block_whatever_comes_in(self) -> None:
         for nonce in range(10):
             self.record(nonce)
         self.assertEqual(len(self.chain.sent), 10)
@@ -168,13 +169,12 @@ class SubmitterTests(StoreTestCase):
     def test_an_error_is_logged_once_and_again_after_a_success(self) -> None:
         self.record(1)
         (tx_hash,) = self.chain.sent
-        with capturedLogs() as logs:
+        with captured_log() as log:
             for number in range(5):
                 self.chain.lookup_error = ChainUnavailableError(f"mempool is full: number of txs {number}")
                 self.block(11 + number)
                 self.pass_time(6)
-        lines = [event for event in logs if event.get("error")]
-        self.assertEqual(len(lines), 1)
+        self.assertEqual(len(log.warnings("trying again")), 1)
         status = self.submitter.status()
         self.assertEqual(status["state"], "waiting")
         self.assertEqual(status["reason"], "mempool is full: number of txs 4")
@@ -184,59 +184,57 @@ class SubmitterTests(StoreTestCase):
         self.pass_time(6)
         status = self.submitter.status()
         self.assertEqual((status["state"], status["problem"]), ("submitting", None))
-        with capturedLogs() as logs:
+        with captured_log() as log:
             self.chain.broadcast_error = ChainUnavailableError("mempool is full: number of txs 4")
             self.record(2)
-        self.assertEqual(len([event for event in logs if event.get("error")]), 1)
+        self.assertEqual(len(log.warnings("trying again")), 1)
 
     def test_a_busy_store_is_no_end(self) -> None:
-        usual = self.submissions.put_in_flight
-        self.submissions.put_in_flight = lambda *args: fail(StoreBusyError("disk full"))  # type: ignore[method-assign]
+        busy = self.patch(self.submissions, "put_in_flight", lambda *args: fail(StoreBusyError("disk full")))
         self.record(1)
         self.assertEqual(self.chain.sent, [])
         self.assertEqual(self.submitter.status()["reason"], "disk full")
-        self.submissions.put_in_flight = usual  # type: ignore[method-assign]
+        busy.restore()
         self.pass_time(6)
         self.assertEqual(len(self.chain.sent), 1)
 
-    def test_what_was_given_up_between_choice_and_note_is_not_sent(self) -> None:
+    def test_what_expired_between_its_choice_and_its_transaction_is_not_sent(self) -> None:
         usual, expired = self.submissions.next_messages, []
 
-        def next_messages(*args: Any) -> Deferred[Any]:
-            chosen = usual(*args)
-            # Behind the choice, and before the note: the disk does one after the other.
+        def next_messages(height: int, max_bytes: int, max_nonces: int) -> Deferred[list[Message]]:
+            chosen = usual(height, max_bytes, max_nonces)
+            # Behind the choice, and before it is put in flight: the disk does one after the other.
             expired.append(self.submissions.expire(10, Kind.GENERATED, "its window is over"))
             return chosen
 
-        self.submissions.next_messages = next_messages  # type: ignore[method-assign]
+        patched = self.patch(self.submissions, "next_messages", next_messages)
         self.record(1)
         self.assertEqual(self.counts(), {"expired": 1})
         self.assertEqual(self.chain.sent, [])
         self.assertEqual(self.submitter.status()["transactions_in_flight"], 0)
-        self.submissions.next_messages = usual  # type: ignore[method-assign]
+        patched.restore()
         self.record(2)
         self.assertEqual(len(self.chain.sent), 1)
 
     def test_a_defect_of_ours_is_told_and_does_not_end_the_sending(self) -> None:
-        usual = self.submissions.next_messages
-        self.submissions.next_messages = None  # type: ignore[assignment, method-assign]
+        broken = self.patch(self.submissions, "next_messages", None)
         self.record(1)
         status = self.submitter.status()
         self.assertEqual(status["state"], "waiting")
         self.assertIn("Submitter broke", str(status["reason"]))
         self.assertEqual(len(self.flushLoggedErrors(TypeError)), 1)
-        self.submissions.next_messages = usual  # type: ignore[method-assign]
+        broken.restore()
         self.pass_time(RESTART_SECONDS)
         self.assertEqual(len(self.chain.sent), 1)
         self.assertEqual(self.submitter.status()["state"], "submitting")
 
     def test_a_broken_store_is_told_and_floods_nothing(self) -> None:
-        with capturedLogs() as logs:
-            self.submissions.next_messages = lambda *args: fail(StoreBrokenError("bad page"))  # type: ignore[method-assign]
+        with captured_log() as log:
+            self.patch(self.submissions, "next_messages", lambda *args: fail(StoreBrokenError("bad page")))
             self.record(1)
             self.pass_time(60)
         self.assertEqual(self.submitter.status()["reason"], "bad page")
-        self.assertEqual(len([event for event in logs if event.get("error")]), 1)
+        self.assertEqual(len(log.warnings("trying again")), 1)
         self.assertEqual(self.chain.sent, [])
 
     def test_no_message_is_lost_when_the_store_is_busy_in_the_middle_of_a_verdict(self) -> None:
@@ -249,10 +247,10 @@ class SubmitterTests(StoreTestCase):
         self.include(tx_hash, 12, 1145, "inference", "failed to execute message; message index: 1: no node")
         usual, busy = self.submissions.store_again, [StoreBusyError("disk full")] * 2
 
-        def again(*args: Any, **settings: Any) -> Any:
+        def store_again(*args: Any, **settings: Any) -> Deferred[None]:
             return fail(busy.pop()) if busy else usual(*args, **settings)
 
-        self.submissions.store_again = again  # type: ignore[method-assign]
+        self.patch(self.submissions, "store_again", store_again)
         self.block(12)
         self.pass_time(12)
         self.assertEqual(self.counts(), {"in_flight": 2, "failed": 1})
@@ -302,16 +300,26 @@ class SubmitterTests(StoreTestCase):
         self.block(12)
         self.assertEqual(self.counts(), {"confirmed": 1, "stored": 1})
 
+    def test_moved_while_a_transaction_is_put_in_flight_it_is_not_offered(self) -> None:
+        usual = self.submissions.put_in_flight
+
+        def put_in_flight(messages: Sequence[Message], tx_hash: str, timeout_ns: int) -> Deferred[bool]:
+            self.submitter._stop_sending("poc_v2_enabled")
+            return usual(messages, tx_hash, timeout_ns)
+
+        self.patch(self.submissions, "put_in_flight", put_in_flight)
+        self.record(1)
+        self.assertEqual((self.chain.sent, self.counts()), ([], {"stored": 1}))
+        self.assertEqual(self.submitter.status()["transactions_in_flight"], 0)
+
     def test_a_lookup_by_a_node_of_another_chain_proves_nothing(self) -> None:
         self.record(1)
         self.chain.head = status_at(10)
-        usual = self.chain.lookup
         other = status_at(10**6, chain_id="another", node="10.0.0.1:26657")
-        self.chain.lookup = lambda tx_hash: succeed(TxLookup(other, None))  # type: ignore[method-assign]
+        self.chain.lookup_answer = succeed(TxLookup(other, None))
         self.block(11)
         self.assertIn("10.0.0.1:26657 is a node of another chain", str(self.submitter.status()["reason"]))
         self.assertEqual(self.counts(), {"in_flight": 1})
-        self.chain.lookup = usual  # type: ignore[method-assign]
 
     def test_without_a_timestamp_it_waits_for_the_chains_clock(self) -> None:
         self.stop()
@@ -326,20 +334,21 @@ class SubmitterTests(StoreTestCase):
         self.pass_time(6)
         self.assertEqual(len(self.chain.sent), 1)
 
-    def test_started_anew_on_an_open_database_it_misses_nothing_that_was_being_noted(self) -> None:
-        usual, obstacles = self.submissions.put_in_flight, []
+    def test_started_anew_on_an_open_database_it_misses_nothing_that_was_being_written(self) -> None:
+        usual = self.submissions.put_in_flight
+        obstacles: list[Obstacle] = []
 
-        def sent(*args: Any) -> Deferred[None]:
+        def put_in_flight(messages: Sequence[Message], tx_hash: str, timeout_ns: int) -> Deferred[bool]:
             obstacles.append(Obstacle(self.database))
-            return usual(*args)
+            return usual(messages, tx_hash, timeout_ns)
 
-        self.submissions.put_in_flight = sent  # type: ignore[method-assign]
+        patched = self.patch(self.submissions, "put_in_flight", put_in_flight)
         batch = generated_batch(block_height=10, nonces=[1], dist=[0.5])
         self.recorder.submit_poc_batch(batch, batch_id=content_id(batch), node_id="n", via=Via.HTTP)
         while not obstacles:
             self.clock.turn()
         self.stop()
-        self.submissions.put_in_flight = usual  # type: ignore[method-assign]
+        patched.restore()
         self.submitter.startService()
         for _ in range(4):
             self.clock.wait_for(self.database.read(lambda connection: None))
