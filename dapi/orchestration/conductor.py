@@ -6,11 +6,12 @@ is missing. A missed block, a failed query or a restart delays a step, and never
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
+from functools import partial
 from random import Random
 from typing import Any
 
-from twisted.internet.defer import CancelledError, Deferred, succeed
+from twisted.internet.defer import Deferred, succeed
 from twisted.logger import Logger
 
 from dapi.broker.broker import Broker
@@ -119,28 +120,33 @@ class Conductor(LoopService):
         self._reconciler.intend(work.intentions(self._broker.workers(), height, self._reactor.seconds()))
 
     async def loop(self) -> None:
-        """Make a turn at each block, and every 30 seconds without one."""
-        await self._retry(self._remember_stages)
-        while self.running:
-            await self._retry(self._turn)
-            # A stop in the middle of a turn may end it as a success.
-            if self.running:
-                await self._wake.wait(_LOOK_AGAIN_SECONDS)
+        """Make a turn at each block, and every 30 seconds without one; a failed one is made again after 3 to 5 s."""
+        until_it_works = partial(
+            retry,
+            self._reactor,
+            errors=(ChainError, NotReadyError, StoreError),
+            delay=self._retry_delay,
+            on_error=self._turn_failed,
+        )
+        await until_it_works(self._remember_stages)
+        await until_it_works(self._take_turns)
 
-    async def _retry(self, attempt: Callable[[], Awaitable[None]]) -> None:
-        errors = (ChainError, NotReadyError, StoreError)
-        await retry(self._reactor, attempt, errors=errors, delay=self._retry_delay, on_error=self._attempt_failed)
-
-    def _attempt_failed(self, error: Exception) -> None:
+    def _turn_failed(self, error: Exception) -> None:
+        # A stop in the middle of a turn may end as the failure of one of its steps.
         if not self.running:
-            # A stop in the middle of a turn may end it as a failure.
-            raise CancelledError from error
+            raise error
         if str(error) != self._problem:
             self.log.warn("the nodes are left as they are for now: {problem}", problem=str(error))
         self._problem = str(error)
 
     async def _remember_stages(self) -> None:
         self._deadlines.remember(record.stage for record in await self._stages.latest())
+
+    async def _take_turns(self) -> None:
+        while self.running:
+            await self._turn()
+            if self.running:
+                await self._wake.wait(_LOOK_AGAIN_SECONDS)
 
     async def _turn(self) -> None:
         head = self._watcher.head

@@ -195,10 +195,9 @@ class ConductorTestCase(SynchronousTestCase):
         return [*self.log.warnings(), *self.log.lines(LogLevel.error)]
 
     def start(self) -> None:
-        database: Any = self.database
-        self.outbox = Outbox(self.clock, database, now=self.clock.seconds)
-        self.submissions = Submissions(database, self.outbox, now=self.clock.seconds)
-        self.stages = StageBook(database)
+        self.outbox = Outbox(self.clock, self.database, now=self.clock.seconds)
+        self.submissions = Submissions(self.database, self.outbox, now=self.clock.seconds)
+        self.stages = StageBook(self.database)
         self.deadlines = Deadlines(self.submissions)
         self.validations: list[FakeValidation] = []
         self.conductor = Conductor(
