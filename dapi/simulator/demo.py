@@ -1,9 +1,9 @@
 """``python -m dapi.simulator.demo``: dapi between a simulated chain and three simulated ML nodes, a line a second.
 
 Everything runs in this process, on ports of 127.0.0.1 that the system picks, in a temporary folder that is removed at
-the end. The chain makes a block a second, and its epochs are short: nodes generate, validate, and serve inference, over
-and over, as its phases want. Nodes 1 and 2 have a WebSocket, and every third ack of node 2 is lost, so that it delivers
-those batches twice; node 3 has none. It is ended by Ctrl-C, SIGTERM or ``--seconds``.
+the end. The chain makes a block a second, and its epochs are short: the nodes generate, validate and serve inference,
+again and again. Nodes 1 and 2 have a WebSocket. Every third ack to node 2 is lost, so node 2 delivers those batches by
+HTTP as well. Node 3 has no WebSocket. Ctrl-C, SIGTERM or ``--seconds`` end the demo.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ from dapi.simulator.ml_node.settings import MLNodeSettings, scaled_settings
 _HOST = "127.0.0.1"
 # Of the participant; a key that is worth nothing.
 _SECRET = b"\1" * 32
-# The first PoC starts when everybody is there.
+# The first PoC starts when all nodes are registered.
 _FIRST_POC = 5
 _EPOCHS = EpochParams(
     epoch_length=30,
@@ -56,8 +56,15 @@ _EPOCHS = EpochParams(
     poc_validation_duration=8,
 )
 _MODELS: dict[str, Any] = {"simulated": {"args": []}}
-# A node's batches are shown by its own ledger, which is not to fill the memory of a demo that is left running.
+# A node's ledger must not fill the memory of a demo that runs for days.
 _REMEMBERED = 100
+_LEGEND = """\
+block   the newest block of the chain, the chain's phase, and the blocks until the next change:
+        a window is the time in which the chain accepts batches (PoCGenerate) or verdicts (PoCValidate)
+nodeN   what the node has delivered, by the node's own count: over the WebSocket + by HTTP;
+        "twice" are those that came by HTTP because their ack over the WebSocket was lost
+dapi    the messages that dapi keeps for the chain, each once: the nodes' batches + their verdicts + dapi's own (seeds)
+        = still to be sent + in a transaction + in a block + failed or expired"""
 
 
 def _node_settings(**changes: Any) -> MLNodeSettings:
@@ -66,7 +73,7 @@ def _node_settings(**changes: Any) -> MLNodeSettings:
 
 
 class Demo:
-    """The whole of it; ``folder`` is where dapi keeps its database."""
+    """The chain, the nodes and dapi; ``folder`` is where dapi keeps its database."""
 
     def __init__(self, reactor: Any, folder: str) -> None:
         self._reactor = reactor
@@ -90,12 +97,12 @@ class Demo:
         self._http = HTTPClient(Agent(reactor, pool=HTTPConnectionPool(reactor, persistent=False)))
         self.is_stopping = False
         self._showing: Deferred[None] | None = None
-        self._stored: Counter[str] = Counter()
-        self._newest: dict[str, str] = {}
+        self._kinds: Counter[str] = Counter()
+        self._last_seq = 0
         self._admin_url = ""
 
     def start(self, seconds: float) -> Deferred[None]:
-        """Start all and show what arrives.
+        """Start all, and show what happens.
 
         The Deferred fires after so many seconds or at the stop, and fails when something goes wrong.
         """
@@ -108,7 +115,7 @@ class Demo:
         return Deferred.fromCoroutine(self._stop())
 
     def _unless_stopping(self, failure: Failure) -> Failure | None:
-        # A call of the admin API that is cut off by the stop fails in its own way.
+        # The stop cuts off a call of the admin API, which then fails.
         return None if self.is_stopping else failure
 
     async def _stop(self) -> None:
@@ -132,12 +139,12 @@ class Demo:
         print(f"chain: {self._chain.url}, PoC starts at block {_FIRST_POC}", flush=True)
         for node in self._nodes:
             await self._register(node)
+        print(_LEGEND, flush=True)
         began = self._reactor.seconds()
         while self._reactor.seconds() - began < seconds:
             await deferLater(self._reactor, 1.0)
-            status = await self._call("GET", "/admin/v1/status")
-            nodes = [await self._line_of(node) for node in self._nodes]
-            line = " | ".join([_phase_in(status), *nodes, await self._line_of_chain(status)])
+            status = await self._consistent_status()
+            line = " | ".join([_phase_in(status), *map(_deliveries_of, self._nodes), await self._messages_in(status)])
             print(f"{self._reactor.seconds() - began:4.0f} s | {line}", flush=True)
 
     def _config(self) -> Config:
@@ -163,29 +170,30 @@ class Demo:
         way = "WebSocket" if node.settings.websocket else "no WebSocket"
         print(f"{added['id']}: {node.base_url}, number {added['node_num']}, {way}", flush=True)
 
-    async def _line_of(self, node: SimulatedMLNode) -> str:
-        """How often each way was used, by the node's own ledger, and what dapi says that it has stored."""
-        name, counts = node.node_name, node.ledger.counts
-        page = await self._call("GET", f"/admin/v1/batches?node_id={name}&limit=1000")
-        known = self._newest.get(name)
-        # The newest come first: only those are counted that were not there a second ago.
-        new = list(takewhile(lambda batch_id: batch_id != known, (batch["batch_id"] for batch in page["batches"])))
-        if new:
-            self._newest[name] = new[0]
-            self._stored[name] += len(new)
-        return (
-            f"{name}: websocket {counts['offered']}, http {counts['http']}, "
-            f"doubled {counts['doubled']}, stored {self._stored[name]}"
-        )
+    async def _consistent_status(self) -> Any:
+        """Return a status for which the batches of each kind are counted: no message came during the two calls."""
+        while True:
+            before = await self._call("GET", "/admin/v1/status")
+            page = await self._call("GET", "/admin/v1/batches?limit=1000")
+            # The newest come first.
+            for batch in takewhile(lambda batch: batch["seq"] > self._last_seq, page["batches"]):
+                self._kinds[batch["kind"]] += 1
+            self._last_seq = max((batch["seq"] for batch in page["batches"]), default=0)
+            after = await self._call("GET", "/admin/v1/status")
+            if sum(before["batches"].values()) == sum(after["batches"].values()):
+                return after
 
-    async def _line_of_chain(self, status: Any) -> str:
-        """Tell what became of all that was stored: batches, verdicts and seeds."""
+    async def _messages_in(self, status: Any) -> str:
+        """Say what dapi keeps, and how far it is."""
         counts = status["batches"]
+        kept = sum(counts.values())
+        own = kept - self._kinds.total()
         newest = (await self._call("GET", "/admin/v1/batches?state=confirmed&limit=1"))["batches"]
-        where = f" (newest in block {newest[0]['included_height']})" if newest else ""
+        block = f" (newest: {newest[0]['included_height']})" if newest else ""
         return (
-            f"stored {counts['stored']}, in flight {counts['in_flight']}, confirmed {counts['confirmed']}{where}, "
-            f"failed {counts['failed'] + counts['expired']}"
+            f"dapi keeps {kept} = {self._kinds['generated']} batches + {self._kinds['validated']} verdicts + {own} own"
+            f" = {counts['stored']} to send + {counts['in_flight']} in transactions"
+            f" + {counts['confirmed']} in blocks{block} + {counts['failed'] + counts['expired']} failed or expired"
         )
 
     async def _call(self, method: str, path: str, body: Any = None) -> Any:
@@ -196,16 +204,24 @@ class Demo:
         return answer
 
 
+def _deliveries_of(node: SimulatedMLNode) -> str:
+    counts = node.ledger.counts
+    ways = f"{counts['websocket']} WebSocket + {counts['http']} HTTP"
+    return f"{node.node_name} delivered {counts['delivered']} = {ways} ({counts['doubled']} twice)"
+
+
 def _phase_in(status: Any) -> str:
-    """Tell where the chain is, as dapi sees it."""
+    """Say where the chain is, as dapi sees it."""
     situation = status["chain"]["poc"]["situation"]
     if situation is None:
         return "no block yet"
-    return f"block {situation['height']}, {situation['phase']}, {situation['blocks_left']} blocks left"
+    goal = "the next PoC starts" if situation["stage_height"] is None else "the window closes"
+    left = situation["blocks_left"]
+    return f"block {situation['height']}: {situation['phase']}, {goal} in {left} block{'s' if left != 1 else ''}"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the demo until it is ended; return the exit code: 0, or 1 when something went wrong."""
+    """Run the demo to its end; return the exit code: 0, or 1 when something went wrong."""
     parser = argparse.ArgumentParser(prog="python -m dapi.simulator.demo", description=__doc__)
     parser.add_argument(
         "--seconds", type=float, default=math.inf, help="stop after so many seconds (default: at Ctrl-C)"
@@ -214,13 +230,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from twisted.internet import reactor as installed
 
     reactor: Any = installed
-    # Only what somebody must act on: the lines of the demo are the show.
+    # Errors alone, so that the demo's own lines stay readable.
     serious = FilteringLogObserver(textFileLogObserver(sys.stderr), [LogLevelFilterPredicate(LogLevel.error)])
     globalLogBeginner.beginLoggingTo([serious], redirectStandardIO=False)
     failures: list[Failure] = []
 
     def end() -> None:
-        # `make` and `timeout` pass a signal on that came here by itself as well: the first one counts.
+        # `make` and `timeout` pass on a signal that this process got as well: only the first one counts.
         if not demo.is_stopping:
             demo.is_stopping = True
             reactor.stop()

@@ -17,70 +17,94 @@ import pytest_twisted
 import treq
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred
-from twisted.internet.error import ProcessExitedAlready
+from twisted.internet.error import ProcessDone, ProcessExitedAlready, ProcessTerminated
+from twisted.internet.interfaces import IReactorProcess
 from twisted.internet.protocol import ProcessProtocol
 from twisted.python.failure import Failure
 from twisted.web.client import Agent
 
 from dapi.chain.rpc import ChainRpc
+from tests.integration.waiting import soon, until
 
 PATIENCE_SECONDS = 30
 
 # One line in which each node has delivered the way that it can, and node 2 some batches twice.
 ALL_ARRIVED = (
-    r"^ *\d+ s \| block \d+, PoCGenerate, \d+ blocks left"
-    r" \| node1: websocket [1-9]\d*, http \d+, doubled \d+, stored [1-9]\d*"
-    r" \| node2: websocket [1-9]\d*, http [1-9]\d*, doubled [1-9]\d*, stored [1-9]\d*"
-    r" \| node3: websocket 0, http [1-9]\d*, doubled 0, stored [1-9]\d*"
-    r" \| stored \d+, in flight \d+, confirmed [1-9]\d* \(newest in block \d+\), failed 0$"
+    r"^ *\d+ s \| block \d+: PoCGenerate\w*, the window closes in \d+ blocks?"
+    r" \| node1 delivered [1-9]\d* = [1-9]\d* WebSocket \+ \d+ HTTP \(\d+ twice\)"
+    r" \| node2 delivered [1-9]\d* = [1-9]\d* WebSocket \+ [1-9]\d* HTTP \([1-9]\d* twice\)"
+    r" \| node3 delivered [1-9]\d* = 0 WebSocket \+ [1-9]\d* HTTP \(0 twice\)"
+    r" \| dapi keeps \d+ = [1-9]\d* batches \+ 0 verdicts \+ [1-9]\d* own"
+    r" = \d+ to send \+ \d+ in transactions \+ [1-9]\d* in blocks \(newest: \d+\) \+ 0 failed or expired$"
 )
 
 
-class Demo(ProcessProtocol):
-    """A running demo; ``output`` and ``errors`` are what it wrote."""
+def assert_sums(output: str) -> None:
+    """In each line, what is equal is equal: each node's deliveries, and what dapi keeps by kind and by state."""
+    lines = re.findall(r"^ *\d+ s \|.*$", output, re.MULTILINE)
+    assert lines
+    for line in lines:
+        _, _, *nodes, kept = re.sub(r"\([^)]*\)", "", line).split(" | ")
+        assert len(nodes) == 3
+        for part in (*nodes, kept):
+            # Without the digit of the node's name.
+            totals = [sum(map(int, re.findall(r"\b\d+\b", side))) for side in part.split(" = ")]
+            assert len(set(totals)) == 1, line
+
+
+class DemoProcess(ProcessProtocol):
+    """A running demo; ``output`` and ``errors`` are what it wrote, ``exit_code`` is None when a signal ended it."""
 
     def __init__(self) -> None:
         self.output = ""
         self.errors = ""
-        self.ended: Deferred[Any] = Deferred()
-        self._waiting: list[tuple[re.Pattern[str], Deferred[re.Match[str]]]] = []
+        self.exit_code: int | None = None
+        self.ended: Deferred[None] = Deferred()
 
     def outReceived(self, data: bytes) -> None:
         self.output += data.decode()
-        for pattern, fired in self._waiting:
-            found = pattern.search(self.output)
-            if found and not fired.called:
-                fired.callback(found)
 
     def errReceived(self, data: bytes) -> None:
         self.errors += data.decode()
 
     def processEnded(self, reason: Failure) -> None:
-        for _, fired in self._waiting:
-            if not fired.called:
-                fired.errback(AssertionError(f"ended too soon:\n{self.output}\n{self.errors}"))
-        self.ended.callback(reason.value.exitCode)
+        assert isinstance(reason.value, ProcessTerminated | ProcessDone)
+        self.exit_code = reason.value.exitCode
+        self.ended.callback(None)
 
-    def when_written(self, pattern: str) -> Deferred[re.Match[str]]:
-        fired: Deferred[re.Match[str]] = Deferred()
-        self._waiting.append((re.compile(pattern, re.MULTILINE), fired))
-        self.outReceived(b"")
-        return fired.addTimeout(PATIENCE_SECONDS, reactor)
+    def signal(self, name: str) -> None:
+        assert self.transport is not None
+        self.transport.signalProcess(name)
 
-    def when_ended(self) -> Deferred[Any]:
-        """Fire with the exit code, None when a signal ended it."""
-        return self.ended.addTimeout(PATIENCE_SECONDS, reactor)
+    async def when_written(self, pattern: str, *, after: int = 0) -> re.Match[str]:
+        """Wait until a line, beyond the first ``after`` characters, matches."""
+        compiled = re.compile(pattern, re.MULTILINE)
+
+        def look() -> re.Match[str] | None:
+            assert not self.ended.called, f"ended too soon:\n{self.output}\n{self.errors}"
+            return compiled.search(self.output, after)
+
+        found = await until(look, PATIENCE_SECONDS)
+        assert found is not None
+        return found
+
+    async def end(self, signal: str = "") -> None:
+        """Send the signal, if any, and wait for a clean end."""
+        if signal:
+            self.signal(signal)
+        await soon(self.ended, PATIENCE_SECONDS)
+        assert (self.exit_code, self.errors) == (0, "")
 
 
 @pytest.fixture
-def start(tmp_path: Path) -> Iterator[Callable[..., Demo]]:
+def start(tmp_path: Path) -> Iterator[Callable[..., DemoProcess]]:
     """Start demos whose temporary folders lie in the test's; kill what still runs at the end."""
-    demos: list[Demo] = []
+    demos: list[DemoProcess] = []
 
-    def start(*options: str) -> Demo:
-        demo = Demo()
+    def start(*options: str) -> DemoProcess:
+        demo = DemoProcess()
         command = [sys.executable, "-m", "dapi.simulator.demo", *options]
-        reactor.spawnProcess(
+        IReactorProcess(reactor).spawnProcess(
             demo, sys.executable, command, env=os.environ | {"TMPDIR": str(tmp_path)}, path=os.getcwd()
         )
         demos.append(demo)
@@ -90,15 +114,16 @@ def start(tmp_path: Path) -> Iterator[Callable[..., Demo]]:
     for demo in demos:
         if not demo.ended.called:
             with suppress(ProcessExitedAlready):
-                demo.transport.signalProcess("KILL")
-            pytest_twisted.blockon(demo.when_ended())
+                demo.signal("KILL")
+            pytest_twisted.blockon(soon(demo.ended))
 
 
 async def get_batches(admin: str) -> list[dict[str, Any]]:
     response = await treq.get(f"{admin}/admin/v1/batches?limit=1000", agent=Agent(reactor))
     body = await treq.content(response)
     assert response.code == 200, body
-    return json.loads(body)["batches"]
+    batches: list[dict[str, Any]] = json.loads(body)["batches"]
+    return batches
 
 
 async def assert_within_3_blocks(chain: str, confirmed: list[dict[str, Any]]) -> None:
@@ -113,7 +138,7 @@ async def assert_within_3_blocks(chain: str, confirmed: list[dict[str, Any]]) ->
 
 @pytest_twisted.ensureDeferred
 async def test_batches_of_all_three_nodes_arrive_and_each_is_there_once(
-    start: Callable[..., Demo], tmp_path: Path
+    start: Callable[..., DemoProcess], tmp_path: Path
 ) -> None:
     demo = start()
     admin = (await demo.when_written(r"^admin: (http://127\.0\.0\.1:\d+)$"))[1]
@@ -131,45 +156,39 @@ async def test_batches_of_all_three_nodes_arrive_and_each_is_there_once(
     assert confirmed
     assert {batch["state"] for batch in batches} <= {"stored", "in_flight", "confirmed"}
     await assert_within_3_blocks(chain, confirmed)
-    demo.transport.signalProcess("INT")
-    assert await demo.when_ended() == 0
+    await demo.end("INT")
     assert demo.output.endswith("\nstopped\n")
-    assert demo.errors == ""
+    assert_sums(demo.output)
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest_twisted.ensureDeferred
-async def test_whole_epochs_run_by_themselves(start: Callable[..., Demo]) -> None:
+async def test_whole_epochs_run_by_themselves(start: Callable[..., DemoProcess]) -> None:
     demo = start()
     for phase in ("PoCGenerate", "PoCValidate", "Inference", "PoCGenerate"):
         # Each of them after the one before.
         seen = len(demo.output)
-        await demo.when_written(rf"(?s)\A.{{{seen}}}.*block \d+, {phase}, \d+ blocks left")
-    admin = re.search(r"^admin: (http://127\.0\.0\.1:\d+)$", demo.output, re.MULTILINE)
-    assert admin is not None
+        await demo.when_written(rf"\| block \d+: {phase}, ", after=seen)
+    admin = await demo.when_written(r"^admin: (http://127\.0\.0\.1:\d+)$")
     batches = await get_batches(admin[1])
     assert {batch["kind"] for batch in batches} == {"generated", "validated"}
-    assert not re.search(r"failed [1-9]", demo.output)
-    demo.transport.signalProcess("INT")
-    assert await demo.when_ended() == 0
-    assert demo.errors == ""
+    await demo.end("INT")
+    assert not re.search(r"[1-9]\d* failed or expired", demo.output)
+    assert_sums(demo.output)
 
 
 @pytest_twisted.ensureDeferred
-async def test_sigterm_ends_it_too(start: Callable[..., Demo], tmp_path: Path) -> None:
+async def test_sigterm_ends_it_too(start: Callable[..., DemoProcess], tmp_path: Path) -> None:
     demo = start()
     await demo.when_written(r"^node3: .* no WebSocket$")
     # Twice, as when `make` passes it on to a process that had it already.
-    demo.transport.signalProcess("TERM")
-    demo.transport.signalProcess("TERM")
-    assert await demo.when_ended() == 0
-    assert demo.errors == ""
+    demo.signal("TERM")
+    await demo.end("TERM")
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest_twisted.ensureDeferred
-async def test_it_ends_by_itself(start: Callable[..., Demo]) -> None:
+async def test_it_ends_by_itself(start: Callable[..., DemoProcess]) -> None:
     demo = start("--seconds", "1")
-    assert await demo.when_ended() == 0
+    await demo.end()
     assert len(re.findall(r"^ *\d+ s \|", demo.output, re.MULTILINE)) == 1
-    assert demo.errors == ""
