@@ -102,6 +102,7 @@ async def test_a_lost_confirmation_is_unknown_until_the_block(pair: ChainAndClie
 
 @pytest_twisted.ensureDeferred
 async def test_a_body_above_a_megabyte(pair: ChainAndClient) -> None:
+    """See docs/protocol/chain.md, 'Limits'."""
     largest = 1_000_000 * 3 // 4 - 100
     with pytest.raises(ChainRefusedError) as refused:
         await soon(pair.rpc.broadcast_tx_sync(b"\xff" * largest))
