@@ -130,8 +130,9 @@ class RouteTests(test_admin.AdminTestCase):
 
     def test_the_table_has_all_routes(self) -> None:
         told = {(method, path) for names, *_ in rows("route") for method, path in map(str.split, quoted(names))}
-        # Behind the guard there is Klein's resource, which has the app.
-        rules = self.api().resource()._guarded._app.url_map.iter_rules()
+        # Behind the guard is Klein's resource, which has the app.
+        resource: Any = self.api().resource()
+        rules = resource._guarded._app.url_map.iter_rules()
         real = {
             (method, re.sub(r"<\w+>", "<id>", rule.rule.removeprefix("/admin/v1/")))
             for rule in rules
