@@ -2,8 +2,9 @@
 # twisted.web is mostly without annotations.
 """The callback routes: where an ML node brings what its WebSocket did not take.
 
-A node POSTs a bare batch, without a time limit of its own, drops it on any 2xx, and otherwise tries again for ever. So
-each request is answered in time, and 200 (with an empty body) is said only of what is on disk.
+A node POSTs a bare batch without a time limit of its own, drops the batch on any status below 400, and else tries again
+without end (docs/protocol/node.md, 'How a node delivers'). So each request is answered in time, and 200 (with an empty
+body) only when the batch is on disk.
 """
 
 from __future__ import annotations

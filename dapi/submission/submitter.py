@@ -35,7 +35,7 @@ from dapi.submission.rows import Message, TransactionInFlight
 from dapi.submission.submissions import Submissions
 from dapi.timing.log_limits import SayOnce
 from dapi.timing.loop import LoopService, Wake
-from dapi.timing.retry import RetryDelay, retry
+from dapi.timing.retry import RETRY_MAX_SECONDS, RETRY_MIN_SECONDS, RetryDelay, retry
 
 _PASSED = "in no block when its time had passed"
 _NO_TIMESTAMP = "no timestamp is left: the chain's time is behind our last transaction's"
@@ -54,8 +54,8 @@ class SubmitterSettings:
     max_in_flight: int = 16
     max_transaction_bytes: int = 700_000
     max_nonces: int = 10_000
-    retry_min_seconds: float = 3.0
-    retry_max_seconds: float = 5.0
+    retry_min_seconds: float = RETRY_MIN_SECONDS
+    retry_max_seconds: float = RETRY_MAX_SECONDS
     offer_again_seconds: float = 3.0
 
 
