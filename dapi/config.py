@@ -9,9 +9,9 @@ Sources, each overriding the ones before it:
 4. command line options.
 
 Nodes come from ``nodes:`` in the YAML file and from a list in the form of ``node-config.json`` (``--node-config`` or
-``NODE_CONFIG_PATH``), which wins where both name a node. A variable that is empty, or a key without a value or with an
-empty text, counts as not set. A wrong value is a ConfigError that names the key, the value, its source and what is
-allowed; a key that nobody knows is a warning only.
+``NODE_CONFIG_PATH``), which wins where both name a node. An empty variable, and a key without a value or with an empty
+text, count as not set. A wrong value is a ConfigError that names the key, the value, its source and what is allowed; an
+unknown key is a warning only.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ from __future__ import annotations
 import itertools
 import json
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
@@ -29,14 +30,16 @@ import yaml
 from msgspec import Meta, Struct
 
 from dapi.broker.nodes import NodeConfig, check_apart, decode_node_configs
+from dapi.database.service import DEFAULT_RESERVE_BYTES
 from dapi.errors import ConfigError
 from dapi.messages.sizes import MIB
 from dapi.messages.urls import parse_url
 from dapi.poc.websocket_settings import WebSocketSettings
+from dapi.submission.submitter import SubmitterSettings
 
 
 class Secret:
-    """A text that shows itself to nobody who does not ask by ``reveal()``."""
+    """A text that only ``reveal()`` shows."""
 
     __slots__ = ("_text",)
 
@@ -79,10 +82,17 @@ PublicKey = Annotated[
     str,
     Meta(pattern=r"^A[g-z0-9+/][A-Za-z0-9+/]{42}\Z", description="a compressed secp256k1 key, 33 bytes in base64"),
 ]
+Count = Annotated[int, Meta(ge=1, description="a whole number above 0")]
+TransactionBytes = Annotated[int, Meta(ge=10_000, le=740_000, description="10000 to 740000 bytes")]
+ReserveBytes = Annotated[int, Meta(ge=8 * MIB, description="a whole number of bytes, 8 MiB at least")]
+MessageBytes = Annotated[int, Meta(ge=1024, description="a whole number of bytes, 1024 at least")]
+
+# A default that a part of dapi has of its own is taken from there.
+_SUBMITTER, _WEBSOCKET = SubmitterSettings(), WebSocketSettings()
 
 
 class ApiConfig(Struct, frozen=True, kw_only=True):
-    """The two doors of dapi."""
+    """The ports of dapi."""
 
     ml_server_host: Text = "0.0.0.0"  # noqa: S104 - ML nodes call from other machines
     ml_server_port: Port = 9100
@@ -107,21 +117,18 @@ class ChainNodeConfig(Struct, frozen=True, kw_only=True):
     keyring_password: Secret | None = None
     key_file: Text | None = None
     """A file with the 32 bytes of the key in hex, which nobody else can read."""
-    max_nonces_per_message: Annotated[int, Meta(ge=1, description="a whole number above 0")] = 10_000
-    """What the chain takes in one message: larger batches are sent in parts."""
-    max_transaction_bytes: Annotated[int, Meta(ge=10_000, le=740_000, description="10000 to 740000 bytes")] = 700_000
+    max_nonces_per_message: Count = _SUBMITTER.max_nonces
+    """The chain's limit for one message: larger batches are sent in parts."""
+    max_transaction_bytes: TransactionBytes = _SUBMITTER.max_transaction_bytes
 
 
 class StorageConfig(Struct, frozen=True, kw_only=True):
     """Where batches are kept until the chain has them."""
 
     path: Text = "~/.dapi/outbox.db"
-    reserve_bytes: Annotated[int, Meta(ge=8 * MIB, description="a whole number of bytes, 8 MiB at least")] = 16 * MIB
-    """Kept occupied beside the database, and given up on a full disk so that it can be drained: what the write-ahead
-    log holds, 4 MiB and the last commit, has to fit into the file then."""
-
-
-_WEBSOCKET = WebSocketSettings()
+    reserve_bytes: ReserveBytes = DEFAULT_RESERVE_BYTES
+    """Kept occupied beside the database, and given back on a full disk, so that the outbox can be drained: what the
+    write-ahead log holds, 4 MiB and the last commit, has to fit into the file then."""
 
 
 class WebSocketConfig(Struct, frozen=True, kw_only=True):
@@ -129,21 +136,19 @@ class WebSocketConfig(Struct, frozen=True, kw_only=True):
 
     idle_seconds: Seconds = _WEBSOCKET.idle_seconds
     """A connection that brought no batch for this long, while its node should send, is replaced."""
-    max_message_bytes: Annotated[int, Meta(ge=1024, description="a whole number of bytes, 1024 at least")] = (
-        _WEBSOCKET.max_message_bytes
-    )
+    max_message_bytes: MessageBytes = _WEBSOCKET.max_message_bytes
     compression: bool = _WEBSOCKET.compression
     ca_file: Text | None = _WEBSOCKET.ca_file
     """PEM file of the authorities that wss nodes are checked against; None: the system's."""
 
 
 class PocConfig(Struct, frozen=True, kw_only=True):
-    """What proof of work is started with."""
+    """How the nodes do their proof of compute."""
 
     network: Literal["main", "test"] = "main"
     """Whose model parameters an init carries."""
     follow_chain: bool = True
-    """Have the chain's phases drive the nodes, where a chain is configured; else the admin API does."""
+    """Whether the nodes follow the chain's phases, where a chain is configured; else the admin API commands them."""
 
 
 class Config(Struct, frozen=True, kw_only=True):
@@ -157,30 +162,13 @@ class Config(Struct, frozen=True, kw_only=True):
     nodes: tuple[NodeConfig, ...] = ()
 
 
-# Keys of the network's own config.yaml that dapi has no use for, which is no reason to warn. A final dot: a section.
+# Keys of the network's own config.yaml that dapi does not need: no warning for them. A final dot means a section.
 _NETWORK_KEYS = (
-    "api.port",
-    "api.ml_grpc_callback_address",
-    "api.public_url",
-    "api.public_server_port",
-    "api.ml_grpc_server_port",
-    "api.test_mode",
-    "chain_node.is_genesis",
-    "chain_node.seed_api_url",
-    "chain_node.p2p_url",
-    "merged_node_config",
-    "nats.",
-    "ml_node_key_config.",
-    "upcoming_seed.",
-    "current_seed.",
-    "previous_seed.",
-    "current_height",
-    "last_processed_height",
-    "upgrade_plan.",
-    "current_node_version",
-    "last_used_version",
-    "validation_params.",
-    "bandwidth_params.",
+    *("api.port", "api.public_url", "api.public_server_port", "api.ml_grpc_server_port", "api.test_mode"),
+    *("api.ml_grpc_callback_address", "chain_node.is_genesis", "chain_node.seed_api_url", "chain_node.p2p_url"),
+    *("merged_node_config", "nats.", "ml_node_key_config.", "upcoming_seed.", "current_seed.", "previous_seed."),
+    *("current_height", "last_processed_height", "upgrade_plan.", "current_node_version", "last_used_version"),
+    *("validation_params.", "bandwidth_params."),
 )
 _SECTIONS: dict[str, type[Struct]] = {
     field.name: field.type for field in msgspec.structs.fields(Config) if field.name != "nodes"
@@ -207,7 +195,7 @@ _VARIABLES = {
 
 
 class _Setting(NamedTuple):
-    """A value as it was found. ``is_text``: its source has nothing but text, so numbers are read from it."""
+    """A value as it was found. ``is_text``: its source knows only text, so numbers are read from it."""
 
     value: Any
     source: str
@@ -223,8 +211,8 @@ def load_config(
 ) -> tuple[Config, list[str]]:
     """Read all sources and return the settings, and warnings for the log.
 
-    ``path`` and ``node_config_path`` override ``API_CONFIG_PATH`` and ``NODE_CONFIG_PATH``; ``options`` are what the
-    command line says, by the names in OPTIONS; ``environ`` is empty where it is not given. Raises ConfigError.
+    ``path`` and ``node_config_path`` override ``API_CONFIG_PATH`` and ``NODE_CONFIG_PATH``; ``options`` come from the
+    command line, by the names in OPTIONS; ``environ`` is empty where it is not given. Raises ConfigError.
     """
     environ = {name: value for name, value in (environ or {}).items() if value}
     path = path or environ.get("API_CONFIG_PATH")
@@ -237,7 +225,9 @@ def load_config(
     warnings = [warning for key, setting in settings.items() for warning in _warn_of_unknown(key, setting.source)]
     if node_config_path:
         nodes |= _decode_nodes(_read_json(node_config_path), node_config_path)
-        _check_apart(nodes.values(), node_config_path)
+        with _naming(node_config_path):
+            for one, other in itertools.combinations(nodes.values(), 2):
+                check_apart(other, one)
     sections: dict[str, Any] = {name: _convert_section(name, type_, settings) for name, type_ in _SECTIONS.items()}
     return Config(**sections, nodes=tuple(nodes.values())), warnings
 
@@ -274,19 +264,18 @@ def _read_json(path: str) -> Any:
         raise ConfigError(f"{path}: line {error.lineno}: is no valid JSON: {error.msg}") from error
 
 
+@contextmanager
+def _naming(source: str) -> Iterator[None]:
+    """Put the name of the source before the text of a ConfigError."""
+    try:
+        yield
+    except ConfigError as error:
+        raise ConfigError(f"{source}: {error}") from error
+
+
 def _decode_nodes(value: object, source: str) -> dict[str, NodeConfig]:
-    try:
+    with _naming(source):
         return {config.id: config for config in decode_node_configs(value)}
-    except ConfigError as error:
-        raise ConfigError(f"{source}: {error}") from error
-
-
-def _check_apart(nodes: Iterable[NodeConfig], source: str) -> None:
-    try:
-        for one, other in itertools.combinations(nodes, 2):
-            check_apart(other, one)
-    except ConfigError as error:
-        raise ConfigError(f"{source}: {error}") from error
 
 
 def _leaves(tree: Mapping[Any, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:

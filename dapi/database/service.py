@@ -49,6 +49,8 @@ from dapi.timing.waiters import Waiters
 
 T = TypeVar("T")
 
+DEFAULT_RESERVE_BYTES = 16 * MIB
+
 _PROBE_SECONDS = 1.0
 # Of one thread: behind a disk that hangs, the queue must not grow without end.
 _MAX_QUEUED = 1000
@@ -94,7 +96,7 @@ class Database(Service):
         path: str,
         *,
         on_broken: Callable[[str], object],
-        reserve_bytes: int = 16 * MIB,
+        reserve_bytes: int = DEFAULT_RESERVE_BYTES,
         free_bytes: Callable[[str], int] | None = None,
         now: Callable[[], float] = time.time,
     ) -> None:

@@ -150,7 +150,11 @@ class RefusalTests(ConfigTestCase):
                 ("api:9100", "ftp://x", "'http://'", '"http://a\\nb"', "7", "http://a:x", "'http://[::1'"),
                 "http://",
             ),
-            ("api.poc_callback_url", ("'http://a?b=c'", "'http://a/#b'"), "without a query"),
+            (
+                "api.poc_callback_url",
+                ("'http://a?b=c'", "'http://a/#b'", "http://a:65536", "'http://[1:::2]'"),
+                "without a query",
+            ),
             ("chain_node.url", ("node", "ftp://node:26657", '"http://a,b"'), "http://"),
             (
                 "chain_node.account_public_key",
