@@ -5,15 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from twisted.logger import LogEvent, LogLevel, formatEvent, globalLogPublisher
+from twisted.logger import ILogObserver, LogEvent, LogLevel, formatEvent, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
+from zope.interface import implementer
 
 
+@implementer(ILogObserver)
 class Log:
     """The events that were logged since it was made, oldest first."""
 
     def __init__(self) -> None:
         self.events: list[LogEvent] = []
+
+    def __call__(self, event: LogEvent) -> None:
+        self.events.append(event)
 
     def lines(self, level: LogLevel | None = None, containing: str = "") -> list[str]:
         """Return the formatted lines of this level (None: of any) that contain this text."""
@@ -29,16 +34,16 @@ class Log:
 def captured_log() -> Iterator[Log]:
     """Capture what is logged while the context lasts."""
     log = Log()
-    globalLogPublisher.addObserver(log.events.append)
+    globalLogPublisher.addObserver(log)
     try:
         yield log
     finally:
-        globalLogPublisher.removeObserver(log.events.append)
+        globalLogPublisher.removeObserver(log)
 
 
 def log_of(test: SynchronousTestCase) -> Log:
     """Capture what is logged from here to the end of a unit test."""
     log = Log()
-    globalLogPublisher.addObserver(log.events.append)
-    test.addCleanup(globalLogPublisher.removeObserver, log.events.append)
+    globalLogPublisher.addObserver(log)
+    test.addCleanup(globalLogPublisher.removeObserver, log)
     return log

@@ -67,8 +67,8 @@ class BlockWatcher(LoopService):
     @property
     def problem(self) -> str | None:
         """Why the chain takes nothing now, or None."""
-        if self.defect is not None:
-            return self.defect
+        if self.loop_problem is not None:
+            return self.loop_problem
         if self._status_problem is not None:
             return self._status_problem
         if self.head is None or self.head.catching_up:

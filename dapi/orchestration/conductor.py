@@ -87,7 +87,7 @@ class Conductor(LoopService):
     def problem(self) -> str | None:
         """What keeps the phases from being followed now, so that ``situation`` is that of an earlier turn."""
         # The chain's own problem goes first: while it lasts, nobody finds out whether the other one is over.
-        return self.defect or self._watcher.problem or self._problem
+        return self.loop_problem or self._watcher.problem or self._problem
 
     def stopService(self) -> Deferred[None]:
         """Stop following; the nodes go on with what they do. Fires when nothing is left of it."""

@@ -114,7 +114,7 @@ class Submitter(LoopService):
         why it is not the first. ``problem`` is what went wrong last, until a transaction is confirmed.
         """
         head = self._watcher.head
-        reason = self._moved_reason or self.defect or self._watcher.problem or self._turn_problem
+        reason = self._moved_reason or self.loop_problem or self._watcher.problem or self._turn_problem
         return {
             "state": "moved" if self._moved_reason else "waiting" if reason else "submitting",
             "reason": reason,

@@ -1,1 +1,8 @@
-"""Delays and loops, on a clock that is handed in."""
+"""Delays, loops, and those who wait, on a clock that is handed in.
+
+- ``Timer``: one delayed call that is started again and cancelled at will.
+- ``LoopService``: a service that is one loop; ``Wake`` is what it waits at between its turns.
+- ``retry`` tries until it succeeds; ``RetryDelay`` is the time between two attempts, 3 to 5 seconds.
+- ``Waiters``: many Deferreds for one event. ``Observers``: functions that are called at each event.
+- ``SayOnce``, ``OncePerMinute``: limits to how often the same is logged.
+"""

@@ -1,37 +1,39 @@
-"""Which of many equal events get a line in the log."""
+"""Limits to how often the same is logged."""
 
 from __future__ import annotations
+
+import math
 
 from twisted.internet.interfaces import IReactorTime
 
 
 class SayOnce:
-    """Says a cause when it is new, and not again until another cause, or none, has come in between."""
+    """Lets a problem be logged when it is new, and again only after another problem, or none, came in between."""
 
     def __init__(self) -> None:
-        self._said: str | None = None
+        self._logged: str | None = None
 
-    def is_new(self, cause: str | None) -> bool:
-        """Tell whether ``cause`` is to be logged now; None means that there is none any more."""
-        if cause == self._said:
+    def is_new(self, problem: str | None) -> bool:
+        """Tell whether ``problem`` is to be logged now; None means that there is no problem any more."""
+        if problem == self._logged:
             return False
-        self._said = cause
-        return cause is not None
+        self._logged = problem
+        return problem is not None
 
 
 class OncePerMinute:
-    """Lets one event of each kind through every ``seconds``; the number of kinds has to be bounded."""
+    """Lets one event of each kind be logged every ``SECONDS``; there must be a bounded number of kinds."""
 
-    def __init__(self, clock: IReactorTime, seconds: float = 60.0) -> None:
+    SECONDS = 60.0
+
+    def __init__(self, clock: IReactorTime) -> None:
         self._clock = clock
-        self._seconds = seconds
-        self._said_at: dict[str, float] = {}
+        self._logged_at: dict[str, float] = {}
 
     def is_due(self, kind: str) -> bool:
         """Tell whether an event of this ``kind`` is to be logged now."""
         now = self._clock.seconds()
-        said_at = self._said_at.get(kind)
-        if said_at is not None and now - said_at < self._seconds:
+        if now - self._logged_at.get(kind, -math.inf) < self.SECONDS:
             return False
-        self._said_at[kind] = now
+        self._logged_at[kind] = now
         return True

@@ -1,4 +1,4 @@
-"""What a loop is made of that does something for as long as its service runs."""
+"""A service that is a loop, and what the loop waits at between its turns."""
 
 from __future__ import annotations
 
@@ -10,14 +10,17 @@ from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
+from dapi.timing.timer import Timer
+from dapi.timing.waiters import Waiters
+
 RESTART_SECONDS = 30.0
 
 
 class LoopService(Service, metaclass=ABCMeta):
-    """A service that is one loop, which a stop cancels wherever it is.
+    """A service that runs one loop; a stop cancels the loop wherever it is.
 
-    Should the loop break, it begins anew after ``RESTART_SECONDS``: one answer that nobody foresaw must not end it for
-    the night. Each time is logged as the defect that it is, and until then ``defect`` says so.
+    A loop that breaks is begun anew after ``RESTART_SECONDS``: one answer that nobody foresaw must not end it for the
+    night. The failure is logged, and ``loop_problem`` tells of it until then.
     """
 
     log = Logger()
@@ -25,27 +28,27 @@ class LoopService(Service, metaclass=ABCMeta):
     def __init__(self, reactor: Any) -> None:
         self._reactor = reactor
         self._looping: Deferred[None] = succeed(None)
-        self.defect: str | None = None
+        self.loop_problem: str | None = None
 
     @abstractmethod
     async def loop(self) -> None:
-        """Do it, again and again, while the service is ``running``; from the beginning, if it was broken off."""
+        """Run for as long as the service is ``running``; called again, from the beginning, after a failure."""
 
     def startService(self) -> None:
-        """Begin."""
+        """Begin the loop."""
         super().startService()  # type: ignore[no-untyped-call]
         self._looping = Deferred.fromCoroutine(self._keep_looping())
         self._looping.addErrback(lambda failure: failure.trap(CancelledError) and None)
 
     def stopService(self) -> Deferred[None]:
-        """End; fires with None when nothing of the loop is left."""
+        """End the loop; fires with None when nothing of it is left."""
         super().stopService()  # type: ignore[no-untyped-call]
         self._looping.cancel()
         return self._looping
 
     async def _keep_looping(self) -> None:
         while self.running:
-            self.defect = None
+            self.loop_problem = None
             try:
                 await self.loop()
             except Exception as error:  # noqa: BLE001 - whatever it is, this ends
@@ -54,36 +57,33 @@ class LoopService(Service, metaclass=ABCMeta):
                     return
                 what = type(self).__name__
                 self.log.failure("{what} broke, which it never should; it begins anew in a moment", what=what)
-                self.defect = f"{what} broke, see the log: {type(error).__name__}: {error}"
+                self.loop_problem = f"{what} broke, see the log: {type(error).__name__}: {error}"
                 await deferLater(self._reactor, RESTART_SECONDS)
 
 
 class Wake:
-    """What a loop waits at between its turns: it is woken by ``ring``, or by time.
+    """A loop waits here between its turns, until ``ring`` is called or a time is over.
 
     A ring during a turn is not lost: the next wait is over at once.
     """
 
     def __init__(self, reactor: Any) -> None:
         self._reactor = reactor
-        self._waiting: Deferred[None] | None = None
+        self._rung: Waiters[None] = Waiters()
         self._has_rung = False
 
     def ring(self) -> None:
-        """There is something to do."""
+        """Wake the loop: there is something to do."""
         self._has_rung = True
-        if self._waiting is not None:
-            waiting, self._waiting = self._waiting, None
-            waiting.callback(None)
+        self._rung.fire(None)
 
     async def wait(self, seconds: float) -> None:
         """Return after a ring, or after so many seconds."""
         if not self._has_rung:
-            self._waiting = Deferred()
-            timer = self._reactor.callLater(seconds, self.ring)
+            timer = Timer(self._reactor, seconds, self.ring)
+            timer.start()
             try:
-                await self._waiting
+                await self._rung.wait()
             finally:
-                if timer.active():
-                    timer.cancel()
+                timer.cancel()
         self._has_rung = False

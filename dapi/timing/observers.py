@@ -1,4 +1,4 @@
-"""Who is called whenever something happens."""
+"""Functions that are called whenever something happens."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ P = ParamSpec("P")
 class Observers(Generic[P]):
     """A list of functions; calling it calls each of them, in the order in which they were added.
 
-    An observer that raises is logged as the defect that it is, and keeps the others from nothing.
+    When an observer raises, that is logged, and the others are called all the same.
     """
 
     log = Logger()

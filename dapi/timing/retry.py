@@ -15,7 +15,7 @@ T = TypeVar("T")
 
 
 class RetryDelay:
-    """The delay before a retry: uniform between two bounds, in seconds, whatever came before."""
+    """The delay before a retry: at random between two bounds, in seconds, each with the same chance."""
 
     def __init__(
         self, random: Random, min_seconds: float = RETRY_MIN_SECONDS, max_seconds: float = RETRY_MAX_SECONDS

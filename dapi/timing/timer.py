@@ -8,7 +8,7 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 
 class Timer:
-    """Calls ``function`` once, ``seconds`` after the last start, on the clock it was given."""
+    """Calls ``function`` once, ``seconds`` after the last start, by the clock that it is given."""
 
     def __init__(self, clock: IReactorTime, seconds: float, function: Callable[[], object]) -> None:
         self._clock = clock
@@ -22,7 +22,7 @@ class Timer:
         return self._call is not None
 
     def start(self, seconds: float | None = None) -> None:
-        """Call after ``seconds`` (None: those of the constructor) from now, whatever was planned before."""
+        """Call ``seconds`` (None: those of the constructor) from now, in place of what was planned before."""
         delay = self._seconds if seconds is None else seconds
         if self._call is None:
             self._call = self._clock.callLater(delay, self._fire)
@@ -30,7 +30,7 @@ class Timer:
             self._call.reset(delay)
 
     def cancel(self) -> None:
-        """Do not call; harmless when nothing is planned."""
+        """Do not call; harmless when no call is planned."""
         if self._call is not None:
             call, self._call = self._call, None
             call.cancel()

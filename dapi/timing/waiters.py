@@ -11,25 +11,27 @@ T = TypeVar("T")
 
 
 class Waiters(Generic[T]):
-    """Hands out Deferreds and fires them all when the event comes; an event is for those that wait at that moment."""
+    """Hands out Deferreds and fires them all when the event comes; an event is for those that wait at that moment.
+
+    A waiter may be cancelled at any time, also while the others are fired.
+    """
 
     def __init__(self) -> None:
-        self._waiting: list[Deferred[T]] = []
+        # A dictionary keeps the order, and forgets one of many at once.
+        self._waiting: dict[Deferred[T], None] = {}
 
     def __len__(self) -> int:
         return len(self._waiting)
 
     def wait(self) -> Deferred[T]:
         """Return a Deferred that the next ``fire`` fires."""
-        waiter: Deferred[T] = Deferred(self._waiting.remove)
-        self._waiting.append(waiter)
+        waiter: Deferred[T] = Deferred(lambda waiter: self._waiting.pop(waiter, None))
+        self._waiting[waiter] = None
         return waiter
 
     def fire(self, result: T | Failure) -> None:
         """Fire all that wait, in their order, with ``result``; a Failure makes them fail."""
-        waiting, self._waiting = self._waiting, []
+        waiting, self._waiting = self._waiting, {}
         for waiter in waiting:
-            if isinstance(result, Failure):
-                waiter.errback(result)
-            else:
+            if not waiter.called:
                 waiter.callback(result)

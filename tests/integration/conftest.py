@@ -14,13 +14,15 @@ from typing import Any
 import pytest
 import pytest_twisted
 from twisted.internet.task import deferLater
-from twisted.logger import LogEvent, globalLogPublisher
+from twisted.logger import ILogObserver, LogEvent, globalLogPublisher
 from twisted.python.failure import Failure
+from zope.interface import implementer
 
 _SETTLE_SECONDS = 0.2
 _TURN_SECONDS = 0.01
 
 
+@implementer(ILogObserver)
 class LoggedErrors:
     """The failures that were logged during a test."""
 
@@ -28,7 +30,7 @@ class LoggedErrors:
         self._failures: list[Failure] = []
 
     def __call__(self, event: LogEvent) -> None:
-        """Take one event of the log."""
+        """Note one event of the log."""
         if event.get("log_failure") is not None:
             self._failures.append(event["log_failure"])
 
@@ -55,7 +57,7 @@ def _in_use() -> set[Any]:
     from twisted.internet import reactor
 
     threads = [thread for thread in threading.enumerate() if "twisted.internet.reactor" not in thread.name]
-    return {*reactor.getDelayedCalls(), *reactor.getReaders(), *reactor.getWriters(), *threads}  # type: ignore[attr-defined]
+    return {*reactor.getDelayedCalls(), *reactor.getReaders(), *reactor.getWriters(), *threads}
 
 
 @pytest.fixture(autouse=True)
@@ -64,13 +66,13 @@ def clean_reactor(logged_errors: LoggedErrors) -> Iterator[None]:
     from twisted.internet import reactor
 
     # One turn, so that the reactor's own wake-up pipes are there before the first test.
-    pytest_twisted.blockon(deferLater(reactor, 0))  # type: ignore[arg-type]
+    pytest_twisted.blockon(deferLater(reactor, 0))
     before = _in_use()
     yield
     left: set[Any] = set()
     for _ in range(round(_SETTLE_SECONDS / _TURN_SECONDS)):
         # The other end of a connection that was closed hears of it one turn later.
-        pytest_twisted.blockon(deferLater(reactor, _TURN_SECONDS))  # type: ignore[arg-type]
+        pytest_twisted.blockon(deferLater(reactor, _TURN_SECONDS))
         left = _in_use() - before
         if not left:
             break

@@ -15,6 +15,7 @@ from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.error import ConnectError
 from twisted.internet.task import deferLater
 from twisted.web.client import Agent, ResponseFailed
+from twisted.web.http_headers import Headers
 
 from dapi.chain.keyring import SigningKey
 from dapi.messages import content_id
@@ -23,6 +24,7 @@ from dapi.simulator.chain.epochs import EpochParams, Epochs
 from tests.batches import generated_batch, generated_fields, validated_fields
 from tests.integration.test_pull_the_plug import all_batches, free_port
 from tests.integration.twistd_process import Run, Twistd, admin_port, get, post, twistd
+from tests.integration.waiting import until, until_awaited
 
 __all__ = ["twistd"]
 
@@ -39,6 +41,7 @@ DROPPED = 0.2
 BLOCK_NS = 6 * 10**9
 PATIENCE_SECONDS = 50
 SECRET = bytes(range(1, 33))
+HEADERS = Headers({"content-type": ["application/json"]})
 
 
 class Dice(random.Random):
@@ -83,17 +86,17 @@ class TroubledChain:
     async def make_trouble(self) -> None:
         """Once a good part has arrived: a full mempool, a halt, a restart that loses the mempool."""
         switches = self.simulated.switches
-        await until(lambda: self.blocked >= 200)
+        await until(lambda: self.blocked >= 200, PATIENCE_SECONDS)
         switches.is_mempool_full = True
         await deferLater(reactor, 2)
         switches.is_mempool_full = False
         self.troubles += 1
-        await until(lambda: self.blocked >= 500)
+        await until(lambda: self.blocked >= 500, PATIENCE_SECONDS)
         self.simulated.is_halted = True
         await deferLater(reactor, 2)
         self.simulated.is_halted = False
         self.troubles += 1
-        await until(lambda: self.blocked >= 900)
+        await until(lambda: self.blocked >= 900, PATIENCE_SECONDS)
         await self.simulated.restart(down_seconds=1.5)
         self.troubles += 1
 
@@ -130,7 +133,7 @@ class Poster:
 
     async def _is_taken(self, url: str, body: bytes) -> bool:
         try:
-            response = await treq.post(url, body, agent=self._agent, headers={"content-type": "application/json"})
+            response = await treq.post(url, body, agent=self._agent, headers=HEADERS)
             await treq.content(response)
         except (ConnectError, ResponseFailed):
             return False
@@ -145,22 +148,14 @@ async def chain() -> AsyncIterator[TroubledChain]:
     await chain.simulated.stopService()
 
 
-async def until(is_so: Any) -> None:
-    deadline = reactor.seconds() + PATIENCE_SECONDS
-    while not is_so():
-        assert reactor.seconds() < deadline, "waited in vain"
-        await deferLater(reactor, 0.02)
-
-
 async def when_all_confirmed(port: int, number: int) -> None:
     """Wait until so many, and a seed of dapi's own perhaps, are confirmed, and nothing else is there."""
-    deadline = reactor.seconds() + PATIENCE_SECONDS
-    while True:
-        status = await get(port, "/admin/v1/status")
-        if sum(status["batches"].values()) == status["batches"]["confirmed"] >= number:
-            return
-        assert reactor.seconds() < deadline, (status["batches"], status["chain"])
-        await deferLater(reactor, 0.2)
+
+    async def is_so() -> bool:
+        counts = (await get(port, "/admin/v1/status"))["batches"]
+        return bool(sum(counts.values()) == counts["confirmed"] >= number)
+
+    await until_awaited(is_so, PATIENCE_SECONDS)
 
 
 def batch_fields(number: int) -> dict[str, Any]:
@@ -171,11 +166,6 @@ def batch_fields(number: int) -> dict[str, Any]:
 def verdict_fields(number: int) -> dict[str, Any]:
     public_key = SigningKey(number.to_bytes(32, "big")).public_key.hex()
     return validated_fields(block_height=STAGE, public_key=public_key)
-
-
-async def kill(process: Twistd) -> None:
-    process.transport.signalProcess("KILL")
-    assert await process.when_ended() == -9
 
 
 @pytest_twisted.ensureDeferred
@@ -202,8 +192,8 @@ async def test_each_batch_is_on_the_chain_exactly_once(twistd: Run, chain: Troub
     moments = [lambda number=number: poster.answered >= number for number in KILLS_AT_CALLBACKS]
     moments += [lambda number=number: chain.blocked >= number for number in KILLS_AT_BLOCKED]
     for is_time in moments:
-        await until(is_time)
-        await kill(process)
+        await until(is_time, PATIENCE_SECONDS)
+        assert await process.kill() == -9
         process = start()
         await admin_port(process)
     await working

@@ -65,9 +65,8 @@ def python(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("way", ["folder", "editable", "wheel"])
 def test_twistd_knows_dapi_after(way: str, source: Path, python: Path, request: pytest.FixtureRequest) -> None:
-    what = {"folder": [source], "editable": ["--editable", source], "wheel": []}[way]
-    if way == "wheel":
-        what = [request.getfixturevalue("wheel")]
+    what: list[str | Path] = ["--editable"] if way == "editable" else []
+    what.append(request.getfixturevalue("wheel") if way == "wheel" else source)
     elsewhere = source.parent
     run(*PIP, "--python", python, "install", *OFFLINE, *what, cwd=elsewhere)
     listed = run(python, "-c", TWISTD, "--help", cwd=elsewhere)
@@ -91,8 +90,8 @@ def installed_with(requirement: Requirement, found: set[str]) -> set[str]:
 
 def test_every_distribution_is_pinned() -> None:
     lines = (PROJECT / "constraints.txt").read_text().splitlines()
-    pins = dict(line.split("==") for line in lines if not line.startswith("#"))
-    pinned = {canonicalize_name(name): version for name, version in pins.items()}
+    pins = (line.partition("==") for line in lines if not line.startswith("#"))
+    pinned = {str(canonicalize_name(name)): version for name, _, version in pins}
     names = installed_with(Requirement("dapi[test]"), set()) - {"dapi"}
     assert {name: pinned.get(name) for name in names} == {name: metadata.version(name) for name in names}
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import socket
 from collections.abc import AsyncIterator
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -17,6 +18,7 @@ from dapi.simulator.ml_node.node import SimulatedMLNode
 from dapi.simulator.ml_node.settings import quick_settings
 from tests.batches import PUBLIC_KEY
 from tests.integration.twistd_process import Run, admin_port, get, post, twistd
+from tests.integration.waiting import soon
 
 __all__ = ["twistd"]
 
@@ -79,15 +81,12 @@ async def test_nothing_acknowledged_is_lost_and_nothing_is_doubled(twistd: Run, 
                 for node in nodes
             ]
         )
-        process.transport.signalProcess("KILL")
-        assert await process.when_ended() == -9
+        assert await process.kill() == -9
         process = twistd(**ports)
         await admin_port(process)
     for node in nodes:
         node.settings.batches_per_walk = 0
-    await gatherResults(
-        [node.ledger.when(lambda node=node: is_empty(node)).addTimeout(PATIENCE_SECONDS, reactor) for node in nodes]
-    )
+    await gatherResults([soon(node.ledger.when(partial(is_empty, node)), PATIENCE_SECONDS) for node in nodes])
 
     batches = await all_batches(port)
     assert len({batch["batch_id"] for batch in batches}) == len(batches)

@@ -30,7 +30,7 @@ async def test_starts_answers_and_ends_on_sigterm(twistd: Run, tmp_path: Path) -
     assert status["database"]["state"] == "ok"
     # What the README says to look for in the log.
     assert re.search(r"\[dapi\.\S+#warn\] no chain is configured", process.output)
-    process.transport.signalProcess("TERM")
+    process.signal("TERM")
     # twistd itself ends by the signal it was sent, once all is stopped.
     assert await process.when_ended() == -signal.SIGTERM
     assert "Traceback" not in process.output
@@ -44,7 +44,7 @@ async def test_a_pid_file_that_a_killed_one_left_keeps_nobody_out(twistd: Run, t
     pid_file.write_text(str(os.getpid()))
     process = twistd()
     await admin_port(process)
-    process.transport.signalProcess("TERM")
+    process.signal("TERM")
     await process.when_ended()
     assert pid_file.read_text() == str(os.getpid())
 
@@ -71,7 +71,7 @@ async def test_takes_batches_while_neither_chain_nor_node_answers(twistd: Run, t
             environ={"DAPI_CHAIN_NODE__KEY_FILE": str(key)},
         )
         callbacks = await process.when_written(r"callbacks: listening on 127\.0\.0\.1:(\d+)")
-        url = f"http://127.0.0.1:{callbacks}/v1/poc-batches/validated"
+        url = f"http://127.0.0.1:{callbacks[1]}/v1/poc-batches/validated"
         taken = await treq.post(url, json=validated_fields(), agent=Agent(reactor))
         assert (taken.code, await treq.content(taken)) == (200, b"")
         await admin_port(process)
@@ -107,7 +107,7 @@ async def test_a_database_that_must_not_be_touched_refuses(twistd: Run, tmp_path
     (tmp_path / "corrupt.db").write_bytes(b"no database at all" * 1000)
     first = twistd(database="newer.db")
     await admin_port(first)
-    first.transport.signalProcess("TERM")
+    first.signal("TERM")
     await first.when_ended()
     connection = sqlite3.connect(tmp_path / "newer.db")
     connection.execute("PRAGMA user_version = 4711")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -14,50 +13,18 @@ import pytest
 import pytest_twisted
 import treq
 from twisted.internet import reactor
-from twisted.internet.defer import Deferred
-from twisted.internet.protocol import ProcessProtocol
-from twisted.python.failure import Failure
 from twisted.web.client import Agent
 
+from tests.integration.processes import WatchedProcess
+from tests.integration.waiting import soon
+
 TWISTD = str(Path(sys.executable).parent / "twistd")
-PATIENCE_SECONDS = 30
 
 
-class Twistd(ProcessProtocol):
-    """A running ``twistd``: ``output`` is what it wrote, log and errors together."""
+class Twistd(WatchedProcess):
+    """A running ``twistd``; its ``output`` is what it wrote, log and errors together."""
 
-    def __init__(self) -> None:
-        self.output = ""
-        self.ended: Deferred[int] = Deferred()
-        self._waiting: list[tuple[re.Pattern[str], Deferred[str]]] = []
-
-    def outReceived(self, data: bytes) -> None:
-        self.output += data.decode()
-        for wanted in list(self._waiting):
-            pattern, fired = wanted
-            found = pattern.search(self.output)
-            if found:
-                self._waiting.remove(wanted)
-                fired.callback(found[found.lastindex or 0])
-
-    errReceived = outReceived  # noqa: N815
-
-    def processEnded(self, reason: Failure) -> None:
-        for _, fired in self._waiting:
-            fired.errback(AssertionError(f"ended too soon:\n{self.output}"))
-        code = reason.value.exitCode
-        self.ended.callback(-reason.value.signal if code is None else code)
-
-    def when_written(self, pattern: str) -> Deferred[str]:
-        """Fire with the first group of the pattern once the output has it."""
-        fired: Deferred[str] = Deferred()
-        self._waiting.append((re.compile(pattern), fired))
-        self.outReceived(b"")
-        return fired.addTimeout(PATIENCE_SECONDS, reactor)
-
-    def when_ended(self) -> Deferred[int]:
-        """Fire with the exit code, negative for a signal."""
-        return self.ended.addTimeout(PATIENCE_SECONDS, reactor)
+    errReceived = WatchedProcess.outReceived  # noqa: N815
 
     def last_line(self) -> str:
         return self.output.rstrip().rpartition("\n")[2]
@@ -88,9 +55,7 @@ def twistd(tmp_path: Path) -> Any:
 
     yield run
     for process in runs:
-        if not process.ended.called:
-            process.transport.signalProcess("KILL")
-            pytest_twisted.blockon(process.when_ended())
+        pytest_twisted.blockon(process.kill())
 
 
 def _environ() -> dict[str, str]:
@@ -98,7 +63,7 @@ def _environ() -> dict[str, str]:
 
 
 async def admin_port(process: Twistd) -> int:
-    return int(await process.when_written(r"admin: listening on 127\.0\.0\.1:(\d+)"))
+    return int((await process.when_written(r"admin: listening on 127\.0\.0\.1:(\d+)"))[1])
 
 
 async def get(port: int, path: str) -> Any:
@@ -113,7 +78,7 @@ async def post(port: int, path: str, body: Any = None) -> Any:
 
 async def _call(method: str, port: int, path: str, **body: Any) -> Any:
     url = f"http://127.0.0.1:{port}{path}"
-    response = await treq.request(method, url, agent=Agent(reactor), **body).addTimeout(PATIENCE_SECONDS, reactor)
+    response = await soon(treq.request(method, url, agent=Agent(reactor), **body))
     answer = await treq.content(response)
     assert response.code == 200, answer
     return json.loads(answer)

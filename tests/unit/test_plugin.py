@@ -11,6 +11,7 @@ from pathlib import Path
 
 from twisted.application.service import IService, IServiceMaker
 from twisted.internet.error import ReactorNotRunning
+from twisted.internet.testing import MemoryReactor
 from twisted.plugin import IPlugin, getPlugins
 from twisted.python.usage import UsageError
 from twisted.trial.unittest import SynchronousTestCase
@@ -81,7 +82,7 @@ class PluginTests(SynchronousTestCase):
         self.assertEqual(list(self.folder.iterdir()), [])
 
     def test_a_file_that_breaks_while_the_process_stops_already(self) -> None:
-        class Stopping:
+        class Stopping(MemoryReactor):
             def stop(self) -> None:
                 raise ReactorNotRunning
 

@@ -82,7 +82,7 @@ class AcceptedTests(SynchronousTestCase):
 class RefusedTests(SynchronousTestCase):
     def refused(self, payload: bytes, field: str, *, envelope: bool = False, validated: bool = False) -> MessageError:
         decode = decode_envelope if envelope else decode_validated if validated else decode_generated
-        error = self.assertRaises(MessageError, decode, payload)
+        error: MessageError = self.assertRaises(MessageError, decode, payload)
         self.assertEqual(error.field, field, str(error))
         self.assertIn(field, str(error))
         return error

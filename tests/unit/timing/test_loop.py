@@ -84,11 +84,11 @@ class LoopServiceTests(SynchronousTestCase):
 
     def test_broken_it_says_so_and_begins_anew(self) -> None:
         for number in (1, 2):
-            self.assertIsNone(self.service.defect)
+            self.assertIsNone(self.service.loop_problem)
             self.assertEqual(len(self.service.turns), number)
             self.service.turns[-1].errback(KeyError("height"))
             self.assertEqual(len(self.flushLoggedErrors(KeyError)), 1)
-            self.assertEqual(self.service.defect, "Looping broke, see the log: KeyError: 'height'")
+            self.assertEqual(self.service.loop_problem, "Looping broke, see the log: KeyError: 'height'")
             self.clock.advance(RESTART_SECONDS)
         self.stop()
 

@@ -41,7 +41,11 @@ class TimerTests(SynchronousTestCase):
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_can_be_started_from_its_own_call(self) -> None:
-        timer = Timer(self.clock, 1, lambda: self.fired.append(self.clock.seconds()) or timer.start())
+        def fire() -> None:
+            self.fired.append(self.clock.seconds())
+            timer.start()
+
+        timer = Timer(self.clock, 1, fire)
         timer.start()
         self.clock.pump([1, 1, 1])
         self.assertEqual(self.fired, [1, 2, 3])

@@ -15,8 +15,8 @@ class WaitersTests(SynchronousTestCase):
 
     def test_all_that_wait_are_fired_in_their_order(self) -> None:
         order: list[str] = []
-        for name in ("a", "b"):
-            self.waiters.wait().addCallback(lambda number, name=name: order.append(f"{name}{number}"))
+        self.waiters.wait().addCallback(lambda number: order.append(f"a{number}"))
+        self.waiters.wait().addCallback(lambda number: order.append(f"b{number}"))
         self.waiters.fire(7)
         self.assertEqual(order, ["a7", "b7"])
         self.assertEqual(len(self.waiters), 0)
@@ -39,3 +39,10 @@ class WaitersTests(SynchronousTestCase):
         self.failureResultOf(waiter, CancelledError)
         self.waiters.fire(1)
         self.assertEqual(len(self.waiters), 0)
+
+    def test_one_that_is_cancelled_while_the_others_are_fired_fails_alone(self) -> None:
+        waiters = [self.waiters.wait() for _ in range(3)]
+        waiters[0].addCallback(lambda _: waiters[1].cancel())
+        self.waiters.fire(1)
+        self.failureResultOf(waiters[1], CancelledError)
+        self.assertEqual(self.successResultOf(waiters[2]), 1)
