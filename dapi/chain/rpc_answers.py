@@ -58,13 +58,17 @@ class Broadcast(enum.StrEnum):
 
 
 class TxResult(msgspec.Struct, frozen=True):
-    """A transaction in the block ``height``; it did what it says only when ``code`` is 0."""
+    """A transaction in the block ``height``; it did what it says only when ``code`` is 0.
+
+    ``data`` is what its messages answered: an encoded TxMsgData.
+    """
 
     hash: str
     height: int
     code: int
     codespace: str
     log: str
+    data: bytes = b""
 
 
 class TxLookup(msgspec.Struct, frozen=True):
@@ -165,6 +169,10 @@ class _ExecutedTx(msgspec.Struct):
     code: int = 0
     codespace: str = ""
     log: str = ""
+    data: bytes | None = None
+
+    def value(self, tx_hash: str, height: int) -> TxResult:
+        return TxResult(tx_hash, height, self.code, self.codespace, shortened(self.log), self.data or b"")
 
 
 class TxAnswer(msgspec.Struct):
@@ -176,8 +184,7 @@ class TxAnswer(msgspec.Struct):
 
     def value(self) -> TxResult:
         """Return the value."""
-        executed = self.tx_result
-        return TxResult(self.hash, int(self.height), executed.code, executed.codespace, shortened(executed.log))
+        return self.tx_result.value(self.hash, int(self.height))
 
 
 class QueryResponse(msgspec.Struct):

@@ -20,6 +20,8 @@ from dapi.messages import cosmos_pb2
 BATCH_TYPE_URL: Final = "/inference.inference.MsgSubmitPocBatch"
 VALIDATION_TYPE_URL: Final = "/inference.inference.MsgSubmitPocValidation"
 SEED_TYPE_URL: Final = "/inference.inference.MsgSubmitSeed"
+HARDWARE_TYPE_URL: Final = "/inference.inference.MsgSubmitHardwareDiff"
+CLAIM_TYPE_URL: Final = "/inference.inference.MsgClaimRewards"
 EXEC_TYPE_URL: Final = "/cosmos.authz.v1beta1.MsgExec"
 PUBLIC_KEY_TYPE_URL: Final = "/cosmos.crypto.secp256k1.PubKey"
 

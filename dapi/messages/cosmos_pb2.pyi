@@ -115,6 +115,12 @@ class TxRaw(_message.Message):
     signatures: _containers.RepeatedScalarFieldContainer[bytes]
     def __init__(self, body_bytes: _Optional[bytes] = ..., auth_info_bytes: _Optional[bytes] = ..., signatures: _Optional[_Iterable[bytes]] = ...) -> None: ...
 
+class TxMsgData(_message.Message):
+    __slots__ = ("msg_responses",)
+    MSG_RESPONSES_FIELD_NUMBER: _ClassVar[int]
+    msg_responses: _containers.RepeatedCompositeFieldContainer[Any]
+    def __init__(self, msg_responses: _Optional[_Iterable[_Union[Any, _Mapping]]] = ...) -> None: ...
+
 class MsgExec(_message.Message):
     __slots__ = ("grantee", "msgs")
     GRANTEE_FIELD_NUMBER: _ClassVar[int]
@@ -122,6 +128,12 @@ class MsgExec(_message.Message):
     grantee: str
     msgs: _containers.RepeatedCompositeFieldContainer[Any]
     def __init__(self, grantee: _Optional[str] = ..., msgs: _Optional[_Iterable[_Union[Any, _Mapping]]] = ...) -> None: ...
+
+class MsgExecResponse(_message.Message):
+    __slots__ = ("results",)
+    RESULTS_FIELD_NUMBER: _ClassVar[int]
+    results: _containers.RepeatedScalarFieldContainer[bytes]
+    def __init__(self, results: _Optional[_Iterable[bytes]] = ...) -> None: ...
 
 class Creator(_message.Message):
     __slots__ = ("creator",)

@@ -22,6 +22,10 @@ class Kind(enum.StrEnum):
     GENERATED = "generated"
     VALIDATED = "validated"
     SEED = "seed"
+    HARDWARE = "hardware"
+    """Which nodes the participant has."""
+    CLAIM = "claim"
+    """What the participant is owed for an epoch."""
 
 
 class State(enum.StrEnum):

@@ -59,17 +59,23 @@ class EpochGroupData(_message.Message):
     def __init__(self, validation_weights: _Optional[_Iterable[_Union[ValidationWeight, _Mapping]]] = ..., sub_group_models: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class ValidationWeight(_message.Message):
-    __slots__ = ("member_address", "ml_nodes")
+    __slots__ = ("member_address", "weight", "ml_nodes", "confirmation_weight")
     MEMBER_ADDRESS_FIELD_NUMBER: _ClassVar[int]
+    WEIGHT_FIELD_NUMBER: _ClassVar[int]
     ML_NODES_FIELD_NUMBER: _ClassVar[int]
+    CONFIRMATION_WEIGHT_FIELD_NUMBER: _ClassVar[int]
     member_address: str
+    weight: int
     ml_nodes: _containers.RepeatedCompositeFieldContainer[MlNodeInfo]
-    def __init__(self, member_address: _Optional[str] = ..., ml_nodes: _Optional[_Iterable[_Union[MlNodeInfo, _Mapping]]] = ...) -> None: ...
+    confirmation_weight: int
+    def __init__(self, member_address: _Optional[str] = ..., weight: _Optional[int] = ..., ml_nodes: _Optional[_Iterable[_Union[MlNodeInfo, _Mapping]]] = ..., confirmation_weight: _Optional[int] = ...) -> None: ...
 
 class MlNodeInfo(_message.Message):
-    __slots__ = ("node_id", "timeslot_allocation")
+    __slots__ = ("node_id", "poc_weight", "timeslot_allocation")
     NODE_ID_FIELD_NUMBER: _ClassVar[int]
+    POC_WEIGHT_FIELD_NUMBER: _ClassVar[int]
     TIMESLOT_ALLOCATION_FIELD_NUMBER: _ClassVar[int]
     node_id: bytes
+    poc_weight: int
     timeslot_allocation: _containers.RepeatedScalarFieldContainer[bool]
-    def __init__(self, node_id: _Optional[bytes] = ..., timeslot_allocation: _Optional[_Iterable[bool]] = ...) -> None: ...
+    def __init__(self, node_id: _Optional[bytes] = ..., poc_weight: _Optional[int] = ..., timeslot_allocation: _Optional[_Iterable[bool]] = ...) -> None: ...

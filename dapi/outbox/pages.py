@@ -17,6 +17,9 @@ _TABLES: dict[str, dict[str, State]] = {
     "finished": {state: state for state in (State.CONFIRMED, State.FAILED, State.EXPIRED)},
 }
 _NEWEST = 2**63 - 1
+# The other kinds are no batches: they are shown to those who ask for them.
+_BATCHES = (Kind.GENERATED, Kind.VALIDATED)
+_OTHERS = ", ".join(f"'{kind}'" for kind in Kind if kind not in _BATCHES)
 
 
 class BatchRow(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -83,10 +86,9 @@ def selects(node_id: str | None, kind: Kind | None, state: State | None) -> Iter
         is_finished = table == "finished"
         columns = ", ".join(name if is_finished else f"{_EXPRESSIONS.get(name, name)} AS {name}" for name in _COLUMNS)
         if (node_id, kind, state) == (None, None, None):
-            conditions: Iterable[str] = [f"kind != '{Kind.SEED}' AND "]
+            conditions: Iterable[str] = [f"kind NOT IN ({_OTHERS}) AND "]
         else:
-            # A seed is no batch: it is shown to those who ask for it.
-            kinds = (Kind.GENERATED, Kind.VALIDATED) if kind is None else (kind,)
+            kinds = _BATCHES if kind is None else (kind,)
             conditions = [
                 f"{of_node}kind = '{each_kind}' AND {table}.state = '{row_state}' AND "
                 for each_kind in kinds

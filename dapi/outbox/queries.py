@@ -7,7 +7,7 @@ rows returns them as one JSON text where the reactor is busy meanwhile.
 
 from __future__ import annotations
 
-from dapi.messages import State
+from dapi.messages import Kind, State
 
 # The columns that a row takes along from table to table. A part has those of _ORIGIN from its batch.
 _ORIGIN = "kind, node_id, via, height, seen, received_at, last_seen_at"
@@ -22,7 +22,7 @@ SHOWN_STATE = "iif(state = 'stored', 'stored', 'in_flight')"
 # In this order messages are sent, and in this order they stand in their transaction.
 _ORDER = "height, kind, seq"
 # An index by kind and state serves where all kinds are named.
-_ANY_KIND = "kind IN ('generated', 'validated', 'seed')"
+_ANY_KIND = f"kind IN ({', '.join(f'{kind.value!r}' for kind in Kind)})"
 
 # -- Taking messages in
 

@@ -4,8 +4,10 @@ The regular PoC of an epoch starts at the height P. Nodes generate from P on, an
 G = P + stage duration. The chain accepts generated batches in the blocks P + 1 … G + exchange. Validation starts at
 V = G + delay. The chain accepts verdicts in the blocks V + 1 … V + validation, and at V + validation the nodes go back
 to inference. A confirmation PoC ends generation and validation one block earlier, and its delay begins at the end of
-the exchange. Governance may change the durations at any time, so the Conductor asks for them at each block. Source:
-docs/protocol/chain.md, 'Epochs and phases' and 'Confirmation PoC'.
+the exchange. New validators are set ``set_new_validators_delay`` blocks after V + validation; from the next block on
+the epoch is in force, and the chain pays for the one before. Governance may change the durations at any time, so the
+Conductor asks for them at each block. Source: docs/protocol/chain.md, 'Epochs and phases', 'Confirmation PoC' and
+'Claims'.
 """
 
 from __future__ import annotations
@@ -19,6 +21,9 @@ from dapi.phases.duty import Duty
 
 # All nodes validate from so many blocks before the end of the exchange window on: what comes last needs time, too.
 _BLOCKS_LEFT_AT_THE_SWITCH = 2
+
+# Never closed, as far as heights go.
+_ALWAYS_OPEN = 2**62
 
 
 class Phase(enum.StrEnum):
@@ -38,12 +43,16 @@ class Window(msgspec.Struct, frozen=True):
     last: int
 
 
+_ALWAYS = Window(0, _ALWAYS_OPEN)
+
+
 class PocStage(msgspec.Struct, frozen=True, kw_only=True):
     """One PoC, regular or confirmation; all numbers but ``epoch_index`` are heights.
 
     Its messages carry ``height`` as their start height. Nodes generate from ``start`` on until ``generation_end``, get
     batches to validate from ``validation_start`` on, and serve inference again from ``inference_from`` on. The two
-    ``wind_down`` only name phases.
+    ``wind_down`` only name phases. ``claims`` is when the chain pays for the epoch before; a confirmation PoC, and a
+    stage that an earlier version recorded, say nothing about it.
     """
 
     height: int
@@ -57,9 +66,13 @@ class PocStage(msgspec.Struct, frozen=True, kw_only=True):
     validate_wind_down: int
     validations: Window
     inference_from: int
+    claims: Window = _ALWAYS
 
     def window(self, kind: Kind) -> Window:
-        """Return the window for messages of this kind; a seed counts when the stage's weights are computed."""
+        """Return the window for messages of this kind.
+
+        Seeds and declared nodes count when the stage's weights are computed; nodes may be declared long before.
+        """
         match kind:
             case Kind.GENERATED:
                 return self.batches
@@ -67,6 +80,10 @@ class PocStage(msgspec.Struct, frozen=True, kw_only=True):
                 return self.validations
             case Kind.SEED:
                 return Window(self.start, self.validations.last)
+            case Kind.HARDWARE:
+                return Window(0, self.validations.last)
+            case Kind.CLAIM:
+                return self.claims
 
     def is_under_way(self, height: int) -> bool:
         """Tell whether ``height``, the latest block's, lies between its start and the return to inference."""
@@ -108,6 +125,7 @@ class EpochParameters(msgspec.Struct, frozen=True):
     poc_exchange_duration: int
     poc_validation_delay: int
     poc_validation_duration: int
+    set_new_validators_delay: int = 0
     epoch_shift: int = 0
 
 
@@ -178,7 +196,10 @@ class EpochInfo(msgspec.Struct, frozen=True):
 
 def regular_stage(parameters: EpochParameters, epoch_index: int, poc_start: int) -> PocStage:
     """Return the PoC that starts at the height ``poc_start``."""
-    return _stage(parameters, epoch_index, poc_start, poc_start, is_confirmation=False)
+    stage = _stage(parameters, epoch_index, poc_start, poc_start, is_confirmation=False)
+    # The block that sets new validators settles the epoch before: what was owed until then is gone.
+    settled = stage.validations.last + parameters.set_new_validators_delay
+    return msgspec.structs.replace(stage, claims=Window(settled + 1, settled + parameters.epoch_length))
 
 
 def confirmation_stage(parameters: EpochParameters, event: ConfirmationEvent) -> PocStage:

@@ -14,13 +14,25 @@ from typing import NamedTuple
 
 import msgspec
 
-from dapi.chain.transactions import BATCH_TYPE_URL, SEED_TYPE_URL, VALIDATION_TYPE_URL
+from dapi.chain.transactions import (
+    BATCH_TYPE_URL,
+    CLAIM_TYPE_URL,
+    HARDWARE_TYPE_URL,
+    SEED_TYPE_URL,
+    VALIDATION_TYPE_URL,
+)
 from dapi.database.schema import RowState
 from dapi.messages import Kind, State
 from dapi.messages.inference_pb2 import MsgSubmitPocValidation
 from dapi.outbox import queries
 
-_TYPE_URLS = {Kind.GENERATED: BATCH_TYPE_URL, Kind.VALIDATED: VALIDATION_TYPE_URL, Kind.SEED: SEED_TYPE_URL}
+_TYPE_URLS = {
+    Kind.GENERATED: BATCH_TYPE_URL,
+    Kind.VALIDATED: VALIDATION_TYPE_URL,
+    Kind.SEED: SEED_TYPE_URL,
+    Kind.HARDWARE: HARDWARE_TYPE_URL,
+    Kind.CLAIM: CLAIM_TYPE_URL,
+}
 
 Changes = Counter[State]
 """What each state gained, in batches."""

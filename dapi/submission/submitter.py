@@ -26,10 +26,11 @@ from dapi.chain.block_watcher import BlockWatcher
 from dapi.chain.keyring import SigningKey
 from dapi.chain.queries import account_number
 from dapi.chain.rpc import ChainRpc
-from dapi.chain.rpc_answers import ChainStatus
+from dapi.chain.rpc_answers import ChainStatus, TxResult
 from dapi.chain.transactions import TimestampSource, TransactionSigner
 from dapi.errors import ChainError, ChainRefusedError, ChainStaleError, ChainUnavailableError, StoreError
 from dapi.phases.epoch_queries import next_chance
+from dapi.submission.answers import claim_answers
 from dapi.submission.outcomes import Outcome, judge, messages_blamed
 from dapi.submission.rows import Message, TransactionInFlight
 from dapi.submission.submissions import Submissions
@@ -238,7 +239,7 @@ class Submitter(LoopService):
         if lookup.result is not None:
             result = lookup.result
             if result.code == 0:
-                await self._submissions.confirm(transaction.messages, transaction.hash, result.height)
+                await self._confirm(transaction, result)
                 self._forget(transaction)
                 self._problem = None
                 self._log_once.is_new(None)
@@ -249,6 +250,18 @@ class Submitter(LoopService):
             await self._store_again(transaction, _PASSED, has_vanished=True)
         elif is_due and self._moved_reason is None:
             await self._offer(transaction)
+
+    async def _confirm(self, transaction: TransactionInFlight, result: TxResult) -> None:
+        """Confirm the messages of a transaction that is in a block with code 0; a claim that is not paid fails."""
+        others = list(transaction.messages)
+        for claim, is_paid, reason in claim_answers(transaction.messages, result.data):
+            others.remove(claim)
+            if is_paid:
+                await self._submissions.confirm([claim], transaction.hash, result.height, reason=reason)
+            else:
+                await self._submissions.fail([claim], transaction.hash, str(reason))
+        if others:
+            await self._submissions.confirm(others, transaction.hash, result.height)
 
     async def _offer(self, transaction: TransactionInFlight) -> None:
         """Offer a transaction's bytes to a mempool; a refusal counts only if no mempool can have had them before."""

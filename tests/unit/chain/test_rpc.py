@@ -60,6 +60,12 @@ class CallTests(RpcTestCase):
         self.assertEqual(answer.result, TxResult(HASH, 9, 5, "c", "l"))
         self.assertEqual(nodes.params, {"hash": base64.b64encode(bytes.fromhex(HASH)).decode(), "prove": False})
 
+    def test_what_the_messages_of_a_transaction_answered(self) -> None:
+        answer = found(0)
+        answer["result"]["tx_result"]["data"] = base64.b64encode(b"answers").decode()
+        looked = self.successResultOf(self.client(Nodes(a=looked_up(answer))).lookup(HASH)).result
+        self.assertEqual(looked.data if looked is not None else None, b"answers")
+
     def test_tx_in_no_block(self) -> None:
         self.assertIsNone(self.ask(looked_up(error(NOT_FOUND)), lambda client: client.lookup(HASH)).result)
 

@@ -163,8 +163,8 @@ class ListingTests(OutboxTestCase):
             str(number)
             for number, values in reversed(list(enumerate(made)))
             if all(want in (None, value) for want, value in zip(wanted.values(), values, strict=True))
-            # A seed is no batch, and shown only to those who ask for it.
-            and (values[1] is not Kind.SEED or wanted["kind"] is Kind.SEED)
+            # What is no batch is shown only to those who ask for it.
+            and (values[1] in (Kind.GENERATED, Kind.VALIDATED) or wanted["kind"] is not None)
         ]
         limit = data.draw(st.integers(1, 5))
         found: list[str] = []

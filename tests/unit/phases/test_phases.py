@@ -83,6 +83,14 @@ class StageTests(SynchronousTestCase):
         stage = regular_stage(DEFAULT, 1, 1000)
         self.assertEqual(stage.window(Kind.GENERATED), Window(1001, 1012))
         self.assertEqual(stage.window(Kind.VALIDATED), Window(1013, 1018))
+        self.assertEqual(stage.window(Kind.SEED), Window(1000, 1018))
+        # Nodes may be declared long before the stage in which they are to count.
+        self.assertEqual(stage.window(Kind.HARDWARE), Window(0, 1018))
+
+    def test_claims_are_paid_from_one_settlement_to_the_next(self) -> None:
+        # The main network's: a claim is paid from block + 206 on, and settled again an epoch after + 205.
+        values = msgspec.structs.replace(MAINNET, set_new_validators_delay=120)
+        self.assertEqual(regular_stage(values, 3, 0).window(Kind.CLAIM), Window(206, 205 + 17280))
 
     def test_phases_block_by_block(self) -> None:
         stage = regular_stage(DEFAULT, 1, 100)
