@@ -31,7 +31,6 @@ from dapi.poc.websocket_url import websocket_address
 from dapi.server.admin import AdminApi
 from dapi.server.callbacks import Callbacks
 from dapi.service.registration import NodeRegistration
-from dapi.service.status import ServiceStatus
 from dapi.websocket.address import websocket_endpoint
 
 _CALLBACK_PATH = "/v1/poc-batches"
@@ -41,54 +40,49 @@ _MAX_ADMIN_BODY_BYTES = MIB
 class Parts:
     """The parts of one dapi. ``in_starting_order`` lists the services; ``chain`` is None where none is configured.
 
-    Making them reads the key that signs and the authorities' file: ConfigError or StartError when either cannot be
-    used.
+    ``status`` is what the admin API asks. Making the parts reads the key that signs and the authorities' file; it
+    raises ConfigError or StartError when either cannot be used.
     """
 
     log = Logger()
 
     def __init__(
-        self, reactor: Any, config: Config, *, on_broken: Callable[[str], object], random: random_module.Random
+        self,
+        reactor: Any,
+        config: Config,
+        *,
+        status: Callable[[], object],
+        on_broken: Callable[[str], object],
+        random: random_module.Random,
     ) -> None:
         self._reactor = reactor
         self._config = config
         self._random = random
         self._websocket_settings = WebSocketSettings(**msgspec.structs.asdict(config.websocket))
         _check_ca_file(reactor, config.websocket.ca_file)
-        storage = config.storage
+        api, storage = config.api, config.storage
         path = str(Path(storage.path).expanduser())
         self.database = Database(reactor, path, reserve_bytes=storage.reserve_bytes, on_broken=on_broken)
         self.outbox = Outbox(reactor, self.database)
         self._recorder = CosmosMessageClient(self.outbox)
         params = TEST_NETWORK_PARAMS if config.poc.network == "test" else MAIN_NETWORK_PARAMS
         store = NodeStore(self.database)
-        self.broker = Broker(reactor, store, self._make_worker, params=params, callback_url=self.callback_url)
-        self.chain = self._make_chain()
-        when_registered = self.chain.drive_nodes if self.chain is not None else lambda: None
-        self.registration = NodeRegistration(reactor, self.broker, config.nodes, when_registered, random)
-        callbacks = Callbacks(reactor, self._batch_handler, BatchHandler(None, None, self._recorder))
+        self.broker = Broker(reactor, store, self._make_worker, callback_url=self.callback_url, params=params)
+        self.callbacks = Callbacks(reactor, self._batch_handler, BatchHandler(None, None, self._recorder))
+        callback_site = JsonSite(reactor, self.callbacks.resource())
         self.callback_listener = HttpListener(
-            reactor,
-            "callbacks",
-            JsonSite(reactor, callbacks.resource()),
-            config.api.ml_server_port,
-            config.api.ml_server_host,
+            reactor, "callbacks", callback_site, api.ml_server_port, api.ml_server_host
         )
-        self.status = ServiceStatus(
-            reactor=reactor,
-            database=self.database,
-            outbox=self.outbox,
-            broker=self.broker,
-            chain=self.chain,
-            callbacks=callbacks,
-            callback_listener=self.callback_listener,
-            callback_url=self.callback_url,
-        )
-        self.admin_listener = self._make_admin_listener()
+        self.chain = self._make_chain()
+        chain, phases = ((self.chain,), self.chain.phase_status) if self.chain is not None else ((), None)
+        registration = NodeRegistration(reactor, self.broker, config.nodes, self._drive_nodes, random)
+        is_local = is_loopback(api.admin_server_host)
+        admin = AdminApi(reactor, self.broker, self.outbox, status, phases=phases, local_only=is_local)
+        admin_site = JsonSite(reactor, admin.resource(), HttpSettings(max_body_bytes=_MAX_ADMIN_BODY_BYTES))
+        self.admin_listener = HttpListener(reactor, "admin", admin_site, api.admin_server_port, api.admin_server_host)
         # The callbacks' port before all else, so that no batch finds the door closed because something takes its time.
         first = (self.database, self.callback_listener, self.broker)
-        chain = (self.chain,) if self.chain is not None else ()
-        self.in_starting_order = (*first, *chain, self.registration, self.admin_listener)
+        self.in_starting_order = (*first, *chain, registration, self.admin_listener)
 
     def callback_url(self) -> str:
         """Return the base that nodes append ``/generated`` and ``/validated`` to; the system may choose its port."""
@@ -111,18 +105,9 @@ class Parts:
             drives_nodes=self._config.poc.follow_chain,
         )
 
-    def _make_admin_listener(self) -> HttpListener:
-        reactor, api = self._reactor, self._config.api
-        admin = AdminApi(
-            reactor,
-            self.broker,
-            self.outbox,
-            self.status.collect,
-            phases=self.chain.phase_status if self.chain is not None else None,
-            local_only=is_loopback(api.admin_server_host),
-        )
-        site = JsonSite(reactor, admin.resource(), HttpSettings(max_body_bytes=_MAX_ADMIN_BODY_BYTES))
-        return HttpListener(reactor, "admin", site, api.admin_server_port, api.admin_server_host)
+    def _drive_nodes(self) -> None:
+        if self.chain is not None:
+            self.chain.drive_nodes()
 
     def _batch_handler(self, node_num: int) -> BatchHandler:
         return self.broker.worker_by_num(node_num).batch_handler

@@ -17,7 +17,7 @@ from dapi.config import Config
 from dapi.errors import StartError, StoreError
 from dapi.messages.urls import is_loopback
 from dapi.service.assembly import Parts
-from dapi.service.status import NO_CHAIN
+from dapi.service.status import NO_CHAIN, ServiceStatus
 from dapi.timing.waiters import Waiters
 
 
@@ -60,41 +60,35 @@ class DapiService(MultiService):
         super().__init__()  # type: ignore[no-untyped-call]
         self._reactor = reactor
         self._config = config
-        self._make_parts = partial(Parts, reactor, config, on_broken=on_broken, random=random)
-        self._own(self._make_parts())
-        self._has_run = False
+        self._make_parts = partial(Parts, reactor, config, status=self.status, on_broken=on_broken, random=random)
+        self._started_at: float | None = None
         self._is_stopping = False
         self._stopped: Waiters[None] = Waiters()
+        self._own(self._make_parts())
 
     def _own(self, parts: Parts) -> None:
-        self.database = parts.database
-        self.outbox = parts.outbox
-        self.broker = parts.broker
-        self.chain = parts.chain
-        self.callback_listener = parts.callback_listener
-        self.admin_listener = parts.admin_listener
-        self._status = parts.status
-        self._callback_url = parts.callback_url
+        self._parts = parts
+        self.database, self.outbox, self.broker, self.chain = parts.database, parts.outbox, parts.broker, parts.chain
+        self.callback_listener, self.admin_listener = parts.callback_listener, parts.admin_listener
         for part in parts.in_starting_order:
             part.setServiceParent(self)
 
     @property
     def callback_url(self) -> str:
         """The base that nodes append ``/generated`` and ``/validated`` to."""
-        return self._callback_url()
+        return self._parts.callback_url()
 
     def status(self) -> Deferred[dict[str, Any]]:
         """Fire with what ``GET /admin/v1/status`` shows; see ServiceStatus."""
-        return self._status.collect()
+        return ServiceStatus(self._reactor, self._parts, self._started_at or 0.0).collect()
 
     def startService(self) -> None:
         """Start all parts, in order."""
         if self._is_stopping:
             raise StartError("dapi is still stopping: start it when the Deferred of stopService has fired")
-        if self._has_run:
+        if self._started_at is not None:
             self._own(self._make_parts())
-        self._has_run = True
-        self._status.started_at = self._reactor.seconds()
+        self._started_at = self._reactor.seconds()
         self._warn()
         try:
             super().startService()  # type: ignore[no-untyped-call]

@@ -36,6 +36,7 @@ class NodeRegistration(Service):
         self._configs = configs
         self._when_registered = when_registered
         self._retry_delay = RetryDelay(random)
+        self._problem = SayOnce()
         self._registering: Deferred[None] = succeed(None)
 
     def startService(self) -> None:
@@ -50,20 +51,18 @@ class NodeRegistration(Service):
         self._registering.cancel()
 
     async def _register(self) -> None:
-        problem = SayOnce()
-
-        def log(error: Exception) -> None:
-            if problem.is_new(str(error)):
-                self.log.error("the configured nodes are not registered yet: {error}", error=str(error))
-
         await retry(
             self._reactor,
             lambda: self._broker.register_missing(self._configs),
             errors=(NotReadyError, StoreBusyError),
             delay=self._retry_delay,
-            on_error=log,
+            on_error=self._log_problem,
         )
         self._when_registered()
+
+    def _log_problem(self, error: Exception) -> None:
+        if self._problem.is_new(str(error)):
+            self.log.error("the configured nodes are not registered yet: {error}", error=str(error))
 
     def _log_failure(self, failure: Failure) -> None:
         if not failure.check(CancelledError):

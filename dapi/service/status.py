@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from typing import Any, TypeVar
 
 import attrs
@@ -12,14 +11,10 @@ from twisted.internet.defer import TimeoutError as DeferredTimeoutError
 from twisted.internet.interfaces import IReactorTime
 
 from dapi import __version__
-from dapi.broker.broker import Broker
 from dapi.chain_service import ChainService
-from dapi.database import Database
 from dapi.errors import StoreError
-from dapi.http.listener import HttpListener
 from dapi.messages.urls import without_user
-from dapi.outbox.outbox import Outbox
-from dapi.server.callbacks import Callbacks
+from dapi.service.assembly import Parts
 
 NO_CHAIN = "no chain is configured (chain_node.url): batches are kept, nothing is submitted"
 
@@ -29,19 +24,13 @@ _ANSWER_SECONDS = 2.0
 T = TypeVar("T")
 
 
-@attrs.define(kw_only=True)
+@attrs.frozen
 class ServiceStatus:
     """Asks each part how it is. ``started_at`` is when the service was started, on the reactor's clock."""
 
     _reactor: IReactorTime
-    _database: Database
-    _outbox: Outbox
-    _broker: Broker
-    _chain: ChainService | None
-    _callbacks: Callbacks
-    _callback_listener: HttpListener
-    _callback_url: Callable[[], str]
-    started_at: float = 0.0
+    _parts: Parts
+    _started_at: float
 
     def collect(self) -> Deferred[dict[str, Any]]:
         """Fire with the whole status; never fails for a store that is slow or broken.
@@ -51,36 +40,36 @@ class ServiceStatus:
         return Deferred.fromCoroutine(self._collect())
 
     async def _collect(self) -> dict[str, Any]:
-        nodes = self._broker.status()
-        site = self._callback_listener.site
+        parts = self._parts
+        nodes, listener = parts.broker.status(), parts.callback_listener
         return {
             "version": __version__,
-            "uptime_seconds": round(self._reactor.seconds() - self.started_at, 3),
-            "database": self._database.status(),
-            "batches": await self._if_in_time(self._outbox.counts()),
-            "outbox": {name: value for name, value in self._outbox.status().items() if name != "database"},
+            "uptime_seconds": round(self._reactor.seconds() - self._started_at, 3),
+            "database": parts.database.status(),
+            "batches": await self._if_in_time(parts.outbox.counts()),
+            "outbox": {name: value for name, value in parts.outbox.status().items() if name != "database"},
             "callbacks": {
-                "port": self._callback_listener.port,
-                "url": without_user(self._callback_url()),
-                "connections": site.connections,
-                "batches": self._callbacks.counts,
-                "answers": site.counts.answers,
-                "connections_refused": site.counts.connections_refused,
+                "port": listener.port,
+                "url": without_user(parts.callback_url()),
+                "connections": listener.site.connections,
+                "batches": parts.callbacks.counts,
+                "answers": listener.site.counts.answers,
+                "connections_refused": listener.site.counts.connections_refused,
             },
             "broker": {"is_loaded": nodes.is_loaded, "problem": nodes.problem, "highest_num": nodes.highest_num},
             "nodes": nodes.nodes,
-            "chain": await self._chain_status(),
+            "chain": await self._chain_status(parts.chain),
         }
 
-    async def _chain_status(self) -> dict[str, Any]:
-        if self._chain is None:
+    async def _chain_status(self, chain: ChainService | None) -> dict[str, Any]:
+        if chain is None:
             return {"state": "not configured", "reason": NO_CHAIN}
-        submitter, phases = self._chain.submitter.status(), self._chain.phase_status
-        oldest = await self._if_in_time(self._chain.submissions.oldest_received_at())
+        submitter = chain.submitter.status()
+        oldest = await self._if_in_time(chain.submissions.oldest_received_at())
         return {
             **submitter,
             "oldest_waiting_seconds": None if oldest is None else max(0.0, round(time.time() - oldest, 1)),
-            "poc": phases.status() if phases is not None else None,
+            "poc": chain.phase_status.status() if chain.phase_status is not None else None,
         }
 
     async def _if_in_time(self, answer: Deferred[T]) -> T | None:
