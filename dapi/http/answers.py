@@ -12,17 +12,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web.iweb import IRequest
 
-from dapi.errors import (
-    ChainError,
-    ConfigError,
-    MessageError,
-    MLNodeError,
-    NotReadyError,
-    StartError,
-    StoreError,
-    UnknownBatchError,
-    UnknownNodeError,
-)
+from dapi import errors
 
 if TYPE_CHECKING:
     from klein import Klein
@@ -30,16 +20,16 @@ if TYPE_CHECKING:
 RETRY_AFTER_SECONDS = 5
 
 STATUSES: Final[dict[type, int]] = {
-    ConfigError: 400,
-    MessageError: 400,
-    UnknownNodeError: 404,
-    UnknownBatchError: 404,
-    NotReadyError: 503,
-    StoreError: 503,
+    errors.ConfigError: 400,
+    errors.MessageError: 400,
+    errors.UnknownNodeError: 404,
+    errors.UnknownBatchError: 404,
+    errors.NotReadyError: 503,
+    errors.StoreError: 503,
     # No route lets these through: where one comes, it is a defect.
-    StartError: 500,
-    MLNodeError: 500,
-    ChainError: 500,
+    errors.StartError: 500,
+    errors.MLNodeError: 500,
+    errors.ChainError: 500,
 }
 """The HTTP status of each error of ours, and of those derived from it."""
 

@@ -182,14 +182,10 @@ class _BytesProducer:
         consumer.write(self._body)
         return succeed(None)
 
-    def pauseProducing(self) -> None:
+    def _ignore(self) -> None:
         """Do nothing: all is written already."""
 
-    def resumeProducing(self) -> None:
-        """Do nothing: all is written already."""
-
-    def stopProducing(self) -> None:
-        """Do nothing: all is written already."""
+    pauseProducing = resumeProducing = stopProducing = _ignore
 
 
 class _WatchedFactory(WrappingFactory[ProtocolWrapper]):

@@ -16,22 +16,17 @@ from dapi.http.site import JsonSite
 
 
 class HttpListener(Service):
-    """Listens for a site on one port; log and errors call it ``name``. With port 0 the system chooses one."""
+    """Listens for ``site`` on one port; log and errors call it ``name``. With port 0 the system chooses one."""
 
     log = Logger()
 
     def __init__(self, reactor: IReactorTCP, name: str, site: JsonSite, port: int, interface: str) -> None:
         self._reactor = reactor
         self._name = name
-        self._site = site
+        self.site = site
         self._wanted_port = port
         self._interface = interface
         self._listening: IListeningPort | None = None
-
-    @property
-    def site(self) -> JsonSite:
-        """What is served: its counts and connections."""
-        return self._site
 
     @property
     def port(self) -> int:
@@ -45,7 +40,7 @@ class HttpListener(Service):
         try:
             self._listening = self._reactor.listenTCP(
                 self._wanted_port,
-                self._site,  # type: ignore[arg-type]  # its protocol is an HTTPChannel, not the proxy to one
+                self.site,  # type: ignore[arg-type]  # its protocol is an HTTPChannel, not the proxy to one
                 interface=self._interface,
             )
         except CannotListenError as error:
@@ -53,7 +48,7 @@ class HttpListener(Service):
                 f"{self._name}: cannot listen on {self._interface or '*'} port {self._wanted_port} "
                 f"({error.socketError}): stop the process that has it, or choose another port or interface"
             ) from error
-        self._site.is_stopping = False
+        self.site.is_stopping = False
         super().startService()  # type: ignore[no-untyped-call]
         self.log.info(
             "{name}: listening on {interface}:{port}", name=self._name, interface=self._interface, port=self.port
@@ -68,4 +63,4 @@ class HttpListener(Service):
         listening, self._listening = self._listening, None
         if listening is not None:
             await maybeDeferred(listening.stopListening)
-        await self._site.close_connections()
+        await self.site.close_connections()

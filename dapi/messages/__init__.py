@@ -1,4 +1,11 @@
-"""What travels: wire batches, their content id, and the words for what is kept of them."""
+"""What travels between nodes, dapi and the chain, as values; nothing here waits for anything.
+
+- wire.py: the JSON of the ML nodes, decoded strictly. MessageError names the field that is wrong.
+- content_id.py: the id of a batch, from its values: the same batch in other bytes has the same id.
+- record.py: the words for what is kept (``Kind``, ``Via``, ``State``) and the ``Receipt`` that allows an ack.
+- addresses.py, proto/ and the ``*_pb2`` files made from it: the chain's addresses and protobuf messages.
+- urls.py, field_errors.py, sizes.py: URLs taken apart, msgspec's errors taken apart, MiB.
+"""
 
 from dapi.messages.content_id import content_id
 from dapi.messages.record import Kind, Receipt, State, Via

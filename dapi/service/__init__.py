@@ -2,9 +2,9 @@
 
 ``make_service`` returns a ``DapiService`` (lifecycle.py), which owns the ``Parts`` (assembly.py): everything is made
 before anything is started. A start goes from the ground up: the database, the port for the ML nodes' callbacks, the
-broker, the chain, the nodes of the configuration file, the admin port. A stop ends the intake and the submitting side
-by side, lets the disk take what has come, and closes the database (``DapiService._stop_in_order``). After a stop all
-parts are made anew, so that a second start knows only what the database says. ``ServiceStatus`` (status.py) is what
+broker, the chain, the admin port; then the nodes of the configuration are registered, in the background. A stop ends
+the intake and the submitting side by side, lets the disk write what has come, and closes the database. A second start
+makes all parts anew, so it knows only what the database says. ``ServiceStatus`` (status.py) is what
 ``GET /admin/v1/status`` shows.
 """
 

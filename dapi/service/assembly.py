@@ -30,7 +30,6 @@ from dapi.poc.websocket_settings import WebSocketSettings
 from dapi.poc.websocket_url import websocket_address
 from dapi.server.admin import AdminApi
 from dapi.server.callbacks import Callbacks
-from dapi.service.registration import NodeRegistration
 from dapi.websocket.address import websocket_endpoint
 
 _CALLBACK_PATH = "/v1/poc-batches"
@@ -75,14 +74,13 @@ class Parts:
         )
         self.chain = self._make_chain()
         chain, phases = ((self.chain,), self.chain.phase_status) if self.chain is not None else ((), None)
-        registration = NodeRegistration(reactor, self.broker, config.nodes, self._drive_nodes, random)
         is_local = is_loopback(api.admin_server_host)
         admin = AdminApi(reactor, self.broker, self.outbox, status, phases=phases, local_only=is_local)
         admin_site = JsonSite(reactor, admin.resource(), HttpSettings(max_body_bytes=_MAX_ADMIN_BODY_BYTES))
         self.admin_listener = HttpListener(reactor, "admin", admin_site, api.admin_server_port, api.admin_server_host)
         # The callbacks' port before all else, so that no batch finds the door closed because something takes its time.
         first = (self.database, self.callback_listener, self.broker)
-        self.in_starting_order = (*first, *chain, registration, self.admin_listener)
+        self.in_starting_order = (*first, *chain, self.admin_listener)
 
     def callback_url(self) -> str:
         """Return the base that nodes append ``/generated`` and ``/validated`` to; the system may choose its port."""
@@ -104,10 +102,6 @@ class Parts:
             random=self._random,
             drives_nodes=self._config.poc.follow_chain,
         )
-
-    def _drive_nodes(self) -> None:
-        if self.chain is not None:
-            self.chain.drive_nodes()
 
     def _batch_handler(self, node_num: int) -> BatchHandler:
         return self.broker.worker_by_num(node_num).batch_handler

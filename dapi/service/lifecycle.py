@@ -8,16 +8,18 @@ from functools import partial
 from typing import Any
 
 from twisted.application.service import IService, MultiService, Service
-from twisted.internet.defer import Deferred, maybeDeferred, succeed
+from twisted.internet.defer import CancelledError, Deferred, maybeDeferred, succeed
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from dapi.config import Config
-from dapi.errors import StartError, StoreError
+from dapi.errors import NotReadyError, StartError, StoreBusyError, StoreError
 from dapi.messages.urls import is_loopback
 from dapi.service.assembly import Parts
 from dapi.service.status import NO_CHAIN, ServiceStatus
+from dapi.timing.log_limits import SayOnce
+from dapi.timing.retry import RetryDelay, retry
 from dapi.timing.waiters import Waiters
 
 
@@ -62,6 +64,8 @@ class DapiService(MultiService):
         self._config = config
         self._make_parts = partial(Parts, reactor, config, status=self.status, on_broken=on_broken, random=random)
         self._started_at: float | None = None
+        self._retry_delay = RetryDelay(random)
+        self._registering: Deferred[None] = succeed(None)
         self._is_stopping = False
         self._stopped: Waiters[None] = Waiters()
         self._own(self._make_parts())
@@ -96,6 +100,8 @@ class DapiService(MultiService):
             undone = self.stopService()
             undone.addErrback(lambda failure: self.log.failure("undoing a failed start failed", failure))
             raise
+        self._registering = Deferred.fromCoroutine(self._register_nodes())
+        self._registering.addErrback(self._log_unregistered)
 
     def stopService(self) -> Deferred[None]:
         """Stop all parts, in order; fires with None when nothing is left, fails with a part's failure."""
@@ -107,7 +113,30 @@ class DapiService(MultiService):
         Deferred.fromCoroutine(self._stop_in_order()).addBoth(self._end_stop)
         return stopped
 
+    async def _register_nodes(self) -> None:
+        """Register the configured nodes, for as long as it takes; the chain drives the nodes only after that."""
+        problem = SayOnce()
+
+        def log_problem(error: Exception) -> None:
+            if problem.is_new(str(error)):
+                self.log.error("the configured nodes are not registered yet: {error}", error=str(error))
+
+        await retry(
+            self._reactor,
+            lambda: self.broker.register_missing(self._config.nodes),
+            errors=(NotReadyError, StoreBusyError),
+            delay=self._retry_delay,
+            on_error=log_problem,
+        )
+        if self.chain is not None:
+            self.chain.drive_nodes()
+
+    def _log_unregistered(self, failure: Failure) -> None:
+        if not failure.check(CancelledError):
+            self.log.failure("the configured nodes cannot be registered", failure)
+
     async def _stop_in_order(self) -> None:
+        self._registering.cancel()
         started = [part for part in self if part.running]
         failures = await self._stop_parts([part for part in reversed(started) if part is not self.database])
         if self.database in started:
