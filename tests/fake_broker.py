@@ -151,7 +151,7 @@ class FakePhaseStatus(PhaseStatus):
         self.advice: dict[str, Any] = {"safe": True, "reason": None, "blocks_left": 100}
         self.asked: list[int] = []
 
-    def epochs(self, limit: int) -> Deferred[list[dict[str, Any]]]:
+    def latest_stages(self, limit: int) -> Deferred[list[dict[str, Any]]]:
         self.asked.append(limit)
         return succeed([{"height": 1000, "nodes": {"node1": {"generated": 3}}}])
 

@@ -36,14 +36,14 @@ class PhaseStatus:
             "validation": validation.status() if validation is not None else None,
         }
 
-    def epochs(self, limit: int) -> Deferred[list[dict[str, Any]]]:
+    def latest_stages(self, limit: int) -> Deferred[list[dict[str, Any]]]:
         """Fire with the latest stages, the newest first, each with what became of each node's work in it.
 
         Fails with StoreError.
         """
-        return Deferred.fromCoroutine(self._epochs(limit))
+        return Deferred.fromCoroutine(self._latest_stages(limit))
 
-    async def _epochs(self, limit: int) -> list[dict[str, Any]]:
+    async def _latest_stages(self, limit: int) -> list[dict[str, Any]]:
         return [
             {
                 **msgspec.structs.asdict(record.stage),

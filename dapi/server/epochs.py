@@ -32,7 +32,7 @@ class EpochRoutes:
         # int() refuses thousands of digits.
         if not text.isdecimal() or len(text) > len(str(_MAX_STAGES)) or not 1 <= int(text) <= _MAX_STAGES:
             raise HttpError(400, f"limit: is {text!r}, and has to be a whole number from 1 to {_MAX_STAGES}")
-        return json_answer(request, {"epochs": await self._followed().epochs(int(text))})
+        return json_answer(request, {"epochs": await self._followed().latest_stages(int(text))})
 
     async def get_restart(self, request: Request) -> bytes:
         """Answer whether dapi may be restarted now."""

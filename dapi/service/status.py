@@ -68,7 +68,7 @@ class ServiceStatus:
         oldest = await self._if_in_time(chain.submissions.oldest_received_at())
         return {
             **submitter,
-            "oldest_waiting_seconds": None if oldest is None else max(0.0, round(time.time() - oldest, 1)),
+            "oldest_unfinished_seconds": None if oldest is None else max(0.0, round(time.time() - oldest, 1)),
             "poc": chain.phase_status.status() if chain.phase_status is not None else None,
         }
 

@@ -156,7 +156,7 @@ class WholeDapi:
         """Wait until the validation of the latest stage needs nothing more."""
 
         async def is_handed_out() -> bool:
-            (stage,) = await self.phases.epochs(1)
+            (stage,) = await self.phases.latest_stages(1)
             return bool(stage["is_handed_out"])
 
         await until_answered(is_handed_out)

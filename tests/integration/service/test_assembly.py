@@ -97,9 +97,9 @@ async def test_each_setting_reaches_its_part(start: Start, tmp_path: Path) -> No
     submitting = service.chain.submitter._settings
     assert (submitting.max_nonces, submitting.max_transaction_bytes) == (5, 20_000)
     assert service.chain.submitter.status()["participant"] == participant.address
-    assert (await service.status())["chain"]["oldest_waiting_seconds"] is None
+    assert (await service.status())["chain"]["oldest_unfinished_seconds"] is None
     await service.outbox.put(entry("1"))
-    assert (await service.status())["chain"]["oldest_waiting_seconds"] >= 0
+    assert (await service.status())["chain"]["oldest_unfinished_seconds"] >= 0
 
 
 @pytest_twisted.ensureDeferred
