@@ -9,9 +9,10 @@ from pathlib import Path
 
 from twisted.internet.defer import Deferred
 
+from dapi.database import Database
 from dapi.database import service as database_service
 from dapi.database.file import open_prepared
-from dapi.errors import StartError, StoreBrokenError, StoreBusyError
+from dapi.errors import StartError, StoreBrokenError, StoreBusyError, StoreError
 from tests.unit.database.store_tools import COUNT_NODES, Obstacle, StoreTestCase, add_node
 
 
@@ -21,6 +22,32 @@ def failing(error: type[sqlite3.Error], code: int) -> sqlite3.Error:
     made.sqlite_errorcode = code
     made.sqlite_errorname = "SQLITE_MADE_UP"
     return made
+
+
+CODES = {"full": sqlite3.SQLITE_FULL, "locked": sqlite3.SQLITE_BUSY, "broken": sqlite3.SQLITE_IOERR_FSYNC}
+
+
+class StateTests(StoreTestCase):
+    def test_every_failure_in_every_state(self) -> None:
+        for state in ("ok", *CODES):
+            for failure, code in CODES.items():
+                with self.subTest(state=state, failure=failure):
+                    database = self.open_database()
+                    if state != "ok":
+                        self.fail_with(database, CODES[state])
+                    self.assertEqual(database.status()["state"], state)
+                    self.fail_with(database, code)
+                    # Drawn in the service's file: what is broken stays so, and a full disk that is locked is full.
+                    stays = state == "broken" or (state, failure) == ("full", "locked")
+                    self.assertEqual(database.status()["state"], state if stays else failure)
+                    self.close_database(database)
+
+    def fail_with(self, database: Database, code: int) -> None:
+        def write(_: sqlite3.Connection) -> None:
+            raise failing(sqlite3.OperationalError, code)
+
+        with self.assertRaises(StoreError):
+            self.clock.wait_for(database.write(write))
 
 
 class FullDiskTests(StoreTestCase):

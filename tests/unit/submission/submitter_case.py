@@ -1,0 +1,146 @@
+"""A submitter on a real database, with a chain that answers when the test says so."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from typing import Any
+
+from twisted.internet.defer import Deferred, fail, succeed
+
+from dapi.chain.block_watcher import BlockWatcher
+from dapi.chain.keyring import SigningKey
+from dapi.chain.rpc import ChainRpc
+from dapi.chain.rpc_answers import Broadcast, ChainStatus, QueryResult, TxLookup, TxResult, tx_hash_of
+from dapi.messages import Via, content_id, cosmos_pb2
+from dapi.outbox.cosmos_message_client import CosmosMessageClient
+from dapi.outbox.outbox import Outbox
+from dapi.submission.submissions import Submissions
+from dapi.submission.submitter import Submitter, SubmitterSettings
+from tests.batches import generated_batch
+from tests.unit.database.store_tools import StoreTestCase
+
+SECOND_NS = 10**9
+
+
+def status_at(height: int, **changes: Any) -> ChainStatus:
+    values = {
+        "chain_id": "chain",
+        "height": height,
+        "block_time_ns": height * 5 * SECOND_NS,
+        "block_hash": "AB",
+        "earliest_height": 1,
+        "catching_up": False,
+        "has_tx_index": True,
+        "node": "127.0.0.1:26657",
+    }
+    return ChainStatus(**{**values, **changes})
+
+
+class FakeRpc(ChainRpc):
+    """A chain that answers every call at once."""
+
+    def __init__(self) -> None:
+        self.head = status_at(10)
+        self.sent: list[str] = []
+        self.lookups: list[str] = []
+        self.results: dict[str, TxResult] = {}
+        self.broadcast_error: Exception | None = None
+        self.lookup_error: Exception | None = None
+        self.lookup_answer: Deferred[TxLookup] | None = None
+
+    def status(self) -> Deferred[ChainStatus]:
+        return succeed(self.head)
+
+    def lookup(self, tx_hash: str) -> Deferred[TxLookup]:
+        self.lookups.append(tx_hash)
+        if self.lookup_error is not None:
+            return fail(self.lookup_error)
+        if self.lookup_answer is not None:
+            return self.lookup_answer
+        return succeed(TxLookup(self.head, self.results.get(tx_hash)))
+
+    def broadcast_tx_sync(self, raw: bytes) -> Deferred[Broadcast]:
+        self.sent.append(tx_hash_of(raw))
+        return fail(self.broadcast_error) if self.broadcast_error is not None else succeed(Broadcast.ACCEPTED)
+
+    def abci_query(
+        self, path: str, data: bytes, height: int | None = None, *, max_bytes: int = 0
+    ) -> Deferred[QueryResult]:
+        account = cosmos_pb2.BaseAccount(address="a", account_number=7)
+        answer = cosmos_pb2.QueryAccountInfoResponse(info=account)
+        return succeed(QueryResult(answer.SerializeToString(), 1))
+
+
+class FakeWatcher(BlockWatcher):
+    """A head that the test moves."""
+
+    problem: str | None = None
+
+    def __init__(self, head: ChainStatus) -> None:
+        self.head = head
+        self.status_error = None
+        self.ring: Callable[[], object] = lambda: None
+
+    def observe(self, observer: Callable[[], object]) -> None:
+        self.ring = observer
+
+
+class SubmitterTestCase(StoreTestCase):
+    """A submitter that is started, and stopped at the end of the test."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.database = self.open_database()
+        self.outbox = Outbox(self.clock, self.database)
+        self.recorder = CosmosMessageClient(self.outbox)
+        self.submissions = Submissions(self.database, self.outbox)
+        self.chain = FakeRpc()
+        self.watcher = FakeWatcher(self.chain.head)
+        key = SigningKey(b"\1" * 32)
+        self.submitter = Submitter(
+            self.clock,
+            self.submissions,
+            self.chain,
+            self.watcher,
+            key=key,
+            participant_address=key.address,
+            random=random.Random(1),
+            settings=SubmitterSettings(),
+        )
+        self.submitter.startService()
+        self.addCleanup(self.stop)
+        self.settle()
+
+    def stop(self) -> None:
+        self.clock.wait_for(self.submitter.stopService())
+
+    def settle(self) -> None:
+        """Let both threads of the database, and what follows from their answers, come to rest."""
+        # A turn that fails has tried as often as there is room, one try after the other.
+        for _ in range(SubmitterSettings().max_in_flight + 4):
+            self.clock.wait_for(self.database.write(lambda connection: None))
+            self.clock.wait_for(self.database.read(lambda connection: None))
+
+    def record(self, nonce: int) -> None:
+        batch = generated_batch(block_height=10, nonces=[nonce], dist=[0.5])
+        recorded = self.recorder.submit_poc_batch(batch, batch_id=content_id(batch), node_id="n", via=Via.HTTP)
+        self.clock.wait_for(recorded)
+        self.settle()
+
+    def block(self, height: int, **changes: Any) -> None:
+        self.watcher.head = self.chain.head = status_at(height, **changes)
+        self.watcher.ring()
+        self.settle()
+
+    def pass_time(self, seconds: float) -> None:
+        for _ in range(round(seconds * 2)):
+            self.clock.advance(0.5)
+            self.settle()
+
+    def include(self, tx_hash: str, height: int, code: int = 0, codespace: str = "", log: str = "") -> None:
+        self.chain.results[tx_hash] = TxResult(tx_hash, height, code, codespace, log)
+
+    def counts(self) -> dict[str, int]:
+        counts = self.clock.wait_for(self.outbox.counts())
+        return {state: number for state, number in counts.items() if number}
