@@ -1,10 +1,10 @@
 """The service that owns the SQLite file: one thread writes it, one reads it.
 
-Why it is built like this, all of it measured. WAL with ``synchronous=FULL`` loses nothing that was acknowledged when
-the power goes. Two connections that write can corrupt a WAL (before SQLite 3.51.3) and lock each other out, so there
-is one, and a file lock keeps a second process away. The sqlite3 module gives up the interpreter lock at every step of
-a statement, and beside a busy reactor waits up to 5 ms to get it back: functions given to ``write`` and ``read`` should
-make few statements, with few rows of result.
+Why it is built like this, all of it measured (docs/protocol/measured.md, 'SQLite', 'Threads and the interpreter lock'
+and 'A disk that fails'). WAL with ``synchronous=FULL`` loses nothing that was acknowledged when the power goes. Two
+connections that write can corrupt a WAL (before SQLite 3.51.3) and lock each other out: so there is one, and a file
+lock keeps a second process away. Beside a busy reactor each step of a statement waits up to 5 ms for the interpreter
+lock: so functions given to ``write`` and ``read`` should make few statements, with few rows of result.
 
 Its states::
 

@@ -18,7 +18,7 @@ class CosmosMessageClient:
     """Records batches for the chain; it is the Recorder of a BatchHandler.
 
     The messages are kept **without their creator**, the participant, whose key need not be known yet when a batch
-    comes. The creator is field 1 of both, and stands first in canonical bytes: for signing it is put in front of them.
+    comes. The creator is field 1 of both (docs/protocol/chain.md, 'Messages'): for signing it is put in front of them.
     """
 
     def __init__(self, outbox: Outbox) -> None:

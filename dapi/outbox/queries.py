@@ -1,8 +1,8 @@
 """Every statement about messages, by name; the tables and the states of their rows are drawn in ``database.schema``.
 
-A statement that takes many messages takes their ``seq`` as one JSON list, ``:seqs``: the sqlite3 module waits for the
-interpreter lock at every statement and every row of result, so one statement does it for all, and what returns many
-rows returns them as one JSON text where the reactor is busy meanwhile.
+A statement about many messages takes their ``seq`` as one JSON list, ``:seqs``. The sqlite3 module waits for the
+interpreter lock at every statement and every row of a result (docs/protocol/measured.md, 'Threads and the interpreter
+lock'): so one statement serves all messages, and a long result comes as one JSON text.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _HAS_PARTS = "EXISTS (SELECT 1 FROM unfinished AS part WHERE part.parent = unfin
 SHOWN_STATE = "iif(state = 'stored', 'stored', 'in_flight')"
 # In this order messages are sent, and in this order they stand in their transaction.
 _ORDER = "height, kind, seq"
-# An index by kind and state serves where all kinds are named.
+# Where all kinds are named, the index by kind and state serves.
 _ANY_KIND = f"kind IN ({', '.join(f'{kind.value!r}' for kind in Kind)})"
 
 # -- Taking messages in
@@ -74,7 +74,7 @@ STAGES_UNFINISHED = f"""SELECT DISTINCT height, kind, state FROM unfinished WHER
 
 OLDEST_RECEIVED_AT = "SELECT (SELECT received_at FROM unfinished ORDER BY seq LIMIT 1)"
 
-# The verdicts on one participant that are on the chain: what stands first in a message's canonical bytes names it.
+# The confirmed verdicts on one participant, who stands first in the canonical bytes of a verdict.
 CONFIRMED_VERDICTS = """SELECT message FROM finished
     WHERE height = :height AND kind = 'validated' AND state = 'confirmed' AND substr(message, 1, :length) = :begin"""
 
@@ -114,13 +114,13 @@ LAST_TIMEOUT = "SELECT coalesce(max(value), 0) FROM numbers WHERE name = 'last_t
 IN_FLIGHT = f"""SELECT tx_hash, tx_timeout_ns, seq, kind, height, attempts FROM unfinished
     WHERE {_ANY_KIND} AND state = 'in_flight' ORDER BY tx_hash, {_ORDER}"""
 
-# in_flight -> stored. Only what was in no block counts as an attempt of which nothing was heard.
+# in_flight -> stored. It stays one attempt more only if the chain has said nothing of the transaction.
 STORE_AGAIN = f"""UPDATE unfinished
     SET state = 'stored', tx_hash = NULL, tx_timeout_ns = NULL, reason = :reason, not_before = :not_before,
         alone = max(alone, :alone), attempts = attempts - iif(:has_vanished, 0, 1)
     WHERE {_OF_TRANSACTION} RETURNING parent"""
 
-# Parts of a transaction whose batch fails or expires are not sent again.
+# In place of STORE_AGAIN for parts whose batch is failing or expiring.
 DELETE_PARTS_NOT_WANTED = f"""DELETE FROM unfinished WHERE {_OF_TRANSACTION} AND EXISTS (SELECT 1
     FROM unfinished AS batch WHERE batch.seq = unfinished.parent AND batch.state IN ('failing', 'expiring'))
     RETURNING parent"""
@@ -133,7 +133,7 @@ BATCHES_TO_EXPIRE = """SELECT DISTINCT coalesce(parent, seq) FROM unfinished
 
 # -- Coming to an end
 
-# When a batch fails or expires: its parts, but for those in flight in other transactions.
+# Of batches that fail or expire: all parts but those in flight in other transactions.
 DELETE_PARTS = f"DELETE FROM unfinished WHERE parent IN {_SEQS} AND (state = 'stored' OR tx_hash = :tx_hash)"
 
 # in_parts -> failing or expiring: batches of which a part is still in flight.
@@ -143,9 +143,9 @@ WAIT_FOR_PARTS = f"""UPDATE unfinished
 
 WITHOUT_PARTS = f"SELECT seq, state, tx_hash, reason FROM unfinished WHERE seq IN {_SEQS} AND NOT {_HAS_PARTS}"
 
-# Into the other table; DELETE has to follow. What the chain does not have is kept whole: a failed batch may be wanted
-# again, and all of it for a dispute. A verdict is short, and tells later whether the chain has the same or another one.
-# A failed batch's last transaction is known to have done nothing.
+# Into the other table; DELETE has to follow. Only what the chain has loses its body: a failed batch may be sent again,
+# and a dispute may need any of the others. A verdict is short, and tells later whether the chain has the same one. The
+# last transaction of a failed batch is no attempt: the chain has said that it did nothing.
 FINISH = f"""INSERT INTO finished
     (seq, state, finished_at, attempts, tx_hash, included_height, reason, {_SHARED})
     SELECT seq, :state, :now, iif(:state = 'failed', max(0, attempts - 1), attempts), :tx_hash, :height, :reason,

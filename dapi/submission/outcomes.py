@@ -1,6 +1,6 @@
 """What the code of a transaction, from CheckTx or from a block, means for its messages.
 
-Codes and texts from the network's chain (codespace ``inference``) and from the Cosmos SDK (codespace ``sdk``).
+Facts: docs/protocol/chain.md, 'Checks of messages' (codespace ``inference``) and 'Codes of the SDK' (``sdk``).
 """
 
 from __future__ import annotations
@@ -32,12 +32,7 @@ class Outcome(enum.Enum):
     """It never heals."""
 
 
-_INFERENCE = {
-    1108: Outcome.NEXT_BLOCK,
-    1128: Outcome.NEXT_BLOCK,
-    1160: Outcome.DUPLICATE,
-    1161: Outcome.MOVED,
-}
+_INFERENCE = {1108: Outcome.NEXT_BLOCK, 1128: Outcome.NEXT_BLOCK, 1160: Outcome.DUPLICATE, 1161: Outcome.MOVED}
 _SIGNATURE = frozenset({4, 9})
 # These depend on the stage, the kind and the block alone, so they hold for all messages that share them.
 _OF_THE_WINDOW = frozenset({1107, 1108, 1128})

@@ -154,8 +154,8 @@ def lose(connection: sqlite3.Connection, changes: Changes, batches: set[int], en
     """Fail or expire batches; one with a part in another transaction is failing or expiring until that is decided."""
     values = {**end._asdict(), "seqs": json.dumps(list(batches))}
     connection.execute(queries.DELETE_PARTS, values)
-    waiting = {seq for (seq,) in connection.execute(queries.WAIT_FOR_PARTS, values).fetchall()}
-    _finish(connection, changes, batches - waiting, end)
+    have_parts = {seq for (seq,) in connection.execute(queries.WAIT_FOR_PARTS, values).fetchall()}
+    _finish(connection, changes, batches - have_parts, end)
 
 
 def _finish_batches_without_parts(

@@ -47,8 +47,8 @@ _DIGITS = re.compile(r"\d+")
 class SubmitterSettings:
     """Bounds of what is in flight.
 
-    ``max_in_flight`` transactions at once, each of ``max_transaction_bytes`` at most (CometBFT's RPC takes about
-    749,000), and ``max_nonces`` in one message (the chain's own limit). A failure is followed by a random time between
+    ``max_in_flight`` transactions at once, each of ``max_transaction_bytes`` at most (docs/protocol/chain.md,
+    'Limits'), and ``max_nonces`` in one message (the chain's own limit). A failure is followed by a random time between
     the two of ``retry``; a transaction that is in no block yet is offered again after ``offer_again_seconds``.
     """
 
@@ -359,7 +359,7 @@ class Submitter(LoopService):
         await self._submissions.store_again(
             transaction.messages, transaction.hash, reason, alone=alone, has_vanished=has_vanished
         )
-        self.log.info("transaction {hash} is given up: {reason}", hash=transaction.hash, reason=reason)
+        self.log.info("transaction {hash} does nothing any more: {reason}", hash=transaction.hash, reason=reason)
         self._forget(transaction)
 
     def _forget(self, transaction: TransactionInFlight) -> None:
