@@ -1,30 +1,30 @@
-"""Every error that dapi raises on purpose.
+"""Every error that dapi raises on purpose; ``http/answers.py`` gives each its HTTP status.
 
 ::
 
     DapiError
     ├── ConfigError         the operator's input is wrong: say what to change
     ├── StartError          the process must not start: database, ports, keys
-    ├── NotReadyError       dapi starts or stops: it can be asked again later
-    ├── MessageError        a node sent something that is no valid message
+    ├── NotReadyError       dapi is starting or stopping: try again later
+    ├── MessageError        a message is not valid
     ├── UnknownNodeError    no node has this id or number
-    ├── UnknownBatchError   no batch that is kept has this id, or none in the state that is needed
-    ├── StoreError          not on disk, so it must not be acknowledged
-    │   ├── StoreBusyError    … now: full, locked, or too much is pending; it heals by itself
-    │   ├── StoreClosedError  … here: the database is not open, before its start or once it is stopped
-    │   └── StoreBrokenError  … ever: the process must stop and recover from its database
+    ├── UnknownBatchError   no batch has this id, or it is in another state than is needed
+    ├── StoreError          it is not on disk, so it must not be acknowledged
+    │   ├── StoreBusyError    not now (disk full, file locked, too much pending): it heals by itself
+    │   ├── StoreClosedError  not here: the database is not started yet, or is stopped
+    │   └── StoreBrokenError  never: the process must stop, and recover from its database
     ├── MLNodeError         a call to an ML node failed
-    └── ChainError          a call to the chain did not do what was asked
-        ├── ChainUnavailableError  … now: no node answers, or none has room; the same bytes may go again
-        ├── ChainStaleError        … with these bytes: look the hash up, then sign anew
-        └── ChainRefusedError      … ever: it says no, with a code
+    └── ChainError          a call to the chain failed
+        ├── ChainUnavailableError  not now (no node answers, or none has room): offer the same bytes again
+        ├── ChainStaleError        not with these bytes: look the hash up, then sign anew
+        └── ChainRefusedError      never: the chain says no, with a code
 """
 
 from __future__ import annotations
 
 
 class DapiError(Exception):
-    """The root: whatever is not one of these is a defect of ours."""
+    """The root. Any other exception is a defect of dapi."""
 
 
 class ConfigError(DapiError):
@@ -40,7 +40,7 @@ class NotReadyError(DapiError):
 
 
 class MessageError(DapiError):
-    """What came is no valid message: ``field`` is the path of the offending field, ``reason`` says what is wrong."""
+    """A message is not valid: ``field`` is the path of the wrong field, ``reason`` says what is wrong with it."""
 
     def __init__(self, field: str, reason: str) -> None:
         super().__init__(f"{field}: {reason}")
@@ -53,11 +53,11 @@ class UnknownNodeError(DapiError):
 
 
 class UnknownBatchError(DapiError):
-    """No batch has the id that was given, or it is not in a state in which that can be done."""
+    """No batch has the id that was given, or its state does not allow what was asked."""
 
 
 class StoreError(DapiError):
-    """What was handed over is not on disk, and must not be acknowledged."""
+    """A message is not on disk, and must not be acknowledged."""
 
 
 class StoreBusyError(StoreError):
@@ -75,7 +75,7 @@ class StoreBrokenError(StoreError):
 class MLNodeError(DapiError):
     """A call to an ML node failed.
 
-    ``node_id`` and ``call`` say where, ``status`` is the HTTP status (None when no answer came), ``body`` the
+    ``node_id`` and ``call`` say which call, ``status`` is the HTTP status (None when no answer came), ``body`` has the
     first characters of the answer.
     """
 
@@ -90,13 +90,13 @@ class MLNodeError(DapiError):
 
 
 class ChainError(DapiError):
-    """A call to the chain did not do what was asked."""
+    """A call to the chain failed."""
 
 
 class ChainUnavailableError(ChainError):
     """No node of the chain could do it now (unreachable, slow, mempool full, index off): try again later.
 
-    For a broadcast this is no proof that nothing arrived: what was sent before an answer got lost may be in a block.
+    A broadcast that fails so may have arrived all the same: when only its answer was lost, it may be in a block.
     """
 
 
@@ -109,11 +109,11 @@ class _ChainAnswerError(ChainError):
 
 
 class ChainStaleError(_ChainAnswerError):
-    """The transaction's time is over, too far ahead, or used already: these bytes will not be taken any more.
+    """The transaction's timestamp has passed, is too far ahead, or was used already: the chain refuses these bytes.
 
-    It may have landed before: look its hash up, and only then sign the messages anew with another timestamp.
+    The transaction may be in a block already: look its hash up before its messages are signed anew.
     """
 
 
 class ChainRefusedError(_ChainAnswerError):
-    """The chain says no and would say it again: ``code`` in ``codespace``, ``log`` in its own words."""
+    """The chain says no, and would say no again: ``code`` in ``codespace``, ``log`` in its own words."""

@@ -1,4 +1,4 @@
-"""``twistd dapi``: its options, and the service they make. Nothing but this module sets what is the process's own."""
+"""``twistd dapi``: its options, and the service that they make. Only this module changes settings of the process."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from twisted.python import usage
 from dapi.config import OPTIONS, Config, load_config
 from dapi.errors import ConfigError, DapiError
 
-# A thread that is done with a system call waits this long for the busy reactor thread to let it go on. At Python's own
-# 5 ms every commit would wait for several of these.
+# For this long a thread waits after a system call until the busy reactor's thread lets it go on. A commit waits several
+# times; Python's own 5 ms are too long for that.
 _SWITCH_INTERVAL_SECONDS = 0.0005
 
 # The default of twistd's --pidfile.
@@ -28,7 +28,7 @@ _log = Logger()
 
 
 class Options(usage.Options):
-    """The command line; after parsing, ``settings`` is the Config and ``warnings`` what the log should say about it."""
+    """The command line; after parsing, ``settings`` is the Config, and ``warnings`` are for the log."""
 
     synopsis = "[options]"
     longdesc = "Everything else is set by the YAML file or the environment: see the table in the README."
@@ -47,7 +47,7 @@ class Options(usage.Options):
     warnings: list[str]
 
     def postOptions(self) -> None:
-        """Read all settings; a wrong one is a usage error."""
+        """Read all settings; a wrong setting is a usage error."""
         options = {name: self[name] for name in OPTIONS if self[name] is not None}
         try:
             self.settings, self.warnings = load_config(
@@ -58,10 +58,10 @@ class Options(usage.Options):
         self._want_no_pid_file()
 
     def _want_no_pid_file(self) -> None:
-        """Have twistd neither write its pid file in the foreground nor mind an old one, unless one is asked for.
+        """In the foreground, have twistd write no pid file and ignore an old one, unless a pid file is asked for.
 
-        After a kill -9 the file stays, and in a container the next process has the very number that is in it: twistd
-        would take that for another server and never start again. The lock of the database keeps a second one out.
+        After a kill -9 the file stays, and in a container the next process has the same number as in the file: twistd
+        would believe that another server runs, and never start again. The lock of the database keeps a second one out.
         """
         if self.parent is not None and self.parent["nodaemon"] and self.parent["pidfile"] == _PID_FILE:
             self.parent["pidfile"] = ""
@@ -81,10 +81,10 @@ def makeService(options: Options) -> IService:
 
 
 def _show_without_traceback(type_: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
-    # twistd lets a service that cannot start end the process with its exception.
+    # When a service cannot start, twistd ends the process with its exception.
     if isinstance(error, DapiError):
         _log.critical("cannot start: {error}", error=str(error))
-        # twistd has put the log in the place of sys.stderr; who started it by hand looks at the terminal.
+        # twistd sends sys.stderr to the log; whoever started it by hand looks at the terminal.
         if sys.__stderr__ is not None:
             sys.__stderr__.write(f"dapi: {error}\n")
     else:
@@ -92,10 +92,10 @@ def _show_without_traceback(type_: type[BaseException], error: BaseException, tr
 
 
 def _stop(reactor: IReactorCore, reason: str) -> None:
-    """Stop the process for good, with exit code 1: twistd has no way of its own to end with one."""
+    """Stop the process for good, with exit code 1, which twistd itself cannot."""
     _log.critical("stopping: {reason}", reason=reason)
     atexit.register(_exit_with_failure)
-    # Its file may break while it is stopping already.
+    # The database may break while the process stops already.
     with contextlib.suppress(ReactorNotRunning):
         reactor.stop()
 

@@ -1,6 +1,6 @@
 # mypy: disallow-untyped-calls=False
 # twisted.web is mostly without annotations.
-"""What every route of ours answers: JSON out, errors by their class, and a shield for work that must go on."""
+"""What every route answers: JSON, the status of an error by its class, and a shield for work that must go on."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ _log = Logger()
 
 
 class HttpError(Exception):
-    """A fault with an HTTP status of its own: ``code`` and, as JSON, ``message``."""
+    """A fault of a request; it is answered with the status ``code``, and the message as JSON."""
 
     def __init__(self, code: int, message: str) -> None:
         super().__init__(message)
@@ -72,7 +72,7 @@ def error_body(message: str) -> bytes:
 
 
 def error_answer(request: IRequest, code: int, message: str) -> bytes:
-    """Answer with ``{"error": message}``; 503 tells when to come again."""
+    """Answer with ``{"error": message}``; a 503 has a Retry-After."""
     if code == 503:
         request.setHeader(b"Retry-After", b"%d" % RETRY_AFTER_SECONDS)
     return answer(request, code, error_body(message))

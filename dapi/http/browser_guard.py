@@ -1,6 +1,6 @@
 # mypy: disallow-untyped-calls=False
 # twisted.web is mostly without annotations.
-"""Keeps a web page of somebody else's from using the admin API through its visitor's browser."""
+"""Keeps a page of another site from using the admin API through its visitor's browser."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from dapi.messages.urls import ip_address_of, parse_url
 
 
 class BrowserGuard(Resource):
-    """A resource before another, which answers 403 to what only a browser led astray would send.
+    """A resource before another one; it answers 403 to requests that a page of another site has a browser send.
 
-    That is an ``Origin`` that is not this server (a form or a script of another site) and, where the server is bound to
-    a loopback address (``local_only``), a ``Host`` that is a name other than localhost: a site whose name its owner
-    points to 127.0.0.1 is of the same origin to the browser.
+    They have an ``Origin`` that is not this server (a form or a script of another site). Where the server is bound to a
+    loopback address (``local_only``), a ``Host`` that is a name other than localhost is refused too: when the owner of
+    a site points its name to 127.0.0.1, the browser takes this server for that site.
     """
 
     isLeaf = True
@@ -29,7 +29,7 @@ class BrowserGuard(Resource):
         self._local_only = local_only
 
     def render(self, request: IRequest) -> bytes | int:
-        """Refuse, or hand over."""
+        """Refuse the request, or hand it to the guarded resource."""
         host = _header(request, b"host")
         origin = _header(request, b"origin")
         if origin is not None and origin not in (f"http://{host}", f"https://{host}"):

@@ -1,6 +1,6 @@
-"""One HTTP request and its whole, bounded answer, over a connection of its own that is known until it is gone.
+"""One HTTP request and its whole, bounded answer, over a connection of its own.
 
-Below every client of ours (ML nodes, the chain): it knows nothing of what the answers mean.
+The clients of the ML nodes and of the chain stand on it.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class NoAnswerError(Exception):
 
 
 class Exchanges:
-    """Makes requests, and knows which of their connections are still there.
+    """Makes requests, and knows which of their connections are still open.
 
     Twisted's own agent forgets a connection that it asked to close; over TLS a silent peer can then keep the socket
     open for ever. So each request's connection is watched here, and aborted when the request failed. The connections
@@ -158,7 +158,7 @@ class _BoundedBody(Protocol):
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         if self.finished.called:
             return
-        # An answer without a length ends with its connection; whether it is whole, its decoding will tell.
+        # An answer without a length ends with its connection. Whether it is whole is seen when it is decoded.
         if reason.check(ResponseDone, PotentialDataLoss):
             self.finished.callback(bytes(self._received))
         else:

@@ -1,4 +1,4 @@
-"""What an HTTP server allows, and what it counts. The defaults are the promised behaviour."""
+"""The bounds of an HTTP server, and what it counts. The defaults are the promised behaviour."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from dapi.messages.sizes import MIB
 
 
 class HttpSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """What one server allows.
+    """The bounds of one server.
 
-    ``deadline_seconds`` runs from a request's first byte until its answer, ``idle_seconds`` is how long a connection
-    may stay quiet between requests. ``max_body_bytes`` is for one request, ``max_buffered_bytes`` for all bodies in
-    memory together, ``max_connections_per_peer`` for one address, so that it alone cannot take all connections.
-    ``linger_seconds`` is how long a refused client may go on sending, so that it reads the refusal, ``drain_seconds``
-    how long requests under way may take to be answered once the server is stopped.
+    ``deadline_seconds`` run from a request's first byte until its answer; a connection may stay quiet between requests
+    for ``idle_seconds``. ``max_body_bytes`` is for one request, ``max_buffered_bytes`` for all bodies in memory
+    together. One address may have ``max_connections_per_peer``, so that it cannot use up all connections. A refused
+    client may go on sending for ``linger_seconds``, so that it reads the refusal. When the server stops, requests under
+    way are answered within ``drain_seconds``.
     """
 
     max_body_bytes: int = 64 * MIB
@@ -28,7 +28,7 @@ class HttpSettings(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class HttpCounts(msgspec.Struct):
-    """What a server did since it was made: answers by status, and connections closed for being too many."""
+    """Counts since the server was made: answers by status, and connections that were closed for being too many."""
 
     answers: dict[int, int] = msgspec.field(default_factory=dict)
     connections_refused: int = 0

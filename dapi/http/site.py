@@ -1,7 +1,7 @@
 # mypy: disallow-untyped-calls=False
 # ruff: noqa: N802, N815
 # twisted.web is mostly without annotations, and has names of its own.
-"""An HTTP server that bounds what a client can take: bytes, connections, and time.
+"""An HTTP server that bounds what clients use: bytes, connections, and time.
 
 ``twisted.web`` reads a whole body (spooling it into a file) before a handler runs, restarts its idle timeout with every
 byte, and counts no connections. Here a body is refused by its declared length, a request has one deadline from its
@@ -73,7 +73,7 @@ TRANSITIONS: Final[dict[ChannelState, set[ChannelState]]] = {
 class JsonRequest(Request):
     """A request whose faults are answered in JSON, with its body in memory.
 
-    ``begun_at`` is when its head had come, on the reactor's clock; a body may take long after that.
+    ``begun_at`` is when its head was received, on the reactor's clock; its body may come much later.
     """
 
     defaultContentType = b"application/json"
@@ -104,13 +104,13 @@ class JsonRequest(Request):
         return b"localhost"
 
     def processingFailed(self, reason: Failure) -> Failure:
-        """Log a defect of ours, and tell the client no more than that there was one."""
+        """Log a defect of dapi; the client learns only that there was one."""
         self._log.failure("{method} {path} failed", reason, method=self.method, path=self.path)
         self.answer_fault(500, "internal error: see the log of dapi")
         return reason
 
     def answer_too_late(self) -> None:
-        """Answer in place of a handler that takes too long; the handler is told as if the client had gone away."""
+        """Answer in place of a handler that is too slow; for the handler it is as if the client had gone away."""
         waiting, self.notifications = self.notifications, []
         for notified in waiting:
             notified.errback(Failure(TimeoutError("the request's deadline has passed")))
@@ -143,7 +143,7 @@ class JsonChannel(HTTPChannel):
         self.site.opened(self)
 
     def turn(self, state: ChannelState) -> None:
-        """Go to another state; raise RuntimeError when the drawing has no such way."""
+        """Go to another state; raises RuntimeError when the drawing has no such way."""
         if state not in TRANSITIONS[self.state]:
             raise RuntimeError(f"a connection that is {self.state.value} cannot be {state.value} next")
         self.state = state
@@ -156,11 +156,11 @@ class JsonChannel(HTTPChannel):
 
     @property
     def _is_over(self) -> bool:
-        """Whether nothing that comes is looked at any more."""
+        """Whether everything that still comes is dropped."""
         return self.state in (ChannelState.REFUSED, ChannelState.CLOSING, ChannelState.LOST)
 
     def connectionLost(self, reason: Failure) -> None:  # type: ignore[override]
-        """Stop every timer, and tell the handler of the request under way, which Klein cancels."""
+        """Stop every timer; Klein cancels the handler of the request under way."""
         self.turn(ChannelState.LOST)
         self._linger.cancel()
         super().connectionLost(reason)
@@ -173,7 +173,7 @@ class JsonChannel(HTTPChannel):
             super().dataReceived(data)
 
     def lineReceived(self, line: bytes) -> None:
-        """Handle a header line; it may be a pipelined request's, which came together with the one before."""
+        """Handle a header line; it may be of a pipelined request, which came together with the one before."""
         if not self._is_over:
             self._begin_request()
             super().lineReceived(line)
@@ -220,18 +220,18 @@ class JsonChannel(HTTPChannel):
         super().requestDone(request)
 
     def loseConnection(self) -> None:
-        """Close, with what is written already sent first if the client reads it in time."""
+        """Close, once the client has read what is written already, or ``linger_seconds`` later."""
         if self.state in (ChannelState.IDLE, ChannelState.RECEIVING):
             self.turn(ChannelState.CLOSING)
             self._linger.start()
         super().loseConnection()
 
     def timeoutConnection(self) -> None:
-        """Close a connection that was quiet for too long; that is nothing to log."""
+        """Close a connection that was quiet for too long; Twisted would log each of them."""
         self.loseConnection()
 
     def abort(self) -> None:
-        """Close at once, dropping what the client has not read."""
+        """Close at once, and drop what the client has not read."""
         self.transport.abortConnection()
 
     def make_room(self, size: int) -> bool:

@@ -1,4 +1,4 @@
-"""Addresses of the network, made of public keys."""
+"""Addresses of the network, made from public keys."""
 
 from __future__ import annotations
 

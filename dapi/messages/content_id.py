@@ -1,8 +1,8 @@
 """The id of a batch, derived from what it says.
 
-The same batch comes over both ways in different bytes (white space, order of fields), so the id is taken from the
-decoded values: every scalar with its length, every list packed with its count. Same values, same id; any difference,
-another id.
+The same batch comes over both ways in different bytes (white space, order of fields). So the id is a digest of the
+decoded values: every text with its length, every list with its count. The same values have the same id, and different
+values have different ids.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What msgspec says of a wrong value, as the path of the field and what is wrong with it."""
+"""msgspec's errors, as the path of the wrong field and what is wrong with it."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ _UNKNOWN = "Object contains unknown field `"
 def field_and_reason(error: msgspec.ValidationError, unknown: str = "is not a known field") -> tuple[str, str]:
     """Return the path of the wrong field (``$.batch.nonces[1]``; ``$`` is the whole value) and what is wrong with it.
 
-    msgspec tells both in one text, and names a field that is missing, or that it does not know, by its object's path.
-    ``unknown`` is what is said of the latter.
+    msgspec puts both into one text; of a field that is missing or unknown it gives only the object's path.
+    ``unknown`` is the reason for an unknown field.
     """
     reason, _, path = str(error).rpartition(" - at `")
     if not reason:

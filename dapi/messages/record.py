@@ -1,4 +1,4 @@
-"""The vocabulary of what is kept: kinds, ways, states, and the receipt that allows an acknowledgement."""
+"""The words for what is kept: kinds, ways, states, and the receipt that allows an acknowledgement."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Via(enum.StrEnum):
 
 
 class Kind(enum.StrEnum):
-    """What a message is about."""
+    """What a message holds."""
 
     GENERATED = "generated"
     VALIDATED = "validated"

@@ -1,4 +1,4 @@
-"""URLs and hosts, taken apart in one way for everybody."""
+"""The parts of URLs, and what a host is: one way for all rooms."""
 
 from __future__ import annotations
 

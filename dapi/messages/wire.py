@@ -24,7 +24,7 @@ Height: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 class ProofBatch(msgspec.Struct, frozen=True):
     """Nonces that a node computed, each with its distance.
 
-    ``public_key`` is the participant's key in hex, ``block_hash`` the very text that the node was initialised with,
+    ``public_key`` is the participant's key in hex, ``block_hash`` the text of the node's init, to the letter,
     ``node_num`` the node's number, which the wire calls ``node_id``. ``nonces`` and ``dist`` are of equal length, the
     distances finite.
     """
@@ -61,7 +61,7 @@ class ValidatedBatch(msgspec.Struct, frozen=True):
 
     def has_nan(self) -> bool:
         """Tell whether a recomputed or received distance is NaN."""
-        # A sum is NaN when one of its terms is, and costs a third of looking at each.
+        # A sum is NaN when one of its terms is. It costs a third of what a look at each term costs.
         return math.isnan(sum(self.dist)) or math.isnan(sum(self.received_dist))
 
 
@@ -141,11 +141,11 @@ def _decode(payload: bytes, decoder: msgspec.json.Decoder[T]) -> T:
 def _decode_with_literals(payload: bytes, wanted: Callable[..., T]) -> T:
     """Decode JSON with the literals that Python's encoder writes for numbers that JSON does not have.
 
-    This way is slow and rare: a node whose recomputed distance is NaN sends it.
+    This is slow and rare: a node sends them when a recomputed distance is NaN.
     """
     try:
         message: T = msgspec.convert(json.loads(payload), wanted)
-        # Unlike msgspec, json lets half of a surrogate pair through, which can be neither hashed nor acknowledged.
+        # Unlike msgspec, json accepts half of a surrogate pair, which can be neither hashed nor acknowledged.
         msgspec.json.encode(message)
     except msgspec.ValidationError as error:
         raise MessageError(*field_and_reason(error)) from error
@@ -162,7 +162,7 @@ def _check(batch: ProofBatch | ValidatedBatch, path: str) -> None:
     for name, values in _lists(batch):
         if len(values) != expected:
             raise MessageError(f"{path}.{name}", f"has {len(values)} numbers, nonces has {expected}")
-        # The sum of finite numbers may overflow: it only says where a closer look is due.
+        # The sum of finite numbers may overflow, so it only tells whether to look at each.
         if not math.isfinite(sum(values)):
             for index, value in enumerate(values):
                 if math.isinf(value) or (math.isnan(value) and not nan_allowed):

@@ -1,6 +1,6 @@
 # mypy: disallow-untyped-calls=False
 # twisted.web is mostly without annotations.
-"""The callback routes: where an ML node brings what its WebSocket did not take.
+"""The callback routes: ML nodes POST the batches here that their WebSocket did not deliver.
 
 A node POSTs a bare batch without a time limit of its own, drops the batch on any status below 400, and else tries again
 without end (docs/protocol/node.md, 'How a node delivers'). So each request is answered in time, and 200 (with an empty

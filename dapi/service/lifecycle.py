@@ -46,12 +46,15 @@ def make_service(
 class DapiService(MultiService):
     """Owns everything that runs: database, callback port, broker with its workers, submitter, admin port.
 
-    Starting opens the database and then the ports, the callbacks' first, before it returns, and waits for no chain and
-    no node; it raises StartError, leaving nothing behind, when the database must not be used or a port cannot be had.
-    Stopping ends the intake (ports, WebSockets) and the submitting first, lets the disk take what came, and closes the
-    database; the Deferred fires when nothing is left on the reactor, and fails with the first failure of a part, after
-    all the others are stopped too. It can be started again after that, with parts that are made anew: ``database``,
-    ``outbox``, ``broker``, ``chain`` (None where none is configured), ``callback_listener`` and ``admin_listener``.
+    Starting opens the database and then the ports, the callbacks' first, before it returns; it waits for no chain and
+    no node. It raises StartError, and leaves nothing behind, when the database must not be used or a port is busy.
+
+    Stopping ends the intake (ports, WebSockets) and the submitting first, lets the disk write what has come, and closes
+    the database. The Deferred fires when nothing is left on the reactor; it fails with the first failure of a part,
+    after all the others are stopped too. After that the service can be started again.
+
+    The parts are there from the beginning, and made anew at a second start: ``database``, ``outbox``, ``broker``,
+    ``chain`` (None where none is configured), ``callback_listener``, ``admin_listener``.
     """
 
     log = Logger()

@@ -22,7 +22,7 @@ from dapi.errors import (
 )
 from dapi.http.answers import STATUSES, HttpError, json_answer, new_app, shielded, status_of
 from dapi.http.site import JsonSite
-from tests.unit.http.http_world import Transport
+from tests.unit.http.connections import Transport
 
 
 class RouteTests(SynchronousTestCase):

@@ -11,7 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from dapi.http.answers import json_answer
 from dapi.http.settings import HttpSettings
 from dapi.http.site import JsonSite
-from tests.unit.http.http_world import Echo, Transport
+from tests.unit.http.connections import Echo, Transport
 
 SETTINGS = HttpSettings(max_body_bytes=100, max_buffered_bytes=250, max_connections=6, max_connections_per_peer=4)
 PIECES = (

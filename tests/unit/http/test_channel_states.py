@@ -11,7 +11,7 @@ from dapi.http import site as site_module
 from dapi.http.answers import json_answer
 from dapi.http.settings import HttpSettings
 from dapi.http.site import TRANSITIONS, ChannelState, JsonChannel, JsonSite
-from tests.unit.http.http_world import Echo, Transport
+from tests.unit.http.connections import Echo, Transport
 
 HEAD = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\n"
 SLOW = b"GET /slow HTTP/1.1\r\nHost: a\r\n\r\n"

@@ -14,7 +14,7 @@ from dapi.http.answers import json_answer
 from dapi.http.settings import HttpSettings
 from dapi.http.site import JsonSite
 from tests.logs import log_of
-from tests.unit.http.http_world import PEER, Echo, Transport
+from tests.unit.http.connections import PEER, Echo, Transport
 
 SETTINGS = HttpSettings(max_body_bytes=100, max_buffered_bytes=250, max_connections=3)
 
