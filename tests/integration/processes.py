@@ -25,13 +25,13 @@ class WatchedProcess(ProcessProtocol):
         self.output = ""
         self.errors = ""
         self.ended: Deferred[int] = Deferred()
-        self._waiting: list[tuple[re.Pattern[str], Deferred[re.Match[str]]]] = []
+        self._waiting: list[tuple[re.Pattern[str], int, Deferred[re.Match[str]]]] = []
 
     def outReceived(self, data: bytes) -> None:
         self.output += data.decode()
         for wanted in list(self._waiting):
-            pattern, fired = wanted
-            if found := pattern.search(self.output):
+            pattern, after, fired = wanted
+            if found := pattern.search(self.output, after):
                 self._waiting.remove(wanted)
                 fired.callback(found)
 
@@ -39,15 +39,15 @@ class WatchedProcess(ProcessProtocol):
         self.errors += data.decode()
 
     def processEnded(self, reason: Failure) -> None:
-        for _, fired in self._waiting:
+        for *_, fired in self._waiting:
             fired.errback(AssertionError(f"ended too soon:\n{self.output}\n{self.errors}"))
         end: Any = reason.value
         self.ended.callback(-end.signal if end.exitCode is None else end.exitCode)
 
-    def when_written(self, pattern: str) -> Deferred[re.Match[str]]:
-        """Fire once the output has this pattern, with the match."""
+    def when_written(self, pattern: str, *, after: int = 0) -> Deferred[re.Match[str]]:
+        """Fire with the match once the output, beyond the first ``after`` characters, has this pattern."""
         fired: Deferred[re.Match[str]] = Deferred()
-        self._waiting.append((re.compile(pattern, re.MULTILINE), fired))
+        self._waiting.append((re.compile(pattern, re.MULTILINE), after, fired))
         self.outReceived(b"")
         return soon(fired, _PATIENCE_SECONDS)
 

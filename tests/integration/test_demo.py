@@ -7,7 +7,6 @@ import os
 import re
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -16,17 +15,11 @@ import pytest
 import pytest_twisted
 import treq
 from twisted.internet import reactor
-from twisted.internet.defer import Deferred
-from twisted.internet.error import ProcessDone, ProcessExitedAlready, ProcessTerminated
 from twisted.internet.interfaces import IReactorProcess
-from twisted.internet.protocol import ProcessProtocol
-from twisted.python.failure import Failure
 from twisted.web.client import Agent
 
 from dapi.chain.rpc import ChainRpc
-from tests.integration.waiting import soon, until
-
-PATIENCE_SECONDS = 30
+from tests.integration.processes import WatchedProcess
 
 # One line in which each node has delivered the way that it can, and node 2 some batches twice.
 ALL_ARRIVED = (
@@ -52,48 +45,14 @@ def assert_sums(output: str) -> None:
             assert len(set(totals)) == 1, line
 
 
-class DemoProcess(ProcessProtocol):
-    """A running demo; ``output`` and ``errors`` are what it wrote, ``exit_code`` is None when a signal ended it."""
-
-    def __init__(self) -> None:
-        self.output = ""
-        self.errors = ""
-        self.exit_code: int | None = None
-        self.ended: Deferred[None] = Deferred()
-
-    def outReceived(self, data: bytes) -> None:
-        self.output += data.decode()
-
-    def errReceived(self, data: bytes) -> None:
-        self.errors += data.decode()
-
-    def processEnded(self, reason: Failure) -> None:
-        assert isinstance(reason.value, ProcessTerminated | ProcessDone)
-        self.exit_code = reason.value.exitCode
-        self.ended.callback(None)
-
-    def signal(self, name: str) -> None:
-        assert self.transport is not None
-        self.transport.signalProcess(name)
-
-    async def when_written(self, pattern: str, *, after: int = 0) -> re.Match[str]:
-        """Wait until a line, beyond the first ``after`` characters, matches."""
-        compiled = re.compile(pattern, re.MULTILINE)
-
-        def look() -> re.Match[str] | None:
-            assert not self.ended.called, f"ended too soon:\n{self.output}\n{self.errors}"
-            return compiled.search(self.output, after)
-
-        found = await until(look, PATIENCE_SECONDS)
-        assert found is not None
-        return found
+class DemoProcess(WatchedProcess):
+    """A running demo."""
 
     async def end(self, signal: str = "") -> None:
         """Send the signal, if any, and wait for a clean end."""
         if signal:
             self.signal(signal)
-        await soon(self.ended, PATIENCE_SECONDS)
-        assert (self.exit_code, self.errors) == (0, "")
+        assert (await self.when_ended(), self.errors) == (0, "")
 
 
 @pytest.fixture
@@ -112,10 +71,7 @@ def start(tmp_path: Path) -> Iterator[Callable[..., DemoProcess]]:
 
     yield start
     for demo in demos:
-        if not demo.ended.called:
-            with suppress(ProcessExitedAlready):
-                demo.signal("KILL")
-            pytest_twisted.blockon(soon(demo.ended))
+        pytest_twisted.blockon(demo.kill())
 
 
 async def get_batches(admin: str) -> list[dict[str, Any]]:
