@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import pytest_twisted
@@ -11,13 +11,18 @@ from twisted.internet.defer import Deferred
 
 from dapi.config import Config
 from dapi.service import DapiService, make_service
-from tests.integration.service.services import Start, when_loaded
 from tests.logs import Log, captured_log
+
+if TYPE_CHECKING:
+    from tests.integration.service.services import Start
 
 
 @pytest_twisted.async_yield_fixture
 async def start() -> AsyncIterator[Start]:
     """Start services, which are stopped at the end."""
+    # Not at the top, which is read before pytest-twisted installs the reactor that was asked for.
+    from tests.integration.service.services import when_loaded
+
     services: list[DapiService] = []
 
     async def begin(settings: Config, **more: Any) -> DapiService:
