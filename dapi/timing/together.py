@@ -1,0 +1,34 @@
+"""Several coroutines at the same time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine, Iterable
+from typing import Any, TypeVar
+
+from twisted.internet.defer import Deferred, FirstError, gatherResults
+
+T = TypeVar("T")
+
+
+async def together(calls: Iterable[Callable[[], Coroutine[Any, Any, T]]], *, at_once: int = 1000) -> list[T]:
+    """Run the coroutines that ``calls`` make side by side, ``at_once`` at most; return their results in order.
+
+    The first error is raised at once. It, and a cancel, end all others too.
+    """
+    left = list(enumerate(calls))
+    results: dict[int, T] = {}
+
+    async def work() -> None:
+        while left:
+            place, call = left.pop(0)
+            results[place] = await call()
+
+    workers = [Deferred.fromCoroutine(work()) for _ in range(min(at_once, len(left)))]
+    try:
+        await gatherResults(workers, consumeErrors=True)
+    except FirstError as error:
+        error.subFailure.raiseException()
+    finally:
+        for worker in workers:
+            worker.cancel()
+    return [results[place] for place in sorted(results)]
