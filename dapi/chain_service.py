@@ -67,8 +67,9 @@ class ChainService(MultiService):
         self._public_key = _participant_key(config, key).hex()
         urls = str(config.url).split(",")
         self._rpc = ChainRpc(reactor, urls)
-        self._patient_rpc = ChainRpc(reactor, urls, timeout_seconds=_LARGE_ANSWER_SECONDS)
-        self._watcher = BlockWatcher(reactor, self._rpc, BlockEvents(reactor, urls, random=random))
+        self._patient_rpc = ChainRpc(reactor, self._rpc.nodes, timeout_seconds=_LARGE_ANSWER_SECONDS)
+        events = BlockEvents(reactor, urls, random=random, nodes=self._rpc.nodes)
+        self._watcher = BlockWatcher(reactor, self._rpc, events)
         self.submissions = Submissions(database, outbox)
         address = address_of(self._public_key)
         self.submitter = self._make_submitter(config, key, address)
@@ -91,6 +92,10 @@ class ChainService(MultiService):
         if self.conductor is not None:
             self._reconciler.setServiceParent(self)  # type: ignore[no-untyped-call]
             self.conductor.setServiceParent(self)  # type: ignore[no-untyped-call]
+
+    def nodes_status(self) -> list[dict[str, Any]]:
+        """Return what ``GET status`` shows of the chain's nodes."""
+        return self._rpc.nodes.status()
 
     def stopService(self) -> Deferred[None]:
         """Stop all of it; fires when nothing is left."""

@@ -16,8 +16,10 @@
     ├── MLNodeError         a call to an ML node failed
     └── ChainError          a call to the chain failed
         ├── ChainUnavailableError  not now (no node answers, or none has room): offer the same bytes again
+        │   ├── MempoolFullError     each mempool that was asked is full
+        │   └── ChainPrunedError     never for this height: the nodes do not keep it any more
         ├── ChainStaleError        not with these bytes: look the hash up, then sign anew
-        └── ChainRefusedError      never: the chain says no, with a code
+        └── ChainRefusedError      never: a node says no, with a code
 """
 
 from __future__ import annotations
@@ -100,12 +102,28 @@ class ChainUnavailableError(ChainError):
     """
 
 
+class MempoolFullError(ChainUnavailableError):
+    """Each mempool that was asked is full, of transactions or of bytes, or is being checked anew."""
+
+
+class ChainPrunedError(ChainUnavailableError):
+    """A block or a state was asked for that the nodes do not keep any more.
+
+    ``lowest`` is the lowest block that one of them still has, None where that was not said.
+    """
+
+    def __init__(self, text: str, lowest: int | None = None) -> None:
+        super().__init__(text)
+        self.lowest = lowest
+
+
 class _ChainAnswerError(ChainError):
     def __init__(self, code: int, codespace: str, log: str) -> None:
         super().__init__(f"{codespace} {code}: {log}")
         self.code = code
         self.codespace = codespace
         self.log = log
+        self.node: str | None = None
 
 
 class ChainStaleError(_ChainAnswerError):
@@ -116,4 +134,8 @@ class ChainStaleError(_ChainAnswerError):
 
 
 class ChainRefusedError(_ChainAnswerError):
-    """The chain says no, and would say no again: ``code`` in ``codespace``, ``log`` in its own words."""
+    """A node says no, and would say no again: ``code`` in ``codespace``, ``log`` in its own words.
+
+    ``node`` is the host and port of the node that said it, as soon as that is known. Of a broadcast it is that node's
+    word alone: another node may have other limits, or may know more of the chain.
+    """

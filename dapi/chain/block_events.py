@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from random import Random
 from typing import Any
 
+from dapi.chain.nodes import ChainNodes
 from dapi.chain.rpc_answers import BlockInfo, RpcError, decode_block_event, encode_request
 from dapi.errors import ChainUnavailableError, ConfigError
 from dapi.timing.observers import Observers
@@ -46,14 +47,22 @@ def events_address(rpc_url: str) -> WebSocketAddress:
 class BlockEvents(SupervisedWebSocket["BlockEventsConnection"]):
     """Calls its observers with each block that a node announces, as soon as the block is committed.
 
-    It follows the first of ``rpc_urls`` that brings blocks. Blocks may be missing: BlockWatcher asks for the status,
-    too. When the node ends the subscription, the next connection subscribes again.
+    It follows the first of ``rpc_urls`` that brings blocks, of those that are as good as the best of ``nodes`` (the
+    nodes of these URLs; None: all count as good). Blocks may be missing: BlockWatcher asks for the status, too. When
+    the node ends the subscription, the next connection subscribes again.
     """
 
     def __init__(
-        self, reactor: Any, rpc_urls: Sequence[str], *, random: Random, settings: ConnectionSettings | None = None
+        self,
+        reactor: Any,
+        rpc_urls: Sequence[str],
+        *,
+        random: Random,
+        settings: ConnectionSettings | None = None,
+        nodes: ChainNodes | None = None,
     ) -> None:
         self._settings = settings or ConnectionSettings()
+        self._nodes = nodes
         self._observers = Observers[[BlockInfo]]()
         addresses = [events_address(url) for url in rpc_urls]
         super().__init__(reactor, addresses, name="chain", random=random, settings=self._settings)
@@ -64,6 +73,11 @@ class BlockEvents(SupervisedWebSocket["BlockEventsConnection"]):
         connection = self._connection
         return connection.opened_at if connection is not None and connection.state == connection.STATE_OPEN else None
 
+    @property
+    def url_index(self) -> int:
+        """Which of the URLs is followed, or is tried."""
+        return self._index
+
     def observe(self, observer: Callable[[BlockInfo], None]) -> None:
         """Call ``observer`` with every block that a node announces."""
         self._observers.add(observer)
@@ -73,6 +87,13 @@ class BlockEvents(SupervisedWebSocket["BlockEventsConnection"]):
         if self._connection is not None:
             self._is_useful = False
             self._connection.end(reason)
+
+    def choose_address(self, index: int, *, was_useful: bool) -> int:
+        """Return the index of the best node, or, after a connection that was of no use, of the next one."""
+        if self._nodes is None:
+            return super().choose_address(index, was_useful=was_useful)
+        ordered = self._nodes.in_order()
+        return ordered[0].index if was_useful and ordered else self._nodes.after(index)
 
     def make_connection(self, address: WebSocketAddress) -> BlockEventsConnection:
         """Make the protocol of the next connection."""

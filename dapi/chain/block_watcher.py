@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import msgspec
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
 from dapi.chain.block_events import BlockEvents
+from dapi.chain.nodes import Standing
 from dapi.chain.rpc import ChainRpc
 from dapi.chain.rpc_answers import BlockInfo, ChainStatus
 from dapi.errors import ChainRefusedError, ChainUnavailableError
@@ -22,18 +22,20 @@ _HALTED_AFTER_SECONDS = 10.0
 
 
 class BlockWatcher(LoopService):
-    """Follows the chain by its events and by its status, and calls its observers at every new head.
+    """Follows the chain by its events and by its nodes' status.
 
-    While ``events`` bring blocks, the watcher asks for the status every 5 s: only the status says whether the node is
-    catching up. Without events (no connection, or no new head from it for ``quiet_seconds``) it asks every
-    ``poll_seconds``. It replaces a connection that is silent for so long while the status shows that the chain moves.
-    It starts and stops ``events``.
+    It calls its observers at every new head, and when the nodes can be relied on again.
 
-    ``head`` is the latest block, None before the first status; its height never falls. The height may grow by more than
-    one between two calls of the observers, so observers act on 'at this height or later'. ``problem`` says why nothing
-    should be sent now (not reachable, catching up, no block for 10 s); it is None while the chain moves.
-    ``status_error`` is set while a node refuses to be asked at all. The watcher measures on this machine's clock how
-    long no block came: block times may differ from it.
+    While ``events`` bring blocks, the watcher asks all nodes for their status every 5 s: only that says which of them
+    are behind. Without events (no connection, or no new head from it for ``quiet_seconds``) it asks every
+    ``poll_seconds``. It replaces a connection that is silent for so long while the status shows that the chain moves,
+    and one to a node that is not sound while another is. It starts and stops ``events``.
+
+    ``head`` is the latest block that any node told, None before the first status; its height never falls. The height
+    may grow by more than one between two calls of the observers, so observers act on 'at this height or later'.
+    ``problem`` says why nothing should be sent now (not reachable, catching up, another chain, no block for 10 s); it
+    is None while the chain moves. ``status_error`` is set while the nodes refuse to be asked at all. The watcher
+    measures on this machine's clock how long no block came: block times may differ from it.
     """
 
     log = Logger()
@@ -48,38 +50,37 @@ class BlockWatcher(LoopService):
         quiet_seconds: float = 10.0,
     ) -> None:
         super().__init__(reactor)
-        self.head: ChainStatus | None = None
+        self.head: ChainStatus | None = rpc.nodes.latest
         self.status_error: ChainRefusedError | None = None
         self._rpc = rpc
+        self._nodes = rpc.nodes
         self._events = events
         self._poll_seconds = poll_seconds
         self._max_quiet_seconds = quiet_seconds
         self._observers = Observers[[]]()
-        self._status_problem: str | None = "not asked yet"
+        self._status_problem = rpc.nodes.problem()
+        self._is_asking = False
         self._asked_at = self._moved_at = reactor.seconds()
         # When an event last brought a head, and when the status first showed a head that no event has brought yet.
         self._event_at = float("-inf")
         self._overtaken_at: float | None = None
         self._logged_problem: str | None = None
+        self._nodes.observe(self._head_moved)
         if events is not None:
             events.observe(self._block_announced)
 
     @property
     def problem(self) -> str | None:
         """Why the chain takes nothing now, or None."""
-        if self.loop_problem is not None:
-            return self.loop_problem
-        if self._status_problem is not None:
-            return self._status_problem
-        if self.head is None or self.head.catching_up:
-            return "catching up"
+        if self.loop_problem is not None or self._status_problem is not None:
+            return self.loop_problem or self._status_problem
         unmoved_seconds = self._reactor.seconds() - self._moved_at
         if unmoved_seconds > _HALTED_AFTER_SECONDS:
             return f"halted: no block for {unmoved_seconds:.0f} s"
         return None
 
     def observe(self, observer: Callable[[], object]) -> None:
-        """Call ``observer`` at every new head."""
+        """Call ``observer`` at every new head, and when the nodes can be relied on again."""
         self._observers.add(observer)
 
     def startService(self) -> None:
@@ -104,28 +105,27 @@ class BlockWatcher(LoopService):
             is_due = self._reactor.seconds() - self._asked_at >= _STATUS_SECONDS
             if is_due or self._status_problem is not None or self._quiet_seconds > self._max_quiet_seconds:
                 await self._ask()
-            else:
-                self._log_problem()
+            self._log_problem()
 
     async def _ask(self) -> None:
         self._asked_at = self._reactor.seconds()
+        head, had_problem = self.head, self._status_problem is not None
+        self._is_asking = True
         try:
-            status = await self._rpc.status()
+            await self._rpc.ask_all()
         except (ChainUnavailableError, ChainRefusedError) as error:
             if isinstance(error, ChainRefusedError):
                 self.status_error = error
             self._status_problem = f"not reachable: {error}"
         else:
-            self._status_received(status)
+            self.status_error = None
+            self._status_problem = self._nodes.problem()
+            self._replace_events()
+            if had_problem and self._status_problem is None and self.head is head:
+                self._observers()
+        finally:
+            self._is_asking = False
         self._log_problem()
-
-    def _status_received(self, status: ChainStatus) -> None:
-        if self.head is not None and status.chain_id != self.head.chain_id:
-            # A URL of another network, or a network that began anew: transactions of one are not on the other.
-            self._status_problem = f"another one: {status.chain_id} at {status.node}, not {self.head.chain_id}"
-            return
-        self._status_problem = self.status_error = None
-        self._replace_silent_events(has_moved=self._update_head(status))
 
     @property
     def _quiet_seconds(self) -> float:
@@ -136,50 +136,45 @@ class BlockWatcher(LoopService):
         return float(self._reactor.seconds() - max(opened_at, self._event_at))
 
     def _block_announced(self, block: BlockInfo) -> None:
-        head = self.head
-        # Before the first status it is unknown whether the node is catching up; and another node may lag behind.
-        if head is None or block.height < head.height or block.chain_id != head.chain_id:
-            return
-        self._event_at = self._reactor.seconds()
-        self._overtaken_at = None
-        self._update_head(
-            msgspec.structs.replace(head, height=block.height, block_time_ns=block.time_ns, block_hash=block.hash)
-        )
-        self._log_problem()
+        assert self._events is not None  # noqa: S101
+        if self._nodes.block_announced(self._nodes[self._events.url_index], block):
+            self._event_at = self._reactor.seconds()
+            self._overtaken_at = None
+            self._log_problem()
 
-    def _update_head(self, head: ChainStatus) -> bool:
-        """Set the head unless this one is older; return whether the chain has moved since the last one."""
-        before = self.head
-        if before is not None and head.height <= before.height:
-            # Another node of the chain may lag behind, or an event was faster than this status. The height stays, and
-            # the answer to whether the node is catching up counts.
-            is_same = head.height == before.height
-            self.head = head if is_same else msgspec.structs.replace(before, catching_up=head.catching_up)
-            return False
+    def _head_moved(self) -> None:
+        before, self.head = self.head, self._nodes.latest
         self._moved_at = self._reactor.seconds()
-        self.head = head
-        # A node that is catching up moves in leaps.
-        if before is not None and head.height > before.height + 1 and not head.catching_up:
-            self.log.info(
-                "{missed} blocks were not seen one by one: from {before} to {height} in one step",
-                missed=head.height - before.height - 1,
-                before=before.height,
-                height=head.height,
-            )
+        if self._is_asking:
+            # Who acts on this head now has to find that the chain can be relied on.
+            self._status_problem = self._nodes.problem()
+        if before is not None and self.head is not None:
+            if self._overtaken_at is None and self._events is not None and self._events.opened_at is not None:
+                self._overtaken_at = self._moved_at
+            missed = self.head.height - before.height - 1
+            # A node that is catching up moves in leaps.
+            if missed and not self.head.catching_up:
+                self.log.info(
+                    "{missed} blocks were not seen one by one: from {before} to {height} in one step",
+                    missed=missed,
+                    before=before.height,
+                    height=self.head.height,
+                )
         self._observers()
-        return before is not None
 
-    def _replace_silent_events(self, *, has_moved: bool) -> None:
-        """Replace a connection that has not brought a head for long after the status showed it."""
+    def _replace_events(self) -> None:
+        """Replace a connection that has not brought a head for long after the status showed it, or to a bad node."""
         if self._events is None or self._events.opened_at is None:
             self._overtaken_at = None
             return
-        now = self._reactor.seconds()
-        if has_moved and self._overtaken_at is None:
-            self._overtaken_at = now
-        if self._overtaken_at is not None and now - self._overtaken_at > self._max_quiet_seconds:
-            self._overtaken_at = None
+        node = self._nodes[self._events.url_index]
+        if node.standing is not Standing.SOUND and self._nodes.problem() is None:
+            self._events.replace(f"replaced: {node.name}: {node.problem}")
+        elif self._overtaken_at is not None and self._reactor.seconds() - self._overtaken_at > self._max_quiet_seconds:
             self._events.replace(f"replaced: no block for {self._max_quiet_seconds:g} s while the chain moves")
+        else:
+            return
+        self._overtaken_at = None
 
     def _log_problem(self) -> None:
         problem = self.problem

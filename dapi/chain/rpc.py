@@ -1,20 +1,23 @@
-"""The chain's RPC: JSON-RPC calls to CometBFT nodes over HTTP, with fail-over between several of them."""
+"""The calls to the chain: each goes to the best of its nodes, and to the next one when that fails."""
 
 from __future__ import annotations
 
-import enum
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
+from functools import partial
 from typing import Any, TypeVar
 
-from hyperlink import URL
 from twisted.internet.defer import Deferred, fail
-from twisted.internet.defer import TimeoutError as DeferredTimeoutError
-from twisted.logger import Logger
+from twisted.internet.threads import deferToThreadPool
 from twisted.web.iweb import IAgent
 
+from dapi.chain.json_rpc import CallLimits, JsonRpc
+from dapi.chain.nodes import ChainNode, ChainNodes, Standing
 from dapi.chain.rpc_answers import (
     BlockAnswer,
+    BlockDataAnswer,
     BlockInfo,
+    BlockResultsAnswer,
+    BlockTransactions,
     Broadcast,
     ChainStatus,
     CheckTxAnswer,
@@ -24,117 +27,111 @@ from dapi.chain.rpc_answers import (
     StatusAnswer,
     TxAnswer,
     TxLookup,
+    TxLookups,
     TxResult,
-    decode_answer,
-    encode_request,
     to_base64,
 )
-from dapi.chain.rpc_errors import broadcast_outcome, error_of_call, error_of_http_status, is_not_found, query_result
-from dapi.errors import ChainRefusedError, ChainUnavailableError, ConfigError
-from dapi.http.exchange import AnswerTooLongError, Exchanges, NoAnswerError
+from dapi.chain.rpc_errors import (
+    broadcast_outcome,
+    error_of_call,
+    failure_of_all,
+    is_index_off,
+    is_not_found,
+    query_result,
+)
+from dapi.errors import ChainRefusedError, ChainStaleError, ChainUnavailableError
 from dapi.messages.sizes import MIB
-from dapi.messages.urls import parse_url
+from dapi.timing.together import together
 
 T = TypeVar("T")
 
-_SKIP_SECONDS = 5.0
 _MAX_ANSWER_BYTES = MIB
 # A block of 22 MB of transactions, in base64; a stage's batches of a large network.
 _MAX_LARGE_ANSWER_BYTES = 64 * MIB
-
-
-class _Rank(enum.IntEnum):
-    """In which order nodes are asked."""
-
-    USABLE = 0
-    CATCHING_UP = 1
-    FAILED = 2
-
-
-class _Node:
-    """One URL, its rank, and until when the rank holds."""
-
-    def __init__(self, url: str) -> None:
-        parts = _http_url(url)
-        self.url = parts.to_text()
-        self.name = parts.authority()
-        self._rank = _Rank.USABLE
-        self._until = 0.0
-
-    def rank(self, now: float) -> _Rank:
-        return self._rank if now < self._until else _Rank.USABLE
-
-    def put_behind(self, rank: _Rank, now: float) -> None:
-        self._rank = rank
-        self._until = now + _SKIP_SECONDS
-
-
-def _http_url(text: str) -> URL:
-    try:
-        url = parse_url(text)
-        # The network's own configuration writes tcp:// for the same thing.
-        url = url.replace(scheme="http") if url.scheme == "tcp" else url
-        if url.scheme in {"http", "https"} and url.host and url.port != 0 and not url.userinfo:
-            return url
-    except ValueError:
-        pass
-    # Not quoted: it may hold a password.
-    raise ConfigError("the chain's URL must look like http://host:26657, without user and password")
+# Each has a connection of its own.
+_LOOKUPS_AT_ONCE = 8
+# Hashing more than this is left to a thread.
+_MAX_BYTES_HASHED_AT_ONCE = MIB
 
 
 class ChainRpc:
-    """Calls to the chain's nodes; ``urls`` are in order of preference.
+    """Calls to the chain's nodes: ``nodes`` are their URLs in order of preference, or what is known of them already.
 
-    A call goes to the first node that has neither failed nor been catching up within the last 5 s. When that node fails
-    the call goes to the next one; nodes that failed come last. Each attempt at one node may take ``timeout_seconds``.
+    A call goes to the best node (see ChainNodes), and, when that does not answer, to the next one. At each node a small
+    call may take ``timeout_seconds``; one that carries transactions may take ``large_timeout_seconds``.
 
     The Deferred of a call fails with ChainUnavailableError when no node was able to answer, and with ChainRefusedError
-    when the chain says no. Every call may be repeated, a broadcast of the same bytes too. Each attempt has a connection
-    of its own: CometBFT closes idle connections soon, and a POST on one that is just closing fails. Nothing is on the
-    reactor while no call runs. ``agent`` replaces the network.
+    when a node says no. Every call may be repeated, a broadcast of the same bytes too. ``agent`` replaces the network.
     """
 
-    log = Logger()
-
     def __init__(
-        self, reactor: Any, urls: Sequence[str], *, agent: IAgent | None = None, timeout_seconds: float = 10
+        self,
+        reactor: Any,
+        nodes: Sequence[str] | ChainNodes,
+        *,
+        agent: IAgent | None = None,
+        timeout_seconds: float = 3,
+        large_timeout_seconds: float = 10,
     ) -> None:
-        if not urls:
-            raise ConfigError("the chain needs at least one URL, like http://host:26657")
+        self.nodes = nodes if isinstance(nodes, ChainNodes) else ChainNodes(reactor, nodes)
         self._reactor = reactor
-        self._nodes = [_Node(url) for url in urls]
-        self._exchanges = Exchanges(reactor, agent, timeout_seconds)
-        self._timeout_seconds = timeout_seconds
-        self._next_id = 0
+        self._json = JsonRpc(reactor, self.nodes, agent, timeout_seconds)
+        self._small = CallLimits(timeout_seconds, _MAX_ANSWER_BYTES)
+        self._large = CallLimits(max(timeout_seconds, large_timeout_seconds), _MAX_LARGE_ANSWER_BYTES)
         self._calls: set[Deferred[Any]] = set()
         self._is_closed = False
 
+    # Status.
+
     def status(self) -> Deferred[ChainStatus]:
-        """Fire with the status of the first node that is not catching up, or of one that is when there is no other."""
+        """Fire with the status of the first node that is sound, or of one that is behind when there is no other."""
         return self._run(self._status())
 
-    def broadcast_tx_sync(self, raw: bytes) -> Deferred[Broadcast]:
+    def ask_all(self) -> Deferred[None]:
+        """Ask all nodes for their status at once, but those that are skipped; ``nodes`` is brought up to date by it.
+
+        Fails only when no node tells its status: with ChainRefusedError when one of them refuses.
+        """
+        return self._run(self._ask_all())
+
+    # Transactions.
+
+    def broadcast_tx_sync(self, raw: bytes, *, turn: int = 0) -> Deferred[Broadcast]:
         """Offer an encoded TxRaw to a node's mempool; fires when CheckTx has passed it, or when it was there already.
 
-        Fails with ChainStaleError when the bytes have had their time, ChainRefusedError when no mempool will ever take
-        them, and ChainUnavailableError when the same bytes may be offered again. A failure with ChainUnavailableError
-        does not prove that no mempool has them.
+        A node may take a transaction that never comes into a block, for example when it is cut off from the others.
+        So who offers it again does so with another ``turn``: it then goes to the next sound node first, in a circle.
+
+        Fails with ChainStaleError when the bytes have had their time, ChainRefusedError when the first node's mempool
+        refuses them (see its ``node``), and ChainUnavailableError when the same bytes may be offered again:
+        MempoolFullError when no mempool has room. A failure with ChainUnavailableError does not prove that no mempool
+        has them.
         """
         is_first = True
 
-        async def ask(node: _Node) -> Broadcast:
+        async def ask(node: ChainNode) -> Broadcast:
             nonlocal is_first
             was_first, is_first = is_first, False
             try:
-                params = {"tx": to_base64(raw)}
-                return broadcast_outcome(await self._ask(node, "broadcast_tx_sync", params, CheckTxAnswer))
+                return await self._broadcast(node, raw)
             except ChainRefusedError as error:
                 if was_first:
                     raise
                 # The node before may have taken it, and only its answer was lost: a refusal after that proves nothing.
                 raise ChainUnavailableError(f"{error}, after another node gave no answer") from error
 
-        return self._run(self._first_of(ask))
+        return self._run(self._first_of(ask, turn))
+
+    def broadcast_to(self, name: str, raw: bytes) -> Deferred[Broadcast]:
+        """Offer an encoded TxRaw to the node with this name alone: to ask others after one has refused it.
+
+        Fires and fails as ``broadcast_tx_sync`` does; ``usable_nodes`` has the names.
+        """
+        return self._run(self._first_of(partial(self._broadcast, raw=raw), name=name))
+
+    def usable_nodes(self) -> list[str]:
+        """Return the names of the nodes that answer, the best first."""
+        return [node.name for node in self.nodes.in_order() if node.is_reachable]
 
     def lookup(self, tx_hash: str) -> Deferred[TxLookup]:
         """Look up a transaction by its hash in hex; fires with the asked node's status, too.
@@ -142,11 +139,17 @@ class ChainRpc:
         Only both from the same node prove that the transaction is in no block.
         """
 
-        async def ask(node: _Node) -> TxLookup:
-            status = await self._status_of(node)
-            return TxLookup(status, await self._tx(node, tx_hash))
+        async def look_up() -> TxLookup:
+            lookups = await self._first_of(partial(self._look_up, tx_hashes=[tx_hash]))
+            return TxLookup(lookups.status, lookups.results.get(tx_hash))
 
-        return self._run(self._first_of(ask))
+        return self._run(look_up())
+
+    def lookup_all(self, tx_hashes: Collection[str]) -> Deferred[TxLookups]:
+        """Look up several transactions by their hashes in hex, at one node that has an index; see ``lookup``."""
+        return self._run(self._first_of(partial(self._look_up, tx_hashes=tx_hashes)))
+
+    # Blocks and state.
 
     def abci_query(
         self, path: str, data: bytes, height: int | None = None, *, max_bytes: int = _MAX_LARGE_ANSWER_BYTES
@@ -154,20 +157,46 @@ class ChainRpc:
         """Query the application: ``path`` like ``/cosmos.auth.v1beta1.Query/AccountInfo``, ``data`` encoded protobuf.
 
         ``height`` pins the state; None means the latest. ``max_bytes`` bounds the answer's JSON (4/3 of its value).
+        Fails with ChainPrunedError when no node has the state of that height any more.
         """
         params = {"path": path, "data": data.hex(), "height": str(height or 0), "prove": False}
+        limits = self._small._replace(max_bytes=max_bytes)
 
-        async def ask(node: _Node) -> QueryResult:
-            return query_result(_result(await self._ask(node, "abci_query", params, QueryAnswer, max_bytes)))
+        async def ask(node: ChainNode) -> QueryResult:
+            return query_result(_result(await self._json.call(node, "abci_query", params, QueryAnswer, limits)))
 
         return self._run(self._first_of(ask))
 
     def block(self, height: int) -> Deferred[BlockInfo]:
-        """Fire with hash and time of the block at ``height``; fails with ChainUnavailableError while no node has it."""
+        """Fire with hash and time of the block at ``height``.
 
-        async def ask(node: _Node) -> BlockInfo:
-            params = {"height": str(height)}
-            return _result(await self._ask(node, "block", params, BlockAnswer, _MAX_LARGE_ANSWER_BYTES)).value()
+        Fails with ChainUnavailableError while no node has it, with ChainPrunedError when none has it any more.
+        """
+
+        async def ask(node: ChainNode) -> BlockInfo:
+            return _result(await self._at(node, "block", height, BlockAnswer)).value()
+
+        return self._run(self._first_of(ask))
+
+    def block_transactions(self, height: int) -> Deferred[BlockTransactions]:
+        """Fire with the hashes of the transactions in a block; fails as ``block`` does."""
+
+        async def ask(node: ChainNode) -> BlockTransactions:
+            answer = _result(await self._at(node, "block", height, BlockDataAnswer))
+            if answer.size <= _MAX_BYTES_HASHED_AT_ONCE:
+                return answer.value()
+            return await deferToThreadPool(self._reactor, self._reactor.getThreadPool(), answer.value)
+
+        return self._run(self._first_of(ask))
+
+    def block_results(self, height: int, hashes: Mapping[int, str]) -> Deferred[list[TxResult]]:
+        """Fire with the results of some transactions in a block: their hashes by their places in it.
+
+        Fails with ChainPrunedError when no node has them any more, or not yet: they come a moment after the block.
+        """
+
+        async def ask(node: ChainNode) -> list[TxResult]:
+            return _result(await self._at(node, "block_results", height, BlockResultsAnswer)).value(hashes)
 
         return self._run(self._first_of(ask))
 
@@ -176,7 +205,9 @@ class ChainRpc:
         self._is_closed = True
         for call in self._calls.copy():
             call.cancel()
-        return self._exchanges.close()
+        return self._json.close()
+
+    # One call.
 
     def _run(self, call: Coroutine[Any, Any, T]) -> Deferred[T]:
         if self._is_closed:
@@ -191,26 +222,35 @@ class ChainRpc:
 
         return running.addBoth(forget)
 
-    async def _first_of(self, ask: Callable[[_Node], Awaitable[T]]) -> T:
-        """Ask one node after the other, the best first, until one answers."""
-        now = self._reactor.seconds()
-        failures = []
-        for node in sorted(self._nodes, key=lambda node: node.rank(now)):
+    async def _first_of(self, ask: Callable[[ChainNode], Awaitable[T]], turn: int = 0, *, name: str | None = None) -> T:
+        """Ask one node after the other, the best first, until one answers; with a ``name``, that one alone."""
+        failures: list[tuple[str, ChainUnavailableError]] = []
+        for node in self.nodes.in_order(turn):
+            if name is not None and node.name != name:
+                continue
             try:
                 return await ask(node)
             except ChainUnavailableError as error:
-                failures.append(f"{node.name}: {error}")
-        raise ChainUnavailableError("; ".join(failures))
+                failures.append((node.name, error))
+            except (ChainRefusedError, ChainStaleError) as error:
+                error.node = node.name
+                raise
+        if not failures:
+            raise ChainUnavailableError(self.nodes.problem() or f"{name} is no node that may be asked")
+        raise failure_of_all(failures)
+
+    async def _at(self, node: ChainNode, method: str, height: int, answer_type: type[T]) -> T | RpcError:
+        return await self._json.call(node, method, {"height": str(height)}, answer_type, self._large)
 
     async def _status(self) -> ChainStatus:
         behind = None
 
-        async def ask(node: _Node) -> ChainStatus:
+        async def ask(node: ChainNode) -> ChainStatus:
             nonlocal behind
             status = await self._status_of(node)
-            if status.catching_up:
+            if node.standing is Standing.BEHIND:
                 behind = behind or status
-                raise ChainUnavailableError("is catching up")
+                raise ChainUnavailableError(f"is {node.problem}")
             return status
 
         try:
@@ -220,51 +260,71 @@ class ChainRpc:
                 raise
             return behind
 
-    async def _status_of(self, node: _Node) -> ChainStatus:
-        status = _result(await self._ask(node, "status", {}, StatusAnswer)).value(node.name)
-        if status.catching_up:
-            node.put_behind(_Rank.CATCHING_UP, self._reactor.seconds())
+    async def _status_of(self, node: ChainNode) -> ChainStatus:
+        """Return a node's status, by which it is judged."""
+        height, status = await self._fetch_status(node)
+        self.nodes.status_received(node, height, status)
+        if node.standing is Standing.OTHER_CHAIN:
+            raise ChainUnavailableError(f"is of another chain: {node.problem}")
         return status
 
-    async def _tx(self, node: _Node, tx_hash: str) -> TxResult | None:
-        params = {"hash": to_base64(bytes.fromhex(tx_hash)), "prove": False}
-        answer = await self._ask(node, "tx", params, TxAnswer, _MAX_LARGE_ANSWER_BYTES)
-        if isinstance(answer, RpcError) and is_not_found(answer):
-            return None
-        return _result(answer).value()
-
-    async def _ask(
-        self,
-        node: _Node,
-        method: str,
-        params: dict[str, Any],
-        answer_type: type[T],
-        max_bytes: int = _MAX_ANSWER_BYTES,
-    ) -> T | RpcError:
-        """Make one call to one node; put a node that fails behind the others."""
-        self._next_id += 1
-        request_id = self._next_id
+    async def _fetch_status(self, node: ChainNode) -> tuple[int, ChainStatus]:
+        """Return a node's status, and before it the height that was known when it was asked."""
+        height = self.nodes.latest.height if self.nodes.latest is not None else 0
         try:
-            body = await self._exchange(node, encode_request(request_id, method, params), max_bytes)
-            return decode_answer(body, request_id, answer_type)
-        except ChainUnavailableError as error:
-            now = self._reactor.seconds()
-            if node.rank(now) is not _Rank.FAILED:
-                self.log.warn("chain node {node} failed at {call}: {reason}", node=node.name, call=method, reason=error)
-            node.put_behind(_Rank.FAILED, now)
+            answer = _result(await self._json.call(node, "status", {}, StatusAnswer, self._small))
+            return height, answer.value(node.name)
+        except (ChainUnavailableError, ChainRefusedError) as error:
+            self.nodes.call_failed(node, "status", str(error))
             raise
 
-    async def _exchange(self, node: _Node, request: bytes, max_bytes: int) -> bytes:
-        exchange = Deferred.fromCoroutine(self._exchanges.exchange("POST", node.url, request, max_bytes=max_bytes))
-        try:
-            status, body = await exchange.addTimeout(self._timeout_seconds, self._reactor)
-        except DeferredTimeoutError as error:
-            raise ChainUnavailableError(f"no complete answer within {self._timeout_seconds:g} s") from error
-        except (AnswerTooLongError, NoAnswerError) as error:
-            raise ChainUnavailableError(str(error)) from error
-        if status != 200:
-            raise error_of_http_status(status, body)
-        return body
+    async def _ask_all(self) -> None:
+        # The first URL that answers decides which chain it is, however fast the others are.
+        is_first = self.nodes.latest is None
+        due = self.nodes.due()
+        answers: dict[ChainNode, tuple[int, ChainStatus]] = {}
+        errors: dict[ChainNode, ChainUnavailableError | ChainRefusedError] = {}
+
+        async def ask(node: ChainNode) -> None:
+            try:
+                answers[node] = await self._fetch_status(node)
+            except (ChainUnavailableError, ChainRefusedError) as error:
+                errors[node] = error
+                return
+            if not is_first:
+                self.nodes.status_received(node, *answers[node])
+
+        await together(partial(ask, node) for node in due)
+        if is_first:
+            for node in due:
+                if node in answers:
+                    self.nodes.status_received(node, *answers[node])
+        if not answers:
+            refusals = [error for error in errors.values() if isinstance(error, ChainRefusedError)]
+            raise refusals[0] if refusals else failure_of_all([(node.name, errors[node]) for node in due])
+
+    async def _broadcast(self, node: ChainNode, raw: bytes) -> Broadcast:
+        params = {"tx": to_base64(raw)}
+        return broadcast_outcome(await self._json.call(node, "broadcast_tx_sync", params, CheckTxAnswer, self._large))
+
+    async def _look_up(self, node: ChainNode, tx_hashes: Collection[str]) -> TxLookups:
+        status = await self._status_of(node)
+        if not status.has_tx_index:
+            raise ChainUnavailableError("transaction indexing is disabled")
+        calls = [partial(self._tx, node, tx_hash) for tx_hash in tx_hashes]
+        results = await together(calls, at_once=_LOOKUPS_AT_ONCE)
+        found = {tx_hash: result for tx_hash, result in zip(tx_hashes, results, strict=True) if result is not None}
+        return TxLookups(status, found)
+
+    async def _tx(self, node: ChainNode, tx_hash: str) -> TxResult | None:
+        params = {"hash": to_base64(bytes.fromhex(tx_hash)), "prove": False}
+        answer = await self._json.call(node, "tx", params, TxAnswer, self._large)
+        if isinstance(answer, RpcError):
+            if is_not_found(answer):
+                return None
+            if is_index_off(answer):
+                node.has_tx_index = False
+        return _result(answer).value()
 
 
 def _result(answer: T | RpcError) -> T:

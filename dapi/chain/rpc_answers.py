@@ -11,6 +11,7 @@ import calendar
 import enum
 import hashlib
 import re
+from collections.abc import Mapping
 from typing import Annotated, Any, TypeVar
 
 import msgspec
@@ -30,8 +31,8 @@ class ChainStatus(msgspec.Struct, frozen=True):
     """Where a node of the chain stands.
 
     ``block_time_ns`` is the latest block's time (nanoseconds since 1970): it shows how fresh the node is, which
-    ``catching_up`` does not. A node without ``has_tx_index`` cannot look up a transaction. ``node`` is the host and
-    port that answered.
+    ``catching_up`` does not. A node without ``has_tx_index`` cannot look up a transaction. The node has the blocks from
+    ``earliest_height`` on. ``node`` is the host and port that answered.
     """
 
     chain_id: str
@@ -42,6 +43,11 @@ class ChainStatus(msgspec.Struct, frozen=True):
     catching_up: bool
     has_tx_index: bool
     node: str
+
+    @property
+    def block(self) -> BlockInfo:
+        """The latest block."""
+        return BlockInfo(self.chain_id, self.height, self.block_time_ns, self.block_hash)
 
 
 class Broadcast(enum.StrEnum):
@@ -82,6 +88,16 @@ class TxLookup(msgspec.Struct, frozen=True):
     result: TxResult | None
 
 
+class TxLookups(msgspec.Struct, frozen=True):
+    """One node's answers about several transactions: ``results`` lacks those that are in no block up to ``status``.
+
+    As with TxLookup, that proves that they are in no block from the node's earliest up to height - 1.
+    """
+
+    status: ChainStatus
+    results: dict[str, TxResult]
+
+
 class QueryResult(msgspec.Struct, frozen=True):
     """The answer to an ABCI query: encoded protobuf, and the height whose state it shows."""
 
@@ -96,6 +112,13 @@ class BlockInfo(msgspec.Struct, frozen=True):
     height: int
     time_ns: int
     hash: str
+
+
+class BlockTransactions(msgspec.Struct, frozen=True):
+    """A block and the hashes of its transactions (upper-case hex), in their order."""
+
+    block: BlockInfo
+    hashes: list[str]
 
 
 class RpcError(msgspec.Struct, frozen=True):
@@ -152,7 +175,7 @@ class StatusAnswer(msgspec.Struct):
             block_hash=self.sync_info.latest_block_hash,
             earliest_height=int(self.sync_info.earliest_block_height),
             catching_up=self.sync_info.catching_up,
-            has_tx_index=self.node_info.other.tx_index != "off",
+            has_tx_index=self.node_info.other.tx_index == "on",
             node=node,
         )
 
@@ -227,6 +250,50 @@ class BlockAnswer(msgspec.Struct):
         """Return the value."""
         header = self.block.header
         return BlockInfo(header.chain_id, int(header.height), parse_time_ns(header.time), self.block_id.hash)
+
+
+class _TxData(msgspec.Struct):
+    # Not decoded with the rest: a block has up to 22 MB of it.
+    txs: list[msgspec.Raw] | None = None
+
+
+class _BlockWithData(msgspec.Struct):
+    header: _Header
+    data: _TxData
+
+
+class BlockDataAnswer(msgspec.Struct):
+    """Result of ``block``, with its transactions."""
+
+    block_id: _BlockId
+    block: _BlockWithData
+
+    @property
+    def size(self) -> int:
+        """The bytes of the transactions in base64."""
+        return sum(len(memoryview(tx)) for tx in self.block.data.txs or ())
+
+    def value(self) -> BlockTransactions:
+        """Return the value, which takes about 3 ms a megabyte."""
+        try:
+            hashes = [tx_hash_of(msgspec.json.decode(tx, type=bytes)) for tx in self.block.data.txs or ()]
+        except msgspec.MsgspecError as error:
+            raise ChainUnavailableError(f"a block with a transaction that cannot be read: {error}") from error
+        return BlockTransactions(BlockAnswer(self.block_id, _Block(self.block.header)).value(), hashes)
+
+
+class BlockResultsAnswer(msgspec.Struct):
+    """Result of ``block_results``."""
+
+    height: _Int
+    txs_results: list[_ExecutedTx] | None = None
+
+    def value(self, hashes: Mapping[int, str]) -> list[TxResult]:
+        """Return the results of the transactions with these hashes, which are given by their place in the block."""
+        results = self.txs_results or []
+        if hashes and max(hashes) >= len(results):
+            raise ChainUnavailableError(f"block {self.height} has more transactions than the {len(results)} results")
+        return [results[index].value(tx_hash, int(self.height)) for index, tx_hash in hashes.items()]
 
 
 class _EventData(msgspec.Struct):

@@ -1,20 +1,39 @@
 """What a node's refusals mean: pure.
 
 Every refusal becomes one of three errors. ChainUnavailableError: try again, here or elsewhere. ChainStaleError: these
-bytes have had their time, sign anew. ChainRefusedError: the chain says no. Facts: docs/protocol/chain.md, 'Answers to a
-broadcast' and 'Codes of the SDK'. ``rpc`` is our own codespace, for what the RPC itself refuses.
+bytes have had their time, sign anew. ChainRefusedError: the node says no. Facts: docs/protocol/chain.md, 'Answers to a
+broadcast' and 'Codes of the SDK', docs/protocol/measured.md, 'Queries on a real chain' and 'Chain nodes that fail'.
+``rpc`` is our own codespace, for what the RPC itself refuses.
 """
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
+
 from dapi.chain.rpc_answers import Broadcast, CheckTxAnswer, QueryAnswer, QueryResult, RpcError, shortened
-from dapi.errors import ChainError, ChainRefusedError, ChainStaleError, ChainUnavailableError
+from dapi.errors import (
+    ChainError,
+    ChainPrunedError,
+    ChainRefusedError,
+    ChainStaleError,
+    ChainUnavailableError,
+    MempoolFullError,
+)
 
 # The SDK's codes that say nothing about the content of a transaction.
 _IN_CACHE, _MEMPOOL_FULL, _TOO_LARGE = 19, 20, 21
-_INVALID_REQUEST, _FUTURE_HEIGHT = 18, 26
+_INVALID_REQUEST, _FUTURE_HEIGHT, _NOT_FOUND = 18, 26, 38
 _STALE_CODES = {30, 32, 42}
 _STALE_TEXTS = ("ttl exceeds", "already passed", "already used timeout")
+# Before a node's first block.
+_NOT_READY_TEXT = "is not ready"
+_MEMPOOL_FULL_TEXTS = ("mempool is full", "considered as full")
+_PRUNED_STATE_TEXT = "failed to load state"
+_PRUNED_BLOCK = re.compile(r"height \d+ is not available, lowest height is (\d+)")
+# The second is said by a node with ``discard_abci_responses``.
+_PRUNED_RESULTS_TEXTS = ("could not find results for height", "not persisting finalize block responses")
+_MAX_SIZE = re.compile(r"Max size is (\d+)")
 _POC_V2 = 1161
 # JSON-RPC's own codes for a request that is wrong in itself.
 _OUR_FAULT = {-32600, -32601, -32602}
@@ -28,6 +47,33 @@ def is_stale(code: int, log: str) -> bool:
 def is_not_found(error: RpcError) -> bool:
     """Whether the error of a look-up says that the transaction is in no block."""
     return error.code not in _OUR_FAULT and "not found" in error.data
+
+
+def is_index_off(error: RpcError) -> bool:
+    """Whether the error of a look-up says that the node keeps no index of transactions."""
+    return "indexing is disabled" in error.text
+
+
+def max_size(error: ChainRefusedError) -> int | None:
+    """Return how many bytes a transaction may have for the node that refused it; None when it was refused otherwise."""
+    found = _MAX_SIZE.search(error.log)
+    return int(found.group(1)) if found else None
+
+
+def failure_of_all(failures: Sequence[tuple[str, ChainError]]) -> ChainUnavailableError:
+    """Return one error for those of all nodes, which come with the nodes' names.
+
+    It is a MempoolFullError when all are, and a ChainPrunedError when one is: then no node has it that can be asked.
+    """
+    text = "; ".join(f"{name}: {error}" for name, error in failures)
+    errors = [error for _, error in failures]
+    pruned = [error for error in errors if isinstance(error, ChainPrunedError)]
+    if pruned:
+        lowest = [error.lowest for error in pruned if error.lowest is not None]
+        return ChainPrunedError(text, min(lowest, default=None))
+    if errors and all(isinstance(error, MempoolFullError) for error in errors):
+        return MempoolFullError(text)
+    return ChainUnavailableError(text)
 
 
 def broadcast_outcome(answer: CheckTxAnswer | RpcError) -> Broadcast:
@@ -45,7 +91,7 @@ def broadcast_outcome(answer: CheckTxAnswer | RpcError) -> Broadcast:
         if answer.code == _IN_CACHE:
             return Broadcast.ALREADY_THERE
         if answer.code == _MEMPOOL_FULL:
-            raise ChainUnavailableError(log)
+            raise MempoolFullError(log)
         if is_stale(answer.code, answer.log):
             raise ChainStaleError(answer.code, answer.codespace, log)
     raise ChainRefusedError(answer.code, answer.codespace, log)
@@ -54,11 +100,15 @@ def broadcast_outcome(answer: CheckTxAnswer | RpcError) -> Broadcast:
 def query_result(answer: QueryAnswer) -> QueryResult:
     """Return the result of a query, or raise ChainRefusedError with the application's code.
 
-    Raises ChainUnavailableError where another node may know more: the asked one does not have the height yet.
+    Raises ChainUnavailableError where another node may know more: the asked one does not have the height yet, or has no
+    block at all, or (ChainPrunedError) does not have the state of that height any more.
     """
     response = answer.response
-    if (response.codespace, response.code) == ("sdk", _FUTURE_HEIGHT):
-        raise ChainUnavailableError(response.log)
+    if response.codespace == "sdk":
+        if response.code == _FUTURE_HEIGHT or (response.code == _INVALID_REQUEST and _NOT_READY_TEXT in response.log):
+            raise ChainUnavailableError(response.log)
+        if response.code == _NOT_FOUND and _PRUNED_STATE_TEXT in response.log:
+            raise ChainPrunedError(response.log)
     if response.code:
         raise ChainRefusedError(response.code, response.codespace, response.log)
     return QueryResult(response.value or b"", int(response.height))
@@ -71,6 +121,12 @@ def error_of_call(error: RpcError) -> ChainError:
         return ChainRefusedError(code, "rpc", error.text)
     if "Tx too large" in error.text:
         return ChainRefusedError(_TOO_LARGE, "sdk", error.text)
+    if any(text in error.text for text in _MEMPOOL_FULL_TEXTS):
+        return MempoolFullError(error.text)
+    if pruned := _PRUNED_BLOCK.search(error.text):
+        return ChainPrunedError(error.text, int(pruned.group(1)))
+    if any(text in error.text for text in _PRUNED_RESULTS_TEXTS):
+        return ChainPrunedError(error.text)
     return ChainUnavailableError(error.text)
 
 

@@ -69,6 +69,7 @@ class ServiceStatus:
         return {
             **submitter,
             "oldest_unfinished_seconds": None if oldest is None else max(0.0, round(time.time() - oldest, 1)),
+            "nodes": chain.nodes_status(),
             "poc": chain.phase_status.status() if chain.phase_status is not None else None,
         }
 

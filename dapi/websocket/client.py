@@ -170,6 +170,10 @@ class SupervisedWebSocket(Service, Generic[C], ABC):
     def record_failure(self, reason: str) -> None:
         """Record why an attempt failed or a connection ended by itself."""
 
+    def choose_address(self, index: int, *, was_useful: bool) -> int:
+        """Return which of the addresses is next after the one with this index, which was useful or not."""
+        return 0 if was_useful else (index + 1) % len(self._addresses)
+
     # What its owner calls.
 
     def startService(self) -> None:
@@ -303,7 +307,7 @@ class SupervisedWebSocket(Service, Generic[C], ABC):
         self._enter(state, reason)
         self.record_failure(reason)
         self._journal.failed(self._address, reason)
-        self._index = 0 if self._is_useful else (self._index + 1) % len(self._addresses)
+        self._index = self.choose_address(self._index, was_useful=self._is_useful)
 
     def _enter(self, state: _State, reason: str | None, until: float | None = None) -> None:
         if state not in _NEXT[self._state]:

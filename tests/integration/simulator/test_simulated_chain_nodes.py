@@ -32,7 +32,7 @@ async def pair() -> AsyncIterator[ChainAndClient]:
 
 
 def client_of(url: str, timeout_seconds: float = 10) -> ChainRpc:
-    return ChainRpc(reactor, [url], timeout_seconds=timeout_seconds)
+    return ChainRpc(reactor, [url], timeout_seconds=timeout_seconds, large_timeout_seconds=timeout_seconds)
 
 
 @pytest_twisted.ensureDeferred
@@ -137,10 +137,15 @@ async def test_a_network_that_begins_anew(pair: ChainAndClient) -> None:
     """With the same keys and another chain-id, or the same one."""
     await soon(pair.rpc.broadcast_tx_sync(pair.tx()))
     pair.chain.produce_block()
+    assert (await soon(pair.rpc.status())).height == 11
     socket = await subscriber(pair.chain.node)
     for chain_id in (None, "another"):
         pair.chain.begin_anew(chain_id, epochs=Epochs(5))
         await until(lambda: pair.chain.subscriptions == 0)
+        # A client that has seen the old chain takes the node for one of another.
+        with pytest.raises(ChainUnavailableError, match="another chain"):
+            await soon(pair.rpc.status())
+        pair.rpc = pair.client()
         status = await soon(pair.rpc.status())
         assert (status.chain_id, status.height) == (chain_id or "gonka-simulated", 1)
         assert len(pair.chain.state.batches) == 0
@@ -156,11 +161,9 @@ async def test_a_network_that_begins_anew(pair: ChainAndClient) -> None:
 async def test_a_node_of_another_chain_under_the_same_url(pair: ChainAndClient) -> None:
     elsewhere = SimulatedChain(reactor, random.Random(0), chain_id="another", block_seconds=None)
     other = pair.chain.add_node()
-    rpc = client_of(other.url)
-    assert (await soon(rpc.status())).chain_id == "gonka-simulated"
+    assert (await soon(client_of(other.url).status())).chain_id == "gonka-simulated"
     other.join(elsewhere.blockchain)
-    assert (await soon(rpc.status())).chain_id == "another"
-    await soon(rpc.close())
+    assert (await soon(client_of(other.url).status())).chain_id == "another"
 
 
 @pytest_twisted.ensureDeferred

@@ -100,12 +100,12 @@ class SpyRpc(ChainRpc):
         self.on_send: Callable[[bytes], None] = lambda raw: None
         self.loses: str | None = None
 
-    def broadcast_tx_sync(self, raw: bytes) -> Deferred[Broadcast]:
+    def broadcast_tx_sync(self, raw: bytes, *, turn: int = 0) -> Deferred[Broadcast]:
         self.on_send(raw)
         self.sent.append(tx_hash_of(raw))
         if self.loses == "before":
             return Deferred()
-        sending = super().broadcast_tx_sync(raw)
+        sending = super().broadcast_tx_sync(raw, turn=turn)
         return sending.addCallback(lambda _: Deferred()) if self.loses == "after" else sending
 
     def lookup(self, tx_hash: str) -> Deferred[TxLookup]:

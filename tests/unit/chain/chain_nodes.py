@@ -39,15 +39,23 @@ def error(data: str, code: int = -32603) -> dict[str, Any]:
     return {"jsonrpc": "2.0", "error": {"code": code, "message": "Internal error", "data": data}}
 
 
-def status(height: int = 7, *, catching_up: bool = False) -> dict[str, Any]:
+def status(
+    height: int = 7,
+    *,
+    catching_up: bool = False,
+    network: str = "gonka-test",
+    tx_index: str = "on",
+    earliest: int = 1,
+    seconds: int = 20,
+) -> dict[str, Any]:
     return result(
         {
-            "node_info": {"network": "gonka-test", "other": {"tx_index": "on", "rpc_address": "x"}},
+            "node_info": {"network": network, "other": {"tx_index": tx_index, "rpc_address": "x"}},
             "sync_info": {
-                "latest_block_hash": "AB",
+                "latest_block_hash": f"AB{height}",
                 "latest_block_height": str(height),
-                "latest_block_time": "2023-11-14T22:14:20.000000001Z",
-                "earliest_block_height": "1",
+                "latest_block_time": f"2023-11-14T22:14:{seconds}.000000001Z",
+                "earliest_block_height": str(earliest),
                 "catching_up": catching_up,
             },
         }
@@ -59,7 +67,8 @@ def checked(code: int = 0, codespace: str = "", log: str = "") -> dict[str, Any]
 
 
 def found(code: int = 0, log: str = "l") -> dict[str, Any]:
-    return result({"hash": HASH, "height": "9", "index": 0, "tx_result": {"code": code, "codespace": "c", "log": log}})
+    executed = {"code": code, "codespace": "c", "log": log, "data": "AAE="}
+    return result({"hash": HASH, "height": "9", "index": 0, "tx_result": executed})
 
 
 def looked_up(answer: Any) -> dict[str, Any]:
@@ -69,18 +78,32 @@ def looked_up(answer: Any) -> dict[str, Any]:
 
 @implementer(IAgent)
 class Nodes:
-    """Stubbed nodes by host; each answers by method, or fails, or keeps silent (a Deferred)."""
+    """Stubbed nodes by host; each answers by method, or fails, or keeps silent (a Deferred).
+
+    An answer to a method may be a function of the call's parameters.
+    """
 
     def __init__(self, **answers: Any) -> None:
         self.answers: dict[str, Any] = answers
         self.asked: list[tuple[str, str]] = []
         self.params: Any = None
         self.paths: list[str] = []
+        # Calls to these hosts are answered when the host is released.
+        self.held: dict[str, list[Callable[[], None]]] = {}
+
+    def release(self, host: str) -> None:
+        """Answer what a held node was asked."""
+        for answer in self.held.pop(host):
+            answer()
 
     def request(self, method: bytes, uri: bytes, headers: Any = None, bodyProducer: Any = None) -> Any:
         host = urlsplit(uri.decode()).hostname or ""
         self.paths.append(urlsplit(uri.decode()).path)
         answer = self.answers[host]
+        if host in self.held:
+            released: Deferred[Any] = Deferred()
+            self.held[host].append(lambda: self.request(method, uri, headers, bodyProducer).chainDeferred(released))
+            return released
         if isinstance(answer, Exception):
             self.asked.append((host, ""))
             return fail(answer)
@@ -98,6 +121,8 @@ class Nodes:
         answer = self.answers[host]
         if isinstance(answer, dict) and "jsonrpc" not in answer:
             answer = answer[request["method"]]
+        if callable(answer):
+            answer = answer(request["params"])
         if isinstance(answer, dict):
             answer = Answer({"id": request["id"], **answer})
         return answer.status, {}, answer.body

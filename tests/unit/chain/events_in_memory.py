@@ -6,9 +6,10 @@ import json
 from random import Random
 from typing import Any
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, succeed
 
 from dapi.chain.block_events import BlockEvents
+from dapi.chain.nodes import ChainNodes
 from dapi.chain.rpc import ChainRpc
 from dapi.chain.rpc_answers import BlockInfo, ChainStatus
 from dapi.websocket.settings import ConnectionSettings
@@ -16,7 +17,7 @@ from tests.unit.websocket.links import Peer, Tries
 
 
 def status_at(height: int, *, catching_up: bool = False) -> ChainStatus:
-    return ChainStatus("chain", height, height * 10**9, "AB", 1, catching_up, True, "127.0.0.1:26657")
+    return ChainStatus("chain", height, height * 10**9, f"B{height}", 1, catching_up, True, "127.0.0.1:26657")
 
 
 def new_block(height: int, *, chain_id: str = "chain", **more: Any) -> dict[str, Any]:
@@ -60,15 +61,18 @@ class ChainPeer(Peer):
 
 
 class EventsInMemory(Tries[BlockEvents, ChainPeer]):
-    """A client of one node or several, and the blocks that it told."""
+    """A client of one node or several, and the blocks that it told; ``nodes`` is what is known of them."""
 
-    def __init__(self, *urls: str, seed: int = 1, **settings: Any) -> None:
+    def __init__(self, *urls: str, seed: int = 1, knows_nodes: bool = False, **settings: Any) -> None:
         super().__init__()
+        urls = urls or ("http://127.0.0.1:8080",)
+        self.nodes = ChainNodes(self.clock, urls)
         self.client = self.events = BlockEvents(
             self.clock,
-            urls or ("http://127.0.0.1:8080",),
+            urls,
             random=Random(seed),
             settings=ConnectionSettings(**settings),
+            nodes=self.nodes if knows_nodes else None,
         )
         self.blocks: list[BlockInfo] = []
         self.events.observe(self.blocks.append)
@@ -81,13 +85,32 @@ class EventsInMemory(Tries[BlockEvents, ChainPeer]):
         return [block.height for block in self.blocks]
 
 
+class NodesAtHeights(ChainRpc):
+    """Nodes that answer at once, each at its height; None: it does not answer."""
+
+    def __init__(self, reactor: Any, nodes: ChainNodes, heights: list[int | None]) -> None:
+        super().__init__(reactor, nodes)
+        self.heights = heights
+
+    def ask_all(self) -> Deferred[None]:
+        known = self.nodes.latest.height if self.nodes.latest is not None else 0
+        for index, height in enumerate(self.heights):
+            if height is None:
+                self.nodes.call_failed(self.nodes[index], "status", "refused")
+            else:
+                self.nodes.status_received(self.nodes[index], known, status_at(height))
+        return succeed(None)
+
+
 class StatusOnDemand(ChainRpc):
-    """Is asked for the status, and answers when it is told to."""
+    """Is asked for the status of its only node, and answers when it is told to."""
 
     def __init__(self, reactor: Any) -> None:
         super().__init__(reactor, ["http://127.0.0.1:26657"])
         self.asked: list[Deferred[ChainStatus]] = []
 
-    def status(self) -> Deferred[ChainStatus]:
-        self.asked.append(Deferred())
-        return self.asked[-1]
+    def ask_all(self) -> Deferred[None]:
+        asked: Deferred[ChainStatus] = Deferred()
+        self.asked.append(asked)
+        height = self.nodes.latest.height if self.nodes.latest is not None else 0
+        return asked.addCallback(lambda status: self.nodes.status_received(self.nodes[0], height, status))

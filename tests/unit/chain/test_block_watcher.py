@@ -36,6 +36,21 @@ class BlockWatcherTests(SynchronousTestCase):
         self.assertEqual(self.watcher.head, status_at(10))
         self.assertIs(self.watcher.problem, None)
 
+    def test_who_acts_on_a_head_finds_that_the_chain_can_be_relied_on(self) -> None:
+        problems: list[str | None] = []
+        self.watcher.observe(lambda: problems.append(self.watcher.problem))
+        self.answer(status_at(7))
+        self.rpc.asked[-1].errback(ChainUnavailableError("refused"))
+        self.clock.advance(1)
+        self.answer(status_at(8))
+        self.assertEqual(problems, [None, None])
+
+    def test_the_end_of_a_problem_is_told_without_a_new_head(self) -> None:
+        self.answer(status_at(7))
+        self.answer(status_at(7, catching_up=True))
+        self.answer(status_at(7))
+        self.assertEqual(self.heights, [7, 7])
+
     def test_a_node_that_lags_behind_does_not_turn_the_time_back(self) -> None:
         self.answer(status_at(7))
         self.answer(status_at(5))

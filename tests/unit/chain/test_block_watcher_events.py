@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import chain, repeat
 
 from twisted.internet.error import ConnectionLost
 from twisted.logger import LogLevel
@@ -259,7 +260,7 @@ class BeforeTheFirstStatusTests(SynchronousTestCase):
     def test_while_catching_up_leaps_are_not_logged(self) -> None:
         log = log_of(self)
         watched = WatcherInMemory()
-        heights = iter((7, 100, 200))
+        heights = chain((7, 100), repeat(200))
         watched.current = lambda: status_at(next(heights), catching_up=True)
         watched.watcher.startService()
         watched.settle()

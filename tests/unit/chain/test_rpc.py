@@ -6,7 +6,7 @@ import base64
 from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred
-from twisted.internet.error import ConnectingCancelledError, ConnectionLost, DNSLookupError
+from twisted.internet.error import ConnectingCancelledError, DNSLookupError
 from twisted.internet.error import ConnectionRefusedError as TCPConnectionRefusedError
 from twisted.internet.testing import MemoryReactorClock
 from twisted.python.failure import Failure
@@ -20,10 +20,8 @@ from tests.unit.chain.chain_nodes import (
     HASH,
     NOT_FOUND,
     RAW,
-    Answer,
     Nodes,
     RpcTestCase,
-    broadcast,
     checked,
     error,
     found,
@@ -41,12 +39,10 @@ class CallTests(RpcTestCase):
         self.assertEqual((answer.chain_id, answer.height, answer.earliest_height), ("gonka-test", 7, 1))
         self.assertEqual(answer.block_time_ns, 1_700_000_060_000_000_001)
         self.assertEqual((answer.catching_up, answer.has_tx_index), (False, True))
-        self.assertEqual((answer.block_hash, answer.node), ("AB", "a:26657"))
+        self.assertEqual((answer.block_hash, answer.node), ("AB7", "a:26657"))
 
     def test_status_without_index(self) -> None:
-        answer = status()
-        answer["result"]["node_info"]["other"]["tx_index"] = "off"
-        self.assertFalse(self.ask(answer, ChainRpc.status).has_tx_index)
+        self.assertFalse(self.ask(status(tx_index="off"), ChainRpc.status).has_tx_index)
 
     def test_broadcast(self) -> None:
         nodes = Nodes(a=checked(log="[]"))
@@ -57,7 +53,7 @@ class CallTests(RpcTestCase):
     def test_tx(self) -> None:
         nodes = Nodes(a=looked_up(found(5)))
         answer = self.successResultOf(self.client(nodes).lookup(HASH))
-        self.assertEqual(answer.result, TxResult(HASH, 9, 5, "c", "l"))
+        self.assertEqual(answer.result, TxResult(HASH, 9, 5, "c", "l", b"\0\1"))
         self.assertEqual(nodes.params, {"hash": base64.b64encode(bytes.fromhex(HASH)).decode(), "prove": False})
 
     def test_what_the_messages_of_a_transaction_answered(self) -> None:
@@ -139,16 +135,18 @@ class FailOverTests(RpcTestCase):
             self.successResultOf(client.status())
         self.assertEqual(self.hosts(nodes), ["a", "a", "a"])
 
-    def test_a_failed_one_is_skipped_for_five_seconds(self) -> None:
+    def test_a_failed_one_comes_last_until_all_are_asked_for_their_status_after_five_seconds(self) -> None:
         nodes = Nodes(a=TCPConnectionRefusedError(), b=status())
         client = self.client(nodes)
         self.assertEqual(self.successResultOf(client.status()).node, "b:26657")
         self.assertEqual(self.hosts(nodes), ["a", "b"])
         nodes.answers["a"] = status()
         self.clock.advance(4.9)
+        self.successResultOf(client.ask_all())
         self.successResultOf(client.status())
-        self.assertEqual(self.hosts(nodes), ["b"])
+        self.assertEqual(self.hosts(nodes), ["b", "b"])
         self.clock.advance(0.2)
+        self.successResultOf(client.ask_all())
         self.assertEqual(self.successResultOf(client.status()).node, "a:26657")
 
     def test_when_all_have_failed_all_are_asked_again(self) -> None:
@@ -193,28 +191,6 @@ class FailOverTests(RpcTestCase):
         self.assertEqual(len(log.warnings("chain node a:26657 failed at status")), 1)
 
 
-class BroadcastAtSeveralTests(RpcTestCase):
-    """A refusal is proof only of the node that was asked first."""
-
-    def test_a_refusal_after_a_lost_answer_proves_nothing(self) -> None:
-        nodes = Nodes(a=ResponseFailed([Failure(ConnectionLost())]), b=checked(4, "sdk", "unauthorized"))
-        lost = self.failureResultOf(broadcast(self.client(nodes)), ChainUnavailableError)
-        self.assertIn("unauthorized", str(lost.value))
-        self.assertEqual([host for host, _ in nodes.asked], ["a", "b"])
-
-    def test_nor_does_one_by_http_status(self) -> None:
-        lost = ResponseFailed([Failure(ConnectionLost())])
-        for status_code, body in ((413, b"Request Entity Too Large"), (503, b"poc_v2_enabled=true")):
-            nodes = Nodes(a=lost, b=Answer(body, status_code))
-            failure = self.failureResultOf(broadcast(self.client(nodes)), ChainUnavailableError)
-            self.assertIn(body.decode(), str(failure.value))
-
-    def test_a_refusal_of_the_first_does(self) -> None:
-        nodes = Nodes(a=checked(4, "sdk", "unauthorized"), b=checked())
-        self.failureResultOf(broadcast(self.client(nodes)), ChainRefusedError)
-        self.assertEqual([host for host, _ in nodes.asked], ["a"])
-
-
 class TimeTests(RpcTestCase):
     """Time limits, cancelling, closing."""
 
@@ -230,8 +206,8 @@ class TimeTests(RpcTestCase):
 
     def test_silence_of_all(self) -> None:
         answer = self.client(Nodes(a=Deferred())).status()
-        self.clock.advance(10)
-        self.assertIn("no complete answer within 10 s", str(self.failureResultOf(answer, ChainUnavailableError).value))
+        self.clock.advance(3)
+        self.assertIn("no complete answer within 3 s", str(self.failureResultOf(answer, ChainUnavailableError).value))
 
     def test_a_cancelled_call_is_not_tried_elsewhere(self) -> None:
         cancelled = ResponseFailed([Failure(CancelledError())])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -14,7 +15,14 @@ from twisted.web.client import ResponseFailed, ResponseNeverReceived
 
 from dapi.chain.rpc import ChainRpc
 from dapi.chain.rpc_answers import Broadcast, parse_time_ns
-from dapi.errors import ChainRefusedError, ChainStaleError, ChainUnavailableError
+from dapi.chain.rpc_errors import max_size
+from dapi.errors import (
+    ChainPrunedError,
+    ChainRefusedError,
+    ChainStaleError,
+    ChainUnavailableError,
+    MempoolFullError,
+)
 from dapi.simulator.chain.methods import format_time
 from tests.unit.chain.chain_nodes import (
     HASH,
@@ -49,9 +57,9 @@ class BroadcastTests(RpcTestCase):
             error("mempool is full: number of txs 5000 (max: 5000), total txs bytes 1 (max: 2)"),
             error(rechecking),
             checked(20, "sdk", "mempool is full"),
-            error("something unheard of"),
         ):
-            self.refuse(answer, broadcast, ChainUnavailableError)
+            self.refuse(answer, broadcast, MempoolFullError)
+        self.refuse(error("something unheard of"), broadcast, ChainUnavailableError)
 
     def test_sign_anew(self) -> None:
         for code, log in (
@@ -85,6 +93,21 @@ class BroadcastTests(RpcTestCase):
         ):
             self.assertEqual(self.refuse(answer, broadcast, ChainRefusedError).code, 21)
 
+    def test_how_large_it_may_be(self) -> None:
+        for answer, size in (
+            (error("Tx too large. Max size is 30000, but got 65691"), 30000),
+            (checked(21, "sdk", "Tx too large. Max size is 30000, but got 65691"), 30000),
+            (checked(4, "sdk", "unauthorized"), None),
+        ):
+            self.assertEqual(max_size(self.refuse(answer, broadcast, ChainRefusedError)), size)
+
+    def test_a_refusal_names_its_node(self) -> None:
+        for answer, kind in (
+            (checked(13, "sdk", "insufficient fees"), ChainRefusedError),
+            (checked(42, "sdk", "tx timeout"), ChainStaleError),
+        ):
+            self.assertEqual(self.refuse(answer, broadcast, kind).node, "a:26657")
+
     def test_poc_v2(self) -> None:
         answer = Answer(b"V1 endpoints disabled when poc_v2_enabled=true", 503)
         refused = self.refuse(answer, broadcast, ChainRefusedError)
@@ -107,8 +130,53 @@ class BroadcastTests(RpcTestCase):
         self.assertEqual([host for host, _ in nodes.asked], ["a"])
 
     def test_a_full_mempool_is_not_every_mempool(self) -> None:
-        nodes = Nodes(a=error("mempool is full: number of txs 5000"), b=checked())
+        full = error("mempool is full: number of txs 5000")
+        nodes = Nodes(a=full, b=checked())
         self.assertIs(self.successResultOf(self.client(nodes).broadcast_tx_sync(RAW)), Broadcast.ACCEPTED)
+        nodes.answers["b"] = full
+        self.failureResultOf(self.client(nodes).broadcast_tx_sync(RAW), MempoolFullError)
+        nodes.answers["b"] = error("something unheard of")
+        failed = self.failureResultOf(self.client(nodes).broadcast_tx_sync(RAW), ChainUnavailableError)
+        self.assertIs(failed.type, ChainUnavailableError)
+
+
+class StateTests(RpcTestCase):
+    """Heights that a node does not have: not yet, or not any more."""
+
+    def query(self, code: int, log: str) -> Any:
+        return result({"response": {"code": code, "codespace": "sdk", "log": log, "value": None}})
+
+    def test_not_yet(self) -> None:
+        for answer in (
+            self.query(26, "cannot query with height in the future; please provide a valid height: invalid height"),
+            self.query(18, "inference is not ready; please wait for first block: invalid request"),
+        ):
+            self.refuse(answer, lambda client: client.abci_query("/p", b"", 12), ChainUnavailableError)
+        future = error("height 12 must be less than or equal to the current blockchain height 9")
+        self.refuse(future, lambda client: client.block(12), ChainUnavailableError)
+
+    def test_not_any_more(self) -> None:
+        pruned = self.query(38, "failed to load state at height 12; version does not exist (latest height: 99)")
+        self.refuse(pruned, lambda client: client.abci_query("/p", b"", 12), ChainPrunedError)
+        answer = error("height 12 is not available, lowest height is 50")
+        self.assertEqual(self.refuse(answer, lambda client: client.block(12), ChainPrunedError).lowest, 50)
+        for text in ("could not find results for height #12", "node is not persisting finalize block responses"):
+            self.refuse(error(text), lambda client: client.block_results(12, {}), ChainPrunedError)
+
+    def test_what_is_not_there_at_all_is_refused(self) -> None:
+        missing = self.query(38, "account gonka1 not found")
+        self.refuse(missing, lambda client: client.abci_query("/p", b""), ChainRefusedError)
+
+    def test_another_node_may_have_it_still(self) -> None:
+        header = {"chain_id": "c", "height": "12", "time": "2023-11-14T22:14:20Z"}
+        has_it = result({"block_id": {"hash": "ABCD"}, "block": {"header": header}})
+        pruned = error("height 12 is not available, lowest height is 50")
+        nodes = Nodes(a=pruned, b=has_it)
+        self.assertEqual(self.successResultOf(self.client(nodes).block(12)).hash, "ABCD")
+        nodes = Nodes(a=pruned, b=error("height 12 is not available, lowest height is 20"), c=error("later"))
+        failed = self.failureResultOf(self.client(nodes).block(12), ChainPrunedError).value
+        self.assertEqual(failed.lowest, 20)
+        self.assertIn("c:26657: later", str(failed))
 
 
 class BrokenAnswerTests(RpcTestCase):

@@ -60,7 +60,7 @@ class FakeRpc(ChainRpc):
             return self.lookup_answer
         return succeed(TxLookup(self.head, self.results.get(tx_hash)))
 
-    def broadcast_tx_sync(self, raw: bytes) -> Deferred[Broadcast]:
+    def broadcast_tx_sync(self, raw: bytes, *, turn: int = 0) -> Deferred[Broadcast]:
         self.sent.append(tx_hash_of(raw))
         return fail(self.broadcast_error) if self.broadcast_error is not None else succeed(Broadcast.ACCEPTED)
 

@@ -9,7 +9,7 @@ from twisted.internet.defer import Deferred, fail, succeed
 
 from dapi.chain.block_watcher import BlockWatcher
 from dapi.chain.rpc import ChainRpc
-from dapi.chain.rpc_answers import ChainStatus, TxLookup
+from dapi.chain.rpc_answers import TxLookup
 from dapi.errors import ChainRefusedError, ChainStaleError, ChainUnavailableError, StoreBrokenError, StoreBusyError
 from dapi.messages import Kind, Via, content_id
 from dapi.submission.rows import Message
@@ -241,10 +241,10 @@ class SubmitterTests(SubmitterTestCase):
         self.assertEqual([call for call in self.clock.getDelayedCalls() if call.active()], [])
 
     def test_nor_the_watcher(self) -> None:
-        asked: Deferred[ChainStatus] = Deferred(lambda call: call.errback(ChainUnavailableError("DNS lookup failed")))
+        asked: Deferred[None] = Deferred(lambda call: call.errback(ChainUnavailableError("DNS lookup failed")))
 
         class Waiting(ChainRpc):
-            def status(self) -> Deferred[ChainStatus]:
+            def ask_all(self) -> Deferred[None]:
                 return asked
 
         watcher = BlockWatcher(self.clock, Waiting(self.clock, ["http://127.0.0.1:26657"]))
