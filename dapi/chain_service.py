@@ -22,7 +22,13 @@ from dapi.config import ChainNodeConfig
 from dapi.database import Database
 from dapi.errors import ConfigError
 from dapi.messages.addresses import address_of
+from dapi.mlnode.client import NetworkVersion
+from dapi.orchestration.claims import Claiming
 from dapi.orchestration.conductor import Conductor
+from dapi.orchestration.counting import Counting
+from dapi.orchestration.hardware import Declaring
+from dapi.orchestration.host import Host
+from dapi.orchestration.node_version import VersionFollowing
 from dapi.orchestration.phase_status import PhaseStatus
 from dapi.orchestration.samples import query_samples
 from dapi.orchestration.seed import Seeds
@@ -59,6 +65,7 @@ class ChainService(MultiService):
         recorder: CosmosMessageClient,
         broker: Broker,
         random: random_module.Random,
+        network_version: NetworkVersion,
         drives_nodes: bool,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -79,7 +86,10 @@ class ChainService(MultiService):
         self.phase_status: PhaseStatus | None = None
         if drives_nodes:
             self._reconciler = Reconciler(reactor, broker, RetryDelay(random))
-            self.conductor = self._make_conductor(key, broker, StageBook(database), outbox)
+            stages = StageBook(database)
+            self.conductor = self._make_conductor(key, broker, stages, outbox)
+            self._host = self._make_host(config, key, broker, stages, outbox, network_version)
+            self.phase_status = PhaseStatus(self.conductor, self._reconciler, stages, self._host)
             outbox.observe(self.conductor.batch_stored)
             recorder.observe_verdicts(self.conductor.verdict_stored)
         self.log.info("signing as {signer} for {participant}", signer=key.address, participant=address)
@@ -90,6 +100,7 @@ class ChainService(MultiService):
         To be called once those of the configuration file are registered: a stage that begins counts the nodes.
         """
         if self.conductor is not None:
+            self._host.setServiceParent(self)  # type: ignore[no-untyped-call]
             self._reconciler.setServiceParent(self)  # type: ignore[no-untyped-call]
             self.conductor.setServiceParent(self)  # type: ignore[no-untyped-call]
 
@@ -131,7 +142,7 @@ class ChainService(MultiService):
             public_key=self._public_key,
             secret=hashlib.sha256(key.sign(b"dapi: which nonces are validated")).digest(),
         )
-        conductor = Conductor(
+        return Conductor(
             self._reactor,
             self._rpc,
             self._watcher,
@@ -144,8 +155,30 @@ class ChainService(MultiService):
             make_validation=partial(StageValidation, self.validation_tools),
             random=self._random,
         )
-        self.phase_status = PhaseStatus(conductor, self._reconciler, stages)
-        return conductor
+
+    def _make_host(
+        self,
+        config: ChainNodeConfig,
+        key: SigningKey,
+        broker: Broker,
+        stages: StageBook,
+        outbox: Outbox,
+        network_version: NetworkVersion,
+    ) -> Host:
+        address = address_of(self._public_key)
+        declaring = Declaring(self._rpc, broker, outbox, self.submissions, address) if config.declare_nodes else None
+        claiming = Claiming(self._rpc, outbox, key, address)
+        return Host(
+            self._reactor,
+            self._rpc,
+            self._watcher,
+            broker,
+            version=VersionFollowing(self._rpc, network_version),
+            declaring=declaring,
+            claiming=claiming if config.claim_rewards else None,
+            counting=Counting(self._rpc, stages, outbox, address),
+            random=self._random,
+        )
 
 
 def load_key(config: ChainNodeConfig) -> SigningKey:

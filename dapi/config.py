@@ -120,6 +120,10 @@ class ChainNodeConfig(Struct, frozen=True, kw_only=True):
     max_nonces_per_message: Count = _SUBMITTER.max_nonces
     """The chain's limit for one message: larger batches are sent in parts."""
     max_transaction_bytes: TransactionBytes = _SUBMITTER.max_transaction_bytes
+    declare_nodes: bool = True
+    """Declare the registered nodes on the chain: a node that is not declared counts nothing."""
+    claim_rewards: bool = True
+    """Claim what the chain owes for the epoch before."""
 
 
 class StorageConfig(Struct, frozen=True, kw_only=True):

@@ -55,7 +55,10 @@ class CommandRecord(msgspec.Struct, frozen=True):
 
 
 class WorkerStatus(msgspec.Struct, frozen=True):
-    """What a worker does: the ``command`` under way, how many are ``waiting``, and the ``last`` that ended."""
+    """What a worker does: the ``command`` under way, how many are ``waiting``, and the ``last`` that ended.
+
+    ``version`` is the network's prefix of the node's paths, ``version_problem`` why it has none where others have it.
+    """
 
     node_id: str
     node_num: int
@@ -65,6 +68,8 @@ class WorkerStatus(msgspec.Struct, frozen=True):
     last: CommandRecord | None
     websocket: WebSocketStatus
     batches: BatchCounts
+    version: str = ""
+    version_problem: str | None = None
 
 
 @attrs.define(eq=False)
@@ -178,6 +183,8 @@ class NodeWorker(Service):
             last=self._last,
             websocket=self.websocket_client.status(),
             batches=self.batch_handler.counts,
+            version=self.ml_client.version,
+            version_problem=self.ml_client.version_problem,
         )
 
     def _refuse(self, reason: str) -> CommandResult:

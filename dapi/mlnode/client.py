@@ -12,6 +12,7 @@ from typing import Any, Final, Literal, TypeVar
 
 import msgspec
 from twisted.internet.defer import Deferred
+from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web.iweb import IAgent
 
@@ -138,18 +139,29 @@ class _PowAnswer(msgspec.Struct, frozen=True):
     pow_status: PowStatus
 
 
+class NetworkVersion:
+    """The prefix below which the network's nodes answer, without slashes; empty: none. All clients share it."""
+
+    def __init__(self, value: str = "") -> None:
+        self.value = value
+
+
 class MLNodeClient:
     """Calls one node.
 
-    ``base_url`` is ``http://HOST:POC_PORT[/VERSION][POC_SEGMENT]``. Every call's Deferred fails with MLNodeError when
-    the node cannot be reached within 10 s, has not answered wholly within ``total_timeout_seconds`` (``inference_up``:
-    1200 s), answers another status than 2xx (redirects are not followed: the call would arrive as another one), or
-    answers something else than the documented answer. Cancelling the Deferred closes the call's connection; it then
-    fails with CancelledError.
+    ``base_url`` is ``http://HOST:POC_PORT[/VERSION][POC_SEGMENT]``. ``network_version`` stands before the path of each
+    call; a node that answers 404 there and 200 without it is called without it, until the version changes.
+
+    Every call's Deferred fails with MLNodeError when the node cannot be reached within 10 s, has not answered wholly
+    within ``total_timeout_seconds`` (``inference_up``: 1200 s), answers another status than 2xx (redirects are not
+    followed: the call would arrive as another one), or answers something else than the documented answer. Cancelling
+    the Deferred closes the call's connection; it then fails with CancelledError.
 
     Each call has a connection of its own: the node may close a kept one just when the next call is written, and a call
     such as init must not be sent twice.
     """
+
+    log = Logger()
 
     def __init__(
         self,
@@ -157,6 +169,7 @@ class MLNodeClient:
         base_url: str,
         *,
         node_id: str,
+        network_version: NetworkVersion | None = None,
         agent: IAgent | None = None,
         total_timeout_seconds: float = 30.0,
     ) -> None:
@@ -166,6 +179,22 @@ class MLNodeClient:
         self._exchanges = Exchanges(reactor, agent, _CONNECT_TIMEOUT_SECONDS)
         self._total_timeout_seconds = total_timeout_seconds
         self._calls: set[Deferred[Any]] = set()
+        self._network_version = network_version or NetworkVersion()
+        self._unserved_version = ""
+
+    @property
+    def version(self) -> str:
+        """The prefix that calls have now beside that of ``base_url``, empty for none."""
+        version = self._network_version.value
+        return version if version != self._unserved_version else ""
+
+    @property
+    def version_problem(self) -> str | None:
+        """Why calls have no prefix where the network has one, None where they have it."""
+        version = self._network_version.value
+        if not version or version != self._unserved_version:
+            return None
+        return f"answers 404 below /{version}, and is used without that"
 
     def state(self) -> Deferred[MLNodeState]:
         """Ask what the node does."""
@@ -249,12 +278,10 @@ class MLNodeClient:
 
     async def _answer(self, method: str, call: str, answer: Any, body: msgspec.Struct | None, *, url: str) -> Any:
         encoded = None if body is None else msgspec.json.encode(body)
-        try:
-            status, received = await self._exchanges.exchange(method, url, encoded)
-        except AnswerTooLongError as error:
-            raise MLNodeError(self.node_id, call, str(error), error.status, _shown(error.begin)) from error
-        except NoAnswerError as error:
-            raise MLNodeError(self.node_id, call, str(error)) from error
+        version = self.version
+        status, received = await self._exchange(method, call, _below(url, version), encoded)
+        if status == 404 and version and await self._is_unserved(version):
+            status, received = await self._exchange(method, call, url, encoded)
         if not 200 <= status < 300:
             raise MLNodeError(self.node_id, call, "refused", status, _shown(received))
         if answer is Any:
@@ -265,6 +292,33 @@ class MLNodeClient:
             raise MLNodeError(
                 self.node_id, call, f"not the documented answer: {error}", status, _shown(received)
             ) from error
+
+    async def _is_unserved(self, version: str) -> bool:
+        """Find out whether the node answers without the prefix alone; if so, its calls have none from now on."""
+        url = f"{self.base_url}/api/v1/state"
+        for tried, wanted in ((_below(url, version), 404), (url, 200)):
+            status, _ = await self._exchange("GET", "state", tried, None)
+            if status != wanted:
+                return False
+        if version != self._unserved_version:
+            self._unserved_version = version
+            self.log.warn("{node_id}: {problem}", node_id=self.node_id, problem=self.version_problem)
+        return True
+
+    async def _exchange(self, method: str, call: str, url: str, encoded: bytes | None) -> tuple[int, bytes]:
+        try:
+            return await self._exchanges.exchange(method, url, encoded)
+        except AnswerTooLongError as error:
+            raise MLNodeError(self.node_id, call, str(error), error.status, _shown(error.begin)) from error
+        except NoAnswerError as error:
+            raise MLNodeError(self.node_id, call, str(error)) from error
+
+
+def _below(url: str, version: str) -> str:
+    """Return the URL with a prefix before its path."""
+    scheme, _, rest = url.partition("://")
+    authority, _, path = rest.partition("/")
+    return f"{scheme}://{authority}/{version}/{path}" if version else url
 
 
 def _shown(body: bytes) -> str:

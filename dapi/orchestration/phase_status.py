@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import attrs
@@ -9,8 +10,10 @@ import msgspec
 from twisted.internet.defer import Deferred
 
 from dapi.broker.reconciler import Reconciler
+from dapi.orchestration.claims import Claim
 from dapi.orchestration.conductor import Conductor
-from dapi.orchestration.stages import StageBook
+from dapi.orchestration.host import Host
+from dapi.orchestration.stages import StageBook, StageRecord
 from dapi.phases.phases import Phase
 
 # What a restart of dapi and a failed command or two may take.
@@ -24,6 +27,7 @@ class PhaseStatus:
     _conductor: Conductor
     _reconciler: Reconciler
     _stages: StageBook
+    _host: Host | None = None
 
     def status(self) -> dict[str, Any]:
         """Tell the phase, what keeps it from being followed, what is urgent, and how far validation is."""
@@ -31,28 +35,39 @@ class PhaseStatus:
         return {
             "situation": self._conductor.situation,
             "problem": self._conductor.problem,
-            "warnings": list(self._conductor.warnings.values()),
+            "warnings": [*self._conductor.warnings.values(), *(self._host.warnings() if self._host else ())],
             "nodes": self._reconciler.status(),
             "validation": validation.status() if validation is not None else None,
+            "host": self._host.status() if self._host is not None else None,
         }
 
     def latest_stages(self, limit: int) -> Deferred[list[dict[str, Any]]]:
-        """Fire with the latest stages, the newest first, each with what became of each node's work in it.
+        """Fire with the latest stages, the newest first, each with what became of each node's work, and its worth.
 
         Fails with StoreError.
         """
         return Deferred.fromCoroutine(self._latest_stages(limit))
 
     async def _latest_stages(self, limit: int) -> list[dict[str, Any]]:
-        return [
-            {
-                **msgspec.structs.asdict(record.stage),
-                "node_count": record.node_count,
-                "is_handed_out": record.is_handed_out,
-                "nodes": await self._stages.ledger(record.stage.height),
-            }
-            for record in await self._stages.latest(limit)
-        ]
+        claims = await self._host.claims() if self._host is not None else {}
+        return [await self._stage(record, claims) for record in await self._stages.latest(limit)]
+
+    async def _stage(self, record: StageRecord, claims: Mapping[int, Claim]) -> dict[str, Any]:
+        stage, host = record.stage, self._host
+        ledger = await self._stages.ledger(stage.height)
+        return {
+            **msgspec.structs.asdict(stage),
+            "node_count": record.node_count,
+            "is_handed_out": record.is_handed_out,
+            "nodes": {
+                node_id: {
+                    **msgspec.structs.asdict(node),
+                    **(host.node_earnings(stage, node_id, node) if host is not None else {}),
+                }
+                for node_id, node in ledger.items()
+            },
+            **(host.earnings(stage, claims) if host is not None else {}),
+        }
 
     def restart_advice(self) -> dict[str, Any]:
         """Tell whether dapi may be restarted now without harm (``safe``), why not, and for how many blocks it may."""

@@ -46,9 +46,13 @@ def seed_of(key: SigningKey, epoch_index: int) -> int:
     return (int.from_bytes(signature[:8], "big") & (_HIGHEST_BIT - 1)) or 1
 
 
+def seed_signature(key: SigningKey, epoch_index: int) -> str:
+    """Return the signature of an epoch's seed, in hex: the chain keeps it, and pays who can show the seed."""
+    return key.sign(seed_of(key, epoch_index).to_bytes(8, "big")).hex()
+
+
 def seed_entry(key: SigningKey, epoch_index: int, height: int) -> OutboxEntry:
     """Return the outbox entry of an epoch's seed, under an id of the epoch; its PoC starts at ``height``."""
-    signature = key.sign(seed_of(key, epoch_index).to_bytes(8, "big")).hex()
     return OutboxEntry(
         batch_id=f"seed-{epoch_index}",
         kind=Kind.SEED,
@@ -56,5 +60,5 @@ def seed_entry(key: SigningKey, epoch_index: int, height: int) -> OutboxEntry:
         height=height,
         nonces=0,
         via=Via.OWN,
-        message=MsgSubmitSeed(epoch_index=epoch_index, signature=signature).SerializeToString(),
+        message=MsgSubmitSeed(epoch_index=epoch_index, signature=seed_signature(key, epoch_index)).SerializeToString(),
     )

@@ -75,12 +75,12 @@ async def preserved_nodes(rpc: ChainRpc, epoch_index: int, participant: str) -> 
     Raises ChainUnavailableError or ChainRefusedError.
     """
     try:
-        main, height = await _group(rpc, epoch_index, "", None)
+        main, height = await epoch_group(rpc, epoch_index, "", None)
     except ChainRefusedError as error:
         if (error.codespace, error.code) == ("sdk", _NOT_FOUND):
             return PreservedNodes()
         raise
-    groups = [main, *[(await _group(rpc, epoch_index, model, height))[0] for model in main.sub_group_models]]
+    groups = [main, *[(await epoch_group(rpc, epoch_index, model, height))[0] for model in main.sub_group_models]]
     preserved = {
         # An id that is no UTF-8 cannot be one of ours.
         (member.member_address == participant, node.node_id.decode("utf-8", "replace"))
@@ -106,7 +106,7 @@ def decode_batches(value: bytes) -> list[ParticipantBatches]:
     return decoded
 
 
-async def _group(
+async def epoch_group(
     rpc: ChainRpc, epoch_index: int, model: str, at_height: int | None
 ) -> tuple[validation_pb2.EpochGroupData, int | None]:
     """Return an epoch's group of a model (the main group's is empty), and the height of that answer."""

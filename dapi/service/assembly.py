@@ -21,7 +21,7 @@ from dapi.http.settings import HttpSettings
 from dapi.http.site import JsonSite
 from dapi.messages.sizes import MIB
 from dapi.messages.urls import is_loopback, parse_url, without_user
-from dapi.mlnode.client import MAIN_NETWORK_PARAMS, TEST_NETWORK_PARAMS, MLNodeClient
+from dapi.mlnode.client import MAIN_NETWORK_PARAMS, TEST_NETWORK_PARAMS, MLNodeClient, NetworkVersion
 from dapi.outbox.cosmos_message_client import CosmosMessageClient
 from dapi.outbox.outbox import Outbox
 from dapi.poc.batch_handler import BatchHandler
@@ -66,6 +66,7 @@ class Parts:
         self._recorder = CosmosMessageClient(self.outbox)
         params = TEST_NETWORK_PARAMS if config.poc.network == "test" else MAIN_NETWORK_PARAMS
         store = NodeStore(self.database)
+        self._network_version = NetworkVersion()
         self.broker = Broker(reactor, store, self._make_worker, callback_url=self.callback_url, params=params)
         self.callbacks = Callbacks(reactor, self._batch_handler, BatchHandler(None, None, self._recorder))
         callback_site = JsonSite(reactor, self.callbacks.resource())
@@ -100,6 +101,7 @@ class Parts:
             recorder=self._recorder,
             broker=self.broker,
             random=self._random,
+            network_version=self._network_version,
             drives_nodes=self._config.poc.follow_chain,
         )
 
@@ -124,7 +126,8 @@ class Parts:
             random=self._random,
             settings=self._websocket_settings,
         )
-        ml_client = MLNodeClient(self._reactor, node.poc_url, node_id=node.id)
+        version = None if node.config.version else self._network_version
+        ml_client = MLNodeClient(self._reactor, node.poc_url, node_id=node.id, network_version=version)
         return NodeWorker(self._reactor, node, ml_client, handler, websocket_client)
 
 

@@ -128,19 +128,19 @@ class Submissions:
         """
         return self._database.read(partial(rows.stages_unfinished, received_before=self._now() - seconds))
 
-    def expire(self, height: int, kind: Kind, reason: str) -> Deferred[int]:
-        """Finish what is stored of a stage and kind whose window is over, and log it as lost.
+    def expire(self, height: int, kind: Kind, reason: str, *, is_loss: bool = True) -> Deferred[int]:
+        """Finish what is stored of a stage and kind whose window is over, and log it as lost, unless it is no loss.
 
         Fires with the number of batches.
         """
-        return Deferred.fromCoroutine(self._expire(height, kind, reason))
+        return Deferred.fromCoroutine(self._expire(height, kind, reason, is_loss))
 
-    async def _expire(self, height: int, kind: Kind, reason: str) -> int:
+    async def _expire(self, height: int, kind: Kind, reason: str, is_loss: bool) -> int:
         number = 0
         end = End(State.EXPIRED, self._now(), reason=reason)
         while expired := await self._change(rows.expire, height, kind, _EXPIRED_AT_ONCE, end):
             number += expired
-        if number:
+        if number and is_loss:
             self._log_loss(number, kind, height, end)
         return number
 

@@ -47,6 +47,7 @@ class WholeDapi:
     """A chain, nodes that dapi knows, and dapi, which may be stopped and started again on its database.
 
     ``height`` is reached by making blocks as fast as can be; a block comes every ``block_seconds`` besides.
+    ``chain_settings`` are settings of ``chain_node``, from the next start on.
     """
 
     def __init__(self, folder: Path, params: EpochParams = LONG, block_seconds: float = 0.5) -> None:
@@ -57,6 +58,7 @@ class WholeDapi:
         self.key = SigningKey(SECRET)
         self.nodes: dict[str, SimulatedMLNode] = {}
         self.service: DapiService | None = None
+        self.chain_settings: dict[str, Any] = {}
         # The same over a restart: another one would make another init.
         with socket.create_server(("127.0.0.1", 0)) as free:
             self.callback_port = free.getsockname()[1]
@@ -82,7 +84,7 @@ class WholeDapi:
         api = ApiConfig(ml_server_host="127.0.0.1", ml_server_port=self.callback_port, admin_server_port=0)
         config = Config(
             api=api,
-            chain_node=ChainNodeConfig(url=self.chain.url, key_file=str(self.key_file)),
+            chain_node=ChainNodeConfig(url=self.chain.url, key_file=str(self.key_file), **self.chain_settings),
             poc=PocConfig(follow_chain=True, network="test"),
             storage=StorageConfig(path=str(self.folder / "outbox.db"), reserve_bytes=2**20),
             nodes=tuple(self.config_of(node) for node in self.nodes.values()),

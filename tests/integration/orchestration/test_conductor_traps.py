@@ -79,7 +79,7 @@ async def test_what_missed_its_window_expires_and_is_told(whole: WholeDapi) -> N
     assert {row.state for row in page.batches} == {State.EXPIRED}
     (stage,) = await whole.phases.latest_stages(5)
     ledger = stage["nodes"]["node1"]
-    assert (stage["height"], ledger.expired, ledger.confirmed) == (FIRST_POC, len(page.batches), 0)
+    assert (stage["height"], ledger["expired"], ledger["confirmed"]) == (FIRST_POC, len(page.batches), 0)
     # The chain never heard of them, and the nodes went on to the next phase.
     whole.produce_to(VALIDATION_START)
     await whole.when_all("validate")

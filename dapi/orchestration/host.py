@@ -1,0 +1,155 @@
+"""What a host does beside the PoC itself so that it is paid: its tasks are looked after at each block.
+
+``Declaring`` (hardware.py) has the chain know the nodes before a PoC starts. ``Claiming`` (claims.py) has it pay for
+the epoch before. ``Counting`` (counting.py) asks what it counts, and ``VersionFollowing`` (node_version.py) below which
+path the nodes answer. What they have to send goes the way of all messages (see ``dapi.submission``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from random import Random
+from typing import Any, Protocol
+
+from twisted.logger import Logger
+
+from dapi.broker.broker import Broker
+from dapi.chain.block_watcher import BlockWatcher
+from dapi.chain.rpc import ChainRpc
+from dapi.errors import ChainError, NotReadyError, StoreError
+from dapi.orchestration.claims import Claim, Claiming
+from dapi.orchestration.counting import Counting
+from dapi.orchestration.hardware import Declaring
+from dapi.orchestration.node_version import VersionFollowing
+from dapi.outbox.ledger import NodeLedger
+from dapi.phases.epoch_queries import epoch_info
+from dapi.phases.phases import EpochInfo, PocStage
+from dapi.timing.loop import LoopService, Wake
+from dapi.timing.retry import RetryDelay
+
+_LOOK_AGAIN_SECONDS = 30.0
+_ERRORS = (ChainError, NotReadyError, StoreError)
+
+
+class HostTask(Protocol):
+    """One thing to look after."""
+
+    name: str
+
+    async def look(self, info: EpochInfo) -> None:
+        """Do what is due now; raises ChainError, NotReadyError or StoreError, and is then called again soon."""
+
+    def warnings(self) -> list[str]:
+        """Say in words what somebody has to see to."""
+
+    def status(self) -> Any:
+        """Return how it stands, as values for JSON."""
+
+
+class Host(LoopService):
+    """Looks after its tasks at each block, after each change of the nodes, and every 30 seconds without either.
+
+    Level-triggered: a task asks what is, and does what is missing, so a missed block, a failed query or a restart
+    delays it, and never skips it. A task that fails keeps no other from its turn. ``declaring`` and ``claiming`` are
+    None where somebody else does it.
+    """
+
+    log = Logger()
+
+    def __init__(
+        self,
+        reactor: Any,
+        rpc: ChainRpc,
+        watcher: BlockWatcher,
+        broker: Broker,
+        *,
+        version: VersionFollowing,
+        declaring: Declaring | None,
+        claiming: Claiming | None,
+        counting: Counting,
+        random: Random,
+    ) -> None:
+        super().__init__(reactor)
+        self._claiming = claiming
+        self._counting = counting
+        self._rpc = rpc
+        self._watcher = watcher
+        tasks: Sequence[HostTask | None] = (version, declaring, claiming, counting)
+        self._tasks = [task for task in tasks if task is not None]
+        self._problems: dict[str, str] = {}
+        self._warned: set[str] = set()
+        self._retry_delay = RetryDelay(random)
+        self._wake = Wake(reactor)
+        watcher.observe(self._wake.ring)
+        broker.observe_changes(self._wake.ring)
+
+    def warnings(self) -> list[str]:
+        """Say in words what somebody has to see to."""
+        return [warning for task in self._tasks for warning in task.warnings()]
+
+    def status(self) -> dict[str, Any]:
+        """Return how each task stands, and under ``problems`` what keeps which of them from its turn."""
+        problems = {**self._problems, **({"host": self.loop_problem} if self.loop_problem is not None else {})}
+        return {**{task.name: task.status() for task in self._tasks}, "problems": problems}
+
+    async def loop(self) -> None:
+        """Take turns for as long as the service runs."""
+        while self.running:
+            await self._turn()
+            if self.running:
+                await self._wake.wait(self._retry_delay() if self._problems else _LOOK_AGAIN_SECONDS)
+
+    async def _turn(self) -> None:
+        head = self._watcher.head
+        if head is None or self._watcher.problem is not None:
+            return
+        try:
+            info = await epoch_info(self._rpc, head.height)
+        except ChainError as error:
+            self._record_problem("epoch", error)
+            return
+        self._problems.pop("epoch", None)
+        for task in self._tasks:
+            if not self.running:
+                return
+            try:
+                await task.look(info)
+            except _ERRORS as error:
+                self._record_problem(task.name, error)
+            else:
+                self._problems.pop(task.name, None)
+        warnings = set(self.warnings())
+        for warning in sorted(warnings - self._warned):
+            self.log.warn("{urgent}", urgent=warning)
+        self._warned = warnings
+
+    async def claims(self) -> dict[int, Claim]:
+        """Return what became of the latest claims, by epoch; raises StoreError."""
+        return await self._claiming.claims() if self._claiming is not None else {}
+
+    def earnings(self, stage: PocStage, claims: Mapping[int, Claim]) -> dict[str, Any]:
+        """Return what an epoch weighs, and what was paid for it; None: not known, or not yet."""
+        if stage.is_confirmation:
+            return {}
+        weight, claim = self._counting.weight(stage.epoch_index), claims.get(stage.epoch_index)
+        return {
+            "weight": weight.base if weight is not None else None,
+            "effective_weight": weight.effective if weight is not None else None,
+            "claim": claim,
+        }
+
+    def node_earnings(self, stage: PocStage, node_id: str, ledger: NodeLedger) -> dict[str, Any]:
+        """Return what a node weighs in a stage, and why its confirmed batches count nothing, if they do."""
+        if stage.is_confirmation:
+            return {}
+        weight = self._counting.weight(stage.epoch_index)
+        return {
+            "weight": weight.nodes.get(node_id) if weight is not None else None,
+            "not_counted": self._counting.not_counted(stage.epoch_index, node_id, ledger),
+        }
+
+    def _record_problem(self, name: str, error: Exception) -> None:
+        # What the stop breaks off is no problem.
+        if self.running and self._problems.get(name) != str(error):
+            self.log.warn("{name}: trying again in a few seconds: {error}", name=name, error=str(error))
+        self._problems[name] = str(error)

@@ -1,0 +1,45 @@
+"""Follows the version that the chain wants the ML nodes to have: it is the prefix of their paths.
+
+Source: docs/protocol/chain.md, 'Queries', and docs/protocol/node.md, 'Addresses'.
+"""
+
+from __future__ import annotations
+
+import re
+
+from dapi.chain.rpc import ChainRpc
+from dapi.mlnode.client import NetworkVersion
+from dapi.phases.host_queries import mlnode_version
+from dapi.phases.phases import EpochInfo
+
+_SEGMENT = re.compile(r"[A-Za-z0-9._~-]+")
+
+
+class VersionFollowing:
+    """Asks for the version at the start and in each epoch; the clients of all nodes that set none use it."""
+
+    name = "node version"
+
+    def __init__(self, rpc: ChainRpc, version: NetworkVersion) -> None:
+        self._rpc = rpc
+        self._version = version
+        self._asked_epoch: int | None = None
+        self._warning: str | None = None
+
+    async def look(self, info: EpochInfo) -> None:
+        """Ask, unless that was done in this epoch; raises ChainError."""
+        if info.index == self._asked_epoch:
+            return
+        version = (await mlnode_version(self._rpc, info.block_height)).strip("/")
+        is_usable = not version or _SEGMENT.fullmatch(version) is not None
+        self._warning = None if is_usable else f"the chain's version of ML nodes, {version!r}, is no part of a path"
+        self._version.value = version if is_usable else ""
+        self._asked_epoch = info.index
+
+    def warnings(self) -> list[str]:
+        """Say that the version cannot be used."""
+        return [self._warning] if self._warning is not None else []
+
+    def status(self) -> str:
+        """Return the version, empty where there is none."""
+        return self._version.value

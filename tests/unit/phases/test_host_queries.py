@@ -1,0 +1,80 @@
+"""What a participant asks about itself, against the simulated chain's own encoding of the answers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.trial.unittest import SynchronousTestCase
+
+from dapi.errors import ChainRefusedError, ChainUnavailableError
+from dapi.phases.host_queries import (
+    MemberWeight,
+    Owed,
+    hardware_nodes,
+    known_models,
+    member_weight,
+    mlnode_version,
+    owed_rewards,
+)
+from dapi.simulator.chain.messages import Hardware, HardwareNode
+from dapi.simulator.chain.state import GroupMember, GroupNode, Model, SettleAmount
+from tests.chain_tools import Key
+from tests.unit.phases.test_stage_queries import BUSY, FREE, LATEST, SimulatedRpc
+
+ONE, TWO = Key(1), Key(2)
+
+
+class HostQueryTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.rpc = SimulatedRpc()
+
+    def ask(self, question: Any, *arguments: object) -> Any:
+        return self.successResultOf(Deferred.fromCoroutine(question(self.rpc, *arguments, LATEST)))
+
+    def test_hardware_nodes(self) -> None:
+        self.assertEqual(self.ask(hardware_nodes, ONE.address), {})
+        declared = HardwareNode("n", 1, ("a", "b"), (Hardware("H100", 8),), "host", "8080")
+        self.rpc.state.hardware_nodes[ONE.address, "n"] = declared
+        self.rpc.state.hardware_nodes[TWO.address, "m"] = HardwareNode("m")
+        (node,) = self.ask(hardware_nodes, ONE.address).values()
+        self.assertEqual((node.local_id, list(node.models), node.hardware[0].count), ("n", ["a", "b"], 8))
+
+    def test_known_models(self) -> None:
+        self.rpc.state.models.update({name: Model(name) for name in ("a", "b")})
+        self.assertEqual(self.ask(known_models), {"a", "b"})
+
+    def test_what_is_owed(self) -> None:
+        self.assertIsNone(self.ask(owed_rewards, ONE.address))
+        self.rpc.state.settle_amounts[ONE.address] = SettleAmount(ONE.address, 7, 3, "ab")
+        self.assertEqual(self.ask(owed_rewards, ONE.address), Owed(3, 7, "ab"))
+        self.assertIsNone(self.ask(owed_rewards, TWO.address))
+
+    def test_weight(self) -> None:
+        groups = self.rpc.state.epoch_groups
+        groups[2, ""] = (GroupMember(TWO.address, (), 5, 5), GroupMember(ONE.address, (), 30, 8))
+        mine = GroupMember(ONE.address, (GroupNode("n", FREE, 10), GroupNode("m", BUSY, 20)), 30, 30)
+        groups[2, "a"] = (mine, GroupMember(TWO.address, (GroupNode("other", BUSY, 5),), 5, 5))
+        # What confirmations left of the free node, and the one that stays in inference.
+        self.assertEqual(self.ask(member_weight, 2, ONE.address), MemberWeight(30, 28, {"n": 10, "m": 20}))
+        self.assertIsNone(self.ask(member_weight, 2, Key(3).address))
+        self.assertIsNone(self.ask(member_weight, 9, ONE.address))
+
+    def test_version(self) -> None:
+        self.assertEqual(self.ask(mlnode_version), "v3.0.8")
+
+    def test_all_questions_of_a_decision_are_about_one_height(self) -> None:
+        self.test_weight()
+        self.assertEqual(set(self.rpc.heights), {LATEST})
+
+    def test_failures(self) -> None:
+        questions = ((hardware_nodes, ONE.address), (known_models,), (owed_rewards, ONE.address), (mlnode_version,))
+        for question, *arguments in (*questions, (member_weight, 1, ONE.address)):
+            self.rpc.refusal = ChainRefusedError(18, "sdk", "not ready")
+            coroutine: Any = question
+            asked = Deferred.fromCoroutine(coroutine(self.rpc, *arguments, LATEST))
+            self.failureResultOf(asked, ChainRefusedError)
+            self.rpc.refusal, self.rpc.value = None, b"\xff"
+            asked = Deferred.fromCoroutine(coroutine(self.rpc, *arguments, LATEST))
+            self.failureResultOf(asked, ChainUnavailableError)
+            self.rpc.value = None
