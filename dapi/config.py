@@ -133,6 +133,8 @@ class StorageConfig(Struct, frozen=True, kw_only=True):
     reserve_bytes: ReserveBytes = DEFAULT_RESERVE_BYTES
     """Kept occupied beside the database, and given back on a full disk, so that the outbox can be drained: what the
     write-ahead log holds, 4 MiB and the last commit, has to fit into the file then."""
+    new_database: bool = False
+    """Whether a new database takes the place of an empty file, which else stops the start."""
 
 
 class WebSocketConfig(Struct, frozen=True, kw_only=True):
@@ -187,6 +189,7 @@ OPTIONS = {
     "admin-host": "api.admin_server_host",
     "admin-port": "api.admin_server_port",
     "database": "storage.path",
+    "new-database": "storage.new_database",
     "chain-url": "chain_node.url",
 }
 """Which key a command line option sets."""

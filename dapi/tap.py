@@ -43,12 +43,19 @@ class Options(usage.Options):
         ("admin-port", None, None, "Port of the admin API (DAPI_API__ADMIN_SERVER_PORT)."),
         ("chain-url", None, None, "RPC URL of the chain (DAPI_CHAIN_NODE__URL)."),
     )
+    optFlags = (  # noqa: N815
+        (
+            "new-database",
+            None,
+            "For one start: make a new database in place of an empty file (DAPI_STORAGE__NEW_DATABASE).",
+        ),
+    )
     settings: Config
     warnings: list[str]
 
     def postOptions(self) -> None:
         """Read all settings; a wrong setting is a usage error."""
-        options = {name: self[name] for name in OPTIONS if self[name] is not None}
+        options = {name: self[name] for name in OPTIONS if self[name] not in (None, 0)}
         try:
             self.settings, self.warnings = load_config(
                 self["config"], node_config_path=self["node-config"], options=options, environ=os.environ

@@ -51,9 +51,42 @@ def take_lock(path: Path) -> int:
     return lock
 
 
-def open_prepared(path: Path) -> sqlite3.Connection:
-    """Open the connection that writes: the file is made if it is missing, checked, and brought up to date."""
-    os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+def open_prepared(path: Path, *, is_new_wanted: bool = False) -> sqlite3.Connection:
+    """Open the connection that writes: the file is made if it is missing, checked, and brought up to date.
+
+    An empty file, or a write-ahead log without its file, is what is left of a database that was lost: StartError,
+    unless ``is_new_wanted``.
+    """
+    is_missing = not path.exists()
+    if is_missing or (path.stat().st_size == 0 and not path.is_dir()):
+        has_wal = _has_content(Path(f"{path}-wal"))
+        if not is_new_wanted and (has_wal or not is_missing):
+            raise StartError(_lost(path, "is missing, while its -wal file is there" if is_missing else "is empty"))
+        _create(path)
+    return _open(path)
+
+
+def _has_content(path: Path) -> bool:
+    return path.exists() and path.stat().st_size > 0
+
+
+def _create(path: Path) -> None:
+    """Make the file whole under another name: so an empty file is never a creation that was interrupted."""
+    new = Path(f"{path}.new")
+    # SQLite would take an old log as the new file's.
+    for old in (new, *(Path(f"{each}{suffix}") for each in (path, new) for suffix in ("-wal", "-shm"))):
+        old.unlink(missing_ok=True)
+    os.close(os.open(new, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
+    _open(new).close()
+    new.replace(path)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def _open(path: Path) -> sqlite3.Connection:
     connection = sqlite3.connect(
         path, timeout=_BUSY_TIMEOUT_SECONDS, isolation_level=None, check_same_thread=False, cached_statements=32
     )
@@ -97,6 +130,13 @@ def _prepare(connection: sqlite3.Connection, path: Path) -> None:
             f"BEGIN IMMEDIATE; {missing} PRAGMA application_id = {APPLICATION_ID}; "
             f"PRAGMA user_version = {len(SCHEMA_VERSIONS)}; COMMIT;"
         )
+
+
+def _lost(path: Path, finding: str) -> str:
+    return (
+        f"the database {path} {finding}: a volume may be missing or a disk may have been full; bring the file back, or "
+        "start once with --new-database if dapi has to begin with a new one"
+    )
 
 
 def _corrupt(path: Path, found: object) -> str:

@@ -75,7 +75,8 @@ class Database(Service):
     """The SQLite file at ``path``, for the owners of its tables.
 
     ``startService`` opens it before it returns, and raises StartError when it must not be used: in use by another
-    process (or service), corrupt, foreign, of a newer version, not to be written. ``stopService`` finishes what was
+    process (or service), corrupt, foreign, of a newer version, not to be written, or empty, because it was lost. With
+    ``is_new_wanted`` a new database takes the place of an empty one, and of no other. ``stopService`` finishes what was
     queued, and its Deferred fires when the file is closed, the threads are gone and the lock is free. It can be started
     again after that.
 
@@ -97,6 +98,7 @@ class Database(Service):
         *,
         on_broken: Callable[[str], object],
         reserve_bytes: int = DEFAULT_RESERVE_BYTES,
+        is_new_wanted: bool = False,
         free_bytes: Callable[[str], int] | None = None,
         now: Callable[[], float] = time.time,
     ) -> None:
@@ -106,6 +108,7 @@ class Database(Service):
         self._on_broken = on_broken
         self._reserve_path = Path(f"{self._path}.reserve")
         self._reserve_bytes = reserve_bytes
+        self._is_new_wanted = is_new_wanted
         self._free_bytes = _free_bytes if free_bytes is None else free_bytes
         self._now = now
         self._writer = Lane(reactor, "dapi database writer", now)
@@ -143,14 +146,16 @@ class Database(Service):
             self._turn(DatabaseState.FULL, self._no_room())
 
     def _open(self) -> sqlite3.Connection:
+        if self._is_new_wanted and _size(self._path):
+            self.log.warn("{path}: has content and is used as it is: leave --new-database out", path=self._path)
         try:
-            return open_prepared(self._path)
+            return open_prepared(self._path, is_new_wanted=self._is_new_wanted)
         except sqlite3.Error as error:
             if not (is_for_want_of_room(self._path, error) and self._reserve_path.exists()):
                 raise
         # Others filled the disk meanwhile. The room of the reserve is enough to open the file.
         self._reserve_path.unlink()
-        return open_prepared(self._path)
+        return open_prepared(self._path, is_new_wanted=self._is_new_wanted)
 
     def stopService(self) -> Deferred[None]:
         """Finish what is queued and close; fires with None when nothing is left."""

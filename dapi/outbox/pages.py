@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterable, Iterator
+from typing import Annotated, Any
 
 import msgspec
+from msgspec import Meta
 
 from dapi.database.schema import RowState
 from dapi.messages import Kind, State, Via
-from dapi.outbox.queries import SHOWN_STATE
 
 # The states of the rows of each table, and the one in which each is listed.
 _TABLES: dict[str, dict[str, State]] = {
@@ -20,6 +21,9 @@ _NEWEST = 2**63 - 1
 # The other kinds are no batches: they are shown to those who ask for them.
 _BATCHES = (Kind.GENERATED, Kind.VALIDATED)
 _OTHERS = ", ".join(f"'{kind}'" for kind in Kind if kind not in _BATCHES)
+
+
+UnixSeconds = Annotated[float, Meta(ge=0, lt=253402300800, description="a time before the year 10000")]
 
 
 class BatchRow(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -38,25 +42,43 @@ class BatchRow(msgspec.Struct, frozen=True, omit_defaults=True):
     seen: int
     height: int
     nonces: int
-    received_at: float
-    last_seen_at: float
-    finished_at: float | None = None
+    received_at: UnixSeconds
+    last_seen_at: UnixSeconds
+    finished_at: UnixSeconds | None = None
     tx_hash: str | None = None
     included_height: int | None = None
     reason: str | None = None
 
 
+class DamagedRow(msgspec.Struct, frozen=True):
+    """A row that the disk has damaged: the columns that are whole, by name, and the reason why it is no BatchRow."""
+
+    seq: int
+    columns: dict[str, Any]
+    reason: str
+
+
 class BatchPage(msgspec.Struct, frozen=True):
-    """Some batches, newest first; ``next`` is the cursor of the page after it, None on the last one."""
+    """Some batches, newest first; ``next`` is the cursor of the page after it, None on the last one.
+
+    ``damaged`` are the rows of this page that cannot be listed as batches.
+    """
 
     batches: list[BatchRow]
     next: int | None
+    damaged: list[DamagedRow] = []
 
 
+_FIELDS = msgspec.structs.fields(BatchRow)
 _COLUMNS = BatchRow.__struct_fields__
 _JSON = f"json_object({', '.join(f'{name!r}, {name}' for name in _COLUMNS)})"
-# Of a row that is unfinished.
-_EXPRESSIONS = {"state": SHOWN_STATE, "finished_at": "NULL", "included_height": "NULL"}
+_IN_FLIGHT = ", ".join(f"'{state}'" for state in RowState if state.shown is State.IN_FLIGHT)
+# Of a row that is unfinished. A damaged state is shown as it is.
+_EXPRESSIONS = {
+    "state": f"iif(state IN ({_IN_FLIGHT}), '{State.IN_FLIGHT}', state)",
+    "finished_at": "NULL",
+    "included_height": "NULL",
+}
 
 
 def page(
@@ -70,13 +92,43 @@ def page(
 ) -> BatchPage:
     """Read one page; see Outbox.batches."""
     parts = " UNION ALL ".join(f"SELECT * FROM ({select})" for select in selects(node_id, kind, state))
-    # One row of result: the sqlite3 module waits for the interpreter lock at every row. Only names of ours are put in.
-    query = f"SELECT json_group_array({_JSON}) FROM ({parts} ORDER BY seq DESC LIMIT :limit)"
+    # Only names of ours are put in.
+    rows = f"({parts} ORDER BY seq DESC LIMIT :limit)"
     values = {"node_id": node_id, "before": _NEWEST if before is None else before, "limit": limit + 1}
-    (found,) = connection.execute(query, values).fetchone()
-    rows = sorted(msgspec.json.decode(found, type=list[BatchRow]), key=lambda row: row.seq, reverse=True)
-    batches = rows[:limit]
-    return BatchPage(batches, batches[-1].seq if len(rows) > limit else None)
+    damaged: list[DamagedRow] = []
+    try:
+        # One row of result: the sqlite3 module waits for the interpreter lock at every row.
+        (found,) = connection.execute(f"SELECT json_group_array({_JSON}) FROM {rows}", values).fetchone()
+        batches = msgspec.json.decode(found, type=list[BatchRow])
+    except (sqlite3.OperationalError, msgspec.DecodeError):
+        # SQLite makes no JSON of a BLOB, and Python no text of what is no UTF-8.
+        connection.text_factory = bytes
+        batches, damaged = _row_by_row(connection.execute(f"SELECT {', '.join(_COLUMNS)} FROM {rows}", values))
+    numbers = sorted((*(row.seq for row in batches), *(row.seq for row in damaged)), reverse=True)
+    last = numbers[:limit][-1] if numbers else 0
+    return BatchPage(
+        sorted((row for row in batches if row.seq >= last), key=lambda row: row.seq, reverse=True),
+        last if len(numbers) > limit else None,
+        [row for row in damaged if row.seq >= last],
+    )
+
+
+def _row_by_row(found: Iterable[tuple[object, ...]]) -> tuple[list[BatchRow], list[DamagedRow]]:
+    """Return the rows that are whole and those that are not; texts come as bytes."""
+    batches, damaged = [], []
+    for row in found:
+        columns: dict[str, Any] = {}
+        for field, value in zip(_FIELDS, row, strict=True):
+            try:
+                columns[field.name] = msgspec.convert(value.decode() if isinstance(value, bytes) else value, field.type)
+            except (msgspec.ValidationError, UnicodeDecodeError):
+                continue
+        if len(columns) == len(_FIELDS):
+            batches.append(BatchRow(**columns))
+        else:
+            names = ", ".join(name for name in _COLUMNS if name not in columns)
+            damaged.append(DamagedRow(columns["seq"], columns, f"damaged on disk: {names}"))
+    return batches, damaged
 
 
 def selects(node_id: str | None, kind: Kind | None, state: State | None) -> Iterator[str]:

@@ -51,10 +51,11 @@ DELETE_FINISHED = "DELETE FROM finished WHERE batch_id = :batch_id"
 
 # -- Telling what is kept
 
-# The number of batches by state. A part is none.
+# The number of batches by state, without those whose state is damaged. A part is none.
 COUNT = f"""SELECT json_group_object(state, number) FROM (SELECT state, sum(number) AS number FROM (
     SELECT {SHOWN_STATE} AS state, count(*) - count(parent) AS number FROM unfinished GROUP BY kind, unfinished.state
-    UNION ALL SELECT state, count(*) FROM finished GROUP BY kind, state) GROUP BY state)"""
+    UNION ALL SELECT state, count(*) FROM finished GROUP BY kind, state)
+    WHERE state IN ({", ".join(f"'{state}'" for state in State)}) GROUP BY state)"""
 
 # The columns of a NodeLedger for each node of which there are messages of one stage.
 LEDGER = f"""WITH message AS (

@@ -5,13 +5,14 @@ from __future__ import annotations
 import enum
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from operator import itemgetter
 from typing import Any, TypeVar
 
 import msgspec
 
 from dapi.http.answers import HttpError
 from dapi.messages import Kind, State
-from dapi.outbox.pages import BatchPage, BatchRow
+from dapi.outbox.pages import BatchPage
 
 _MAX_LIMIT = 1000
 _DEFAULT_LIMIT = 100
@@ -50,13 +51,17 @@ class BatchQuery(msgspec.Struct, frozen=True):
 
 
 def page_of(page: BatchPage) -> dict[str, Any]:
-    """Return a page as values for JSON, times as RFC 3339 in UTC."""
-    return {"batches": [_row(row) for row in page.batches], "next": page.next}
+    """Return a page as values for JSON, times as RFC 3339 in UTC; a damaged row has what is left of it."""
+    rows = [
+        *(msgspec.structs.asdict(row) for row in page.batches),
+        *({**row.columns, "state": "damaged", "reason": row.reason} for row in page.damaged),
+    ]
+    rows.sort(key=itemgetter("seq"), reverse=True)
+    return {"batches": [_with_times(row) for row in rows], "next": page.next}
 
 
-def _row(row: BatchRow) -> dict[str, Any]:
-    fields = msgspec.structs.asdict(row)
-    return {name: _time(value) if name.endswith("_at") else value for name, value in fields.items()}
+def _with_times(row: dict[str, Any]) -> dict[str, Any]:
+    return {name: _time(value) if name.endswith("_at") else value for name, value in row.items()}
 
 
 def _time(seconds: float | None) -> str | None:

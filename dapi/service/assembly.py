@@ -61,7 +61,13 @@ class Parts:
         _check_ca_file(reactor, config.websocket.ca_file)
         api, storage = config.api, config.storage
         path = str(Path(storage.path).expanduser())
-        self.database = Database(reactor, path, reserve_bytes=storage.reserve_bytes, on_broken=on_broken)
+        self.database = Database(
+            reactor,
+            path,
+            reserve_bytes=storage.reserve_bytes,
+            is_new_wanted=storage.new_database,
+            on_broken=on_broken,
+        )
         self.outbox = Outbox(reactor, self.database)
         self._recorder = CosmosMessageClient(self.outbox)
         params = TEST_NETWORK_PARAMS if config.poc.network == "test" else MAIN_NETWORK_PARAMS

@@ -121,6 +121,22 @@ async def test_a_database_that_must_not_be_touched_refuses(twistd: Run, tmp_path
 
 
 @pytest_twisted.ensureDeferred
+async def test_an_empty_database_refuses_until_a_new_one_is_asked_for(twistd: Run, tmp_path: Path) -> None:
+    (tmp_path / "outbox.db").touch()
+    process = twistd()
+    assert await process.when_ended() == 1
+    assert process.last_line().startswith(f"dapi: the database {tmp_path / 'outbox.db'} is empty")
+    assert "--new-database" in process.last_line()
+    assert (tmp_path / "outbox.db").stat().st_size == 0
+    process = twistd("--new-database")
+    port = await admin_port(process)
+    assert (await get(port, "/admin/v1/status"))["batches"]["stored"] == 0
+    process.signal("TERM")
+    await process.when_ended()
+    await admin_port(twistd())
+
+
+@pytest_twisted.ensureDeferred
 async def test_ends_with_a_failure_when_its_file_breaks(twistd: Run, tmp_path: Path) -> None:
     process = twistd()
     port = await admin_port(process)

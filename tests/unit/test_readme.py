@@ -118,7 +118,7 @@ class SettingTests(SynchronousTestCase):
         self.assertEqual(told - set(leaves(Config())), set())
 
     def test_options_exist(self) -> None:
-        known = {f"--{name}" for name, *_ in Options.optParameters} | {"--help"}
+        known = {f"--{name}" for name, *_ in (*Options.optParameters, *Options.optFlags)} | {"--help"}
         told = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", README))
         self.assertEqual(told - known, set())
         self.assertIn("--config", told)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
+import sqlite3
 from pathlib import Path
 
 import pytest_twisted
@@ -57,6 +59,24 @@ async def test_takes_a_batch_and_tells_of_it(start: Start, tmp_path: Path) -> No
     assert status["broker"] == {"is_loaded": True, "problem": None, "highest_num": 1}
     assert status["uptime_seconds"] >= 0
     assert status["version"] == "0.1.0"
+
+
+@pytest_twisted.ensureDeferred
+async def test_lists_a_damaged_row_among_the_others(start: Start, tmp_path: Path) -> None:
+    service = await start(config(tmp_path / "a.db"))
+    for batch_id in "abc":
+        await service.outbox.put(entry(batch_id))
+    with contextlib.closing(sqlite3.connect(tmp_path / "a.db", isolation_level=None)) as other:
+        other.execute("UPDATE unfinished SET last_seen_at = x'ff' WHERE batch_id = 'b'")
+    code, page = await call(service.admin_listener.port, "/admin/v1/batches")
+    assert code == 200
+    assert [(row["batch_id"], row["state"]) for row in page["batches"]] == [
+        ("c", "stored"),
+        ("b", "damaged"),
+        ("a", "stored"),
+    ]
+    assert page["batches"][1]["reason"] == "damaged on disk: last_seen_at"
+    assert set(page["batches"][0]) - set(page["batches"][1]) == {"last_seen_at"}
 
 
 @pytest_twisted.ensureDeferred

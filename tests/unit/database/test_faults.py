@@ -149,7 +149,7 @@ class FullDiskTests(StoreTestCase):
     def test_opening_may_use_up_the_reserve(self) -> None:
         self.close_database(self.database)
 
-        def open_on_a_full_disk(path: Path) -> sqlite3.Connection:
+        def open_on_a_full_disk(path: Path, *, is_new_wanted: bool) -> sqlite3.Connection:
             if self.reserve.exists():
                 raise failing(sqlite3.OperationalError, sqlite3.SQLITE_IOERR_SHMSIZE)
             return open_prepared(path)
@@ -164,7 +164,7 @@ class FullDiskTests(StoreTestCase):
         self.close_database(self.database)
         self.reserve.unlink()
 
-        def open_on_a_full_disk(path: Path) -> sqlite3.Connection:
+        def open_on_a_full_disk(path: Path, *, is_new_wanted: bool) -> sqlite3.Connection:
             raise failing(sqlite3.OperationalError, sqlite3.SQLITE_IOERR_SHMSIZE)
 
         self.patch(database_service, "open_prepared", open_on_a_full_disk)
@@ -226,7 +226,7 @@ class QuotaTests(StoreTestCase):
     def test_opening_may_use_up_the_reserve(self) -> None:
         self.close_database(self.database)
 
-        def open_within_a_quota(path: Path) -> sqlite3.Connection:
+        def open_within_a_quota(path: Path, *, is_new_wanted: bool) -> sqlite3.Connection:
             if Path(f"{self.path}.reserve").exists():
                 raise failing(sqlite3.OperationalError, sqlite3.SQLITE_IOERR_WRITE)
             return open_prepared(path)

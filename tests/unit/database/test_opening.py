@@ -74,6 +74,31 @@ class OpeningTests(StoreTestCase):
         self.assertGreater(self.path.stat().st_size, 0)
         self.assertEqual(self.execute(self.open_database(), COUNT_NODES), [(0,)])
 
+    def test_a_creation_that_was_killed_is_begun_anew(self) -> None:
+        self.path.parent.mkdir()
+        for suffix in ("", "-wal", "-shm"):
+            Path(f"{self.path}.new{suffix}").write_bytes(b"left behind")
+        self.assertEqual(self.execute(self.open_database(), COUNT_NODES), [(0,)])
+        self.assertEqual(list(self.path.parent.glob("*.new*")), [])
+
+    def test_a_new_one_takes_the_place_of_an_empty_one_where_it_is_wanted(self) -> None:
+        self.path.parent.mkdir()
+        self.path.touch()
+        database = self.open_database(is_new_wanted=True)
+        self.execute(database, add_node("a"))
+        self.close_database(database)
+        # What is in it is never lost, however often a new one is asked for.
+        self.assertEqual(self.execute(self.open_database(is_new_wanted=True), "SELECT id FROM nodes"), [("a",)])
+
+    def test_a_new_one_does_not_read_the_log_of_the_old_one(self) -> None:
+        old = self.open_database()
+        self.execute(old, add_node("a"))
+        log = Path(f"{self.path}-wal").read_bytes()
+        self.close_database(old)
+        self.path.unlink()
+        Path(f"{self.path}-wal").write_bytes(log)
+        self.assertEqual(self.execute(self.open_database(is_new_wanted=True), COUNT_NODES), [(0,)])
+
     def test_reserve_is_really_allocated(self) -> None:
         self.open_database(reserve_bytes=1024 * 1024)
         reserve = os.stat(f"{self.path}.reserve")
@@ -152,6 +177,23 @@ class RefusalTests(StoreTestCase):
         self.path.write_bytes(b"these are notes, no database " * 100)
         self.assertIn("restore it from a back-up, or move it away", self.refusal())
 
+    def test_empty_file(self) -> None:
+        self.path.parent.mkdir()
+        self.path.touch()
+        message = self.refusal()
+        self.assertIn("is empty", message)
+        self.assertIn("start once with --new-database", message)
+        self.assertEqual(self.path.stat().st_size, 0)
+
+    def test_log_without_its_file(self) -> None:
+        self.path.parent.mkdir()
+        log = Path(f"{self.path}-wal")
+        log.write_bytes(b"the newest rows")
+        message = self.refusal()
+        self.assertIn("is missing, while its -wal file is there", message)
+        self.assertIn("start once with --new-database", message)
+        self.assertEqual(log.read_bytes(), b"the newest rows")
+
     def test_database_of_another_program(self) -> None:
         self.make_file("CREATE TABLE t (x)")
         self.assertIn("of another program: give dapi a path of its own", self.refusal())
@@ -198,7 +240,7 @@ class RefusalTests(StoreTestCase):
         self.assertIn("check the path", self.refusal())
 
     def test_locked_by_another_program(self) -> None:
-        self.make_file("PRAGMA journal_mode = DELETE")
+        self.make_file("PRAGMA journal_mode = DELETE", "PRAGMA user_version = 0")
         other = sqlite3.connect(self.path, isolation_level=None)
         self.addCleanup(other.close)
         other.execute("BEGIN EXCLUSIVE")

@@ -34,6 +34,13 @@ class CountTests(OutboxTestCase):
         self.restart()
         self.assertEqual(self.counts(), {"stored": 3, "confirmed": 1, "failed": 1})
 
+    def test_a_damaged_state_is_left_out(self) -> None:
+        for batch_id in "ab":
+            self.put(batch_id)
+            self.finish(batch_id)
+        self.execute(self.database, "UPDATE finished SET state = 'confused' WHERE batch_id = 'a'")
+        self.assertEqual(self.counts(), {"confirmed": 1})
+
     def test_kept_up_without_asking_the_disk_again(self) -> None:
         self.put("a")
         self.counts()
@@ -140,6 +147,38 @@ class ListingTests(OutboxTestCase):
         for limit in (0, -1, 1001):
             self.assertRaises(ValueError, self.outbox.batches, limit=limit)
         self.assertEqual(self.ids(limit=1000), [])
+
+    def test_a_damaged_row_is_shown_as_damaged_and_the_others_as_they_are(self) -> None:
+        damages = {
+            "seen": "'often'",
+            "received_at": "1e300",
+            "via": "x'ff00ff'",
+            "batch_id": "CAST(x'ff00ff' AS TEXT)",
+            "kind": "'generaled'",
+            "state": "'stoned'",
+        }
+        for table in ("unfinished", "finished"):
+            for column, damage in damages.items():
+                for batch_id in "abc":
+                    self.put(batch_id)
+                if table == "finished":
+                    for batch_id in "abc":
+                        self.finish(batch_id)
+                whole = self.batches().batches
+                self.execute(self.database, f"UPDATE {table} SET {column} = {damage} WHERE batch_id = 'b'")
+                with self.subTest(table=table, column=column):
+                    page = self.batches()
+                    self.assertEqual(page.batches, [whole[0], whole[2]])
+                    (row,) = page.damaged
+                    self.assertEqual((row.seq, row.reason), (whole[1].seq, f"damaged on disk: {column}"))
+                    self.assertNotIn(column, row.columns)
+                    self.assertEqual(row.columns["height"], 1000)
+                    first = self.batches(limit=1)
+                    self.assertEqual((first.batches, first.damaged), ([whole[0]], []))
+                    second = self.batches(limit=1, before=first.next)
+                    self.assertEqual((second.batches, second.damaged), ([], [row]))
+                    self.assertEqual(self.batches(limit=1, before=second.next).batches, [whole[2]])
+                self.execute(self.database, f"DELETE FROM {table}")
 
     @PROPERTY
     @given(st.data())
