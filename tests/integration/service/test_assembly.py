@@ -117,7 +117,9 @@ async def test_each_setting_reaches_its_part(start: Start, tmp_path: Path) -> No
     submitting = service.chain.submitter._settings
     assert (submitting.max_nonces, submitting.max_transaction_bytes) == (5, 20_000)
     assert service.chain.submitter.status()["participant"] == participant.address
-    assert (await service.status())["chain"]["oldest_unfinished_seconds"] is None
+    chain_status = (await service.status())["chain"]
+    assert chain_status["oldest_unfinished_seconds"] is None
+    assert [node["name"] for node in chain_status["nodes"]] == ["127.0.0.1:1", "127.0.0.1:2"]
     await service.outbox.put(entry("1"))
     assert (await service.status())["chain"]["oldest_unfinished_seconds"] >= 0
 
