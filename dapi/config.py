@@ -34,8 +34,10 @@ from dapi.database.service import DEFAULT_RESERVE_BYTES
 from dapi.errors import ConfigError
 from dapi.messages.sizes import MIB
 from dapi.messages.urls import parse_url
+from dapi.network_config import is_of_the_network, unused
 from dapi.poc.websocket_settings import WebSocketSettings
 from dapi.submission.submitter import SubmitterSettings
+from dapi.timing.log_levels import PATTERN as LOG_LEVELS_PATTERN
 
 
 class Secret:
@@ -86,6 +88,13 @@ Count = Annotated[int, Meta(ge=1, description="a whole number above 0")]
 TransactionBytes = Annotated[int, Meta(ge=10_000, le=740_000, description="10000 to 740000 bytes")]
 ReserveBytes = Annotated[int, Meta(ge=8 * MIB, description="a whole number of bytes, 8 MiB at least")]
 MessageBytes = Annotated[int, Meta(ge=1024, description="a whole number of bytes, 1024 at least")]
+LogLevels = Annotated[
+    str,
+    Meta(
+        pattern=LOG_LEVELS_PATTERN,
+        description="debug, info, warn, error or critical, perhaps with rooms of dapi after it, info,websocket=debug,",
+    ),
+]
 
 # A default that a part of dapi has of its own is taken from there.
 _SUBMITTER, _WEBSOCKET = SubmitterSettings(), WebSocketSettings()
@@ -157,6 +166,13 @@ class PocConfig(Struct, frozen=True, kw_only=True):
     """Whether the nodes follow the chain's phases, where a chain is configured; else the admin API commands them."""
 
 
+class LogConfig(Struct, frozen=True, kw_only=True):
+    """What twistd writes into the log."""
+
+    level: LogLevels = "info"
+    """The lowest level that is written, and the rooms that have another one."""
+
+
 class Config(Struct, frozen=True, kw_only=True):
     """All settings; every one has a default."""
 
@@ -165,17 +181,10 @@ class Config(Struct, frozen=True, kw_only=True):
     storage: StorageConfig = StorageConfig()
     websocket: WebSocketConfig = WebSocketConfig()
     poc: PocConfig = PocConfig()
+    log: LogConfig = LogConfig()
     nodes: tuple[NodeConfig, ...] = ()
 
 
-# Keys of the network's own config.yaml that dapi does not need: no warning for them. A final dot means a section.
-_NETWORK_KEYS = (
-    *("api.port", "api.public_url", "api.public_server_port", "api.ml_grpc_server_port", "api.test_mode"),
-    *("api.ml_grpc_callback_address", "chain_node.is_genesis", "chain_node.seed_api_url", "chain_node.p2p_url"),
-    *("merged_node_config", "nats.", "ml_node_key_config.", "upcoming_seed.", "current_seed.", "previous_seed."),
-    *("current_height", "last_processed_height", "upgrade_plan.", "current_node_version", "last_used_version"),
-    *("validation_params.", "bandwidth_params."),
-)
 _SECTIONS: dict[str, type[Struct]] = {
     field.name: field.type for field in msgspec.structs.fields(Config) if field.name != "nodes"
 }
@@ -191,6 +200,7 @@ OPTIONS = {
     "database": "storage.path",
     "new-database": "storage.new_database",
     "chain-url": "chain_node.url",
+    "log-level": "log.level",
 }
 """Which key a command line option sets."""
 _VARIABLES = {
@@ -230,6 +240,8 @@ def load_config(
     settings.update(_from_environment(environ))
     settings.update({OPTIONS[name]: _Setting(value, f"option --{name}") for name, value in (options or {}).items()})
     warnings = [warning for key, setting in settings.items() for warning in _warn_of_unknown(key, setting.source)]
+    not_used = unused({key: _short_name(key, setting.source) for key, setting in settings.items()}, environ)
+    warnings += [not_used] if not_used is not None else []
     if node_config_path:
         nodes |= _decode_nodes(_read_json(node_config_path), node_config_path)
         with _naming(node_config_path):
@@ -306,8 +318,13 @@ def _from_environment(environ: Mapping[str, str]) -> Iterable[tuple[str, _Settin
         yield "poc.network", _Setting("test", "environment IS_TEST_NET")
 
 
+def _short_name(key: str, source: str) -> str:
+    """Return the name under which a host finds a setting: that of the variable, or the key in the file."""
+    return source.removeprefix("environment ") if source.startswith("environment ") else key
+
+
 def _warn_of_unknown(key: str, source: str) -> Iterable[str]:
-    if key in _FIELDS or key in _NETWORK_KEYS or any(key.startswith(n) for n in _NETWORK_KEYS if n.endswith(".")):
+    if key in _FIELDS or is_of_the_network(key):
         return
     close = get_close_matches(key, _FIELDS, n=1, cutoff=0.8)
     yield f"{key} ({source}) is not known, and ignored" + (f"; is {close[0]} meant?" if close else "")

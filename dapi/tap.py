@@ -6,16 +6,21 @@ import atexit
 import contextlib
 import os
 import sys
+from collections.abc import Mapping, Sequence
+from functools import partial
 from types import TracebackType
+from typing import Any
 
-from twisted.application.service import IService
+from twisted.application.service import IService, MultiService
 from twisted.internet.error import ReactorNotRunning
 from twisted.internet.interfaces import IReactorCore
-from twisted.logger import Logger
+from twisted.logger import ILogObserver, LegacyLogObserverWrapper, Logger
 from twisted.python import usage
+from twisted.python.components import Componentized
 
 from dapi.config import OPTIONS, Config, load_config
 from dapi.errors import ConfigError, DapiError
+from dapi.timing.log_levels import filtered
 
 # For this long a thread waits after a system call until the busy reactor's thread lets it go on. A commit waits several
 # times; Python's own 5 ms are too long for that.
@@ -42,6 +47,7 @@ class Options(usage.Options):
         ("admin-host", None, None, "Address of the admin API (DAPI_API__ADMIN_SERVER_HOST)."),
         ("admin-port", None, None, "Port of the admin API (DAPI_API__ADMIN_SERVER_PORT)."),
         ("chain-url", None, None, "RPC URL of the chain (DAPI_CHAIN_NODE__URL)."),
+        ("log-level", None, None, "What the log has, like info,websocket=debug (DAPI_LOG__LEVEL)."),
     )
     optFlags = (  # noqa: N815
         (
@@ -52,6 +58,18 @@ class Options(usage.Options):
     )
     settings: Config
     warnings: list[str]
+
+    def parseOptions(self, options: Sequence[str] | None = None) -> None:  # noqa: N802
+        """Read the command line; of what twistd runs, a mistake ends the process with one line that names it.
+
+        twistd itself would print all options before the error.
+        """
+        try:
+            super().parseOptions(options)  # type: ignore[no-untyped-call]
+        except usage.UsageError as error:
+            if self.parent is None:
+                raise
+            raise SystemExit(f"dapi: {error}\n`twistd dapi --help` lists the options") from error
 
     def postOptions(self) -> None:
         """Read all settings; a wrong setting is a usage error."""
@@ -84,18 +102,63 @@ def makeService(options: Options) -> IService:
         _log.warn("{warning}", warning=warning)
     sys.setswitchinterval(_SWITCH_INTERVAL_SECONDS)
     sys.excepthook = _show_without_traceback
-    return make_service(options.settings, reactor, on_broken=lambda reason: _stop(reactor, reason))
+    service = make_service(options.settings, reactor, on_broken=lambda reason: _stop(reactor, reason))
+    sys.excepthook = partial(_show_without_traceback, log_is_elsewhere=_log_is_elsewhere(options.parent))
+    return _Root(service, options)
 
 
-def _show_without_traceback(type_: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
-    # When a service cannot start, twistd ends the process with its exception.
-    if isinstance(error, DapiError):
-        _log.critical("cannot start: {error}", error=str(error))
-        # twistd sends sys.stderr to the log; whoever started it by hand looks at the terminal.
-        if sys.__stderr__ is not None:
-            sys.__stderr__.write(f"dapi: {error}\n")
-    else:
+class _Root(MultiService):
+    """What twistd runs: it gives the application a log of the levels that are wanted."""
+
+    def __init__(self, service: IService, options: Options) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._twistd_options = options.parent
+        self._log_levels = options.settings.log.level
+        service.setServiceParent(self)
+
+    def setServiceParent(self, parent: Any) -> None:  # noqa: N802
+        """Enter the application, before twistd begins to log."""
+        super().setServiceParent(parent)  # type: ignore[no-untyped-call]
+        if isinstance(parent, Componentized) and self._twistd_options is not None:
+            observer = _log_observer(self._twistd_options)
+            parent.setComponent(ILogObserver, filtered(observer, self._log_levels))
+
+
+def _log_observer(twistd_options: usage.Options) -> ILogObserver:
+    """Return the observer that twistd would have made: for a file, the terminal or syslog."""
+    from twisted.scripts._twistd_unix import UnixAppLogger
+
+    observer: Any = UnixAppLogger(twistd_options)._getLogObserver()
+    # That of syslog is of the older kind.
+    return observer if ILogObserver.providedBy(observer) else LegacyLogObserverWrapper(observer)
+
+
+def _log_is_elsewhere(twistd_options: Mapping[str, Any] | None) -> bool:
+    """Tell whether whoever starts it by hand does not see the log."""
+    if twistd_options is None:
+        return False
+    is_in_file = twistd_options.get("logfile") not in (None, "-") or not twistd_options.get("nodaemon")
+    return is_in_file or bool(twistd_options.get("syslog") or twistd_options.get("logger"))
+
+
+def _show_without_traceback(
+    type_: type[BaseException],
+    error: BaseException,
+    traceback: TracebackType | None,
+    *,
+    log_is_elsewhere: bool = False,
+) -> None:
+    """Log why a service cannot start: twistd ends the process with its exception then.
+
+    Before the log begins, Twisted writes what is critical to the terminal.
+    """
+    if not isinstance(error, DapiError):
         sys.__excepthook__(type_, error, traceback)
+        return
+    _log.critical("cannot start: {error}", error=str(error))
+    # twistd sends sys.stderr to the log.
+    if log_is_elsewhere and sys.__stderr__ is not None:
+        sys.__stderr__.write(f"cannot start: {error}\n")
 
 
 def _stop(reactor: IReactorCore, reason: str) -> None:

@@ -16,9 +16,18 @@ from twisted.internet import reactor
 from twisted.web.client import Agent
 
 from tests.batches import validated_fields
-from tests.integration.twistd_process import Run, admin_port, get, post, twistd
+from tests.integration.twistd_process import Run, Twistd, admin_port, get, post, twistd
 
 __all__ = ["twistd"]
+
+
+DEAD_NODE = {"id": "a", "host": "127.0.0.1", "inference_port": 1, "poc_port": 1, "models": {"m": {}}}
+
+
+def refusal(process: Twistd) -> str:
+    """Why a process did not start, which it tells once and last."""
+    assert process.output.count("cannot start: ") == 1
+    return process.last_line().partition("cannot start: ")[2]
 
 
 @pytest_twisted.ensureDeferred
@@ -83,8 +92,7 @@ async def test_a_second_one_on_the_same_database_refuses(twistd: Run, tmp_path: 
     port = await admin_port(first)
     second = twistd()
     assert await second.when_ended() == 1
-    assert second.last_line().startswith("dapi: ")
-    assert str(tmp_path / "outbox.db") in second.last_line()
+    assert str(tmp_path / "outbox.db") in refusal(second)
     assert "Traceback" not in second.output
     assert (await get(port, "/admin/v1/status"))["database"]["state"] == "ok"
 
@@ -95,8 +103,8 @@ async def test_a_busy_port_refuses(twistd: Run) -> None:
         port = taken.getsockname()[1]
         process = twistd(admin_port=port)
         assert await process.when_ended() == 1
-        assert process.last_line().startswith("dapi: admin")
-        assert str(port) in process.last_line()
+        assert refusal(process).startswith("admin")
+        assert str(port) in refusal(process)
     # What it had opened before is closed again, so the next one can start.
     again = twistd(admin_port=port)
     await admin_port(again)
@@ -115,9 +123,8 @@ async def test_a_database_that_must_not_be_touched_refuses(twistd: Run, tmp_path
     for name, reason in (("corrupt.db", "corrupt"), ("newer.db", "newer"), ("corrupt.db/outbox.db", "path")):
         process = twistd(database=name)
         assert await process.when_ended() == 1
-        assert reason in process.last_line()
-        assert process.last_line().startswith("dapi: ")
-        assert name in process.last_line()
+        assert reason in refusal(process)
+        assert name in refusal(process)
 
 
 @pytest_twisted.ensureDeferred
@@ -155,19 +162,57 @@ async def test_ends_with_a_failure_when_its_file_breaks(twistd: Run, tmp_path: P
 async def test_a_wrong_setting_refuses(twistd: Run) -> None:
     process = twistd("--chain-url", "node:26657")
     assert await process.when_ended() == 1
-    assert "--chain-url" in process.last_line()
+    wrong, help_ = process.output.splitlines()
+    assert wrong.startswith("dapi: chain_node.url (option --chain-url) is not allowed: an RPC URL")
+    assert "--help" in help_
     process = twistd(environ={"KEYRING_BACKEND": "os", "KEYRING_PASSWORD": "hunter2"})
     assert await process.when_ended() == 1
-    assert "environment KEYRING_BACKEND" in process.last_line()
+    wrong, _ = process.output.splitlines()
+    assert "environment KEYRING_BACKEND" in wrong
+    assert "one of file, test" in wrong
     assert "hunter2" not in process.output
+    process = twistd("--no-such-option")
+    assert await process.when_ended() == 1
+    assert process.output.splitlines() == ["dapi: option --no-such-option not recognized", help_]
+
+
+@pytest_twisted.ensureDeferred
+async def test_debug_lines_are_written_on_request_only(twistd: Run, tmp_path: Path) -> None:
+    (tmp_path / "nodes.json").write_text(json.dumps([DEAD_NODE]))
+    block = {"block_height": 5, "block_hash": "AB", "public_key": "02aa"}
+    for name, levels, is_written in (
+        ("a.db", {}, False),
+        ("b.db", {"DAPI_LOG__LEVEL": "info,broker=debug"}, True),
+        ("c.db", {"DAPI_LOG__LEVEL": "debug,broker=info"}, False),
+    ):
+        process = twistd("--node-config", str(tmp_path / "nodes.json"), database=name, environ=levels)
+        port = await admin_port(process)
+        await process.when_written("a: registered")
+        # The second failure is the same as the first: a debug line.
+        for _ in range(2):
+            assert not (await post(port, "/admin/v1/poc/start", block))["results"]["a"]["succeeded"]
+        assert ("NodeWorker#debug]" in process.output) is is_written
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_log_in_a_file_has_the_level_that_is_asked_for(twistd: Run, tmp_path: Path) -> None:
+    process = twistd("--log-level", "warn", log_file="dapi.log", admin_port=70000)
+    assert await process.when_ended() == 1
+    assert "--admin-port" in process.output
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        process = twistd("--log-level", "warn", log_file="dapi.log", admin_port=taken.getsockname()[1])
+        assert await process.when_ended() == 1
+    # Whoever started it by hand sees the terminal only.
+    assert refusal(process).startswith("admin")
+    lines = (tmp_path / "dapi.log").read_text().splitlines()
+    assert [re.search(r"#(\w+)\]", line)[1] for line in lines if "#" in line] == ["warn", "critical"]  # type: ignore[index]
 
 
 @pytest_twisted.ensureDeferred
 async def test_a_key_that_cannot_be_used_refuses(twistd: Run, tmp_path: Path) -> None:
     process = twistd("--chain-url", "http://127.0.0.1:1", environ={"DAPI_CHAIN_NODE__KEY_FILE": str(tmp_path / "key")})
     assert await process.when_ended() == 1
-    assert process.last_line().startswith("dapi: ")
-    assert str(tmp_path / "key") in process.last_line()
+    assert str(tmp_path / "key") in refusal(process)
     assert "Traceback" not in process.output
     assert not (tmp_path / "outbox.db").exists()
 

@@ -44,11 +44,13 @@ def twistd(tmp_path: Path) -> Any:
         admin_port: int = 0,
         callback_port: int = 0,
         environ: dict[str, str] | None = None,
+        log_file: str = "-",
     ) -> Twistd:
         process = Twistd()
         ports = ("--callback-host", "127.0.0.1", "--callback-port", str(callback_port))
         database_path = str(tmp_path / database)
-        command = [TWISTD, "-n", "dapi", "--database", database_path, *ports, "--admin-port", str(admin_port), *options]
+        command = [TWISTD, "-n", "-l", log_file, "dapi", "--database", database_path, *ports]
+        command += ["--admin-port", str(admin_port), *options]
         reactor.spawnProcess(process, TWISTD, command, env={**_environ(), **(environ or {})}, path=str(tmp_path))
         runs.append(process)
         return process

@@ -288,7 +288,7 @@ class UnknownKeyTests(ConfigTestCase):
         self.assertNotIn("hunter2", warning)
         self.assertEqual(len(self.warnings("7: 8\n9: {}\n10: []")), 2)
 
-    def test_the_networks_own_file_is_read_in_silence(self) -> None:
+    def test_the_networks_own_file_costs_one_line(self) -> None:
         text = """
         api: {port: 8080, public_url: "http://x", public_server_port: 9000, ml_server_port: 9101, test_mode: false,
               ml_grpc_server_port: 9300, ml_grpc_callback_address: "x:1"}
@@ -310,10 +310,25 @@ class UnknownKeyTests(ConfigTestCase):
         """
         environ = {"DAPI_API__PUBLIC_URL": "http://x", "DAPI_CHAIN_NODE__P2P_URL": "tcp://x", "NODE_HOST": "x"}
         config, warnings = load_config(self.write(text), environ=environ)
-        self.assertEqual(warnings, [])
+        # In one line, not one for each.
+        self.assertEqual(len(warnings), 1)
         self.assertEqual(config.api.ml_server_port, 9101)
         self.assertIsNone(config.chain_node.account_public_key)
         self.assertIsNone(config.chain_node.signer_key_name)
+
+
+class LogLevelTests(ConfigTestCase):
+    """Which levels can be set."""
+
+    def test_levels_of_rooms(self) -> None:
+        self.assertEqual(self.load("").log.level, "info")
+        self.assertEqual(self.load("", DAPI_LOG__LEVEL="warn,chain=debug").log.level, "warn,chain=debug")
+
+    def test_what_is_no_level(self) -> None:
+        for text in ("verbose", "info,", "chain=debug", "info,kitchen=debug", "info,chain=loud"):
+            said = self.refused("", DAPI_LOG__LEVEL=text)
+            self.assertIn("log.level (environment DAPI_LOG__LEVEL)", said)
+            self.assertIn("info,websocket=debug", said)
 
 
 class SecretTests(ConfigTestCase):
