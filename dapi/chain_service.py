@@ -36,7 +36,6 @@ from dapi.orchestration.stages import StageBook
 from dapi.orchestration.validation import StageValidation, ValidationTools
 from dapi.outbox.cosmos_message_client import CosmosMessageClient
 from dapi.outbox.outbox import Outbox
-from dapi.phases.duty import Duty
 from dapi.submission.deadlines import Deadlines
 from dapi.submission.submissions import Submissions
 from dapi.submission.submitter import Submitter, SubmitterSettings
@@ -137,7 +136,7 @@ class ChainService(MultiService):
             stages=stages,
             query=partial(query_samples, self._reactor, self._patient_rpc),
             height=lambda: self._watcher.head.height if self._watcher.head is not None else 0,
-            workers=lambda: self._reconciler.workers_at(Duty.VALIDATE),
+            workers=lambda: self._reconciler.validators(),
             retry_delay=RetryDelay(self._random),
             public_key=self._public_key,
             secret=hashlib.sha256(key.sign(b"dapi: which nonces are validated")).digest(),

@@ -75,6 +75,7 @@ class StubNode(Resource):
         super().__init__()
         self.state = state
         self.pow_status = "NOT_LOADED"
+        self.is_model_initialized = True
         self.up_status: str | None = None
         self.events: list[str] = []
         self.bodies: list[Any] = []
@@ -130,7 +131,7 @@ class StubNode(Resource):
                 self.pow_status = "GENERATING" if path.endswith("generate") else "VALIDATING"
                 answer["pow_status"] = {"status": self.pow_status, "is_model_initialized": False}
             case "pow/status":
-                answer = {"status": self.pow_status, "is_model_initialized": True}
+                answer = {"status": self.pow_status, "is_model_initialized": self.is_model_initialized}
             case "inference/up" | "inference/up/async":
                 self.state = "INFERENCE"
             case "inference/up/status":

@@ -23,12 +23,17 @@ class Inspection(NamedTuple):
 class NodeInspector:
     """Asks one node, from the end of one command to the next.
 
+    A proof of work whose model was initialized and is not any more has begun anew, by whatever it was: it has forgotten
+    what it was given, uses no connection that is open, and may work for another stage. ``is_model_initialized`` is what
+    the command was answered. Fact: docs/protocol/node.md, 'Restarts'.
+
     Stopping a node that is only busy would cost minutes, so inference counts as not healthy after three such answers in
     a row. No answer at all does not count: dapi may not reach the node's inference port.
     """
 
-    def __init__(self, worker: NodeWorker) -> None:
+    def __init__(self, worker: NodeWorker, *, is_model_initialized: bool = False) -> None:
         self._worker = worker
+        self._is_model_initialized = is_model_initialized
         self._sick_answers = 0
 
     async def inspect(self, duty: Duty) -> Inspection:
@@ -38,8 +43,14 @@ class NodeInspector:
         if state is not meaning.node_state:
             return Inspection(state, False)
         if state is MLNodeState.POW:
-            status = (await client.pow_status()).status
-            return Inspection(status, status in meaning.pow_states)
+            answer = await client.pow_status()
+            was_initialized, self._is_model_initialized = (
+                self._is_model_initialized,
+                answer.is_model_initialized is True,
+            )
+            if was_initialized and answer.is_model_initialized is False:
+                return Inspection(f"{answer.status}, begun anew", False)
+            return Inspection(answer.status, answer.status in meaning.pow_states)
         if state is MLNodeState.INFERENCE:
             return await self._inspect_inference()
         return Inspection(state, True)

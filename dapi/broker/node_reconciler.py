@@ -41,6 +41,8 @@ from dapi.timing.timer import Timer
 
 _ASK_SECONDS = 5.0
 _SILENT_SECONDS = 60.0
+# A node answers nothing for 3 to 6 s while it switches. Fact: docs/protocol/node.md, 'Restarts'.
+_AWAY_SECONDS = 10.0
 
 
 class NodeReconcilerState(enum.Enum):
@@ -158,6 +160,10 @@ class NodeReconciler:
         is_on_duty = self.state in (NodeReconcilerState.ON_DUTY, NodeReconcilerState.ASKED)
         return is_on_duty and self._is_fulfilled() and self._intention is not None and self._intention.duty is duty
 
+    def is_away(self) -> bool:
+        """Tell whether it has not been known for 10 s what the node does."""
+        return self._current is None and self._reactor.seconds() - self._since >= _AWAY_SECONDS
+
     def warning(self) -> str | None:
         """Say in words that the node has been intended to generate for 60 s and sent no batch; None: all is well."""
         self._count_batches()
@@ -225,7 +231,7 @@ class NodeReconciler:
         is_cancelled = self.state is NodeReconcilerState.CANCELLING
         self._set_current(result.status if result.succeeded else None)
         if result.succeeded:
-            self._inspector = NodeInspector(self.worker)
+            self._inspector = NodeInspector(self.worker, is_model_initialized=result.is_model_initialized)
             self._asked_at = self._reactor.seconds()
             self._tries = 0
             self._problem = None

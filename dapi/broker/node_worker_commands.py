@@ -28,12 +28,13 @@ class CommandResult(msgspec.Struct, frozen=True):
     """How a command ended.
 
     ``status`` is what the node does now (GENERATING, VALIDATING, INFERENCE, STOPPED, …), or UNKNOWN after a failure;
-    ``error`` says what went wrong, or is None after a success.
+    ``error`` says what went wrong, or is None after a success. ``is_model_initialized`` is what an init was answered.
     """
 
     succeeded: bool
     status: str
     error: str | None = None
+    is_model_initialized: bool = False
 
     @classmethod
     def failed(cls, error: str) -> CommandResult:
@@ -127,7 +128,7 @@ async def _init(
         await access.websocket_client.stopService()
         raise
     access.websocket_client.restart()
-    return CommandResult(True, answer.status)
+    return CommandResult(True, answer.status, is_model_initialized=answer.is_model_initialized is True)
 
 
 async def _inference_stage(access: NodeAccess) -> InferenceUpState:

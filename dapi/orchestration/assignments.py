@@ -6,17 +6,19 @@ What becomes of one participant (a verdict makes it ANSWERED, whatever it was be
        ▲                  │                            │
        └──node refused it─┴────────its node is lost────┘
 
-What becomes of one node; it is lost when it is silent, or when it was away for too long:
+What becomes of one node; it is lost when it is silent, when it is away, and when it begins to validate anew, because it
+has forgotten then what it took:
 
     ACTIVE ──no verdict for 60 s──▶ EXAMINED ──its model is loaded: it is silent──▶ BARRED
        ▲                               │                                              │
-       └──its model loads, or verdict──┴────────────it was away, or 60 s have passed──┘
+       └──its model loads, or verdict──┴──it is away or anew, or 60 s have passed─────┘
 """
 
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Collection, Iterable
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any, Final, NamedTuple
 
 import attrs
@@ -54,6 +56,7 @@ class Offer(NamedTuple):
     node_id: str
     address: str
     batch: ProofBatch
+    beginning: object
 
 
 class Decisions(NamedTuple):
@@ -80,11 +83,12 @@ class _Participant:
 @attrs.define(eq=False)
 class _Node:
     id: str
+    # None while it is away.
+    beginning: object = None
     state: NodeState = NodeState.ACTIVE
     held: dict[str, _Participant] = attrs.Factory(dict)
     calls: int = 0
     last_turn: int = 0
-    seen_at: float = 0.0
     heard_at: float = 0.0
     barred_until: float = 0.0
     handed: int = 0
@@ -107,13 +111,11 @@ class Assignments:
     """Decides for one stage; ``now`` is in seconds of a clock that never goes back.
 
     ``retry_delay`` chooses the seconds until a participant that no node took is offered again. A node is silent that
-    gave no verdict on what it holds for ``silent_seconds``; it loses what it holds after ``absent_seconds`` in which it
-    did not validate.
+    gave no verdict on what it holds for ``silent_seconds``.
     """
 
     _retry_delay: Callable[[], float]
     _silent_seconds: float
-    _absent_seconds: float
     # On participants that are not known yet.
     _early_verdicts: set[str] = attrs.field(init=False, factory=set)
     _participants: dict[str, _Participant] = attrs.field(init=False, factory=dict)
@@ -136,20 +138,25 @@ class Assignments:
             elif participant.progress is Progress.WAITING and not participant.times_taken:
                 participant.batch = batch
 
-    def decide(self, present: Collection[str], now: float) -> Decisions:
-        """Return what is to be done, where ``present`` are the ids of the nodes that validate now."""
+    def decide(self, present: Mapping[str, object], now: float) -> Decisions:
+        """Return what is to be done, where ``present`` has the ids of the nodes that validate now.
+
+        The value of each is the same object for as long as the node has not begun anew.
+        """
         examine, warnings = [], []
         for node_id in present:
-            self._nodes.setdefault(node_id, _Node(node_id)).seen_at = now
+            self._nodes.setdefault(node_id, _Node(node_id))
         for node in self._nodes.values():
-            is_present = node.id in present
-            if node.state is NodeState.BARRED and (not is_present or now >= node.barred_until):
+            beginning = present.get(node.id)
+            if beginning is not node.beginning:
+                node.beginning = beginning
                 node.state = NodeState.ACTIVE
-            if not node.held:
-                continue
-            if not is_present and now - node.seen_at >= self._absent_seconds:
-                warnings.append(self._take_back(node, "does not validate any more"))
-            elif is_present and node.state is NodeState.ACTIVE and now - node.heard_at >= self._silent_seconds:
+                if node.held:
+                    reason = "does not validate any more" if beginning is None else "began to validate anew"
+                    warnings.append(self._take_back(node, reason))
+            elif node.state is NodeState.BARRED and now >= node.barred_until:
+                node.state = NodeState.ACTIVE
+            elif node.state is NodeState.ACTIVE and node.held and now - node.heard_at >= self._silent_seconds:
                 node.state = NodeState.EXAMINED
                 examine.append(node.id)
         return Decisions(self._offers(present, now), examine, warnings)
@@ -167,6 +174,8 @@ class Assignments:
             if not node.held:
                 node.heard_at = now
             node.held[offer.address] = participant
+            if node.beginning is not offer.beginning:
+                self._lose(node, participant)
 
     def refused(self, offer: Offer) -> None:
         """Record that the node did not take the participant."""
@@ -200,7 +209,7 @@ class Assignments:
             node.heard_at = now
         elif node.held and silent_seconds >= self._silent_seconds:
             node.state = NodeState.BARRED
-            # It may be back before anybody sees that it was away.
+            # Nobody may have been able to restart it.
             node.barred_until = now + self._silent_seconds
             node.silent += 1
             return self._take_back(node, f"no verdict for {silent_seconds:.0f} s: has to be restarted")
@@ -216,6 +225,16 @@ class Assignments:
             "unanswered": self.unanswered,
             "nodes": {node.id: node.status() for node in self._nodes.values()},
         }
+
+    def reasons(self) -> list[str]:
+        """Say in words why participants have no verdict."""
+        counts = Counter(participant.progress for participant in self._participants.values())
+        reasons = [f"{len(node.held)} were not answered by {node.id}" for node in self._nodes.values() if node.held]
+        if is_open := counts[Progress.WAITING] + counts[Progress.OFFERED]:
+            reasons.append(f"{is_open} waited for a node that takes them")
+        if abandoned := counts[Progress.ABANDONED]:
+            reasons.append(f"{abandoned} were taken {TRIES} times without a verdict")
+        return reasons
 
     def _offers(self, present: Collection[str], now: float) -> list[Offer]:
         """Offer the participants that wait to the nodes in turn, as far as they are free."""
@@ -244,21 +263,25 @@ class Assignments:
         node.last_turn = self._turns
         node.calls += 1
         self._move(participant, Progress.WAITING, Progress.OFFERED)
-        return Offer(node.id, participant.address, participant.batch)
+        return Offer(node.id, participant.address, participant.batch, node.beginning)
 
     def _take_back(self, node: _Node, reason: str) -> str:
-        held, node.held = node.held, {}
-        for participant in held.values():
-            participant.holder = None
-            participant.lost_by.add(node.id)
-            participant.refused_by.clear()
-            is_abandoned = participant.times_taken >= TRIES
-            self._move(participant, Progress.HELD, Progress.ABANDONED if is_abandoned else Progress.WAITING)
-        abandoned = sum(participant.progress is Progress.ABANDONED for participant in held.values())
+        held = list(node.held.values())
+        for participant in held:
+            self._lose(node, participant)
+        abandoned = sum(participant.progress is Progress.ABANDONED for participant in held)
         return (
             f"{node.id}: {reason}; {len(held) - abandoned} unanswered participants go to others,"
             f" {abandoned} were tried often enough"
         )
+
+    def _lose(self, node: _Node, participant: _Participant) -> None:
+        del node.held[participant.address]
+        participant.holder = None
+        participant.lost_by.add(node.id)
+        participant.refused_by.clear()
+        is_abandoned = participant.times_taken >= TRIES
+        self._move(participant, Progress.HELD, Progress.ABANDONED if is_abandoned else Progress.WAITING)
 
     def _move(self, participant: _Participant, start: Progress, end: Progress) -> None:
         if participant.progress is not start:

@@ -53,7 +53,7 @@ class ValidationTools:
     ``query(sampling, at_height)`` gives the samples of a stage (see ``query_samples``), ``height()`` the latest block's
     height, ``workers()`` the workers whose nodes validate now, ``retry_delay()`` the seconds to wait after a failed
     query and after a round in which no node took a participant. ``public_key`` is the participant's in hex; ``secret``
-    is for Sampling, ``silent_seconds`` and ``absent_seconds`` are for Assignments.
+    is for Sampling, ``silent_seconds`` for Assignments.
     """
 
     reactor: Any
@@ -66,7 +66,6 @@ class ValidationTools:
     secret: bytes = attrs.field(repr=False)
     look_seconds: float = 1.0
     silent_seconds: float = 60.0
-    absent_seconds: float = 10.0
 
 
 class StageValidation:
@@ -76,7 +75,8 @@ class StageValidation:
     and started anew; the node gets nothing more until it was seen to be away.
 
     Promises: a participant is posted to one node after the other until one takes it, for as long as the window is open,
-    and to another one when the node that took it is silent or away; a participant with a verdict is posted to nobody.
+    and to another one when the node that took it is silent, is away or begins to validate anew; a participant with a
+    verdict is posted to nobody.
     Does not promise that no participant is validated twice: a node may answer late.
     """
 
@@ -95,7 +95,7 @@ class StageValidation:
             secret=tools.secret,
         )
         self._on_silent_node = on_silent_node
-        self._assignments = Assignments(tools.retry_delay, tools.silent_seconds, tools.absent_seconds)
+        self._assignments = Assignments(tools.retry_delay, tools.silent_seconds)
         self._state = ValidationState.QUERYING
         self._problem: str | None = "the batches are not queried yet"
         self._dropped = Dropped()
@@ -108,9 +108,9 @@ class StageValidation:
 
     def stop(self) -> None:
         """Post nothing more, and let go of all calls; ``start``'s Deferred fires."""
-        if self._state is not ValidationState.OVER:
+        if not self._is_finished():
             self._state = ValidationState.STOPPED
-            self._wake.ring()
+        self._wake.ring()
 
     def record_verdict(self, public_key: str, height: int) -> None:
         """Record a verdict on a participant (its key in hex) in the stage ``height``; ignore it in other stages."""
@@ -145,13 +145,23 @@ class StageValidation:
                 step.cancel()
         while self._steps:
             await next(iter(self._steps))
-        self.log.info(
-            "validation of stage {height} is over: {count[answered]} of {count[participants]} participants answered",
-            height=self._stage.height,
-            count=self._assignments.status(),
-        )
+        self._log_end()
         if self._state is ValidationState.OVER:
             await self._tools.stages.record_handed_out(self._stage.height)
+
+    def _log_end(self) -> None:
+        height, count = self._stage.height, self._assignments.status()
+        reasons = [self._problem] if self._problem is not None else []
+        reasons += self._assignments.reasons()
+        if self._state is ValidationState.OVER and reasons:
+            text = (
+                "the window of stage {height} ended with {count[unanswered]} of {count[participants]} "
+                "participants unanswered: {reason}"
+            )
+            self.log.warn(text, height=height, count=count, reason="; ".join(reasons))
+        else:
+            text = "the validation of stage {height} {state}: {count[answered]} of {count[participants]} have a verdict"
+            self.log.info(text, height=height, count=count, state=self._state.value)
 
     def _is_finished(self) -> bool:
         # A verdict that comes at the last height of the window is too late for every block of it.
@@ -162,7 +172,9 @@ class StageValidation:
     def _act(self) -> None:
         """Do what Assignments decides for the nodes that validate now."""
         workers = {worker.node.id: worker for worker in self._tools.workers()}
-        decisions = self._assignments.decide(workers.keys(), self._tools.reactor.seconds())
+        # Whatever brings a node anew into validation is a command of its worker.
+        beginnings = {node_id: worker.last_begun for node_id, worker in workers.items()}
+        decisions = self._assignments.decide(beginnings, self._tools.reactor.seconds())
         for warning in decisions.warnings:
             self.log.warn("{lost}", lost=warning)
         for node_id in decisions.examine:

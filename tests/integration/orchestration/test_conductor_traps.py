@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from functools import partial
+from pathlib import Path
 from typing import Any
 
+import msgspec
+import pytest
 import pytest_twisted
 
 from dapi.messages import Kind, State
@@ -22,12 +26,21 @@ from tests.integration.whole_dapi import (
     when_in,
     whole,
 )
+from tests.logs import captured_log
 
 __all__ = ["whole"]
 
 VALIDATION_START = FIRST_POC + LONG.poc_stage_duration + LONG.poc_validation_delay
 SECOND_POC = FIRST_POC + LONG.epoch_length
 VALIDATE = "/api/v1/pow/validate"
+
+
+@pytest_twisted.async_yield_fixture
+async def lasting(tmp_path: Path) -> AsyncIterator[WholeDapi]:
+    """All of it, with a window for verdicts that is longer than 60 s."""
+    whole = WholeDapi(tmp_path, msgspec.structs.replace(LONG, epoch_length=400, poc_validation_duration=200))
+    yield whole
+    await whole.end()
 
 
 def taken(whole: WholeDapi, message_type: type) -> list[Any]:
@@ -122,7 +135,7 @@ async def test_a_node_that_answers_nothing_is_started_anew(whole: WholeDapi) -> 
     whole.start()
     tools = whole.chain_service.validation_tools
     tools.retry_delay = lambda: 0.1
-    tools.look_seconds, tools.silent_seconds, tools.absent_seconds = 0.1, 0.7, 0.2
+    tools.look_seconds, tools.silent_seconds = 0.1, 0.7
     whole.produce_to(FIRST_POC)
     await whole.when_all("generate")
     await soon(node.ledger.when_delivered(1))
@@ -191,6 +204,62 @@ async def test_a_restart_in_mid_validation_goes_on_where_it_was(whole: WholeDapi
     assert calls(node, VALIDATE) == handed
     verdicts = [verdict.participant_address for verdict in taken(whole, SubmitPocValidation)]
     assert sorted(verdicts) == sorted(set(verdicts))
+
+
+@pytest.mark.parametrize("event", ["process restarted", "process ended", "pow restarted"])
+@pytest_twisted.ensureDeferred
+async def test_a_node_that_begins_anew_while_it_validates_costs_no_verdict(lasting: WholeDapi, event: str) -> None:
+    whole = lasting
+    slow, quick = whole.node("node1"), whole.node("node2")
+    others = [Key(seed) for seed in range(2, 8)]
+    whole.chain.is_halted = True
+    whole.start()
+    whole.produce_to(FIRST_POC)
+    await whole.when_all("generate")
+    for node in (slow, quick):
+        node.settings.batches_per_walk = 0
+    submit_for_others(whole, others)
+    whole.produce_to(VALIDATION_START - 1)
+    await whole.when_all("validate")
+    # It takes what it is given, and computes nothing before it begins anew.
+    slow.settings.walk_seconds = 3600
+    with captured_log() as log:
+        whole.produce_to(VALIDATION_START)
+        await soon(slow.ledger.when_called(VALIDATE, 3))
+        slow.settings.walk_seconds = quick.settings.walk_seconds
+        if event == "pow restarted":
+            slow.settings.load_seconds = 8
+            await soon(slow.restart_pow())
+        else:
+            await slow.crash()
+            if event == "process restarted":
+                slow.startService()
+        whole.chain.is_halted = False
+        # A node that is only silent is given 60 s.
+        await until(lambda: (whole.phases.status()["validation"] or {})["answered"] >= len(others), 25)
+    assert log.warnings("unanswered participants go to others, 0 were tried often enough")
+
+
+@pytest_twisted.ensureDeferred
+async def test_an_end_with_participants_unanswered_is_a_warning(whole: WholeDapi) -> None:
+    node = whole.node("node1", batches_per_walk=0)
+    others = [Key(seed) for seed in range(2, 5)]
+    whole.chain.is_halted = True
+    whole.start()
+    whole.produce_to(FIRST_POC)
+    await whole.when_all("generate")
+    submit_for_others(whole, others)
+    whole.produce_to(VALIDATION_START - 1)
+    await whole.when_all("validate")
+    node.kill_sender()
+    with captured_log() as log:
+        whole.produce_to(VALIDATION_START)
+        await soon(node.ledger.when_called(VALIDATE, 3))
+        await until(lambda: (whole.phases.status()["validation"] or {})["handed"] == 3)
+        whole.produce_to(VALIDATION_START + LONG.poc_validation_duration)
+        await until(lambda: log.warnings("of 3 participants unanswered"))
+    text = f"the window of stage {FIRST_POC} ended with 3 of 3 participants unanswered: 3 were not answered by node1"
+    assert log.warnings("participants unanswered") == [text]
 
 
 @pytest_twisted.ensureDeferred

@@ -13,6 +13,7 @@ from twisted.internet.defer import Deferred, gatherResults, succeed
 from twisted.web.server import Site
 
 from dapi.broker.node_worker import NodeWorker
+from dapi.broker.node_worker_commands import StopNodeCommand
 from dapi.broker.nodes import Node
 from dapi.chain.rpc import ChainRpc
 from dapi.messages import ValidatedBatch, decode_validated
@@ -49,6 +50,7 @@ STAGE = regular_stage(
 )
 KEYS = [Key(seed) for seed in range(1, 7)]
 VALIDATE = "/api/v1/pow/validate"
+BEGUN = StopNodeCommand()
 
 
 class Worker(NodeWorker):
@@ -57,6 +59,7 @@ class Worker(NodeWorker):
     def __init__(self, client: MLNodeClient) -> None:
         self.node = Node(node_config(client.node_id), 1)
         self.ml_client = client
+        self.last_begun = BEGUN
 
 
 class NothingAnswered(StageBook):

@@ -90,6 +90,38 @@ class FoundElsewhereTests(ReconcilerTestCase):
         self.advance(5)
         self.assertEqual(["pow/init/generate", "websocket restart"], self.told())
 
+    def test_a_proof_of_work_that_began_anew(self) -> None:
+        for intention, status in ((GENERATE, "GENERATING"), (VALIDATE, "VALIDATING"), (VALIDATE, "LOADING")):
+            self.intend(intention)
+            self.advance(10)
+            self.told()
+            begun = self.worker("a").last_begun
+            self.stub.is_model_initialized, self.stub.pow_status = False, status
+            self.advance(30)
+            # Once: from then on its model is known to be loading.
+            call = "pow/init/generate" if intention is GENERATE else "pow/init/validate"
+            self.assertEqual([call, "websocket restart"], self.told())
+            self.assertIsNot(begun, self.worker("a").last_begun)
+            duty = intention.duty
+            self.assertEqual(
+                1, len([line for line in self.lines if f"found {status}, begun anew, where it is to {duty}" in line])
+            )
+            self.stub.is_model_initialized = True
+
+    def test_one_that_does_not_answer_does_not_validate_after_10_s(self) -> None:
+        self.intend(VALIDATE)
+        self.advance(30)
+        self.stub.refused["state"] = 502
+        while self.standing().current is not None:
+            self.advance(1)
+        self.advance(8)
+        self.assertEqual([self.worker("a")], self.reconciler.validators())
+        self.advance(2)
+        self.assertEqual([], self.reconciler.validators())
+        del self.stub.refused["state"]
+        self.advance(5)
+        self.assertEqual([self.worker("a")], self.reconciler.validators())
+
     def test_sick_inference(self) -> None:
         self.intend(INFERENCE)
         self.advance(60)

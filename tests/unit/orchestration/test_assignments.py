@@ -12,6 +12,7 @@ from dapi.orchestration.assignments import (
     MAX_EARLY_VERDICTS,
     TRIES,
     Assignments,
+    Decisions,
     NodeState,
     Offer,
     Progress,
@@ -19,7 +20,7 @@ from dapi.orchestration.assignments import (
 from tests.chain_tools import Key
 
 KEYS = [Key(seed) for seed in range(1, 6)]
-SILENT_SECONDS, ABSENT_SECONDS, RETRY_SECONDS = 60.0, 10.0, 4.0
+SILENT_SECONDS, RETRY_SECONDS = 60.0, 4.0
 
 
 def batch(key: Key, nonce: int = 1) -> ProofBatch:
@@ -35,13 +36,17 @@ class AssignmentsTestCase(SynchronousTestCase):
         self.assignments = self.make()
 
     def make(self, keys: list[Key] = KEYS[:1]) -> Assignments:
-        assignments = Assignments(lambda: RETRY_SECONDS, SILENT_SECONDS, ABSENT_SECONDS)
+        assignments = Assignments(lambda: RETRY_SECONDS, SILENT_SECONDS)
         assignments.add(batch(key) for key in keys)
         return assignments
 
     def offer(self, *present: str) -> Offer:
-        (offer,) = self.assignments.decide(present or ("a",), self.now).offers
+        (offer,) = self.decide(*present or ("a",)).offers
         return offer
+
+    def decide(self, *present: str, beginning: object = "first") -> Decisions:
+        """Have it decided for nodes that have not begun anew, unless they have another beginning."""
+        return self.assignments.decide(dict.fromkeys(present, beginning), self.now)
 
     def hold(self, node_id: str = "a") -> Offer:
         """Have the node take the participant."""
@@ -50,9 +55,8 @@ class AssignmentsTestCase(SynchronousTestCase):
         return offer
 
     def lose(self) -> list[str]:
-        """Have all nodes be away for too long."""
-        self.now += ABSENT_SECONDS
-        return self.assignments.decide((), self.now).warnings
+        """Have all nodes be away."""
+        return self.decide().warnings
 
     def verdict(self) -> None:
         self.assignments.record_verdict(self.address, self.now)
@@ -88,7 +92,7 @@ class ParticipantTests(AssignmentsTestCase):
 
     def test_every_event_in_every_state(self) -> None:
         events: dict[str, Callable[[Offer], object]] = {
-            "offer": lambda offer: self.assignments.decide(("b",), self.now),
+            "offer": lambda offer: self.decide("a", "b"),
             "accepted": lambda offer: self.assignments.accepted(offer, self.now),
             "refused": lambda offer: self.assignments.refused(offer),
             "node lost": lambda offer: self.lose(),
@@ -119,23 +123,23 @@ class ParticipantTests(AssignmentsTestCase):
             count = "0 unanswered participants go to others, 1" if number == TRIES else "1 unanswered"
             self.assertTrue(warning.startswith(f"node{number}: does not validate any more; {count}"), warning)
         self.assertIs(self.progress(), Progress.ABANDONED)
-        self.assertEqual(self.assignments.decide(("a",), self.now).offers, [])
+        self.assertEqual(self.decide("a").offers, [])
         self.assertEqual(self.assignments.unanswered, 1)
 
     def test_a_round_of_refusals_ends_in_a_pause(self) -> None:
         for _ in ("a", "b"):
             self.assignments.refused(self.offer("a", "b"))
         for _ in range(2):
-            self.assertEqual(self.assignments.decide(("a", "b"), self.now).offers, [])
+            self.assertEqual(self.decide("a", "b").offers, [])
         self.now += RETRY_SECONDS
         self.assertEqual(self.offer("a", "b").address, self.address)
 
     def test_what_waits_is_offered_in_turn_while_nodes_are_free(self) -> None:
         self.assignments = self.make(KEYS)
-        offers = self.assignments.decide(("a", "b"), self.now).offers
+        offers = self.decide("a", "b").offers
         self.assertEqual([offer.address for offer in offers], [key.address for key in KEYS[: 2 * CALLS_AT_ONCE]])
         self.assertEqual([offer.node_id for offer in offers], ["a", "b", "a", "b"])
-        self.assertEqual(self.assignments.decide(("a", "b"), self.now).offers, [])
+        self.assertEqual(self.decide("a", "b").offers, [])
 
     def test_a_batch_is_replaced_until_a_node_took_it(self) -> None:
         self.assignments.add([batch(KEYS[0], nonce=2)])
@@ -167,7 +171,7 @@ class NodeTests(AssignmentsTestCase):
     def examine(self, node_id: str = "a") -> None:
         """Have the node be silent until it is examined."""
         self.now += SILENT_SECONDS
-        self.assertEqual(self.assignments.decide((node_id,), self.now).examine, [node_id])
+        self.assertEqual(self.decide(node_id).examine, [node_id])
         self.assertIs(self.state(), NodeState.EXAMINED)
 
     def bar(self) -> None:
@@ -178,16 +182,16 @@ class NodeTests(AssignmentsTestCase):
 
     def test_not_examined_before_it_is_silent_nor_twice(self) -> None:
         self.now += SILENT_SECONDS - 1
-        self.assertEqual(self.assignments.decide(("a",), self.now).examine, [])
+        self.assertEqual(self.decide("a").examine, [])
         self.now -= SILENT_SECONDS - 1
         self.examine()
-        self.assertEqual(self.assignments.decide(("a",), self.now), ([], [], []))
+        self.assertEqual(self.decide("a"), ([], [], []))
 
     def test_an_examined_node_that_loads_is_active_again(self) -> None:
         self.examine()
         self.assertIsNone(self.assignments.examined("a", self.now, is_loading=True))
         self.assertIs(self.state(), NodeState.ACTIVE)
-        self.assertEqual(self.assignments.decide(("a",), self.now + SILENT_SECONDS - 1).examine, [])
+        self.assertEqual(self.assignments.decide({"a": "first"}, self.now + SILENT_SECONDS - 1).examine, [])
 
     def test_an_examined_node_that_answers_is_active_again(self) -> None:
         self.examine()
@@ -198,14 +202,44 @@ class NodeTests(AssignmentsTestCase):
     def test_a_barred_node_gets_nothing_until_it_was_away_or_long_enough_silent(self) -> None:
         for seconds, present in ((0.0, ()), (SILENT_SECONDS, ("a",))):
             self.bar()
-            self.assertEqual(self.assignments.decide(("a",), self.now), ([], [], []))
+            self.assertEqual(self.decide("a"), ([], [], []))
             self.now += seconds
-            self.assignments.decide(present, self.now)
+            self.decide(*present)
             self.assertIs(self.state(), NodeState.ACTIVE)
             if not present:
                 self.hold()
 
+    def test_a_node_that_begins_anew_has_lost_what_it_held(self) -> None:
+        (warning,) = self.decide("a", beginning="second").warnings
+        self.assertTrue(warning.startswith("a: began to validate anew; 1 unanswered"), warning)
+        self.assertIs(self.progress(), Progress.OFFERED)
+
+    def test_what_a_node_took_before_it_began_anew_is_lost(self) -> None:
+        for beginning in ("second", None):
+            self.assignments = self.make()
+            offer = self.offer("a")
+            self.decide(*("a",) if beginning else (), beginning=beginning)
+            self.assignments.accepted(offer, self.now)
+            self.assertIs(self.progress(), Progress.WAITING)
+            self.assertEqual(self.assignments.status()["nodes"]["a"]["unanswered"], 0)
+
+    def test_a_barred_node_that_begins_anew_is_active(self) -> None:
+        self.bar()
+        self.assertEqual(len(self.decide("a", beginning="second").offers), 1)
+        self.assertIs(self.state(), NodeState.ACTIVE)
+
+    def test_reasons(self) -> None:
+        self.assertEqual(self.assignments.reasons(), ["1 were not answered by a"])
+        self.lose()
+        self.assertEqual(self.assignments.reasons(), ["1 waited for a node that takes them"])
+        for _ in range(TRIES - 1):
+            self.hold()
+            self.lose()
+        self.assertEqual(self.assignments.reasons(), ["1 were taken 5 times without a verdict"])
+        self.verdict()
+        self.assertEqual(self.assignments.reasons(), [])
+
     def test_rather_a_node_that_has_not_lost_the_participant(self) -> None:
         self.bar()
-        self.assignments.decide((), self.now)
+        self.decide()
         self.assertEqual(self.offer("a", "b").node_id, "b")

@@ -58,6 +58,27 @@ class CourseTests(ValidationTestCase):
         self.wait(1)
         self.assert_over()
         self.assertEqual(self.shown("unanswered"), [1])
+        reason = "1 were not answered by a"
+        warning = f"the window of stage 10 ended with 1 of 2 participants unanswered: {reason}"
+        self.assertEqual(self.log.warnings(), [warning])
+
+    def test_the_window_ends_before_the_batches_were_had(self) -> None:
+        self.found = ChainUnavailableError("no route")
+        self.start()
+        self.height = END
+        self.wait(5)
+        self.assert_over()
+        warning = "the window of stage 10 ended with 0 of 0 participants unanswered: no route"
+        self.assertEqual(self.log.warnings("the window"), [warning])
+
+    def test_stopped_when_the_window_has_ended(self) -> None:
+        self.participants(0)
+        self.start()
+        self.height = END
+        self.validation.stop()
+        self.assert_over()
+        self.assertEqual(self.stages.finished, [STAGE.height])
+        self.assertEqual(len(self.log.warnings("1 of 1 participants unanswered: 1 waited for a node")), 1)
 
     def test_a_stage_without_batches(self) -> None:
         self.start()

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from dapi.broker.node_worker_commands import StopNodeCommand
 from tests.unit.orchestration.validation_case import START, ValidationTestCase
+
+LOST = "participants go to others, 0 were tried often enough"
 
 
 class RefusalTests(ValidationTestCase):
@@ -201,19 +204,27 @@ class SilenceTests(ValidationTestCase):
     def test_a_node_that_is_away_has_lost_its_work(self) -> None:
         self.answer(*self.of_b)
         del self.nodes["a"]
-        self.wait(8)
-        self.assertEqual(self.nodes["b"].took, self.of_b)
-        self.wait(3)
+        self.wait(1)
         self.assertEqual(self.nodes["b"].took, self.of_b + self.of_a)
         self.assertEqual(self.silent, [], "somebody is at it already")
 
-    def test_a_node_that_is_away_for_a_moment_keeps_its_work(self) -> None:
-        for _ in range(3):
-            a = self.nodes.pop("a")
-            self.wait(8)
-            self.nodes["a"] = a
-            self.wait(1)
-        self.assertEqual((self.nodes["a"].took, self.nodes["b"].took), (self.of_a, self.of_b))
+    def test_a_node_that_begins_anew_has_lost_its_work(self) -> None:
+        self.nodes["a"].last_begun = StopNodeCommand()
+        self.wait(1)
+        self.assertEqual(self.nodes["b"].took, self.of_b + self.of_a)
+        self.assertEqual(self.log.warnings(), [f"a: began to validate anew; 2 unanswered {LOST}"])
+        self.nodes["b"].last_begun = StopNodeCommand()
+        self.wait(1)
+        taken = self.nodes["a"].took + self.nodes["b"].took
+        self.assertEqual(sorted(taken), sorted(self.of_a * 3 + self.of_b * 2))
+        self.assertEqual(self.nodes["a"].took[2:], self.of_b, "rather by the one that has not lost it")
+
+    def test_a_single_node_that_begins_anew_gets_its_own_again(self) -> None:
+        self.answer(*self.of_b)
+        del self.nodes["b"]
+        self.nodes["a"].last_begun = StopNodeCommand()
+        self.wait(1)
+        self.assertEqual(self.nodes["a"].took, self.of_a * 2)
 
     def test_a_late_verdict_is_one_all_the_same(self) -> None:
         self.answer(*self.of_b)

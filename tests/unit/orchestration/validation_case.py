@@ -11,6 +11,7 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from dapi.broker.node_worker import NodeWorker
+from dapi.broker.node_worker_commands import StopNodeCommand
 from dapi.broker.nodes import Node
 from dapi.errors import ChainError, MLNodeError, StoreError
 from dapi.messages import ProofBatch
@@ -51,6 +52,7 @@ class FakeNode(MLNodeClient):
         self.hangs = False
         self.loads = False
         self.calls: list[Deferred[None]] = []
+        self.last_begun = StopNodeCommand()
 
     def validate(self, batch: ProofBatch) -> Deferred[None]:
         self.asked += 1
@@ -80,6 +82,7 @@ class FakeWorker(NodeWorker):
     def __init__(self, node: FakeNode) -> None:
         self.node = Node(node_config(node.node_id), 1)
         self.ml_client = node
+        self.last_begun = node.last_begun
 
 
 class FakeStages(StageBook):

@@ -184,8 +184,18 @@ class PocTests(AdminTestCase):
                     200,
                     {
                         "results": {
-                            "a": {"succeeded": True, "status": "GENERATING", "error": None},
-                            "b": {"succeeded": False, "status": "UNKNOWN", "error": "b: no"},
+                            "a": {
+                                "succeeded": True,
+                                "status": "GENERATING",
+                                "error": None,
+                                "is_model_initialized": False,
+                            },
+                            "b": {
+                                "succeeded": False,
+                                "status": "UNKNOWN",
+                                "error": "b: no",
+                                "is_model_initialized": False,
+                            },
                         }
                     },
                 ),
@@ -207,7 +217,7 @@ class PocTests(AdminTestCase):
         self.assertEqual(
             answered["results"],
             {
-                "a": {"succeeded": True, "status": "GENERATING", "error": None},
+                "a": {"succeeded": True, "status": "GENERATING", "error": None, "is_model_initialized": False},
                 "b": {"succeeded": None, "status": "pending", "error": None},
             },
         )
