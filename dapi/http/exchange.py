@@ -1,4 +1,4 @@
-"""One HTTP request and its whole, bounded answer, over a connection of its own.
+"""One HTTP request and its answer, whole and bounded or in pieces, over a connection of its own.
 
 The clients of the ML nodes and of the chain stand on it.
 """
@@ -13,7 +13,7 @@ from treq.client import HTTPClient
 from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.internet.endpoints import HostnameEndpoint, wrapClientTLS
 from twisted.internet.error import ConnectError, ConnectingCancelledError, ConnectionClosed
-from twisted.internet.interfaces import IConsumer, IProtocol, IProtocolFactory, IStreamClientEndpoint
+from twisted.internet.interfaces import IConsumer, IProtocol, IProtocolFactory, IPushProducer, IStreamClientEndpoint
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.protocols.policies import ProtocolWrapper, WrappingFactory
 from twisted.python.failure import Failure
@@ -50,6 +50,38 @@ class NoAnswerError(Exception):
     """No answer came: the other side, or the way to it, is at fault. The text says what happened."""
 
 
+class Answer:
+    """The answer to one request, of which the status and the headers are there; its body is read in pieces.
+
+    Whoever has it reads the body to its end, or aborts it.
+    """
+
+    def __init__(self, status: int, body: _Body, abort_connections: Callable[[], None]) -> None:
+        self.status = status
+        self._body = body
+        self._abort_connections = abort_connections
+
+    async def read(self, size: int) -> bytes:
+        """Return at least ``size`` more bytes, or all that are left: none after the last one.
+
+        Hardly more is taken from the connection than what is read. Raises NoAnswerError, and CancelledError when it was
+        cancelled; the answer is aborted then.
+        """
+        try:
+            return await self._body.read(size)
+        except _NO_ANSWER as error:
+            self.abort()
+            raise NoAnswerError(_reason(error)) from error
+        except BaseException:
+            self.abort()
+            raise
+
+    def abort(self) -> None:
+        """Have nothing more of the body, and close the connection; nothing happens after the end of the body."""
+        self._body.close()
+        self._abort_connections()
+
+
 class Exchanges:
     """Makes requests, and knows which of their connections are still open.
 
@@ -69,19 +101,31 @@ class Exchanges:
     ) -> tuple[int, bytes]:
         """Return the status and the body of the answer, which has at most ``max_bytes``.
 
-        Raises AnswerTooLongError or NoAnswerError, and CancelledError when it was cancelled; Twisted's agent fails in
-        several ways then. Redirects are not followed.
+        Raises AnswerTooLongError, and what ``open`` raises.
+        """
+        answer = await self.open(method, url, body)
+        received = await answer.read(max_bytes + 1)
+        if len(received) > max_bytes:
+            answer.abort()
+            raise AnswerTooLongError(answer.status, received[:MAX_ANSWER_BYTES], max_bytes)
+        return answer.status, received
+
+    async def open(self, method: str, url: str, body: bytes | None) -> Answer:
+        """Return the answer as soon as its headers are there.
+
+        Raises NoAnswerError, and CancelledError when it was cancelled; Twisted's agent fails in several ways then.
+        Redirects are not followed.
         """
         is_cancelled = False
 
-        def cancel(_outcome: Deferred[tuple[int, bytes]]) -> None:
+        def cancel(_outcome: Deferred[Answer]) -> None:
             nonlocal is_cancelled
             is_cancelled = True
-            exchange.cancel()
+            opening.cancel()
 
-        outcome: Deferred[tuple[int, bytes]] = Deferred(cancel)
-        exchange = Deferred.fromCoroutine(self._exchange(method, url, body, max_bytes))
-        exchange.addCallbacks(outcome.callback, outcome.errback)
+        outcome: Deferred[Answer] = Deferred(cancel)
+        opening = Deferred.fromCoroutine(self._request(method, url, body))
+        opening.addCallbacks(outcome.callback, outcome.errback)
         try:
             return await outcome
         except _NO_ANSWER as error:
@@ -89,7 +133,7 @@ class Exchanges:
                 raise CancelledError from error
             raise NoAnswerError(_reason(error)) from error
 
-    async def _exchange(self, method: str, url: str, body: bytes | None, max_bytes: int) -> tuple[int, bytes]:
+    async def _request(self, method: str, url: str, body: bytes | None) -> Answer:
         endpoints = _Endpoints(self._reactor, self._connect_timeout_seconds, self._open)
         agent = self._agent or Agent.usingEndpointFactory(self._reactor, endpoints)
         # A client of its own for each request: treq's would keep cookies.
@@ -104,10 +148,12 @@ class Exchanges:
                 unbuffered=True,
                 reactor=self._reactor,
             )
-            return response.code, await _read(cast(IResponse, response), max_bytes)
         except BaseException:
             endpoints.abort_connections()
             raise
+        received = _Body()
+        cast(IResponse, response).deliverBody(received)
+        return Answer(response.code, received, endpoints.abort_connections)
 
     def close(self) -> Deferred[None]:
         """Abort the connections that are left; fires when they are gone."""
@@ -132,42 +178,52 @@ class _Connections(set[ProtocolWrapper]):
             self.when_empty.fire(None)
 
 
-def _read(response: IResponse, max_bytes: int) -> Deferred[bytes]:
-    body = _BoundedBody(response.code, max_bytes)
-    response.deliverBody(body)
-    return body.finished
+class _Body(Protocol):
+    """Holds what has come of an answer's body, and pauses the connection while nobody reads."""
 
-
-class _BoundedBody(Protocol):
-    """Collects an answer's body."""
-
-    def __init__(self, status: int, max_bytes: int) -> None:
-        self.finished: Deferred[bytes] = Deferred(lambda _: self._fail(CancelledError()))
-        self._status = status
-        self._max_bytes = max_bytes
+    def __init__(self) -> None:
         self._received = bytearray()
+        self._wanted = 0
+        self._reading: Deferred[bytes] | None = None
+        self._end: Failure | None = None
+
+    def read(self, size: int) -> Deferred[bytes]:
+        """Fire with at least ``size`` bytes, or with the rest; one at a time."""
+        reading: Deferred[bytes] = Deferred(self._stop_reading)
+        self._reading, self._wanted = reading, size
+        self._answer_reader()
+        if self._reading is not None and self.transport is not None:
+            cast(IPushProducer, self.transport).resumeProducing()
+        return reading
+
+    def close(self) -> None:
+        if self._end is None and self.transport is not None:
+            self.transport.loseConnection()
 
     def dataReceived(self, data: bytes) -> None:
-        if self.finished.called:
-            return
         self._received += data
-        if len(self._received) > self._max_bytes:
-            begin = bytes(self._received[:MAX_ANSWER_BYTES])
-            self._fail(AnswerTooLongError(self._status, begin, self._max_bytes))
+        self._answer_reader()
+        if self._reading is None and self.transport is not None:
+            cast(IPushProducer, self.transport).pauseProducing()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        if self.finished.called:
-            return
-        # An answer without a length ends with its connection. Whether it is whole is seen when it is decoded.
-        if reason.check(ResponseDone, PotentialDataLoss):
-            self.finished.callback(bytes(self._received))
-        else:
-            self.finished.errback(reason)
+        self._end = reason
+        self._answer_reader()
 
-    def _fail(self, error: Exception) -> None:
-        self.finished.errback(Failure(error))
-        if self.transport is not None:
-            self.transport.loseConnection()
+    def _answer_reader(self) -> None:
+        reading = self._reading
+        if reading is None or (self._end is None and len(self._received) < self._wanted):
+            return
+        self._reading = None
+        # An answer without a length ends with its connection. Whether it is whole is seen when it is decoded.
+        if self._end is not None and not self._end.check(ResponseDone, PotentialDataLoss):
+            reading.errback(self._end)
+            return
+        received, self._received = self._received, bytearray()
+        reading.callback(bytes(received))
+
+    def _stop_reading(self, _reading: Deferred[bytes]) -> None:
+        self._reading = None
 
 
 @implementer(IBodyProducer)

@@ -4,5 +4,6 @@
 - ``LoopService``: a service that is one loop; ``Wake`` is what it waits at between its turns.
 - ``retry`` tries until it succeeds; ``RetryDelay`` is the time between two attempts, 3 to 5 seconds.
 - ``Waiters``: many Deferreds for one event. ``Observers``: functions that are called at each event.
+- ``PoolThread`` runs what would take the reactor's thread too long.
 - ``SayOnce``, ``OncePerMinute``: limits to how often the same is logged.
 """

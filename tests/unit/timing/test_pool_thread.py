@@ -1,0 +1,44 @@
+"""Functions on a thread of the pool, which nobody leaves before they have ended."""
+
+from __future__ import annotations
+
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.trial.unittest import SynchronousTestCase
+
+from dapi.timing.pool_thread import PoolThread
+from tests.unit.threadless import ThreadlessReactor
+
+
+def double(number: int) -> int:
+    return 2 * number
+
+
+def fail() -> None:
+    raise ValueError("no")
+
+
+class PoolThreadTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.reactor = ThreadlessReactor()
+        self.thread = PoolThread(self.reactor)
+
+    def test_result_and_error(self) -> None:
+        self.assertEqual(self.successResultOf(Deferred.fromCoroutine(self.thread.run(double, 3))), 6)
+        self.failureResultOf(Deferred.fromCoroutine(self.thread.run(fail)), ValueError)
+        self.assertEqual(self.reactor.deferred, ["double", "fail"])
+
+    def test_it_is_waited_for(self) -> None:
+        self.reactor.holds_threads = True
+        running = Deferred.fromCoroutine(self.thread.run(double, 3))
+        self.assertNoResult(running)
+        self.reactor.run_threads()
+        self.assertEqual(self.successResultOf(running), 6)
+
+    def test_also_when_it_is_cancelled(self) -> None:
+        for function in (lambda: None, fail):
+            self.reactor.holds_threads = True
+            running = Deferred.fromCoroutine(self.thread.run(function))
+            running.cancel()
+            self.assertNoResult(running)
+            self.reactor.run_threads()
+            self.failureResultOf(running, CancelledError)
