@@ -10,6 +10,7 @@ from twisted.internet.defer import Deferred, fail
 from twisted.internet.threads import deferToThreadPool
 from twisted.web.iweb import IAgent
 
+from dapi.chain.answer_reader import ValueReader
 from dapi.chain.json_rpc import CallLimits, JsonRpc
 from dapi.chain.nodes import ChainNode, ChainNodes, Standing
 from dapi.chain.rpc_answers import (
@@ -41,12 +42,13 @@ from dapi.chain.rpc_errors import (
 )
 from dapi.errors import ChainRefusedError, ChainStaleError, ChainUnavailableError
 from dapi.messages.sizes import MIB
+from dapi.timing.pool_thread import PoolThread
 from dapi.timing.together import together
 
 T = TypeVar("T")
 
 _MAX_ANSWER_BYTES = MIB
-# A block of 22 MB of transactions, in base64; a stage's batches of a large network.
+# A block of 22 MB of transactions, in base64.
 _MAX_LARGE_ANSWER_BYTES = 64 * MIB
 # Each has a connection of its own.
 _LOOKUPS_AT_ONCE = 8
@@ -75,6 +77,7 @@ class ChainRpc:
     ) -> None:
         self.nodes = nodes if isinstance(nodes, ChainNodes) else ChainNodes(reactor, nodes)
         self._reactor = reactor
+        self._thread = PoolThread(reactor)
         self._json = JsonRpc(reactor, self.nodes, agent, timeout_seconds)
         self._small = CallLimits(timeout_seconds, _MAX_ANSWER_BYTES)
         self._large = CallLimits(max(timeout_seconds, large_timeout_seconds), _MAX_LARGE_ANSWER_BYTES)
@@ -164,6 +167,24 @@ class ChainRpc:
 
         async def ask(node: ChainNode) -> QueryResult:
             return query_result(_result(await self._json.call(node, "abci_query", params, QueryAnswer, limits)))
+
+        return self._run(self._first_of(ask))
+
+    def abci_query_in_pieces(
+        self, path: str, data: bytes, height: int | None, make_reader: Callable[[], ValueReader[T]], *, max_bytes: int
+    ) -> Deferred[T]:
+        """Query the application, and have the value read as it comes: fires with what its reader made of it.
+
+        Each node's answer is read by a new reader, on a thread. ``timeout_seconds`` is for the answer to begin, and
+        then for each half MiB of it. Otherwise as ``abci_query``; fails with what the reader raises, too.
+        """
+        params = {"path": path, "data": data.hex(), "height": str(height or 0), "prove": False}
+        limits = self._small._replace(max_bytes=max_bytes)
+
+        async def ask(node: ChainNode) -> T:
+            reader = make_reader()
+            query_result(_result(await self._json.call_in_pieces(node, "abci_query", params, reader, limits)))
+            return await self._thread.run(reader.finish)
 
         return self._run(self._first_of(ask))
 
