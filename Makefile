@@ -1,14 +1,14 @@
 # make setup   a virtual environment in .venv, with every distribution at the version of constraints.txt
 # make test    ruff, mypy, unit tests under both runners, integration tests: what CI runs
 # make demo    dapi and three simulated ML nodes, until Ctrl-C
-# make bench   how fast the intake is, beside what it is compared with
+# make bench   how fast and in how little memory dapi works, beside what it is compared with
 # make proto   the generated protobuf code, anew
 
 VENV := .venv
 PY := $(VENV)/bin/python
 STAMP := $(VENV)/.dapi-is-set-up
 PYTHONS := python3 python3.11 python3.12 python3.13 python3.14
-BENCHES := intake signing
+BENCHES := intake signing large_stage
 
 .PHONY: setup test lint types unit integration demo bench proto
 

@@ -41,7 +41,7 @@ from dapi.submission.submissions import Submissions
 from dapi.submission.submitter import Submitter, SubmitterSettings
 from dapi.timing.retry import RetryDelay
 
-# All batches of a stage come in one answer, of tens of megabytes on a large network.
+# All batches of a stage come in one answer, of gigabytes on a large network, which the chain first has to put together.
 _LARGE_ANSWER_SECONDS = 60.0
 
 
@@ -86,7 +86,7 @@ class ChainService(MultiService):
         if drives_nodes:
             self._reconciler = Reconciler(reactor, broker, RetryDelay(random))
             stages = StageBook(database)
-            self.conductor = self._make_conductor(key, broker, stages, outbox)
+            self.conductor = self._make_conductor(config, key, broker, stages, outbox)
             self._host = self._make_host(config, key, broker, stages, outbox, network_version)
             self.phase_status = PhaseStatus(self.conductor, self._reconciler, stages, self._host)
             outbox.observe(self.conductor.batch_stored)
@@ -130,11 +130,13 @@ class ChainService(MultiService):
             ),
         )
 
-    def _make_conductor(self, key: SigningKey, broker: Broker, stages: StageBook, outbox: Outbox) -> Conductor:
+    def _make_conductor(
+        self, config: ChainNodeConfig, key: SigningKey, broker: Broker, stages: StageBook, outbox: Outbox
+    ) -> Conductor:
         self.validation_tools = ValidationTools(
             reactor=self._reactor,
             stages=stages,
-            query=partial(query_samples, self._reactor, self._patient_rpc),
+            query=partial(query_samples, self._patient_rpc, max_bytes=config.max_stage_bytes),
             height=lambda: self._watcher.head.height if self._watcher.head is not None else 0,
             workers=lambda: self._reconciler.validators(),
             retry_delay=RetryDelay(self._random),

@@ -86,6 +86,7 @@ PublicKey = Annotated[
 ]
 Count = Annotated[int, Meta(ge=1, description="a whole number above 0")]
 TransactionBytes = Annotated[int, Meta(ge=10_000, le=740_000, description="10000 to 740000 bytes")]
+StageBytes = Annotated[int, Meta(ge=MIB, description="a whole number of bytes, 1 MiB at least")]
 ReserveBytes = Annotated[int, Meta(ge=8 * MIB, description="a whole number of bytes, 8 MiB at least")]
 MessageBytes = Annotated[int, Meta(ge=1024, description="a whole number of bytes, 1024 at least")]
 LogLevels = Annotated[
@@ -129,6 +130,8 @@ class ChainNodeConfig(Struct, frozen=True, kw_only=True):
     max_nonces_per_message: Count = _SUBMITTER.max_nonces
     """The chain's limit for one message: larger batches are sent in parts."""
     max_transaction_bytes: TransactionBytes = _SUBMITTER.max_transaction_bytes
+    max_stage_bytes: StageBytes = 4096 * MIB
+    """What the chain may answer when it is asked for everybody's batches of a stage."""
     declare_nodes: bool = True
     """Declare the registered nodes on the chain: a node that is not declared counts nothing."""
     claim_rewards: bool = True

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1e\x64\x61pi/messages/validation.proto\x12\x0f\x64\x61pi.validation\"6\n\x1eQueryPocBatchesForStageRequest\x12\x14\n\x0c\x62lock_height\x18\x01 \x01(\x03\"4\n\x1fQueryPocBatchesForStageResponse\x12\x11\n\tpoc_batch\x18\x01 \x03(\x0c\"V\n\x17PocBatchesOfParticipant\x12\x13\n\x0bparticipant\x18\x01 \x01(\t\x12\x13\n\x0bhex_pub_key\x18\x03 \x01(\t\x12\x11\n\tpoc_batch\x18\x04 \x03(\x0c\"(\n\x08PocBatch\x12\x0e\n\x06nonces\x18\x04 \x03(\x03\x12\x0c\n\x04\x64ist\x18\x05 \x03(\x01\"C\n\x1aQueryEpochGroupDataRequest\x12\x13\n\x0b\x65poch_index\x18\x01 \x01(\x04\x12\x10\n\x08model_id\x18\x02 \x01(\t\"X\n\x1bQueryEpochGroupDataResponse\x12\x39\n\x10\x65poch_group_data\x18\x01 \x01(\x0b\x32\x1f.dapi.validation.EpochGroupData\"i\n\x0e\x45pochGroupData\x12=\n\x12validation_weights\x18\x08 \x03(\x0b\x32!.dapi.validation.ValidationWeight\x12\x18\n\x10sub_group_models\x18\x0f \x03(\t\"\x86\x01\n\x10ValidationWeight\x12\x16\n\x0emember_address\x18\x01 \x01(\t\x12\x0e\n\x06weight\x18\x02 \x01(\x03\x12-\n\x08ml_nodes\x18\x04 \x03(\x0b\x32\x1b.dapi.validation.MlNodeInfo\x12\x1b\n\x13\x63onfirmation_weight\x18\x05 \x01(\x03\"N\n\nMlNodeInfo\x12\x0f\n\x07node_id\x18\x01 \x01(\x0c\x12\x12\n\npoc_weight\x18\x03 \x01(\x03\x12\x1b\n\x13timeslot_allocation\x18\x04 \x03(\x08\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1e\x64\x61pi/messages/validation.proto\x12\x0f\x64\x61pi.validation\"6\n\x1eQueryPocBatchesForStageRequest\x12\x14\n\x0c\x62lock_height\x18\x01 \x01(\x03\"(\n\x08PocBatch\x12\x0e\n\x06nonces\x18\x04 \x03(\x03\x12\x0c\n\x04\x64ist\x18\x05 \x01(\x0c\"C\n\x1aQueryEpochGroupDataRequest\x12\x13\n\x0b\x65poch_index\x18\x01 \x01(\x04\x12\x10\n\x08model_id\x18\x02 \x01(\t\"X\n\x1bQueryEpochGroupDataResponse\x12\x39\n\x10\x65poch_group_data\x18\x01 \x01(\x0b\x32\x1f.dapi.validation.EpochGroupData\"i\n\x0e\x45pochGroupData\x12=\n\x12validation_weights\x18\x08 \x03(\x0b\x32!.dapi.validation.ValidationWeight\x12\x18\n\x10sub_group_models\x18\x0f \x03(\t\"\x86\x01\n\x10ValidationWeight\x12\x16\n\x0emember_address\x18\x01 \x01(\t\x12\x0e\n\x06weight\x18\x02 \x01(\x03\x12-\n\x08ml_nodes\x18\x04 \x03(\x0b\x32\x1b.dapi.validation.MlNodeInfo\x12\x1b\n\x13\x63onfirmation_weight\x18\x05 \x01(\x03\"N\n\nMlNodeInfo\x12\x0f\n\x07node_id\x18\x01 \x01(\x0c\x12\x12\n\npoc_weight\x18\x03 \x01(\x03\x12\x1b\n\x13timeslot_allocation\x18\x04 \x03(\x08\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,20 +33,16 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_QUERYPOCBATCHESFORSTAGEREQUEST']._serialized_start=51
   _globals['_QUERYPOCBATCHESFORSTAGEREQUEST']._serialized_end=105
-  _globals['_QUERYPOCBATCHESFORSTAGERESPONSE']._serialized_start=107
-  _globals['_QUERYPOCBATCHESFORSTAGERESPONSE']._serialized_end=159
-  _globals['_POCBATCHESOFPARTICIPANT']._serialized_start=161
-  _globals['_POCBATCHESOFPARTICIPANT']._serialized_end=247
-  _globals['_POCBATCH']._serialized_start=249
-  _globals['_POCBATCH']._serialized_end=289
-  _globals['_QUERYEPOCHGROUPDATAREQUEST']._serialized_start=291
-  _globals['_QUERYEPOCHGROUPDATAREQUEST']._serialized_end=358
-  _globals['_QUERYEPOCHGROUPDATARESPONSE']._serialized_start=360
-  _globals['_QUERYEPOCHGROUPDATARESPONSE']._serialized_end=448
-  _globals['_EPOCHGROUPDATA']._serialized_start=450
-  _globals['_EPOCHGROUPDATA']._serialized_end=555
-  _globals['_VALIDATIONWEIGHT']._serialized_start=558
-  _globals['_VALIDATIONWEIGHT']._serialized_end=692
-  _globals['_MLNODEINFO']._serialized_start=694
-  _globals['_MLNODEINFO']._serialized_end=772
+  _globals['_POCBATCH']._serialized_start=107
+  _globals['_POCBATCH']._serialized_end=147
+  _globals['_QUERYEPOCHGROUPDATAREQUEST']._serialized_start=149
+  _globals['_QUERYEPOCHGROUPDATAREQUEST']._serialized_end=216
+  _globals['_QUERYEPOCHGROUPDATARESPONSE']._serialized_start=218
+  _globals['_QUERYEPOCHGROUPDATARESPONSE']._serialized_end=306
+  _globals['_EPOCHGROUPDATA']._serialized_start=308
+  _globals['_EPOCHGROUPDATA']._serialized_end=413
+  _globals['_VALIDATIONWEIGHT']._serialized_start=416
+  _globals['_VALIDATIONWEIGHT']._serialized_end=550
+  _globals['_MLNODEINFO']._serialized_start=552
+  _globals['_MLNODEINFO']._serialized_end=630
 # @@protoc_insertion_point(module_scope)

@@ -12,29 +12,13 @@ class QueryPocBatchesForStageRequest(_message.Message):
     block_height: int
     def __init__(self, block_height: _Optional[int] = ...) -> None: ...
 
-class QueryPocBatchesForStageResponse(_message.Message):
-    __slots__ = ("poc_batch",)
-    POC_BATCH_FIELD_NUMBER: _ClassVar[int]
-    poc_batch: _containers.RepeatedScalarFieldContainer[bytes]
-    def __init__(self, poc_batch: _Optional[_Iterable[bytes]] = ...) -> None: ...
-
-class PocBatchesOfParticipant(_message.Message):
-    __slots__ = ("participant", "hex_pub_key", "poc_batch")
-    PARTICIPANT_FIELD_NUMBER: _ClassVar[int]
-    HEX_PUB_KEY_FIELD_NUMBER: _ClassVar[int]
-    POC_BATCH_FIELD_NUMBER: _ClassVar[int]
-    participant: str
-    hex_pub_key: str
-    poc_batch: _containers.RepeatedScalarFieldContainer[bytes]
-    def __init__(self, participant: _Optional[str] = ..., hex_pub_key: _Optional[str] = ..., poc_batch: _Optional[_Iterable[bytes]] = ...) -> None: ...
-
 class PocBatch(_message.Message):
     __slots__ = ("nonces", "dist")
     NONCES_FIELD_NUMBER: _ClassVar[int]
     DIST_FIELD_NUMBER: _ClassVar[int]
     nonces: _containers.RepeatedScalarFieldContainer[int]
-    dist: _containers.RepeatedScalarFieldContainer[float]
-    def __init__(self, nonces: _Optional[_Iterable[int]] = ..., dist: _Optional[_Iterable[float]] = ...) -> None: ...
+    dist: bytes
+    def __init__(self, nonces: _Optional[_Iterable[int]] = ..., dist: _Optional[bytes] = ...) -> None: ...
 
 class QueryEpochGroupDataRequest(_message.Message):
     __slots__ = ("epoch_index", "model_id")

@@ -5,20 +5,17 @@ Source of the facts: docs/protocol/chain.md, 'Queries' and 'Validation'.
 
 from __future__ import annotations
 
-from array import array
-from typing import Any, Final, TypeVar
+from collections.abc import Callable
+from typing import TypeVar
 
 import msgspec
 from google.protobuf.message import DecodeError, Message
-from twisted.internet.threads import deferToThreadPool
 
+from dapi.chain.answer_reader import ValueReader
 from dapi.chain.rpc import ChainRpc
 from dapi.chain.rpc_answers import QueryResult
 from dapi.errors import ChainRefusedError, ChainUnavailableError
 from dapi.messages import validation_pb2
-from dapi.messages.sizes import MIB
-
-MAX_ANSWER_BYTES: Final = 128 * MIB
 
 _BATCHES_PATH = "/inference.inference.Query/PocBatchesForStage"
 _GROUP_PATH = "/inference.inference.Query/EpochGroupData"
@@ -26,21 +23,7 @@ _POC_SLOT = 1
 _NOT_FOUND = 22
 
 M = TypeVar("M", bound=Message)
-
-
-class StoredNonces(msgspec.Struct, frozen=True):
-    """The nonces of one batch on the chain, and as many distances unless the chain errs; 16 bytes a nonce."""
-
-    nonces: array[int]
-    dist: array[float]
-
-
-class ParticipantBatches(msgspec.Struct, frozen=True):
-    """All batches of one participant in one stage, by batch_id; ``public_key`` is hex as the chain writes it."""
-
-    participant: str
-    public_key: str
-    batches: tuple[StoredNonces, ...]
+T = TypeVar("T")
 
 
 class PreservedNodes(msgspec.Struct, frozen=True):
@@ -50,20 +33,23 @@ class PreservedNodes(msgspec.Struct, frozen=True):
     others: frozenset[str] = frozenset()
 
 
-async def poc_batches_for_stage(reactor: Any, rpc: ChainRpc, height: int, at_height: int) -> list[ParticipantBatches]:
-    """Return all batches of the stage ``height`` as the block ``at_height`` left them, in no order of participants.
+async def read_batches_of_stage(
+    rpc: ChainRpc, height: int, at_height: int, make_reader: Callable[[], ValueReader[T]], *, max_bytes: int
+) -> T:
+    """Have all batches of the stage ``height``, as the block ``at_height`` left them, read by a new reader.
 
-    The answer is complete if ``at_height`` is not before the end of the batches' window. It comes in one piece, tens of
-    megabytes on a large network, so the timeout of ``rpc`` has to be long. A thread of the reactor's pool decodes the
-    numbers, in small pieces, since no other thread runs during a single call of the decoder. The reactor's own thread
-    decodes the JSON around them, in about 1 ms a megabyte.
+    Return what it made of them. BatchReader says how the batches stand in the value that it reads: in no order of
+    participants, complete if ``at_height`` is not before the end of the batches' window. They come in one answer, of
+    gigabytes on a large network: each half MiB of it may take the timeout of ``rpc``.
 
-    Raises ChainUnavailableError when that is larger than MAX_ANSWER_BYTES or cannot be had now (no node may have come
-    to ``at_height``), ChainRefusedError when the chain says no.
+    Raises ChainUnavailableError when the answer's JSON is larger than ``max_bytes`` or cannot be had now (no node may
+    have come to ``at_height``), ChainRefusedError when the chain says no.
     """
-    request = validation_pb2.QueryPocBatchesForStageRequest(block_height=height)
-    answer = await _ask(rpc, _BATCHES_PATH, request, at_height)
-    return await deferToThreadPool(reactor, reactor.getThreadPool(), decode_batches, answer.value)
+    request = validation_pb2.QueryPocBatchesForStageRequest(block_height=height).SerializeToString()
+    try:
+        return await rpc.abci_query_in_pieces(_BATCHES_PATH, request, at_height, make_reader, max_bytes=max_bytes)
+    except ChainUnavailableError as error:
+        raise ChainUnavailableError(f"{_BATCHES_PATH}: {error}") from error
 
 
 async def preserved_nodes(rpc: ChainRpc, epoch_index: int, participant: str) -> PreservedNodes:
@@ -95,17 +81,6 @@ async def preserved_nodes(rpc: ChainRpc, epoch_index: int, participant: str) -> 
     )
 
 
-def decode_batches(value: bytes) -> list[ParticipantBatches]:
-    """Decode the answer to PocBatchesForStage, in pieces of one batch; raises ChainUnavailableError."""
-    decoded = []
-    for piece in _decode(_BATCHES_PATH, validation_pb2.QueryPocBatchesForStageResponse, value).poc_batch:
-        participant = _decode(_BATCHES_PATH, validation_pb2.PocBatchesOfParticipant, piece)
-        batches = (_decode(_BATCHES_PATH, validation_pb2.PocBatch, batch) for batch in participant.poc_batch)
-        compact = tuple(StoredNonces(array("q", batch.nonces), array("d", batch.dist)) for batch in batches)
-        decoded.append(ParticipantBatches(participant.participant, participant.hex_pub_key, compact))
-    return decoded
-
-
 async def epoch_group(
     rpc: ChainRpc, epoch_index: int, model: str, at_height: int | None
 ) -> tuple[validation_pb2.EpochGroupData, int | None]:
@@ -118,7 +93,7 @@ async def epoch_group(
 
 async def _ask(rpc: ChainRpc, path: str, request: Message, at_height: int | None) -> QueryResult:
     try:
-        return await rpc.abci_query(path, request.SerializeToString(), at_height, max_bytes=MAX_ANSWER_BYTES)
+        return await rpc.abci_query(path, request.SerializeToString(), at_height)
     except ChainUnavailableError as error:
         raise ChainUnavailableError(f"{path}: {error}") from error
 

@@ -53,7 +53,7 @@ def default_of(text: str) -> Any:
     if text in ("true", "false"):
         return text == "true"
     number, _, unit = text.partition(" ")
-    return int(number) * {"": 1, "MiB": 2**20}[unit] if number.isdecimal() else None
+    return int(number) * {"": 1, "MiB": 2**20, "GiB": 2**30}[unit] if number.isdecimal() else None
 
 
 def leaves(config: Config) -> dict[str, Any]:

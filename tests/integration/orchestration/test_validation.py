@@ -17,6 +17,7 @@ from dapi.broker.node_worker_commands import StopNodeCommand
 from dapi.broker.nodes import Node
 from dapi.chain.rpc import ChainRpc
 from dapi.messages import ValidatedBatch, decode_validated
+from dapi.messages.sizes import MIB
 from dapi.mlnode.client import R_TARGET, TEST_NETWORK_PARAMS, InitRequest, MLNodeClient, PowState
 from dapi.orchestration.samples import query_samples
 from dapi.orchestration.stage_work import StageWork
@@ -142,7 +143,7 @@ class ValidatedStage:
         tools = ValidationTools(
             reactor=reactor,
             stages=NothingAnswered(),
-            query=partial(query_samples, reactor, self.rpc),
+            query=partial(query_samples, self.rpc, max_bytes=MIB),
             height=lambda: self.chain.height,
             workers=lambda: [Worker(client) for client in self.clients.values()],
             retry_delay=RetryDelay(random.Random(1), *retry_seconds),

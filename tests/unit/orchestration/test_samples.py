@@ -1,46 +1,49 @@
-"""What is made of a stage's batches: queried, joined, cleared, sampled."""
+"""What is made of a stage's batches: queried, joined, cleared, sampled; however the answer is cut."""
 
 from __future__ import annotations
 
+import hashlib
+import hmac
 import math
-from array import array
-from typing import Any
+import random
+from collections import Counter
+from collections.abc import Callable, Iterable
+from typing import Any, TypeVar
 
+from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from hypothesis import given
 from hypothesis import strategies as st
 from twisted.internet.defer import Deferred, succeed
 from twisted.trial.unittest import SynchronousTestCase
 
+from dapi.chain.answer_reader import ValueReader
 from dapi.chain.rpc import ChainRpc
-from dapi.chain.rpc_answers import QueryResult
-from dapi.messages import validation_pb2
+from dapi.errors import ChainUnavailableError
 from dapi.mlnode.client import R_TARGET
-from dapi.orchestration.samples import Dropped, Samples, Sampling, join, query_samples, sample_batches
-from dapi.phases.stage_queries import ParticipantBatches, StoredNonces
+from dapi.orchestration import samples as samples_module
+from dapi.orchestration.samples import Dropped, Sampler, Samples, Sampling, query_samples
+from dapi.phases import batch_reader
 from tests.chain_tools import Key
-from tests.unit.threadless import ThreadlessReactor
+from tests.stage_answers import Batches, Stored, cut, encode_stage
+from tests.stage_answers import stored as stored_by
 
 KEYS = [Key(seed) for seed in (1, 2, 3)]
 
-Batches = list[tuple[list[int], list[float]]]
+T = TypeVar("T")
 
 nonces = st.integers(0, 30) | st.integers(0, 2**63 - 1)
 distances = st.floats(0, 1.5) | st.sampled_from(
     [R_TARGET, math.nextafter(R_TARGET, 0), math.nan, math.inf, -math.inf, 1e308]
 )
+places = st.lists(st.integers(0, 2**20), max_size=20)
 # Not all of them as long as they should be.
 batches = st.tuples(st.lists(nonces, max_size=20), st.lists(distances, max_size=20)) | st.lists(
     st.tuples(nonces, distances), max_size=20
 ).map(lambda pairs: ([nonce for nonce, _ in pairs], [distance for _, distance in pairs]))
 
 
-def stored(found: Batches) -> tuple[StoredNonces, ...]:
-    return tuple(StoredNonces(array("q", nonces), array("d", dist)) for nonces, dist in found)
-
-
-def participant(found: Batches, key: Key = KEYS[0], **changes: Any) -> ParticipantBatches:
-    fields = {"participant": key.address, "public_key": key.public.hex(), **changes}
-    return ParticipantBatches(batches=stored(found), **fields)
+def participant(found: Batches, key: Key = KEYS[0], **changes: Any) -> Stored:
+    return stored_by(key, *found)._replace(**changes)
 
 
 def sampling(**changes: Any) -> Sampling:
@@ -56,8 +59,16 @@ def sampling(**changes: Any) -> Sampling:
     )
 
 
-def sampled(found: Batches, **changes: Any) -> Samples:
-    return sample_batches([participant(found)], sampling(**changes))
+def sample_stage(stage: Iterable[Stored], how: Sampling, at: Iterable[int] = ()) -> Samples:
+    """The samples of the chain's answer, cut at these places."""
+    sampler = Sampler(how)
+    for piece in cut(encode_stage(stage), at):
+        sampler.feed(piece)
+    return sampler.finish()
+
+
+def sampled(found: Batches, at: Iterable[int] = (), **changes: Any) -> Samples:
+    return sample_stage([participant(found)], sampling(**changes), at)
 
 
 def picked(**changes: Any) -> list[int]:
@@ -67,7 +78,7 @@ def picked(**changes: Any) -> list[int]:
 
 
 def first_of_each(found: Batches) -> dict[int, float]:
-    """The same as ``join``, said plainly."""
+    """The distance of each nonce: the first of a repeated one counts."""
     joined: dict[int, float] = {}
     for nonces, dist in found:
         for nonce, distance in zip(nonces, dist, strict=True):
@@ -75,61 +86,99 @@ def first_of_each(found: Batches) -> dict[int, float]:
     return joined
 
 
-class JoinTests(SynchronousTestCase):
-    def test_the_first_of_a_repeated_nonce_is_kept(self) -> None:
-        found = [([1, 2, 1], [0.1, 0.2, 0.3]), ([2, 3], [0.4, 0.5])]
-        self.assertEqual(join(list(stored(found))), {1: 0.1, 2: 0.2, 3: 0.5})
+def usable_of(found: Batches) -> dict[int, float]:
+    """Those that may be sampled, with all in memory at once: joined first, then cleared."""
+    joined = first_of_each([batch for batch in found if len(batch[0]) == len(batch[1])])
+    return {nonce: dist for nonce, dist in joined.items() if math.isfinite(dist) and dist < R_TARGET}
 
-    @given(st.lists(st.lists(st.tuples(nonces, st.floats(0, 2)), max_size=20)))
-    def test_against_the_plain_form(self, pairs: list[list[tuple[int, float]]]) -> None:
-        found = [([nonce for nonce, _ in batch], [dist for _, dist in batch]) for batch in pairs]
-        self.assertEqual(join(list(stored(found))), first_of_each(found))
+
+def mark_of(nonce: int, how: Sampling, participant_key: str) -> int:
+    """What decides whether a nonce is in the sample, computed for it alone."""
+    text = f"{how.public_key}:{how.block_hash}:{how.block_height}:{participant_key}"
+    key = hmac.digest(how.secret, text.encode(), hashlib.sha256)
+    block = nonce.to_bytes(8, "little") + bytes(8)
+    return int.from_bytes(Cipher(algorithms.AES(key), modes.ECB()).encryptor().update(block)[:8], "little")
 
 
 class FakeRpc(ChainRpc):
-    """Has the batches of one participant."""
+    """Has the batches of one participant; tells what it was asked."""
 
     def __init__(self) -> None:
-        self.asked: list[int | None] = []
+        self.asked: list[tuple[int | None, int]] = []
 
-    def abci_query(
-        self, path: str, data: bytes, height: int | None = None, *, max_bytes: int = 0
-    ) -> Deferred[QueryResult]:
-        self.asked.append(height)
-        stored = validation_pb2.PocBatch(nonces=[1, 2], dist=[0.5, 0.25]).SerializeToString()
-        of_one = validation_pb2.PocBatchesOfParticipant(
-            participant=KEYS[0].address, hex_pub_key=KEYS[0].public.hex(), poc_batch=[stored]
-        )
-        answer = validation_pb2.QueryPocBatchesForStageResponse(poc_batch=[of_one.SerializeToString()])
-        return succeed(QueryResult(answer.SerializeToString(), height or 0))
+    def abci_query_in_pieces(
+        self, path: str, data: bytes, height: int | None, make_reader: Callable[[], ValueReader[T]], *, max_bytes: int
+    ) -> Deferred[T]:
+        self.asked.append((height, max_bytes))
+        reader = make_reader()
+        for piece in cut(encode_stage([participant([([1, 2], [0.5, 0.25])])]), [20]):
+            reader.feed(piece)
+        return succeed(reader.finish())
 
 
 class QueryTests(SynchronousTestCase):
-    def test_sampling_is_done_on_a_thread(self) -> None:
-        reactor, rpc = ThreadlessReactor(), FakeRpc()
-        asking = Deferred.fromCoroutine(query_samples(reactor, rpc, sampling(), 22))
+    def test_the_answer_is_sampled_as_it_comes(self) -> None:
+        rpc = FakeRpc()
+        asking = Deferred.fromCoroutine(query_samples(rpc, sampling(), 22, max_bytes=1000))
         (batch,) = self.successResultOf(asking).batches
-        self.assertEqual((batch.public_key, sorted(batch.nonces), rpc.asked), (KEYS[0].public.hex(), [1, 2], [22]))
-        self.assertEqual(reactor.deferred, ["decode_batches", "sample_batches"])
+        self.assertEqual((batch.public_key, sorted(batch.nonces)), (KEYS[0].public.hex(), [1, 2]))
+        self.assertEqual(rpc.asked, [(22, 1000)])
 
 
 class SampleTests(SynchronousTestCase):
-    @given(st.lists(batches, max_size=5), st.integers(-1, 30))
-    def test_laws(self, found: Batches, size: int) -> None:
+    @given(st.lists(batches, max_size=5), st.integers(-1, 30), places)
+    def test_laws(self, found: Batches, size: int, at: list[int]) -> None:
         """Whatever comes: only what was given, once, of the first batch that has it, and nothing that breaks a node."""
-        samples = sampled(found, size=size)
-        joined = first_of_each([batch for batch in found if len(batch[0]) == len(batch[1])])
-        usable = {nonce for nonce, distance in joined.items() if math.isfinite(distance) and distance < R_TARGET}
-        self.assertEqual(samples.dropped.nonces, len(joined) - len(usable))
-        self.assertEqual(samples.dropped.batches, sum(len(nonces) != len(dist) for nonces, dist in found))
+        samples = sampled(found, at, size=size)
+        sound = [batch for batch in found if len(batch[0]) == len(batch[1])]
+        joined, usable = first_of_each(sound), usable_of(found)
+        unusable = [distance for _, dist in sound for distance in dist if not -math.inf < distance < R_TARGET]
+        self.assertEqual(samples.dropped.nonces, len(unusable))
+        self.assertEqual(samples.dropped.batches, len(found) - len(sound))
         self.assertEqual(samples.dropped.participants, 0 if usable else 1)
         self.assertEqual(len(samples.batches), 1 if usable else 0)
         for batch in samples.batches:
             self.assertEqual(len(batch.nonces), min(len(usable), size if size > 0 else 200))
             self.assertEqual(len(set(batch.nonces)), len(batch.nonces))
-            self.assertLessEqual(set(batch.nonces), usable)
+            self.assertLessEqual(set(batch.nonces), usable.keys())
             self.assertEqual(batch.dist, [joined[nonce] for nonce in batch.nonces])
         self.assertEqual(sampled(found, size=size), samples)
+
+    @given(st.lists(st.lists(batches, max_size=6), max_size=3), st.integers(1, 12), places, st.integers(1, 9))
+    def test_the_same_as_with_all_in_memory(
+        self, stage: list[Batches], size: int, at: list[int], nonces_at_once: int
+    ) -> None:
+        """The sample is those of all usable nonces with the smallest marks, though few are remembered meanwhile."""
+        self.patch(samples_module, "_NONCES_AT_ONCE", nonces_at_once)
+        how = sampling(size=size)
+        found = [participant(batches, key) for batches, key in zip(stage, KEYS, strict=False)]
+        expected = {}
+        for of_one in found:
+            usable = usable_of(of_one.batches)
+            marks = {nonce: mark_of(nonce, how, of_one.public_key) for nonce in usable}
+            if usable:
+                expected[of_one.public_key] = {
+                    nonce: usable[nonce] for nonce in sorted(usable, key=marks.__getitem__)[:size]
+                }
+        samples = sample_stage(found, how, at)
+        self.assertEqual(
+            {batch.public_key: dict(zip(batch.nonces, batch.dist, strict=True)) for batch in samples.batches}, expected
+        )
+
+    def test_cut_at_each_byte(self) -> None:
+        stage = [participant([([7, 8, 7], [0.5, 0.25, 0.75])]), participant([([9], [1.0])], KEYS[1])]
+        whole = sample_stage(stage, sampling())
+        self.assertEqual(len(whole.batches), 2)
+        for place in range(len(encode_stage(stage))):
+            self.assertEqual(sample_stage(stage, sampling(), [place]), whole)
+
+    def test_an_answer_that_is_cut_off(self) -> None:
+        sampler = Sampler(sampling())
+        sampler.feed(encode_stage([participant([([7], [0.5])])])[:-1])
+        self.assertRaises(ChainUnavailableError, sampler.finish)
+
+    def test_nobody(self) -> None:
+        self.assertEqual(sample_stage([], sampling()), Samples([], Dropped()))
 
     def test_what_a_node_gets(self) -> None:
         (batch,) = sampled([([7, 8], [0.5, 0.25])]).batches
@@ -139,7 +188,7 @@ class SampleTests(SynchronousTestCase):
 
     def test_each_participant_has_a_batch(self) -> None:
         found = [participant([([index], [0.5])], key) for index, key in enumerate(KEYS)]
-        samples = sample_batches(found, sampling())
+        samples = sample_stage(found, sampling())
         self.assertEqual([(batch.public_key, batch.nonces) for batch in samples.batches],
                          [(key.public.hex(), [index]) for index, key in enumerate(KEYS)])  # fmt: skip
 
@@ -163,7 +212,7 @@ class SampleTests(SynchronousTestCase):
 
     def test_equal_numbers_are_not_sampled_at_equal_places(self) -> None:
         found = [participant([(list(range(1000)), [0.5] * 1000)], key) for key in KEYS[:2]]
-        one, other = sample_batches(found, sampling()).batches
+        one, other = sample_stage(found, sampling()).batches
         self.assertNotEqual(one.nonces, other.nonces)
 
     def test_every_nonce_can_be_picked(self) -> None:
@@ -180,9 +229,63 @@ class SampleTests(SynchronousTestCase):
             participant([]),
             participant([([1], [R_TARGET])]),
         ]
-        samples = sample_batches(found, sampling())
+        samples = sample_stage(found, sampling())
         self.assertEqual([batch.public_key for batch in samples.batches], [KEYS[0].public.hex()])
         self.assertEqual(samples.dropped, Dropped(nonces=1, batches=0, participants=5))
 
+    def test_a_batch_that_is_too_large_counts_as_dropped(self) -> None:
+        self.patch(batch_reader, "MAX_BATCH_BYTES", 100)
+        samples = sampled([(list(range(20)), [0.5] * 20), ([30], [0.5])])
+        self.assertEqual(samples.batches[0].nonces, [30])
+        self.assertEqual(samples.dropped, Dropped(batches=1))
+
     def test_the_secret_is_not_shown(self) -> None:
         self.assertNotIn("hush", repr(sampling(secret=b"hush")))
+
+
+class ManyNoncesTests(SynchronousTestCase):
+    """What is remembered of a participant with very many nonces, and how likely each of them is in the sample."""
+
+    def remembered(self, sampler: Sampler) -> int:
+        assert sampler._sample is not None
+        return len(sampler._sample._remembered)
+
+    def test_few_are_remembered(self) -> None:
+        for distance, most in ((0.5, 1000), (1.45, 45_000), (math.nan, 45_000)):
+            sampler = Sampler(sampling())
+            found: Batches = [
+                (list(range(start, start + 5000)), [distance] * 5000) for start in range(0, 100_000, 5000)
+            ]
+            sampler.feed(encode_stage([participant(found)])[:-1])
+            self.assertLess(self.remembered(sampler), most)
+
+    def test_repeated_ones_are_no_likelier(self) -> None:
+        """Half of the nonces come ten times, in ten batches: they are half of the sample."""
+        often, once = list(range(1000)), list(range(1000, 2000))
+        found: Batches = [(often + once[i * 100 : i * 100 + 100], [0.5] * 1100) for i in range(10)]
+        (batch,) = sampled(found, size=400).batches
+        self.assertEqual(len(set(batch.nonces)), 400)
+        self.assertLess(abs(sum(nonce < 1000 for nonce in batch.nonces) - 200), 60)
+
+    def test_each_is_as_likely(self) -> None:
+        """Over many stages each nonce is sampled about as often, wherever its batch stands."""
+        found: Batches = [(list(range(start, start + 10)), [0.5] * 10) for start in range(0, 100, 10)]
+        counted = Counter(
+            nonce for height in range(400) for nonce in sampled(found, block_height=height, size=10).batches[0].nonces
+        )
+        # 40 are expected of each, with a deviation of 6.
+        self.assertEqual(len(counted), 100)
+        self.assertLess(max(counted.values()), 70)
+        self.assertGreater(min(counted.values()), 15)
+
+    def test_a_few_usable_ones_among_very_many_unusable(self) -> None:
+        """The sample may be smaller then, and is never wrong."""
+        self.patch(samples_module, "_MAX_REMEMBERED", 100)
+        source = random.Random(1)
+        nonces = list(range(20_000))
+        dist = [0.5 if source.random() < 0.05 else 1.45 for _ in nonces]
+        found: Batches = [(nonces[start : start + 100], dist[start : start + 100]) for start in range(0, 20_000, 100)]
+        (batch,) = sampled(found, size=20).batches
+        self.assertGreater(len(batch.nonces), 0)
+        self.assertLessEqual(len(batch.nonces), 20)
+        self.assertLessEqual(set(batch.nonces), usable_of(found).keys())

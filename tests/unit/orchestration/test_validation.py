@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from array import array
-
 from twisted.internet.defer import Deferred
 
 from dapi.errors import ChainRefusedError, ChainUnavailableError, StoreBusyError
 from dapi.orchestration.validation import ValidationState
-from dapi.phases.stage_queries import ParticipantBatches, StoredNonces
+from tests.stage_answers import stored
 from tests.unit.orchestration.validation_case import END, HEX, KEYS, STAGE, START, ValidationTestCase
 
 
@@ -103,11 +101,7 @@ class CourseTests(ValidationTestCase):
         self.assert_over()
 
     def test_what_breaks_a_node_is_not_handed_out(self) -> None:
-        stored = (StoredNonces(array("q", [1, 2]), array("d", [0.5, 1.45])), StoredNonces(array("q", [1]), array("d")))
-        self.found = [
-            ParticipantBatches(KEYS[0].address, HEX[0], stored),
-            ParticipantBatches(KEYS[1].address, HEX[1], ()),
-        ]
+        self.found = [stored(KEYS[0], ([1, 2], [0.5, 1.45]), ([1], [])), stored(KEYS[1])]
         self.add_nodes("a")
         self.start()
         self.assertEqual(self.nodes["a"].took, [0])

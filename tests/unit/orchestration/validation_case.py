@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-from array import array
 from typing import Any
 
 from twisted.internet.defer import Deferred, fail, succeed
@@ -16,16 +15,17 @@ from dapi.broker.nodes import Node
 from dapi.errors import ChainError, MLNodeError, StoreError
 from dapi.messages import ProofBatch
 from dapi.mlnode.client import MLNodeClient, PowState, PowStatus
-from dapi.orchestration.samples import Samples, Sampling, sample_batches
+from dapi.orchestration.samples import Sampler, Samples, Sampling
 from dapi.orchestration.stage_work import StageWork
 from dapi.orchestration.stages import StageBook, StageRecord
 from dapi.orchestration.validation import StageValidation, ValidationTools
 from dapi.phases.phases import EpochParameters, regular_stage
-from dapi.phases.stage_queries import ParticipantBatches, PreservedNodes, StoredNonces
+from dapi.phases.stage_queries import PreservedNodes
 from dapi.timing.retry import RetryDelay
 from tests.chain_tools import Key
 from tests.logs import log_of
 from tests.nodes import node_config
+from tests.stage_answers import Stored, encode_stage, stored
 
 DURATIONS = EpochParameters(
     epoch_length=400,
@@ -107,7 +107,7 @@ class ValidationTestCase(SynchronousTestCase):
     def setUp(self) -> None:
         self.reactor = Clock()
         self.height = START
-        self.found: list[ParticipantBatches] | ChainError | Deferred[Samples] = []
+        self.found: list[Stored] | ChainError | Deferred[Samples] = []
         self.queried: list[int] = []
         self.nodes: dict[str, FakeNode] = {}
         self.silent: list[str] = []
@@ -116,8 +116,7 @@ class ValidationTestCase(SynchronousTestCase):
 
     def participants(self, *indices: int, nonces: int = 3) -> None:
         """Let the chain have batches of these."""
-        stored = (StoredNonces(array("q", range(nonces)), array("d", [0.5] * nonces)),)
-        self.found = [ParticipantBatches(KEYS[index].address, HEX[index], stored) for index in indices]
+        self.found = [stored(KEYS[index], (list(range(nonces)), [0.5] * nonces)) for index in indices]
 
     def add_nodes(self, *names: str) -> None:
         for name in names:
@@ -127,7 +126,11 @@ class ValidationTestCase(SynchronousTestCase):
         self.queried.append(at_height)
         if isinstance(self.found, ChainError):
             return fail(self.found)
-        return self.found if isinstance(self.found, Deferred) else succeed(sample_batches(self.found, sampling))
+        if isinstance(self.found, Deferred):
+            return self.found
+        sampler = Sampler(sampling)
+        sampler.feed(encode_stage(self.found))
+        return succeed(sampler.finish())
 
     def start(self) -> None:
         """Begin; ``self.over`` is what the start returned."""

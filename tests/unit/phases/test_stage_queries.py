@@ -3,31 +3,25 @@
 from __future__ import annotations
 
 import base64
-from array import array
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 from twisted.internet.defer import Deferred, fail, succeed
 
+from dapi.chain.answer_reader import ValueReader
 from dapi.chain.rpc import ChainRpc
 from dapi.chain.rpc_answers import QueryResult
 from dapi.errors import ChainError, ChainRefusedError, ChainUnavailableError
-from dapi.phases import stage_queries
-from dapi.phases.stage_queries import (
-    ParticipantBatches,
-    PreservedNodes,
-    StoredNonces,
-    decode_batches,
-    poc_batches_for_stage,
-    preserved_nodes,
-)
+from dapi.phases.stage_queries import PreservedNodes, preserved_nodes, read_batches_of_stage
 from dapi.simulator.chain.epochs import EpochParams, Epochs
 from dapi.simulator.chain.messages import SubmitPocBatch
 from dapi.simulator.chain.queries import query
 from dapi.simulator.chain.requests import QueryRefused
 from dapi.simulator.chain.rules import Rules
 from dapi.simulator.chain.state import Account, ChainState, GroupMember, GroupNode, StoredBatch
-from dapi.simulator.chain.wire import bytes_field, message_field, packed_double_field, packed_int64_field, varint_field
+from dapi.simulator.chain.wire import bytes_field, message_field, packed_int64_field, varint_field
 from tests.chain_tools import Key
+from tests.stage_answers import Stored, decode_stage, stored
 from tests.unit.chain.chain_nodes import Nodes, RpcTestCase, result
 from tests.unit.threadless import ThreadlessReactor
 
@@ -37,9 +31,20 @@ ONE, TWO, THREE = Key(1), Key(2), Key(3)
 BUSY, FREE = (True, True), (True, False)
 
 
-def participant(key: Key, *batches: tuple[list[int], list[float]]) -> ParticipantBatches:
-    stored = tuple(StoredNonces(array("q", nonces), array("d", dist)) for nonces, dist in batches)
-    return ParticipantBatches(key.address, key.public.hex(), stored)
+T = TypeVar("T")
+
+
+class Decoder(ValueReader[list[Stored]]):
+    """Decodes the batches in one go."""
+
+    def __init__(self) -> None:
+        self.value = b""
+
+    def feed(self, piece: bytes) -> None:
+        self.value += piece
+
+    def finish(self) -> list[Stored]:
+        return decode_stage(self.value)
 
 
 class SimulatedRpc(ChainRpc):
@@ -66,6 +71,16 @@ class SimulatedRpc(ChainRpc):
             return fail(ChainRefusedError(refused.code, "sdk", str(refused)))
         return succeed(QueryResult(value, height or LATEST))
 
+    def abci_query_in_pieces(
+        self, path: str, data: bytes, height: int | None, make_reader: Callable[[], ValueReader[T]], *, max_bytes: int
+    ) -> Deferred[T]:
+        def read(answer: QueryResult) -> T:
+            reader = make_reader()
+            reader.feed(answer.value)
+            return reader.finish()
+
+        return self.abci_query(path, data, height).addCallback(read)
+
     def put(
         self, key: Key, batch_id: str, nonces: tuple[int, ...], *, at: int = 12, stage: int = STAGE, **more: Any
     ) -> None:
@@ -83,11 +98,16 @@ class BatchQueryTests(RpcTestCase):
         self.reactor = ThreadlessReactor()
         self.rpc = SimulatedRpc()
 
-    def ask(self, at_height: int = LATEST) -> list[ParticipantBatches]:  # type: ignore[override]
-        return self.successResultOf(self.asking(at_height))
+    def ask(self, at_height: int = LATEST) -> list[Stored]:  # type: ignore[override]
+        found: list[Stored] = self.successResultOf(self.asking(at_height))
+        return found
 
-    def asking(self, at_height: int, rpc: ChainRpc | None = None) -> Deferred[list[ParticipantBatches]]:
-        return Deferred.fromCoroutine(poc_batches_for_stage(self.reactor, rpc or self.rpc, STAGE, at_height))
+    def asking(self, at_height: int, rpc: ChainRpc | None = None) -> Deferred[list[Stored]]:
+        reading = read_batches_of_stage(rpc or self.rpc, STAGE, at_height, Decoder, max_bytes=1000)
+        return Deferred.fromCoroutine(reading)
+
+    def client(self, nodes: Nodes, **settings: Any) -> ChainRpc:
+        return ChainRpc(self.reactor, ["http://a:26657"], agent=nodes, **settings)
 
     def test_batches_of_all_participants(self) -> None:
         self.rpc.put(ONE, "b", (3, 300))
@@ -97,8 +117,8 @@ class BatchQueryTests(RpcTestCase):
         self.assertCountEqual(
             self.ask(),
             [
-                participant(ONE, ([2**62, 0], [2**59, 0]), ([3, 300], [0.375, 37.5])),
-                participant(TWO, ([5], [0.625])),
+                stored(ONE, ([2**62, 0], [2**59, 0]), ([3, 300], [0.375, 37.5])),
+                stored(TWO, ([5], [0.625])),
             ],
         )
 
@@ -112,28 +132,18 @@ class BatchQueryTests(RpcTestCase):
     def test_the_state_of_the_height_that_is_asked_for(self) -> None:
         self.rpc.put(ONE, "a", (1,), at=21)
         self.rpc.put(ONE, "in the last block", (2,), at=22)
-        self.assertEqual(self.ask(21), [participant(ONE, ([1], [0.125]))])
-        self.assertEqual(self.ask(22), [participant(ONE, ([1], [0.125]), ([2], [0.25]))])
+        self.assertEqual(self.ask(21), [stored(ONE, ([1], [0.125]))])
+        self.assertEqual(self.ask(22), [stored(ONE, ([1], [0.125]), ([2], [0.25]))])
         self.assertEqual(self.rpc.heights, [21, 22])
 
     def test_a_refusal_stays_one(self) -> None:
         self.rpc.refusal = ChainRefusedError(6, "sdk", "unknown query path")
         self.failureResultOf(self.asking(LATEST), ChainRefusedError)
 
-    def test_decoding_is_done_on_a_thread(self) -> None:
-        self.rpc.put(ONE, "a", (1,))
-        self.reactor.holds_threads = True
-        asking = self.asking(LATEST)
-        self.assertNoResult(asking)
-        self.assertEqual(self.reactor.deferred, ["decode_batches"])
-        self.reactor.run_threads()
-        self.assertEqual(self.successResultOf(asking), [participant(ONE, ([1], [0.125]))])
-
     def test_an_answer_above_the_bound_is_a_clear_error(self) -> None:
         value = base64.b64encode(bytes(1000)).decode()
         nodes = Nodes(a=result({"response": {"code": 0, "value": value, "height": "30"}}))
         rpc = self.client(nodes)
-        self.patch(stage_queries, "MAX_ANSWER_BYTES", 1000)
         failure = self.failureResultOf(self.asking(LATEST, rpc), ChainUnavailableError)
         self.assertRegex(str(failure.value), "PocBatchesForStage: .*longer than 1000 bytes")
 
@@ -141,27 +151,6 @@ class BatchQueryTests(RpcTestCase):
         rpc = self.client(Nodes(a=OSError("no route")))
         failure = self.failureResultOf(self.asking(LATEST, rpc), ChainUnavailableError)
         self.assertIn("no route", str(failure.value))
-
-
-class DecodeTests(RpcTestCase):
-    """What is decoded is what is used, whatever stands beside it."""
-
-    def test_what_is_no_answer(self) -> None:
-        for value in (b"\xff", message_field(1, b"\xff"), message_field(1, message_field(4, b"\xff"))):
-            self.assertRaises(ChainUnavailableError, decode_batches, value)
-
-    def test_a_text_that_is_no_utf8_costs_nobody_a_batch(self) -> None:
-        batch = packed_int64_field(4, [1]) + packed_double_field(5, [0.5]) + bytes_field(6, b"\xff\xfe")
-        names = bytes_field(1, ONE.address) + bytes_field(3, ONE.public.hex())
-        value = message_field(1, names + message_field(4, batch))
-        self.assertEqual(decode_batches(value), [participant(ONE, ([1], [0.5]))])
-
-    def test_lengths_that_differ_are_kept_as_they_are(self) -> None:
-        batch = packed_int64_field(4, [1, 2]) + packed_double_field(5, [0.5])
-        names = bytes_field(1, ONE.address) + bytes_field(3, ONE.public.hex())
-        self.assertEqual(
-            decode_batches(message_field(1, names + message_field(4, batch))), [participant(ONE, ([1, 2], [0.5]))]
-        )
 
 
 class PreservedNodesTests(RpcTestCase):
