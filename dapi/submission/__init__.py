@@ -24,7 +24,7 @@ The whole way of a batch, from the frame to the block, with what is kept where, 
    nothing yet. Where no node answers or has room, they are offered again every 3 s. A refusal counts only when no
    mempool can have had the bytes before; then it is treated like a code from a block.
 7. **The block.** At each block ``Submitter._look_up`` asks for the hash. Code 0: ``Submissions.confirm``, and the batch
-   is *confirmed*; its row moves to ``finished``, without its body. Another code: ``judge`` says what it means and
+   is *confirmed*; its row moves to *finished*, without its body. Another code: ``judge`` says what it means and
    ``messages_blamed`` whom it is about; the others go again. When the chain's time has passed the transaction's, and it
    is in no block, it never will be: ``Submissions.store_again`` has its messages go into another one.
 8. **The end of the window.** ``Deadlines.check`` expires what is stored and can be in no block in time. What *failed*
