@@ -16,7 +16,7 @@ from dapi.messages import Kind, State, Via
 from dapi.messages.host_pb2 import MsgClaimRewards
 from dapi.orchestration.seed import seed_of, seed_signature
 from dapi.outbox.outbox import Outbox, OutboxEntry
-from dapi.outbox.pages import BatchRow
+from dapi.outbox.pages import BatchRow, is_ahead
 from dapi.phases.host_queries import Owed, owed_rewards
 from dapi.phases.phases import EpochInfo, regular_stage
 from dapi.submission.answers import amount_paid
@@ -94,8 +94,7 @@ class Claiming:
         if due is None or self._is_over:
             return
         row = (await self._rows()).get(due.epoch_index)
-        if row is not None and (row.included_height or 0) > info.block_height:
-            # The answer would be of the time before it.
+        if row is not None and is_ahead(row, info.block_height):
             return
         owed = await owed_rewards(self._rpc, self._participant, info.block_height)
         self._owed = owed if owed is not None and owed.epoch_index == due.epoch_index else None

@@ -25,7 +25,7 @@ from dapi.messages.host_pb2 import (
     MsgSubmitHardwareDiff,
 )
 from dapi.outbox.outbox import Outbox, OutboxEntry
-from dapi.outbox.pages import BatchRow
+from dapi.outbox.pages import BatchRow, is_ahead
 from dapi.phases.host_queries import hardware_nodes, known_models
 from dapi.phases.phases import EpochInfo
 from dapi.submission.submissions import Submissions
@@ -94,7 +94,7 @@ class Declaring:
     """
 
     log = Logger()
-    name = "hardware nodes"
+    name = "hardware_nodes"
 
     def __init__(
         self, rpc: ChainRpc, broker: Broker, outbox: Outbox, submissions: Submissions, participant: str
@@ -129,8 +129,7 @@ class Declaring:
         """Compare, and store the difference; return whether there is one."""
         height, nodes = info.block_height, self._broker.nodes()
         last = next(iter((await self._outbox.batches(kind=Kind.HARDWARE, limit=1)).batches), None)
-        if last is not None and (last.included_height or 0) > height:
-            # The answers would be of the time before it.
+        if last is not None and is_ahead(last, height):
             return True
         known = await known_models(self._rpc, height)
         declared = await hardware_nodes(self._rpc, self._participant, height)

@@ -18,7 +18,7 @@ _SEGMENT = re.compile(r"[A-Za-z0-9._~-]+")
 class VersionFollowing:
     """Asks for the version at the start and in each epoch; the clients of all nodes that set none use it."""
 
-    name = "node version"
+    name = "node_version"
 
     def __init__(self, rpc: ChainRpc, version: NetworkVersion) -> None:
         self._rpc = rpc

@@ -18,6 +18,7 @@ _TABLES: dict[str, dict[str, State]] = {
     "finished": {state: state for state in (State.CONFIRMED, State.FAILED, State.EXPIRED)},
 }
 _NEWEST = 2**63 - 1
+_BLOCKS_AHEAD = 100
 # The other kinds are no batches: they are shown to those who ask for them.
 _BATCHES = (Kind.GENERATED, Kind.VALIDATED)
 _OTHERS = ", ".join(f"'{kind}'" for kind in Kind if kind not in _BATCHES)
@@ -67,6 +68,12 @@ class BatchPage(msgspec.Struct, frozen=True):
     batches: list[BatchRow]
     next: int | None
     damaged: list[DamagedRow] = []
+
+
+def is_ahead(row: BatchRow, height: int) -> bool:
+    """Tell whether the chain as it was at a height does not show yet what a message has done."""
+    # Further ahead it is in a block of another chain.
+    return row.included_height is not None and height < row.included_height <= height + _BLOCKS_AHEAD
 
 
 _FIELDS = msgspec.structs.fields(BatchRow)
