@@ -71,10 +71,11 @@ class WholeDapi:
         self.chain.add_account(self.key.public_key)
         self.chain.startService()
 
-    def node(self, name: str, **settings: Any) -> SimulatedMLNode:
+    def node(self, name: str, *, prefix: str = "", **settings: Any) -> SimulatedMLNode:
         """Start one more node; dapi is told of it when it starts next."""
         number = len(self.nodes) + 1
-        node = SimulatedMLNode(reactor, random.Random(number), name=name, settings=quick_settings(**settings))
+        quick = quick_settings(**settings)
+        node = SimulatedMLNode(reactor, random.Random(number), name=name, settings=quick, prefix=prefix)
         node.startService()
         self.nodes[name] = node
         return node

@@ -35,7 +35,10 @@ class RefusedError(Exception):
 
 
 class NodeResource(Resource):
-    """Answers the calls of ``routes`` (by method and path) below ``prefix``, and upgrades to the WebSocket."""
+    """Answers the calls of ``routes`` (by method and path) below ``prefix``, and upgrades to the WebSocket.
+
+    The network's own software leaves the prefix out of the WebSocket's path, so that is taken without it, too.
+    """
 
     isLeaf = True
     log = Logger()
@@ -69,12 +72,10 @@ class NodeResource(Resource):
     def render(self, request: Request) -> Any:
         """Answer when the call has had its effect, and its delay (see the settings) is over."""
         path = request.path.decode("latin-1")
-        if path.startswith(self._prefix):
-            path = path.removeprefix(self._prefix)
-            if path == WEBSOCKET_PATH and (request.getHeader("upgrade") or "").lower() == "websocket":
-                return self._upgrade(request)
-        else:
-            path = ""
+        is_upgrade = (request.getHeader("upgrade") or "").lower() == "websocket"
+        if is_upgrade and path in (WEBSOCKET_PATH, self._prefix + WEBSOCKET_PATH):
+            return self._upgrade(request)
+        path = path.removeprefix(self._prefix) if path.startswith(self._prefix) else ""
         answering = Deferred.fromCoroutine(self._answer(request, path))
         self._answering.add(answering)
         answering.addBoth(self._answered, answering)

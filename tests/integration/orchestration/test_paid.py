@@ -5,6 +5,7 @@ Facts: docs/protocol/chain.md, 'Hardware nodes' and 'Claims'.
 
 from __future__ import annotations
 
+import base64
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from dapi.simulator.chain.epochs import EpochParams
 from dapi.simulator.chain.messages import ClaimRewards, HardwareNode
 from dapi.simulator.chain.state import Model
 from dapi.simulator.ml_node.node import SimulatedMLNode
+from tests.chain_tools import BATCH_URL, CLAIM_URL, HARDWARE_URL, SEED_URL, VALIDATION_URL, Key
 from tests.integration.waiting import soon, until
 from tests.integration.whole_dapi import FIRST_POC, WholeDapi, until_answered, when_in
 from tests.logs import Log, captured_log
@@ -227,6 +229,46 @@ async def test_restarted_between_the_storing_of_a_claim_and_its_confirmation(pai
     assert paid.chain.state.balances == {paid.address: REWARD}
     claims = [each for each in paid.chain.blockchain.ledger if isinstance(each.message, ClaimRewards)]
     assert len(claims) == len(await paid.rows(Kind.CLAIM)) == 1
+
+
+@pytest_twisted.ensureDeferred
+async def test_paid_through_a_granted_key(paid: PaidDapi) -> None:
+    participant = Key(2)
+    paid.chain.add_account(participant.public)
+    state = paid.chain.state
+    # Genesis gave the only weight to the account that signs here.
+    state.participants.update({paid.address: 0, participant.address: 1})
+    for url in (BATCH_URL, VALIDATION_URL, SEED_URL, HARDWARE_URL, CLAIM_URL):
+        paid.chain.grant(participant.address, paid.address, url)
+    # Once it has sent anything, the chain shows its public key.
+    account = state.accounts[participant.address]
+    state.accounts[participant.address] = msgspec.structs.replace(account, public_key=participant.public)
+    paid.chain_settings = {"account_public_key": base64.b64encode(participant.public).decode()}
+    paid.node("node1")
+    paid.start()
+    await paid.when_settled()
+    row = await paid.when_claimed(State.CONFIRMED)
+    assert row.reason == f"paid {REWARD}: Rewards claimed successfully"
+    assert state.balances == {participant.address: REWARD}
+
+
+@pytest_twisted.ensureDeferred
+async def test_nodes_are_called_below_the_chains_version_where_they_answer_there(paid: PaidDapi) -> None:
+    behind_nginx = paid.node("node1", prefix="/v3.0.8")
+    bare = paid.node("node2")
+    assert paid.chain.state.mlnode_version == "v3.0.8"
+    service = paid.start()
+    with captured_log() as log:
+        await soon(paid.chain.when_height(FIRST_POC))
+        for node in (behind_nginx, bare):
+            await when_in(node, "generate")
+            # The WebSocket is reached without the version.
+            await soon(node.ledger.when_delivered(1, via="websocket"))
+        assert len(log.warnings("node2: answers 404 below /v3.0.8, and is used without that")) <= 1
+    first, second = service.broker.status().nodes
+    assert (first.version, first.version_problem) == ("v3.0.8", None)
+    assert (second.version, second.version_problem) == ("", "answers 404 below /v3.0.8, and is used without that")
+    assert paid.phases.status()["host"]["node_version"] == "v3.0.8"
 
 
 @pytest_twisted.ensureDeferred
