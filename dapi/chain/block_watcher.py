@@ -101,11 +101,11 @@ class BlockWatcher(LoopService):
         await self._ask()
         # A cancelled call may end like a failed one: then only `running` says that the loop has to end.
         while self.running:
+            self._log_problem()
             await deferLater(self._reactor, self._poll_seconds)
             is_due = self._reactor.seconds() - self._asked_at >= _STATUS_SECONDS
             if is_due or self._status_problem is not None or self._quiet_seconds > self._max_quiet_seconds:
                 await self._ask()
-            self._log_problem()
 
     async def _ask(self) -> None:
         self._asked_at = self._reactor.seconds()
@@ -125,7 +125,6 @@ class BlockWatcher(LoopService):
                 self._observers()
         finally:
             self._is_asking = False
-        self._log_problem()
 
     @property
     def _quiet_seconds(self) -> float:

@@ -20,7 +20,7 @@ from twisted.web.iweb import IAgent
 
 from dapi.chain.answer_reader import AnswerReader, ValueReader
 from dapi.chain.nodes import ChainNode, ChainNodes
-from dapi.chain.rpc_answers import QueryAnswer, RpcError, StatusAnswer, decode_answer, encode_request
+from dapi.chain.rpc_answers import QueryAnswer, RpcError, decode_answer, encode_request
 from dapi.chain.rpc_errors import error_of_http_status
 from dapi.errors import ChainUnavailableError
 from dapi.http.exchange import MAX_ANSWER_BYTES, AnswerTooLongError, Exchanges, NoAnswerError
@@ -68,7 +68,7 @@ class JsonRpc:
         """
         self._next_id += 1
         request_id = self._next_id
-        with self._failures_told(node, method, is_status=answer_type is StatusAnswer):
+        with self._failures_told(node, method):
             body = await self._exchange(node, encode_request(request_id, method, params), limits)
             return decode_answer(body, request_id, answer_type)
 
@@ -95,12 +95,12 @@ class JsonRpc:
         return self._exchanges.close()
 
     @contextlib.contextmanager
-    def _failures_told(self, node: ChainNode, method: str, *, is_status: bool = False) -> Iterator[None]:
+    def _failures_told(self, node: ChainNode, method: str) -> Iterator[None]:
         try:
             yield
         except ChainUnavailableError as error:
-            # A node that executes a large block answers queries late; a frozen one does not even tell its status.
-            if is_status or not isinstance(error, _SlowOrLargeError):
+            # A node that executes a large block answers queries late. That a node is frozen shows with its status.
+            if not isinstance(error, _SlowOrLargeError):
                 self._nodes.call_failed(node, method, str(error))
             raise
 

@@ -36,7 +36,6 @@ from dapi.chain.rpc_errors import (
     broadcast_outcome,
     error_of_call,
     failure_of_all,
-    is_index_off,
     is_not_found,
     query_result,
 )
@@ -340,11 +339,8 @@ class ChainRpc:
     async def _tx(self, node: ChainNode, tx_hash: str) -> TxResult | None:
         params = {"hash": to_base64(bytes.fromhex(tx_hash)), "prove": False}
         answer = await self._json.call(node, "tx", params, TxAnswer, self._large)
-        if isinstance(answer, RpcError):
-            if is_not_found(answer):
-                return None
-            if is_index_off(answer):
-                node.has_tx_index = False
+        if isinstance(answer, RpcError) and is_not_found(answer):
+            return None
         return _result(answer).value()
 
 

@@ -49,11 +49,6 @@ def is_not_found(error: RpcError) -> bool:
     return error.code not in _OUR_FAULT and "not found" in error.data
 
 
-def is_index_off(error: RpcError) -> bool:
-    """Whether the error of a look-up says that the node keeps no index of transactions."""
-    return "indexing is disabled" in error.text
-
-
 def max_size(error: ChainRefusedError) -> int | None:
     """Return how many bytes a transaction may have for the node that refused it; None when it was refused otherwise."""
     found = _MAX_SIZE.search(error.log)

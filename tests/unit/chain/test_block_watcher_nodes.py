@@ -169,6 +169,12 @@ class FollowedEventsTests(SynchronousTestCase):
         self.assertEqual(self.in_memory.attempts, 1)
 
     def test_after_a_useful_connection_it_begins_with_the_best(self) -> None:
+        self.rpc.heights[0] = self.rpc.heights[1] = 11
+        self.link.server.announce(11)
+        self.link.flush()
+        self.link.drop(ConnectionLost())
+        self.next_link()
+        self.assertEqual(self.port, 8080)
         self.make_blocks(4, by=None)
         link = self.next_link()
         self.make_blocks(1, by=link)

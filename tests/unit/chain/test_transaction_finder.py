@@ -170,6 +170,7 @@ class InBlocksTests(FinderTestCase):
         self.assertEqual(search.reach, {hash_of(1): Reach(12, time_at(12)), hash_of(4): Reach(12, time_at(12))})
         self.assertEqual(self.a.read, [9, 11, 12])
         self.assertEqual(self.find(_1=9).incomplete, {hash_of(1)})
+        self.assertEqual(self.find(_4=9).incomplete, {hash_of(4)})
 
     def test_another_node_may_have_the_pruned_block(self) -> None:
         b = Blocks(self.a.blocks, height=12)
@@ -197,6 +198,14 @@ class InBlocksTests(FinderTestCase):
         search = self.find(_2=10)
         self.assertEqual((search.found, search.reach), ({}, {hash_of(2): Reach(9)}))
         self.assertIn("more transactions than the 1 results", str(search.problem))
+
+    def test_a_search_waits_for_the_one_before(self) -> None:
+        self.chain.held["a"] = []
+        searches = [self.finder.find({hash_of(number): 9}) for number in (1, 1)]
+        self.chain.release("a")
+        for search in searches:
+            self.assertEqual(self.successResultOf(search).found, {hash_of(1): found_at(10, 1)})
+        self.assertEqual(self.a.read, [9, 10])
 
     def test_a_cancel_leaves_nothing_behind(self) -> None:
         self.chain.held["a"] = []
@@ -250,6 +259,7 @@ class WithAnIndexTests(FinderTestCase):
         self.start(b=b, a=self.a)
         self.assertEqual(self.find(_1=9).found, {hash_of(1): found_at(10, 1)})
         self.assertEqual((self.a.read, b.read), ([], []))
+        self.assertEqual({host for host, method in self.chain.asked if method == "tx"}, {"a"})
 
     def test_eight_calls_run_at_once(self) -> None:
         def hold_what_follows(params: Any) -> Any:
