@@ -25,6 +25,16 @@ The whole way of a phase, from the block to a node's command, and what a failure
    have no verdict on disk.
 7. **The end.** ``Deadlines.check`` expires what missed its window. ``PhaseStatus`` answers what people ask meanwhile.
 
+Beside that ``Host`` looks after what makes a stage worth something, at each block and after each change of the nodes:
+
+- ``Declaring.look`` compares the registered nodes with those that the chain has, and stores a hardware diff for it.
+- ``Claiming.look`` asks what is owed for the epoch that the chain pays for now, and stores the claim, once an epoch.
+  ``claim_answers`` reads from the transaction's data whether it was paid; code 0 does not say so.
+- ``Counting.look`` asks what the latest epochs weigh, and warns of nodes whose confirmed batches count nothing.
+- ``VersionFollowing.look`` asks below which path the network's nodes answer.
+
+A failed query delays one of them by 3 to 5 s, and none of the others.
+
     phase                          duty                    command              what the node says
     Inference                      INFERENCE               InferenceUpCommand   INFERENCE, and its health is good
     PoCGenerate                    GENERATE                StartPocCommand      POW: LOADING, then GENERATING

@@ -1,9 +1,11 @@
 """``python -m dapi.simulator.demo``: dapi between a simulated chain and three simulated ML nodes, a line a second.
 
 Everything runs in this process, on ports of 127.0.0.1 that the system picks, in a temporary folder that is removed at
-the end. The chain makes a block a second, and its epochs are short: the nodes generate, validate and serve inference,
-again and again. Nodes 1 and 2 have a WebSocket. Every third ack to node 2 is lost, so node 2 delivers those batches by
-HTTP as well. Node 3 has no WebSocket. Ctrl-C, SIGTERM or ``--seconds`` end the demo.
+the end. The chain makes a block a second (``--block-seconds``), and its epochs are short: the nodes generate, validate
+and serve inference, again and again. Nodes 1 and 2 have a WebSocket. Every third ack to node 2 is lost, so node 2
+delivers those batches by HTTP as well. Node 3 has no WebSocket. At the start the chain knows none of them: dapi
+declares them, and claims what they earn. Ctrl-C, SIGTERM or ``--seconds`` end the demo; the last line says what was
+paid.
 """
 
 from __future__ import annotations
@@ -63,8 +65,9 @@ block   the newest block of the chain, the chain's phase, and the blocks until t
         a window is the time in which the chain accepts batches (PoCGenerate) or verdicts (PoCValidate)
 nodeN   what the node has delivered, by the node's own count: over the WebSocket + by HTTP;
         "twice" are those that came by HTTP because their ack over the WebSocket was lost
-dapi    the messages that dapi keeps for the chain, each once: the nodes' batches + their verdicts + dapi's own (seeds)
-        = still to be sent + in a transaction + in a block + failed or expired"""
+dapi    the messages that dapi keeps for the chain, each once: the nodes' batches + their verdicts + dapi's own (seeds,
+        declared nodes, claims) = still to be sent + in a transaction + in a block + failed or expired
+paid    what the chain has paid so far, in its smallest coin: an epoch is paid after the PoC of the next one"""
 
 
 def _node_settings(**changes: Any) -> MLNodeSettings:
@@ -75,7 +78,7 @@ def _node_settings(**changes: Any) -> MLNodeSettings:
 class Demo:
     """The chain, the nodes and dapi; ``folder`` is where dapi keeps its database."""
 
-    def __init__(self, reactor: Any, folder: str) -> None:
+    def __init__(self, reactor: Any, folder: str, block_seconds: float) -> None:
         self._reactor = reactor
         self._nodes = [
             SimulatedMLNode(
@@ -90,7 +93,7 @@ class Demo:
             )
         ]
         epochs = Epochs(_FIRST_POC, _EPOCHS)
-        self._chain = SimulatedChain(reactor, random.Random(0), epochs=epochs, block_seconds=1.0)  # noqa: S311
+        self._chain = SimulatedChain(reactor, random.Random(0), epochs=epochs, block_seconds=block_seconds)  # noqa: S311
         self._chain.add_account(PrivateKey(_SECRET).public_key.format())
         self._folder = folder
         self._service: DapiService | None = None
@@ -100,6 +103,8 @@ class Demo:
         self._kinds: Counter[str] = Counter()
         self._last_seq = 0
         self._admin_url = ""
+        # By epoch.
+        self._paid: dict[int, int] = {}
 
     def start(self, seconds: float) -> Deferred[None]:
         """Start all, and show what happens.
@@ -144,7 +149,9 @@ class Demo:
         while self._reactor.seconds() - began < seconds:
             await deferLater(self._reactor, 1.0)
             status = await self._consistent_status()
-            line = " | ".join([_phase_in(status), *map(_deliveries_of, self._nodes), await self._messages_in(status)])
+            parts = [_phase_in(status), *map(_deliveries_of, self._nodes), await self._messages_in(status)]
+            await self._look_at_payments()
+            line = " | ".join([*parts, self.paid()])
             print(f"{self._reactor.seconds() - began:4.0f} s | {line}", flush=True)
 
     def _config(self) -> Config:
@@ -196,6 +203,18 @@ class Demo:
             f" + {counts['confirmed']} in blocks{block} + {counts['failed'] + counts['expired']} failed or expired"
         )
 
+    async def _look_at_payments(self) -> None:
+        for stage in (await self._call("GET", "/admin/v1/epochs"))["epochs"]:
+            claim = stage.get("claim")
+            if claim is not None and claim["paid"] is not None:
+                self._paid[stage["epoch_index"]] = claim["paid"]
+
+    def paid(self) -> str:
+        """Say what the participant has earned."""
+        count = len(self._paid)
+        epochs = f" for {count} epoch{'s' if count != 1 else ''}" if count else ""
+        return f"paid {sum(self._paid.values())}{epochs}"
+
     async def _call(self, method: str, path: str, body: Any = None) -> Any:
         response = await self._http.request(method, self._admin_url + path, json=body)
         answer = await treq.json_content(response)
@@ -226,6 +245,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--seconds", type=float, default=math.inf, help="stop after so many seconds (default: at Ctrl-C)"
     )
+    parser.add_argument("--block-seconds", type=float, default=1.0, help="the time between two blocks (default: 1)")
     options = parser.parse_args(arguments)
     from twisted.internet import reactor as installed
 
@@ -253,11 +273,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         demo.start(options.seconds).addBoth(over)
 
     with tempfile.TemporaryDirectory(prefix="dapi-demo-") as folder:
-        demo = Demo(reactor, folder)
+        demo = Demo(reactor, folder, options.block_seconds)
         reactor.addSystemEventTrigger("before", "shutdown", lambda: demo.stop().addErrback(failures.append))
         reactor.callWhenRunning(start)
         reactor.run()
-    print("failed" if failures else "stopped", flush=True)
+    print("failed" if failures else f"stopped: {demo.paid()}", flush=True)
     return 1 if failures else 0
 
 

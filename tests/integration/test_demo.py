@@ -28,7 +28,7 @@ ALL_ARRIVED = (
     r" \| node2 delivered [1-9]\d* = [1-9]\d* WebSocket \+ [1-9]\d* HTTP \([1-9]\d* twice\)"
     r" \| node3 delivered [1-9]\d* = 0 WebSocket \+ [1-9]\d* HTTP \(0 twice\)"
     r" \| dapi keeps \d+ = [1-9]\d* batches \+ 0 verdicts \+ [1-9]\d* own"
-    r" = \d+ to send \+ \d+ in transactions \+ [1-9]\d* in blocks \(newest: \d+\) \+ 0 failed or expired$"
+    r" = \d+ to send \+ \d+ in transactions \+ [1-9]\d* in blocks \(newest: \d+\) \+ 0 failed or expired \| paid 0$"
 )
 
 
@@ -37,7 +37,7 @@ def assert_sums(output: str) -> None:
     lines = re.findall(r"^ *\d+ s \|.*$", output, re.MULTILINE)
     assert lines
     for line in lines:
-        _, _, *nodes, kept = re.sub(r"\([^)]*\)", "", line).split(" | ")
+        _, _, *nodes, kept, _paid = re.sub(r"\([^)]*\)", "", line).split(" | ")
         assert len(nodes) == 3
         for part in (*nodes, kept):
             # Without the digit of the node's name.
@@ -113,7 +113,7 @@ async def test_batches_of_all_three_nodes_arrive_and_each_is_there_once(
     assert {batch["state"] for batch in batches} <= {"stored", "in_flight", "confirmed"}
     await assert_within_3_blocks(chain, confirmed)
     await demo.end("INT")
-    assert demo.output.endswith("\nstopped\n")
+    assert demo.output.endswith("\nstopped: paid 0\n")
     assert_sums(demo.output)
     assert list(tmp_path.iterdir()) == []
 
@@ -131,6 +131,20 @@ async def test_whole_epochs_run_by_themselves(start: Callable[..., DemoProcess])
     await demo.end("INT")
     assert not re.search(r"[1-9]\d* failed or expired", demo.output)
     assert_sums(demo.output)
+
+
+@pytest_twisted.ensureDeferred
+async def test_after_the_first_full_epoch_the_participant_is_paid(start: Callable[..., DemoProcess]) -> None:
+    demo = start("--block-seconds", "0.3")
+    admin = (await demo.when_written(r"^admin: (http://127\.0\.0\.1:\d+)$"))[1]
+    # An epoch's PoC, another one until the epoch is settled, and the claim.
+    await demo.when_written(r"\| block \d+: PoCValidate, ")
+    await demo.when_written(r"\| paid 1000000 for 1 epoch$")
+    response = await treq.get(f"{admin}/admin/v1/epochs", agent=Agent(reactor))
+    (epoch,) = [stage for stage in (await treq.json_content(response))["epochs"] if stage["epoch_index"] == 1]
+    assert epoch["weight"] == epoch["effective_weight"] > 0
+    await demo.end("INT")
+    assert demo.output.endswith("\nstopped: paid 1000000 for 1 epoch\n")
 
 
 @pytest_twisted.ensureDeferred

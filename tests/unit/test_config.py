@@ -90,8 +90,11 @@ class SourceTests(ConfigTestCase):
             DAPI_WEBSOCKET__COMPRESSION="true",
             DAPI_WEBSOCKET__IDLE_SECONDS="7.5",
             DAPI_CHAIN_NODE__URL="https://rpc",
+            DAPI_CHAIN_NODE__DECLARE_NODES="false",
+            DAPI_CHAIN_NODE__CLAIM_REWARDS="false",
             DAPI_STORAGE__PATH="/elsewhere",
         )
+        self.assertEqual((config.chain_node.declare_nodes, config.chain_node.claim_rewards), (False, False))
         self.assertEqual((config.api.ml_server_port, config.api.admin_server_port), (3, 2))
         self.assertIs(config.websocket.compression, True)
         self.assertEqual(config.websocket.idle_seconds, 7.5)
