@@ -48,6 +48,16 @@ class RowState(enum.StrEnum):
         return State.STORED if self is RowState.STORED else State.IN_FLIGHT
 
 
+def _name_verdicts(table: str, condition: str) -> str:
+    """Give verdicts the ids that their stage and participant have, unless another verdict has them."""
+    length = f"unicode(CAST(substr({table}.message, 2, 1) AS TEXT))"
+    batch_id = f"'verdict-' || {table}.height || '-' || CAST(substr({table}.message, 3, {length}) AS TEXT)"
+    other = "finished" if table == "unfinished" else "unfinished"
+    return f"""UPDATE OR IGNORE {table} SET batch_id = {batch_id}
+        WHERE kind = 'validated' AND {condition} AND substr(message, 1, 1) = x'12' AND batch_id NOT LIKE 'verdict-%'
+            AND NOT EXISTS (SELECT 1 FROM {other} AS other WHERE other.batch_id = {batch_id});"""
+
+
 # The statements that lead from each version of the schema to the next; what was released is never changed.
 #
 # ``seq`` numbers the rows of both tables and is never given twice. ``height`` is the start of the message's PoC stage,
@@ -101,5 +111,14 @@ SCHEMA_VERSIONS = (
     CREATE INDEX unfinished_to_send ON unfinished (height, kind) WHERE state = 'stored';
     CREATE INDEX unfinished_parts ON unfinished (parent) WHERE parent IS NOT NULL;
     CREATE INDEX unfinished_by_stage ON unfinished (height, kind, state, node_id);
+    """,
+    # Until here a verdict had the id of its content. In its message the participant's address stands first, after the
+    # field's number and its length. Of two verdicts on one participant the one that is closest to the chain counts.
+    f"""
+    {_name_verdicts("finished", "state = 'confirmed'")}
+    {_name_verdicts("unfinished", "state != 'stored'")}
+    {_name_verdicts("unfinished", "state = 'stored'")}
+    {_name_verdicts("finished", "state != 'confirmed'")}
+    DELETE FROM unfinished WHERE kind = 'validated' AND state = 'stored' AND batch_id NOT LIKE 'verdict-%';
     """,
 )

@@ -49,9 +49,10 @@ class CosmosMessageClient:
     ) -> Deferred[Receipt]:
         """Keep a verdict on another participant's batch; ``node_id`` is None where no node is known.
 
-        Its lists are not submitted: the network's own software clears them too, to keep the transaction small. Fires
-        with the Receipt when it is on disk; fails with StoreError when it is not, and with MessageError when the
-        batch's public key is none.
+        The chain takes one verdict on a participant in a stage, so it is kept under the id of both: another verdict on
+        the same participant only counts as one that came again, whatever it says. Its lists are not submitted: the
+        network's own software clears them too, to keep the transaction small. Fires with the Receipt when it is on
+        disk; fails with StoreError when it is not, and with MessageError when the batch's public key is none.
         """
         try:
             participant_address = address_of(batch.public_key)
@@ -67,7 +68,8 @@ class CosmosMessageClient:
             fraud_detected=batch.fraud_detected,
         ).SerializeToString()
         height, nonces = batch.block_height, len(batch.nonces)
-        stored = self._outbox.put(OutboxEntry(batch_id, Kind.VALIDATED, node_id, height, nonces, via, message))
+        verdict_id = f"verdict-{height}-{participant_address}"
+        stored = self._outbox.put(OutboxEntry(verdict_id, Kind.VALIDATED, node_id, height, nonces, via, message))
         # Without the batch itself: the bound of what is pending does not count its lists.
         return stored.addCallback(self._report_verdict, batch.public_key, height)
 

@@ -29,7 +29,7 @@ class Recorder(Protocol):
     def submit_poc_validation(
         self, batch: ValidatedBatch, *, batch_id: str, node_id: str | None, via: Via
     ) -> Deferred[Receipt]:
-        """Keep a verdict; ``node_id`` is None when the node is not known."""
+        """Keep a verdict, one for a participant and a stage; ``node_id`` is None when the node is not known."""
 
 
 class BatchCounts(msgspec.Struct):

@@ -11,7 +11,7 @@ import msgspec
 import pytest
 import pytest_twisted
 
-from dapi.messages import Kind, State
+from dapi.messages import Kind, ProofBatch, State
 from dapi.simulator.chain.messages import SubmitPocValidation, SubmitSeed
 from dapi.simulator.chain.state import GroupMember, GroupNode
 from dapi.simulator.ml_node.node import SimulatedMLNode
@@ -260,6 +260,30 @@ async def test_an_end_with_participants_unanswered_is_a_warning(whole: WholeDapi
         await until(lambda: log.warnings("of 3 participants unanswered"))
     text = f"the window of stage {FIRST_POC} ended with 3 of 3 participants unanswered: 3 were not answered by node1"
     assert log.warnings("participants unanswered") == [text]
+
+
+@pytest_twisted.ensureDeferred
+async def test_one_verdict_on_a_participant_whatever_the_later_ones_say(whole: WholeDapi) -> None:
+    nodes = whole.node("node1", batches_per_walk=0), whole.node("node2", batches_per_walk=0, websocket=False)
+    other = Key(2)
+    service = whole.start()
+    whole.produce_to(FIRST_POC)
+    await whole.when_all("generate")
+    submit_for_others(whole, [other])
+    whole.produce_to(VALIDATION_START)
+    await until(lambda: whole.chain.state.validations)
+    for number, node in enumerate(nodes, start=1):
+        delivered = len(node.ledger.delivered(kind="validated"))
+        # It computes other nonces than the first time: another verdict.
+        sample = ProofBatch(other.public.hex(), "AB", FIRST_POC, [number], [0.5], 0)
+        await service.broker.worker_by_num(number).ml_client.validate(sample)
+        await soon(node.ledger.when_delivered(delivered + 1, kind="validated"))
+    await whole.when_finished()
+    assert [verdict.participant_address for verdict in taken(whole, SubmitPocValidation)] == [other.address]
+    (row,) = (await service.outbox.batches(kind=Kind.VALIDATED)).batches
+    assert (row.state, row.seen, row.reason) == (State.CONFIRMED, 3, None)
+    assert service.broker.worker_by_num(1).batch_handler.counts.doubled == 1
+    assert {entry.delivered_via for entry in nodes[1].ledger.delivered(kind="validated")} == {"http"}
 
 
 @pytest_twisted.ensureDeferred

@@ -28,6 +28,7 @@ from dapi.simulator.chain.messages import SubmitPocBatch
 from dapi.submission.submissions import Submissions
 from dapi.submission.submitter import Submitter, SubmitterSettings
 from tests.batches import generated_batch, validated_batch
+from tests.earlier_verdicts import put_earlier_verdict
 from tests.integration.waiting import until, until_awaited
 
 reactor: Any = global_reactor
@@ -164,8 +165,7 @@ class Dapi:
         return self.record(first, nonces=nonces, dist=[nonce / 2**20 for nonce in nonces])
 
     def record_verdict(self, **changes: Any) -> Deferred[Receipt]:
-        verdict = validated_batch(**{"block_height": STAGE, **changes})
-        return self.recorder.submit_poc_validation(verdict, batch_id=content_id(verdict), node_id=None, via=Via.HTTP)
+        return put_earlier_verdict(self.outbox, validated_batch(**{"block_height": STAGE, **changes}))
 
     def record_without_node(self, first: int, number: int = 1) -> Deferred[Receipt]:
         """Put what no BatchHandler would: a batch that the chain refuses with 1145."""

@@ -12,6 +12,7 @@ from dapi.outbox.outbox import Outbox
 from dapi.submission.rows import Message
 from dapi.submission.submissions import Submissions
 from tests.batches import generated_batch, validated_batch
+from tests.earlier_verdicts import put_earlier_verdict
 from tests.unit.database.store_tools import StoreTestCase
 
 ROOM = 100_000
@@ -47,9 +48,8 @@ class SubmissionsTestCase(StoreTestCase):
 
     def record_verdict(self, *, height: int = 10, **changes: Any) -> str:
         verdict = validated_batch(block_height=height, **changes)
-        batch_id = content_id(verdict)
-        self.wait(self.recorder.submit_poc_validation(verdict, batch_id=batch_id, node_id=None, via=Via.HTTP))
-        return batch_id
+        self.wait(put_earlier_verdict(self.outbox, verdict))
+        return content_id(verdict)
 
     def next(self, *, height: int = 11, max_bytes: int = ROOM, max_nonces: int = 1000) -> list[Message]:
         messages: list[Message] = self.wait(self.submissions.next_messages(height, max_bytes, max_nonces))

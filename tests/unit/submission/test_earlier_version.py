@@ -37,7 +37,7 @@ FINISHED = {
     "confirmed": "confirmed",
     "failed": "failed",
     "expired": "expired",
-    "verdict": "confirmed",
+    "verdict-10-gonka10xcqpzrky6eff2g52qdye53xkk9jxkvr34az8p": "confirmed",
     "gone": "confirmed",
 }
 
