@@ -173,6 +173,7 @@ class Broker(MultiService):
         async def command_all() -> dict[str, CommandResult]:
             self._check_working()
             intention = Intention(duty, block_height, block_hash, public_key, self.node_count)
+            self.log.info("by hand: all nodes that are enabled are commanded to {duty}", duty=duty)
             enabled = [worker for worker in self._group.workers() if worker.node.enabled]
             waiters = {worker.node.id: worker.submit(self.command_for(worker.node, intention)) for worker in enabled}
             return {node_id: await waiter for node_id, waiter in waiters.items()}
@@ -312,7 +313,7 @@ class Broker(MultiService):
         differences = [
             field
             if field in _MAY_HOLD_SECRETS
-            else f"{field}: {getattr(stored, field)!r} in the database, {getattr(in_file, field)!r} in the file"
+            else f"{field}: {_shown(stored, field)} in the database, {_shown(in_file, field)} in the file"
             for field in NodeConfig.__struct_fields__
             if getattr(stored, field) != getattr(in_file, field)
         ]
@@ -329,6 +330,10 @@ class Broker(MultiService):
         if worker is None:
             raise UnknownNodeError(f"no node has the id {node_id!r}")
         return worker
+
+
+def _shown(config: NodeConfig, field: str) -> str:
+    return msgspec.json.encode(getattr(config, field)).decode()
 
 
 def _is_reached_alike(one: Node, other: Node) -> bool:

@@ -37,6 +37,7 @@ from dapi.broker.node_worker_commands import Command, CommandResult
 from dapi.broker.nodes import Node
 from dapi.errors import MLNodeError
 from dapi.phases.duty import Duty
+from dapi.timing.log_limits import OncePerMinute
 from dapi.timing.timer import Timer
 
 _ASK_SECONDS = 5.0
@@ -96,6 +97,7 @@ class NodeReconciler:
     """Does for one node, as long as it has this worker, what Reconciler promises for each.
 
     ``make_command`` makes the command that an intention asks for. ``retry_delay`` returns the seconds to the next try.
+    ``on_switched`` is called with the node's id and the intention to which a command has brought it.
     """
 
     log = Logger()
@@ -106,12 +108,15 @@ class NodeReconciler:
         worker: NodeWorker,
         make_command: Callable[[Node, Intention], Command],
         retry_delay: Callable[[], float],
+        on_switched: Callable[[str, Intention], object] = lambda node_id, intention: None,
     ) -> None:
         self.worker = worker
         self.state = NodeReconcilerState.IDLE
         self._reactor = reactor
         self._make_command = make_command
         self._retry_delay = retry_delay
+        self._on_switched = on_switched
+        self._log_limit = OncePerMinute(reactor)
         self._intention: Intention | None = None
         # The last command, under way or ended; None after a command that failed or did not last.
         self._given: _Given | None = None
@@ -188,6 +193,7 @@ class NodeReconciler:
         self._intention = intention
         self._tries = 0
         self._problem = None
+        self._log_limit = OncePerMinute(self._reactor)
         self._silent_since = self._reactor.seconds()
         if self.state is NodeReconcilerState.RESTING:
             self._enter(NodeReconcilerState.IDLE)
@@ -235,6 +241,8 @@ class NodeReconciler:
             self._asked_at = self._reactor.seconds()
             self._tries = 0
             self._problem = None
+            if not is_cancelled and self._given is not None:
+                self._on_switched(self.worker.node.id, self._given.intention)
         else:
             self._given = None
             if not is_cancelled:
@@ -268,7 +276,9 @@ class NodeReconciler:
                 self._enter(NodeReconcilerState.ON_DUTY)
             else:
                 text = "{node_id}: found {current}, where it is to {duty}"
-                self.log.warn(text, node_id=self.worker.node.id, current=answer.current, duty=duty)
+                # Another API node may have it do something else again and again.
+                log = self.log.warn if self._log_limit.is_due("found elsewhere") else self.log.debug
+                log(text, node_id=self.worker.node.id, current=answer.current, duty=duty)
                 self._given = None
                 self._enter(NodeReconcilerState.IDLE)
         self._proceed()

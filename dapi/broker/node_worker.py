@@ -115,6 +115,7 @@ class NodeWorker(Service):
         self._current: _Order | None = None
         self._working: Deferred[None] = succeed(None)
         self._last: CommandRecord | None = None
+        self._has_warned = False
 
     def startService(self) -> None:
         """Begin with the commands that wait."""
@@ -146,7 +147,9 @@ class NodeWorker(Service):
         if self.state in (WorkerState.STOPPING, WorkerState.STOPPED):
             return succeed(self._refuse(_STOPPED))
         if len(self._queue) >= QUEUE_LIMIT:
-            return succeed(self._refuse(f"{len(self._queue)} commands are waiting already"))
+            reason = f"{len(self._queue)} commands are waiting already"
+            self.log.warn("{node_id}: command not executed: {reason}", node_id=self.node.id, reason=reason)
+            return succeed(self._refuse(reason))
         order = _Order(command, Deferred())
         # Into the queue first: an observer of what gives way may submit a command, too.
         self._queue.append(order)
@@ -188,7 +191,7 @@ class NodeWorker(Service):
         )
 
     def _refuse(self, reason: str) -> CommandResult:
-        self.log.warn("{node_id}: command not executed: {reason}", node_id=self.node.id, reason=reason)
+        self.log.debug("{node_id}: not executed: {reason}", node_id=self.node.id, reason=reason)
         return CommandResult.failed(f"{self.node.id}: not executed: {reason}")
 
     def _work(self) -> None:
@@ -210,25 +213,29 @@ class NodeWorker(Service):
         """Execute a command; whatever it raises becomes a result."""
         name = _name(order.command)
         before = self._last.result if self._last is not None and self._last.command == name else None
-        # A node that is down is given the same command every few seconds: one line for each new reason is enough.
-        log = self.log.info if before is None or before.succeeded else self.log.debug
-        log("{node_id}: {command}", node_id=self.node.id, command=name)
+        self.log.debug("{node_id}: {command}", node_id=self.node.id, command=name)
         access = NodeAccess(self.node, self.ml_client, self.websocket_client, partial(deferLater, self._reactor))
         order.executing = Deferred.fromCoroutine(order.command.execute(access))
+        is_planned = False
         try:
             result: CommandResult = await order.executing
         except MLNodeError as error:
             result = CommandResult.failed(str(error))
         except CancelledError:
+            is_planned = True
             result = CommandResult.failed(f"{self.node.id}: cut short: {order.cut_short_by}")
         except Exception as error:  # noqa: BLE001 - a defect in one command must not end the worker
             self.log.failure("{node_id}: {command} broke", node_id=self.node.id, command=name)
             result = CommandResult.failed(f"{self.node.id}: unexpected {type(error).__name__}: {error}")
         if result.succeeded:
             text = "{node_id}: {command} done: {status}"
-            self.log.info(text, node_id=self.node.id, command=name, status=result.status)
+            # After a failure that was told, its end is told, too.
+            log, self._has_warned = self.log.info if self._has_warned else self.log.debug, False
+            log(text, node_id=self.node.id, command=name, status=result.status)
         else:
-            log = self.log.debug if result == before else self.log.warn
+            # A node that is down is given the same command every few seconds: one line for each new reason is enough.
+            log = self.log.debug if result == before or is_planned else self.log.warn
+            self._has_warned |= not is_planned
             log("{node_id}: {command} failed: {error}", node_id=self.node.id, command=name, error=result.error)
         return result
 

@@ -17,6 +17,7 @@ from twisted.internet.defer import Deferred
 
 from dapi.broker.nodes import Node
 from dapi.errors import MLNodeError
+from dapi.messages.printable import printable
 from dapi.mlnode.client import InferenceUpState, InitRequest, MLNodeClient, MLNodeState, PowStatus
 from dapi.poc.websocket_client import WebSocketClient
 
@@ -100,7 +101,7 @@ class InferenceUpCommand(msgspec.Struct, frozen=True):
             answer = await access.ml_client.inference_up_status()
             stage, error = answer.status, answer.error
         if stage is not InferenceUpState.COMPLETED:
-            raise MLNodeError(access.node.id, "inference/up", f"{stage}: {error}" if error else stage)
+            raise MLNodeError(access.node.id, "inference/up", f"{stage}: {printable(error)}" if error else stage)
         return CommandResult(True, MLNodeState.INFERENCE)
 
 

@@ -14,6 +14,7 @@ from dapi.broker.broker import Broker
 from dapi.broker.duties import Intention
 from dapi.broker.node_reconciler import NodeReconciler, NodeStanding
 from dapi.broker.node_worker import NodeWorker
+from dapi.broker.switch_log import SwitchLog
 from dapi.errors import NotReadyError
 from dapi.phases.duty import Duty
 
@@ -47,6 +48,7 @@ class Reconciler(Service):
         self._polling.clock = reactor
         self._intentions: dict[str, Intention] = {}
         self._nodes: dict[str, NodeReconciler] = {}
+        self._switch_log = SwitchLog(reactor)
         broker.observe_changes(self.reconcile)
 
     def startService(self) -> None:
@@ -62,6 +64,7 @@ class Reconciler(Service):
         super().stopService()  # type: ignore[no-untyped-call]
         if self._polling.running:
             self._polling.stop()
+        self._switch_log.flush()
         leaving = DeferredList([node.leave() for node in self._nodes.values()])
         self._nodes.clear()
         return leaving.addCallback(lambda _results: None)
@@ -83,10 +86,13 @@ class Reconciler(Service):
         for node_id, node in list(self._nodes.items()):
             if workers.get(node_id) is not node.worker:
                 self._nodes.pop(node_id).leave()
+                self._switch_log.forget(node_id)
         for node_id, worker in workers.items():
             if node_id not in self._nodes:
                 make_command, retry_delay = self._broker.command_for, self._retry_delay
-                self._nodes[node_id] = NodeReconciler(self._reactor, worker, make_command, retry_delay)
+                self._nodes[node_id] = NodeReconciler(
+                    self._reactor, worker, make_command, retry_delay, self._switch_log.switched
+                )
         for node_id, node in list(self._nodes.items()):
             try:
                 node.reconcile(self._intentions.get(node_id))

@@ -18,11 +18,11 @@ from typing import Any
 from dapi.chain.nodes import ChainNodes
 from dapi.chain.rpc_answers import BlockInfo, RpcError, decode_block_event, encode_request
 from dapi.errors import ChainUnavailableError, ConfigError
+from dapi.messages.printable import printable
 from dapi.timing.observers import Observers
 from dapi.websocket.address import WebSocketAddress, split_url
 from dapi.websocket.client import SupervisedWebSocket
 from dapi.websocket.protocol import WatchedConnection
-from dapi.websocket.reasons import printable
 from dapi.websocket.settings import ConnectionSettings
 
 NEW_BLOCK = "tm.event='NewBlock'"

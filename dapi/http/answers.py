@@ -13,6 +13,7 @@ from twisted.python.failure import Failure
 from twisted.web.iweb import IRequest
 
 from dapi import errors
+from dapi.messages.printable import printable
 
 if TYPE_CHECKING:
     from klein import Klein
@@ -106,7 +107,12 @@ def new_app() -> Klein:
             return error_answer(request, error.code or 500, f"{error.name}: {request.uri.decode('ascii')}")
         code = status_of(error)
         if code == 500:
-            _log.failure("{method} {uri} failed", failure, method=request.method, uri=request.uri)
+            _log.failure(
+                "{method} {uri} failed",
+                failure,
+                method=printable(request.method),
+                uri=printable(request.uri),
+            )
             return error_answer(request, 500, "internal error: see the log of dapi")
         return error_answer(request, code, str(error))
 

@@ -12,7 +12,7 @@ from typing import Any, cast
 from treq.client import HTTPClient
 from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.internet.endpoints import HostnameEndpoint, wrapClientTLS
-from twisted.internet.error import ConnectError, ConnectingCancelledError, ConnectionClosed
+from twisted.internet.error import ConnectError, ConnectingCancelledError, ConnectionClosed, ConnectionDone
 from twisted.internet.interfaces import IConsumer, IProtocol, IProtocolFactory, IPushProducer, IStreamClientEndpoint
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.protocols.policies import ProtocolWrapper, WrappingFactory
@@ -321,5 +321,8 @@ _NO_ANSWER = (
 
 def _reason(error: BaseException) -> str:
     """Say what went wrong below HTTP; Twisted wraps the cause into a list of failures."""
+    if isinstance(error, ConnectionDone):
+        # Twisted calls that clean: the kernel closes the sockets of a process that was killed.
+        return "the other side closed the connection without a complete answer"
     causes = [reason.value for reason in getattr(error, "reasons", ()) if reason.value is not None]
     return "; ".join(_reason(cause) for cause in causes) or str(error).rstrip(".") or type(error).__name__

@@ -41,6 +41,7 @@ from twisted.web.server import Request, Site
 
 from dapi.http.answers import RETRY_AFTER_SECONDS, error_answer, error_body
 from dapi.http.settings import HttpCounts, HttpSettings
+from dapi.messages.printable import printable
 from dapi.timing.timer import Timer
 from dapi.timing.waiters import Waiters
 
@@ -105,7 +106,12 @@ class JsonRequest(Request):
 
     def processingFailed(self, reason: Failure) -> Failure:
         """Log a defect of dapi; the client learns only that there was one."""
-        self._log.failure("{method} {path} failed", reason, method=self.method, path=self.path)
+        self._log.failure(
+            "{method} {path} failed",
+            reason,
+            method=printable(self.method),
+            path=printable(self.path),
+        )
         self.answer_fault(500, "internal error: see the log of dapi")
         return reason
 

@@ -4,7 +4,7 @@
 - content_id.py: the id of a batch, from its values: the same batch in other bytes has the same id.
 - record.py: the words for what is kept (``Kind``, ``Via``, ``State``) and the ``Receipt`` that allows an ack.
 - addresses.py, proto/ and the ``*_pb2`` files made from it: the chain's addresses and protobuf messages.
-- urls.py, field_errors.py, sizes.py: URLs taken apart, msgspec's errors taken apart, MiB.
+- urls.py, field_errors.py, printable.py, sizes.py: URLs and msgspec's errors taken apart, text from outside, MiB.
 """
 
 from dapi.messages.content_id import content_id

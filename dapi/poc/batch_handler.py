@@ -11,6 +11,7 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.logger import Logger
 
 from dapi.messages import ProofBatch, Receipt, ValidatedBatch, Via, content_id
+from dapi.messages.printable import printable
 from dapi.timing.observers import Observers
 
 _OFFERS_REMEMBERED = 1024
@@ -114,8 +115,8 @@ class BatchHandler:
             self.counts.with_nan += 1
             self.log.warn(
                 "{node_id}: a verdict on {public_key} came with NaN among its distances, which are not submitted",
-                node_id=self.node_id,
-                public_key=batch.public_key,
+                node_id=self.node_id or "a node",
+                public_key=printable(batch.public_key),
             )
         return self._count(
             self._recorder.submit_poc_validation(batch, batch_id=batch_id, node_id=self.node_id, via=via)

@@ -13,9 +13,9 @@ from twisted.python.failure import Failure
 
 from dapi.errors import MessageError, StoreError
 from dapi.messages import Envelope, GeneratedMessage, Receipt, decode_envelope
+from dapi.messages.printable import printable
 from dapi.poc.batch_handler import BatchHandler
 from dapi.timing.log_limits import OncePerMinute
-from dapi.websocket.reasons import printable
 
 
 class MessageCounts(msgspec.Struct):

@@ -112,4 +112,4 @@ class WebSocketNodeProtocol(WatchedConnection):
         elif left > 0:
             self._idle_timer.start(left)
         else:
-            self.end(f"replaced: no batch for {self._idle_seconds:g} s")
+            self.end(f"replaced: no batch for {self._idle_seconds:g} s", is_planned=True)

@@ -23,6 +23,7 @@ from dapi.errors import DapiError, MessageError, StoreBrokenError, UnknownNodeEr
 from dapi.http.answers import HttpError, answer, body_of, error_answer, new_app, shielded, status_of
 from dapi.http.site import JsonRequest
 from dapi.messages import Kind, Receipt, Via, decode_generated, decode_validated
+from dapi.messages.printable import printable
 from dapi.poc.batch_handler import BatchHandler
 from dapi.timing.log_limits import OncePerMinute
 
@@ -131,5 +132,6 @@ class Callbacks:
                 "{kind} batch from {peer} not taken: {reason}",
                 kind=str(kind),
                 peer=request.getClientAddress().host,
-                reason=reason,
+                # An error may quote the node.
+                reason=printable(reason),
             )

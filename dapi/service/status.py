@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 from typing import Any, TypeVar
 
 import attrs
+import msgspec
 from twisted.internet.defer import Deferred
 from twisted.internet.defer import TimeoutError as DeferredTimeoutError
 from twisted.internet.interfaces import IReactorTime
@@ -33,11 +35,12 @@ class ServiceStatus:
     _started_at: float
 
     def collect(self) -> Deferred[dict[str, Any]]:
-        """Fire with the whole status; never fails for a store that is slow or broken.
+        """Fire with the whole status as JSON data; never fails for a store that is slow or broken.
 
         ``batches`` counts them by state, and is None while the store cannot say (``database`` says why).
         """
-        return Deferred.fromCoroutine(self._collect())
+        # The parts tell enums and structs.
+        return Deferred.fromCoroutine(self._collect()).addCallback(partial(msgspec.to_builtins, str_keys=True))
 
     async def _collect(self) -> dict[str, Any]:
         parts = self._parts

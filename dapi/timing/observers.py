@@ -31,4 +31,7 @@ class Observers(Generic[P]):
             try:
                 observer(*args, **kwargs)
             except Exception:  # noqa: BLE001 - the other observers must hear of it all the same
-                self.log.failure("an observer failed, which it never should: {observer}", observer=repr(observer))
+                self.log.failure(
+                    "an observer failed, which it never should: {observer}",
+                    observer=getattr(observer, "__qualname__", type(observer).__name__),
+                )

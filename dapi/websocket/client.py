@@ -45,6 +45,7 @@ from dapi.websocket.settings import ConnectionSettings
 
 C = TypeVar("C", bound=WatchedConnection)
 
+_STEADY_SECONDS = 2.0
 _STARTED_AFRESH: Final = "started afresh"
 
 
@@ -153,6 +154,8 @@ class SupervisedWebSocket(Service, Generic[C], ABC):
         self._settle_seconds = settings.settle_seconds
         self._delay = RetryDelay(random, settings.retry_min_seconds, settings.retry_max_seconds)
         self._journal = ConnectionJournal(name)
+        # A node may accept and close right after: not worth a line.
+        self._steady = Timer(reactor, _STEADY_SECONDS, lambda: self._journal.opened(self._address))
         self._state = _State.STOPPED
         self._status = ConnectionStatus(
             state=WebSocketState.STOPPED, reason=None, since=reactor.seconds(), until=None, connections=0
@@ -283,7 +286,7 @@ class SupervisedWebSocket(Service, Generic[C], ABC):
     def connection_opened(self) -> None:
         """Record that the peer accepted the upgrade."""
         self._enter(_State.OPEN, None)
-        self._journal.opened(self._address)
+        self._steady.start()
 
     def mark_useful(self) -> None:
         """Record that the connection is useful, so that whatever happens to it next is logged again."""
@@ -295,7 +298,8 @@ class SupervisedWebSocket(Service, Generic[C], ABC):
         self._connection = None
         self._closed_at = self._clock.seconds()
         if self._state not in _CLOSING:
-            self._fail(_State.REFUSED if ending.is_refusal else _State.WAITING, ending.reason)
+            state = _State.REFUSED if ending.is_refusal else _State.WAITING
+            self._fail(state, ending.reason, is_planned=ending.is_planned)
 
     # The state.
 
@@ -303,15 +307,19 @@ class SupervisedWebSocket(Service, Generic[C], ABC):
     def _address(self) -> WebSocketAddress:
         return self._addresses[self._index]
 
-    def _fail(self, state: _State, reason: str) -> None:
+    def _fail(self, state: _State, reason: str, *, is_planned: bool = False) -> None:
         self._enter(state, reason)
         self.record_failure(reason)
-        self._journal.failed(self._address, reason)
+        if is_planned:
+            self._journal.replaced(self._address, reason)
+        else:
+            self._journal.failed(self._address, reason)
         self._index = self.choose_address(self._index, was_useful=self._is_useful)
 
     def _enter(self, state: _State, reason: str | None, until: float | None = None) -> None:
         if state not in _NEXT[self._state]:
             raise RuntimeError(f"{self._state.name} does not lead to {state.name}")
+        self._steady.cancel()
         before, shown = self._status, state.shown
         # An attempt in between does not make a reason a new one.
         is_new = shown is not before.state if reason is None else reason != before.reason

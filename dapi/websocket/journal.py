@@ -29,8 +29,8 @@ class ConnectionJournal:
         self._logged.clear()
 
     def opened(self, address: WebSocketAddress) -> None:
-        """Log that a connection is open."""
-        if self._is_new(address, "open"):
+        """Log that a connection is open, and stays so, unless that is what was logged last."""
+        if not self._is_open_logged and self._is_new(address, "open"):
             self._log_open(address)
 
     def useful(self, address: WebSocketAddress) -> None:
@@ -49,6 +49,10 @@ class ConnectionJournal:
                 address=str(address),
                 reason=reason,
             )
+
+    def replaced(self, address: WebSocketAddress, reason: str) -> None:
+        """Log, for whoever wants details, that a connection was replaced as planned."""
+        self.log.debug("{name}: WebSocket to {address}: {reason}", name=self._name, address=str(address), reason=reason)
 
     def _is_new(self, address: WebSocketAddress, event: str) -> bool:
         if (address, event) in self._logged or len(self._logged) >= _LINES_UNTIL_USEFUL:

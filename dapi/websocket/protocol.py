@@ -104,16 +104,16 @@ class WatchedConnection(WebSocketClientProtocol, metaclass=ABCMeta):
 
     # What the client calls.
 
-    def end(self, reason: str) -> Deferred[None]:
+    def end(self, reason: str, *, is_planned: bool = False) -> Deferred[None]:
         """Close the connection, within ``close_timeout_seconds`` whatever the peer does.
 
-        ``connection_ended`` gets this ``reason``, unless the connection is ending already. Fires, with None, when the
-        connection is gone.
+        ``connection_ended`` gets these in an Ending, unless the connection is ending already. Fires, with None,
+        when the connection is gone.
         """
         if self._has_ended:
             return succeed(None)
         ended = self._ended.wait()
-        self._record_ending(Ending(False, reason))
+        self._record_ending(Ending(False, reason, is_planned))
         if self.state == self.STATE_OPEN:
             self.sendClose(1000, reason)
         elif self.state == self.STATE_CONNECTING:

@@ -11,11 +11,12 @@ from typing import NamedTuple
 
 from OpenSSL.SSL import Error as TLSError
 from service_identity import VerificationError
-from twisted.internet.error import ConnectError, DNSLookupError
+from twisted.internet.error import ConnectError, ConnectionDone, DNSLookupError
 from twisted.python.failure import Failure
 
+from dapi.messages.printable import printable
+
 _STATUS_LINE = re.compile(r"HTTP/\d\.\d (\d{3})\b")
-_SHOWN_CHARACTERS = 200
 _POLICY_VIOLATION = 1008
 _MESSAGE_TOO_BIG = 1009
 
@@ -32,16 +33,14 @@ _HINTS = {
 
 
 class Ending(NamedTuple):
-    """How a connection ended: ``is_refusal`` when the peer did not accept it, ``reason`` in words."""
+    """How a connection ended: ``is_refusal`` when the peer did not accept it, ``reason`` in words.
+
+    ``is_planned`` says that we ended it and that nothing is wrong.
+    """
 
     is_refusal: bool
     reason: str
-
-
-def printable(text: str) -> str:
-    """Return the beginning of a peer's text, without characters that could break a line of the log."""
-    shown = "".join(character if character.isprintable() else "?" for character in text[:_SHOWN_CHARACTERS])
-    return shown.strip()
+    is_planned: bool = False
 
 
 def refused_upgrade(status_line: str, complaint: str) -> str:
@@ -92,6 +91,9 @@ def ended_by_peer(code: int | None, text: str | None) -> Ending:
 
 def lost(failure: Failure) -> Ending:
     """Return how an open connection ended that nobody closed."""
+    if failure.check(ConnectionDone):
+        # Twisted calls that clean: the kernel closes the sockets of a process that was killed.
+        return Ending(False, "connection lost: the node's process ended, or closed it without a close frame")
     return Ending(False, f"connection lost: {printable(failure.getErrorMessage()) or type(failure.value).__name__}")
 
 

@@ -80,6 +80,20 @@ async def test_lists_a_damaged_row_among_the_others(start: Start, tmp_path: Path
 
 
 @pytest_twisted.ensureDeferred
+async def test_the_status_is_plain_json_data(start: Start, tmp_path: Path) -> None:
+    key_file = tmp_path / "key"
+    key_file.write_text("1" * 64)
+    key_file.chmod(0o600)
+    chain_node = ChainNodeConfig(url="http://127.0.0.1:1", key_file=str(key_file))
+    service = await start(config(tmp_path / "a.db", node("a"), chain_node=chain_node))
+    await call(service.callback_listener.port, "/v1/poc-batches/generated", generated_batch(node_id=1))
+    status = await service.status()
+    assert json.loads(json.dumps(status)) == status
+    assert status["callbacks"]["answers"] == {"200": 1}
+    assert status["nodes"][0]["batches"]["stored"] == 1
+
+
+@pytest_twisted.ensureDeferred
 async def test_each_setting_reaches_its_part(start: Start, tmp_path: Path) -> None:
     key_file = tmp_path / "key"
     key_file.write_text("1" * 64)

@@ -210,13 +210,25 @@ class LogTests(WorkerTestCase):
         lines = [formatEvent(event) for event in log.events if event["log_level"] > LogLevel.debug]
         self.assertEqual(
             [
-                "node1: StartPocCommand",
                 'node1: StartPocCommand failed: node1: state (503): refused: {"detail": "no"}',
                 'node1: StartPocCommand failed: node1: state (500): refused: {"detail": "no"}',
                 "node1: StartPocCommand done: GENERATING",
             ],
             [line for line in lines if line.startswith("node1")],
         )
+
+    def test_what_was_planned_costs_no_line(self) -> None:
+        log = log_of(self)
+        self.worker.submit(StartPocCommand(INIT))
+        self.stub.held = {"inference/up"}
+        self.worker.submit(InferenceUpCommand())
+        # It gives way, as planned.
+        self.worker.submit(StartPocCommand(INIT))
+        self.worker.submit(StartPocCommand(INIT))
+        self.successResultOf(self.worker.stopService())
+        self.worker.submit(StartPocCommand(INIT))
+        self.assertEqual(log.lines(LogLevel.debug), log.lines())
+        self.assertTrue(log.lines(containing="superseded by StartPocCommand"))
 
 
 class StopTests(WorkerTestCase):

@@ -97,7 +97,7 @@ class FoundElsewhereTests(ReconcilerTestCase):
             self.told()
             begun = self.worker("a").last_begun
             self.stub.is_model_initialized, self.stub.pow_status = False, status
-            self.advance(30)
+            self.advance(60)
             # Once: from then on its model is known to be loading.
             call = "pow/init/generate" if intention is GENERATE else "pow/init/validate"
             self.assertEqual([call, "websocket restart"], self.told())

@@ -115,6 +115,16 @@ class BatchHandlerTests(SynchronousTestCase):
         self.assertEqual(len(self.recorder.calls), 1)
         self.assertEqual(self.handler.counts.with_nan, 1)
 
+    def test_what_is_logged_of_a_verdict_with_nan_is_escaped_and_cut(self) -> None:
+        log = log_of(self)
+        batch = validated_batch(public_key="02\x1b[31m\n" + "a" * 5000, dist=[float("nan"), 1.0])
+        self.successResultOf(self.handler.handle_validated_batch(batch))
+        self.successResultOf(BatchHandler(None, None, self.recorder).handle_validated_batch(batch))
+        for line, begin in zip(log.warnings(), ("node-a", "a node"), strict=True):
+            self.assertTrue(line.startswith(f"{begin}: a verdict on 02?[31m?aaa"))
+            self.assertTrue(line.isprintable())
+            self.assertLess(len(line), 400)
+
     def test_handler_of_no_node_takes_verdicts_only(self) -> None:
         handler = BatchHandler(None, None, self.recorder)
         self.successResultOf(handler.handle_validated_batch(validated_batch(), Via.HTTP))

@@ -8,6 +8,7 @@ from twisted.internet.error import ConnectionDone, ConnectionLost, DNSLookupErro
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
+from dapi.messages.printable import printable
 from dapi.websocket.reasons import (
     Ending,
     ended_before_answer,
@@ -15,7 +16,6 @@ from dapi.websocket.reasons import (
     ended_by_us,
     failed_attempt,
     lost,
-    printable,
     refused_upgrade,
 )
 

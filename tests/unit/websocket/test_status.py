@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from twisted.internet.error import ConnectionLost
+from twisted.internet.error import ConnectionDone, ConnectionLost
+from twisted.logger import LogLevel
 from twisted.trial.unittest import SynchronousTestCase
 
 from dapi.websocket.client import WebSocketState
@@ -110,6 +111,8 @@ class LogTests(SynchronousTestCase):
             self.world.accept(ScriptedServer(b"HTTP/1.1 404 Not Found\r\n\r\n"))
             self._next()
         self.world.accept()
+        self.assertEqual(len(self.log.lines()), 2)
+        self.world.advance(2)
         lines = self.log.lines()
         self.assertEqual(len(lines), 3, lines)
         for line, word in zip(lines, ("TCP: ", "404: ", "is open"), strict=True):
@@ -123,11 +126,31 @@ class LogTests(SynchronousTestCase):
             link.flush()
             self._next()
             link = self.world.accept()
-        self.assertEqual(len(self.log.lines()), 2, self.log.lines())
+        # That it was open for a moment is no news.
+        self.assertEqual(len(self.log.lines()), 1, self.log.lines())
         link.server.sendMessage(message("a"))
         link.flush()
         self.assertIn("is open", self.log.lines()[-1])
-        self.assertEqual(len(self.log.lines()), 3)
+        self.world.advance(10)
+        self.assertEqual(len(self.log.lines()), 2)
+
+    def test_an_idle_connection_is_replaced_without_a_word(self) -> None:
+        self.world.open()
+        self.world.advance(2)
+        for _ in range(3):
+            self.world.advance(60)
+            self._next()
+            self.world.accept()
+        self.world.advance(10)
+        levels = [event["log_level"] for event in self.log.events]
+        self.assertEqual(levels, [LogLevel.info, *[LogLevel.debug] * 3])
+        self.assertIn("replaced: no batch for 60 s", self.log.lines()[-1])
+
+    def test_a_node_that_is_killed_is_not_said_to_close_cleanly(self) -> None:
+        self.world.open().drop(ConnectionDone())
+        (line,) = self.log.warnings()
+        self.assertNotIn("cleanly", line)
+        self.assertIn("the node's process ended, or closed it without a close frame", line)
 
     def test_a_node_that_is_down_for_an_hour(self) -> None:
         self.client.startService()
@@ -147,11 +170,11 @@ class LogTests(SynchronousTestCase):
             link.server.close(1008, "PoW is not running")
             link.flush()
             self._next()
-        self.assertEqual(len(self.log.lines()), 3, self.log.lines())
+        self.assertEqual(len(self.log.lines()), 2, self.log.lines())
         link = self.world.accept()
         link.server.sendMessage(message("a"))
         link.flush()
-        self.assertEqual(len(self.log.lines()), 4)
+        self.assertEqual(len(self.log.lines()), 3)
         self.assertIn("is open", self.log.lines()[-1])
         link.drop(ConnectionLost())
         self.assertIn("connection lost", self.log.lines()[-1])
