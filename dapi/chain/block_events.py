@@ -93,7 +93,7 @@ class BlockEvents(SupervisedWebSocket["BlockEventsConnection"]):
         if self._nodes is None:
             return super().choose_address(index, was_useful=was_useful)
         ordered = self._nodes.in_order()
-        return ordered[0].index if was_useful and ordered else self._nodes.after(index)
+        return ordered[0].index if was_useful and ordered else self._nodes.next_to_follow(index)
 
     def make_connection(self, address: WebSocketAddress) -> BlockEventsConnection:
         """Make the protocol of the next connection."""

@@ -3,16 +3,16 @@
 The standings of a node::
 
                   more than 2 blocks behind, or catching up
-        ┌───────┐ ────────────────────────────────────────▶ ┌────────┐
-        │ SOUND │                                            │ BEHIND │
-        └───────┘ ◀──────────────────────────────────────── └────────┘
-          │   ▲                at most 1 behind                ▲   │
-          │   │                                                │   │
-     call │   └───────── status ──── FAILING ──── status ──────┘   │ call
-    fails │                           ▲   ▲                        │ fails
-          └───────────────────────────┘   └────────────────────────┘
+    ┌───────┐ ───────────────────────────────────────────▶ ┌────────┐
+    │ SOUND │                                              │ BEHIND │
+    └───────┘ ◀─────────────────────────────────────────── └────────┘
+      │   ▲                 at most 1 behind                 ▲   │
+      │   │                                                  │   │
+      │   └────── status ────── FAILING ────── status ───────┘   │
+      │                          ▲   ▲                           │
+      └──── call fails ──────────┘   └──── call fails ───────────┘
 
-    each  ── status with a block of another chain ──▶  OTHER_CHAIN  ── status that fits again ──▶  SOUND or BEHIND
+    each ── status with a block of another chain ──▶ OTHER_CHAIN ── status that fits again ──▶ SOUND or BEHIND
 
 Only a status ends FAILING and OTHER_CHAIN. A node with one of them is skipped, for a time that doubles up to 60 s, when
 all nodes are asked for their status; unless none is sound. A node that is cut off from the others looks healthy: it
@@ -98,8 +98,8 @@ class ChainNodes:
     """The nodes of ``urls``, which are in order of preference, and the latest block that any of them told.
 
     ``latest`` is that block, with the status of the node that told it; None before the first status. Its height never
-    falls. The first node that tells its status decides which chain it is, unless ``know`` was called before. Raises
-    ConfigError for a URL that cannot be used.
+    falls. The first node that tells its status decides which chain it is, unless ``expect_chain_of`` was called before.
+    Raises ConfigError for a URL that cannot be used.
     """
 
     log = Logger()
@@ -125,7 +125,7 @@ class ChainNodes:
         """Call ``observer`` whenever ``latest`` is a new block."""
         self._observers.add(observer)
 
-    def know(self, block: BlockInfo) -> None:
+    def expect_chain_of(self, block: BlockInfo) -> None:
         """Take a node for one of another chain when its status contradicts this ``block``, until there is a later one.
 
         For a block that was known before this process: it decides which chain it is.
@@ -160,7 +160,7 @@ class ChainNodes:
             return list(self._nodes)
         return [node for node in self._nodes if node.is_reachable or now >= node.skipped_until]
 
-    def after(self, index: int) -> int:
+    def next_to_follow(self, index: int) -> int:
         """Return the index of the node that comes after this one, of those that are as good as the best, in a circle.
 
         It is the best one's when the node ``index`` is worse than the best.

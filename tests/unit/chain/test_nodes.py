@@ -130,7 +130,7 @@ class TransitionTests(NodesTestCase):
         self.assertEqual((self.b.standing, self.b.problem), (BEHIND, "95 blocks behind"))
 
     def test_a_block_from_before_decides_which_chain_it_is(self) -> None:
-        self.nodes.know(BlockInfo("chain", 90, 90 * 10**9, "B90"))
+        self.nodes.expect_chain_of(BlockInfo("chain", 90, 90 * 10**9, "B90"))
         self.hear(self.a, 100, chain_id="other")
         self.assertEqual((self.a.standing, self.nodes.latest), (OTHER_CHAIN, None))
         self.hear(self.b, 100)
@@ -190,12 +190,12 @@ class OrderTests(NodesTestCase):
         self.assertEqual(self.names(self.nodes.in_order(1)), "abc")
 
     def test_the_next_to_be_followed_is_as_good_as_the_best(self) -> None:
-        self.assertEqual([self.nodes.after(index) for index in range(3)], [1, 2, 0])
+        self.assertEqual([self.nodes.next_to_follow(index) for index in range(3)], [1, 2, 0])
         self.bring(BEHIND)
-        self.assertEqual([self.nodes.after(index) for index in range(3)], [1, 2, 1])
+        self.assertEqual([self.nodes.next_to_follow(index) for index in range(3)], [1, 2, 1])
         for node in (self.a, self.b, self.c):
             self.hear(node, 200, chain_id="other")
-        self.assertEqual([self.nodes.after(index) for index in range(3)], [1, 2, 0])
+        self.assertEqual([self.nodes.next_to_follow(index) for index in range(3)], [1, 2, 0])
 
     def test_only_a_sound_node_with_an_index_counts(self) -> None:
         self.assertTrue(self.nodes.has_tx_index(), "as far as is known")
