@@ -20,8 +20,12 @@ from dapi.chain.rpc import ChainRpc
 from dapi.errors import ChainUnavailableError
 from dapi.messages.sizes import MIB
 from dapi.orchestration.samples import Samples, Sampling, query_samples
+from dapi.simulator.chain.rpc import _RpcResource
 from dapi.timing.waiters import Waiters
-from tests.integration.waiting import soon
+from tests.integration.waiting import soon, until
+from tests.integration.whole_dapi import FIRST_POC, LONG, WholeDapi, whole
+
+__all__ = ["whole"]
 
 reactor: Any = global_reactor
 PARTICIPANTS = 5
@@ -140,3 +144,27 @@ async def test_a_stop_in_the_midst(node: StageNode, rpc: ChainRpc, monkeypatch: 
     with pytest.raises(CancelledError):
         await soon(asking)
     await soon(node.when_lost)
+
+
+@pytest_twisted.ensureDeferred
+async def test_verdicts_on_all(whole: WholeDapi, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A whole dapi, whose chain has a large stage of others: each of them has its verdict in the chain's store."""
+    render = _RpcResource.render_POST
+
+    def render_large_stage(resource: _RpcResource, request: Request) -> int:
+        assert request.content is not None
+        call = json.load(request.content)
+        request.content.seek(0)
+        if not str(call["params"].get("path")).endswith("PocBatchesForStage"):
+            return render(resource, request)
+        Answering(request, answer(call["id"], call["params"]["height"], PARTICIPANTS, BATCHES), None)
+        return NOT_DONE_YET
+
+    monkeypatch.setattr(_RpcResource, "render_POST", render_large_stage)
+    whole.node("node1")
+    whole.start()
+    whole.produce_to(FIRST_POC + 1)
+    await whole.when_all("generate")
+    whole.produce_to(FIRST_POC + LONG.poc_stage_duration + LONG.poc_validation_delay + 1)
+    expected = {(FIRST_POC, key.address, whole.key.address) for key in keys(PARTICIPANTS)}
+    await until(lambda: expected <= whole.chain.state.validations.keys())
