@@ -89,6 +89,9 @@ class Counting:
 
     async def _find_uncounted(self, stage: PocStage, weight: MemberWeight | None, height: int) -> dict[str, str]:
         ledger = await self._stages.ledger(stage.height)
+        counted = weight.nodes if weight is not None else {}
+        if all(node_id in counted or not node_id or not node.confirmed for node_id, node in ledger.items()):
+            return {}
         seeds = (await self._outbox.batches(kind=Kind.SEED, state=State.CONFIRMED, limit=_EARLIER_EPOCHS)).batches
         return uncounted_nodes(
             ledger,

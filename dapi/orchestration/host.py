@@ -7,6 +7,7 @@ path the nodes answer. What they have to send goes the way of all messages (see 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from random import Random
 from typing import Any, Protocol
@@ -28,6 +29,7 @@ from dapi.timing.loop import LoopService, Wake
 from dapi.timing.retry import RetryDelay
 
 _LOOK_AGAIN_SECONDS = 30.0
+_DIGITS = re.compile(r"\d+")
 _ERRORS = (ChainError, NotReadyError, StoreError)
 
 
@@ -149,7 +151,8 @@ class Host(LoopService):
         }
 
     def _record_problem(self, name: str, error: Exception) -> None:
-        # What the stop breaks off is no problem.
-        if self.running and self._problems.get(name) != str(error):
+        # Other heights in it are no news, and what the stop breaks off is no problem.
+        before, now = (_DIGITS.sub("#", text) for text in (self._problems.get(name, ""), str(error)))
+        if self.running and before != now:
             self.log.warn("{name}: trying again in a few seconds: {error}", name=name, error=str(error))
         self._problems[name] = str(error)

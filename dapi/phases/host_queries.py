@@ -21,6 +21,8 @@ _MODELS_PATH = "/inference.inference.Query/ModelsAll"
 _SETTLE_PATH = "/inference.inference.Query/SettleAmount"
 _VERSION_PATH = "/inference.inference.Query/MLNodeVersion"
 _NOT_FOUND = ("sdk", 22)
+# Older chains do not know every query.
+_UNKNOWN_QUERY = ("sdk", 6)
 _POC_SLOT = 1
 
 M = TypeVar("M", bound=Message)
@@ -102,7 +104,7 @@ async def mlnode_version(rpc: ChainRpc, height: int) -> str:
     try:
         answer = await _query(rpc, _VERSION_PATH, None, host_pb2.QueryMlNodeVersionResponse, height)
     except ChainRefusedError as error:
-        if (error.codespace, error.code) == _NOT_FOUND:
+        if (error.codespace, error.code) in (_NOT_FOUND, _UNKNOWN_QUERY):
             return ""
         raise
     return answer.mlnode_version.current_version

@@ -2,180 +2,21 @@
 
 from __future__ import annotations
 
-import random
-from collections.abc import Callable
 from typing import Any
 
-import msgspec
-from twisted.internet.defer import Deferred, fail, succeed
-from twisted.internet.task import Clock
-from twisted.trial.unittest import SynchronousTestCase
+from twisted.internet.defer import Deferred
 
-from dapi.broker.broker import BrokerStatus
-from dapi.broker.nodes import ModelConfig
-from dapi.chain.rpc_answers import QueryResult
-from dapi.errors import ChainRefusedError, ChainUnavailableError
-from dapi.messages import Kind, State
-from dapi.messages.host_pb2 import MsgSubmitHardwareDiff
-from dapi.mlnode.client import NetworkVersion
-from dapi.orchestration.claims import Claiming
-from dapi.orchestration.counting import Counting
-from dapi.orchestration.hardware import Declaring
-from dapi.orchestration.host import Host
-from dapi.orchestration.node_version import VersionFollowing
+from dapi.messages import Kind, State, Via
 from dapi.orchestration.seed import seed_signature
-from dapi.orchestration.stages import StageBook
-from dapi.outbox.outbox import Outbox
-from dapi.outbox.pages import BatchRow
-from dapi.simulator.chain.messages import HardwareNode
-from dapi.simulator.chain.queries import query
-from dapi.simulator.chain.requests import QueryRefused
-from dapi.simulator.chain.state import Model, SettleAmount
-from dapi.submission.submissions import Submissions
-from tests.logs import log_of
-from tests.nodes import SynchronousDatabase
-from tests.unit.orchestration.conductor_case import KEY, RETRY_SECONDS, FakeBroker, FakeWatcher
-from tests.unit.phases.test_stage_queries import STAGE, SimulatedRpc
-
-# Epoch 2's PoC, and the block whose state shows what is owed for epoch 1.
-SECOND_POC, SETTLED = STAGE + 40, STAGE + 40 + 19
-MODEL = "m"
-
-
-class HostRpc(SimulatedRpc):
-    """Answers as of the simulated chain's height; the paths (their last words) in ``failing`` fail."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.asked: list[str] = []
-        self.failing: set[str] = set()
-
-    def abci_query(
-        self, path: str, data: bytes, height: int | None = None, *, max_bytes: int = 0
-    ) -> Deferred[QueryResult]:
-        name = path.rpartition("/")[2]
-        self.asked.append(name)
-        if name in self.failing:
-            return fail(ChainUnavailableError(f"{name}: no answer"))
-        try:
-            return succeed(QueryResult(query(self.state, path, data, height or 0, self.state.height), height or 0))
-        except QueryRefused as refused:
-            return fail(ChainRefusedError(refused.code, "sdk", str(refused)))
-
-
-class HostBroker(FakeBroker):
-    """Two nodes that can be changed; ``problem`` is what keeps others from being loaded."""
-
-    problem: str | None = None
-    changed: Callable[[], object] = staticmethod(lambda: None)
-
-    def observe_changes(self, observer: Callable[[], object]) -> None:
-        before = self.changed
-
-        def both() -> None:
-            before()
-            observer()
-
-        self.changed = both
-
-    def status(self) -> BrokerStatus:
-        return BrokerStatus(True, self.problem, 2, [])
-
-    def keep(self, *node_ids: str) -> None:
-        self._workers = [worker for worker in self._workers if worker.node.id in node_ids]
-        self.changed()
-
-    def serve(self, node_id: str, *models: str) -> None:
-        (worker,) = [worker for worker in self._workers if worker.node.id == node_id]
-        config = msgspec.structs.replace(worker.node.config, models={model: ModelConfig() for model in models})
-        worker.node = msgspec.structs.replace(worker.node, config=config)
-        self.changed()
-
-
-class HostTestCase(SynchronousTestCase):
-    def setUp(self) -> None:
-        self.clock = Clock()
-        self.database = SynchronousDatabase(self.mktemp())
-        self.addCleanup(self.database.close)
-        self.rpc, self.watcher, self.broker = HostRpc(), FakeWatcher(), HostBroker(self.clock)
-        self.rpc.state.models[MODEL] = Model(MODEL)
-        for node_id in ("a", "b"):
-            self.broker.serve(node_id, MODEL)
-        self.version = NetworkVersion()
-        self.log = log_of(self)
-        self.start()
-        self.addCleanup(self.end)
-
-    def start(self) -> None:
-        database: Any = self.database
-        self.outbox = Outbox(self.clock, database, now=self.clock.seconds)
-        self.submissions = Submissions(database, self.outbox, now=self.clock.seconds)
-        self.host = Host(
-            self.clock,
-            self.rpc,
-            self.watcher,
-            self.broker,
-            version=VersionFollowing(self.rpc, self.version),
-            declaring=Declaring(self.rpc, self.broker, self.outbox, self.submissions, KEY.address),
-            claiming=Claiming(self.rpc, self.outbox, KEY, KEY.address),
-            counting=Counting(self.rpc, StageBook(database), self.outbox, KEY.address),
-            random=random.Random(1),
-        )
-        self.host.startService()
-        self.clock.advance(0)
-
-    def end(self) -> None:
-        self.successResultOf(self.host.stopService())
-        self.clock.advance(0)
-        self.assertEqual(self.clock.getDelayedCalls(), [])
-
-    def move(self, height: int) -> None:
-        self.rpc.state.begin_block(height, height)
-        self.watcher.move(height)
-        self.settle()
-
-    def settle(self) -> None:
-        for _ in range(5):
-            self.clock.advance(0)
-
-    def rows(self, kind: Kind) -> list[BatchRow]:
-        return self.successResultOf(self.outbox.batches(kind=kind)).batches
-
-    def states(self, kind: Kind) -> list[State]:
-        return [row.state for row in self.rows(kind)]
-
-    def send(self) -> str:
-        """Put all that is stored into a transaction."""
-        messages = self.successResultOf(self.submissions.next_messages(10**9, 10**6, 10**6))
-        self.successResultOf(self.submissions.put_in_flight(messages, "AB", 1))
-        self.sent = [message.in_flight() for message in messages]
-        return "AB"
-
-    def include(self, reason: str | None = None) -> None:
-        """Have all that is stored in the latest block, with the effect that declared nodes have."""
-        for row in self.rows(Kind.HARDWARE):
-            if row.state is State.STORED:
-                self.apply_diff(row.batch_id)
-        tx_hash = self.send()
-        height = self.rpc.state.height
-        self.successResultOf(self.submissions.confirm(self.sent, tx_hash, height, reason=reason))
-
-    def refuse(self, reason: str) -> None:
-        """Have all that is stored refused for good."""
-        tx_hash = self.send()
-        self.successResultOf(self.submissions.fail(self.sent, tx_hash, reason))
-
-    def diff(self, batch_id: str) -> MsgSubmitHardwareDiff:
-        query = "SELECT message FROM unfinished WHERE batch_id = ?"
-        read = self.database.read(lambda connection: connection.execute(query, (batch_id,)).fetchone())
-        return MsgSubmitHardwareDiff.FromString(self.successResultOf(read)[0])
-
-    def apply_diff(self, batch_id: str) -> None:
-        diff, declared = self.diff(batch_id), self.rpc.state.hardware_nodes
-        for node in diff.new_or_modified:
-            declared[KEY.address, node.local_id] = HardwareNode(node.local_id, node.status, tuple(node.models))
-        for node in diff.removed:
-            del declared[KEY.address, node.local_id]
+from dapi.outbox.ledger import NodeLedger
+from dapi.outbox.outbox import OutboxEntry
+from dapi.phases.phases import regular_stage
+from dapi.simulator.chain.messages import HardwareNode, SubmitSeed
+from dapi.simulator.chain.state import GroupMember, GroupNode, Model, SettleAmount
+from tests.unit.orchestration.conductor_case import KEY, RETRY_SECONDS
+from tests.unit.orchestration.host_case import MODEL, SECOND_POC, SETTLED, HostTestCase
+from tests.unit.orchestration.test_claims import PARAMETERS
+from tests.unit.phases.test_stage_queries import STAGE
 
 
 class DeclaringTests(HostTestCase):
@@ -262,8 +103,8 @@ class DeclaringTests(HostTestCase):
         (row,) = self.rows(Kind.HARDWARE)
         self.assertEqual(list(self.diff(row.batch_id).removed), [])
         self.include()
-        self.broker.keep()
         self.broker.problem = None
+        self.broker.keep()
         self.move(21)
         self.assertEqual(self.states(Kind.HARDWARE), [State.CONFIRMED])
 
@@ -323,9 +164,19 @@ class ClaimingTests(HostTestCase):
         self.move(SETTLED + 1)
         self.assertEqual(self.host.warnings(), ["epoch 1: 1000 are still owed, the claim confirmed: None"])
 
+    def test_an_answer_of_the_time_before_it_tells_nothing(self) -> None:
+        self.move(SETTLED)
+        self.rpc.state.begin_block(SETTLED + 1, SETTLED + 1)
+        self.include("paid 1000: Rewards claimed successfully")
+        self.rpc.state.settle_amounts.clear()
+        self.watcher.move(SETTLED)
+        self.settle()
+        self.assertEqual(self.host.warnings(), [])
+
     def test_nothing_owed_or_of_another_epoch(self) -> None:
         self.owe(2)
         self.move(SETTLED)
+        self.assertEqual(self.host.warnings(), [])
         self.rpc.state.settle_amounts.clear()
         self.move(SECOND_POC + 40 + 19)
         self.assertEqual(self.rows(Kind.CLAIM), [])
@@ -336,6 +187,64 @@ class ClaimingTests(HostTestCase):
         self.assertEqual(self.rows(Kind.CLAIM), [])
         (warning,) = self.host.warnings()
         self.assertIn("another key signed its seed", warning)
+
+
+class CountingTests(HostTestCase):
+    """Epoch 1's validation ends with block 28."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        for node_id in ("a", "b"):
+            entry = OutboxEntry(node_id, Kind.GENERATED, node_id, STAGE, 7, Via.HTTP, b"message")
+            stored = self.outbox.put(entry)
+            self.settle()
+            self.successResultOf(stored)
+        self.include()
+        self.rpc.state.seeds[1, KEY.address] = SubmitSeed(KEY.address, 1, "ab")
+        self.rpc.state.hardware_nodes.update(
+            {
+                (KEY.address, node_id): HardwareNode(node_id, 1, models)
+                for node_id, models in (("a", (MODEL,)), ("b", ()))
+            }
+        )
+
+    def weigh(self, effective: int) -> None:
+        """Have the chain count node a alone."""
+        groups = self.rpc.state.epoch_groups
+        groups[1, ""] = (GroupMember(KEY.address, (), 7, effective),)
+        groups[1, MODEL] = (GroupMember(KEY.address, (GroupNode("a", (True, False), 7),), 7, effective),)
+
+    def earnings(self, node_id: str) -> dict[str, Any]:
+        stage = regular_stage(PARAMETERS, 1, STAGE)
+        return self.host.node_earnings(stage, node_id, NodeLedger(generated=1, confirmed=1))
+
+    def test_confirmed_but_not_counted(self) -> None:
+        self.move(28)
+        self.assertIsNone(self.earnings("b")["not_counted"])
+        self.weigh(7)
+        self.move(29)
+        self.assertEqual(self.earnings("a"), {"weight": 7, "not_counted": None})
+        reason = "confirmed but not counted: governance knows none of its models"
+        self.assertEqual(self.earnings("b"), {"weight": None, "not_counted": reason})
+        (line,) = self.log.warnings("b: its batches of epoch 1 are confirmed but not counted")
+        for height in (30, 31, 45):
+            self.move(height)
+        self.assertEqual(self.log.warnings("confirmed but not counted"), [line])
+
+    def test_confirmations_change_the_weight(self) -> None:
+        stage = regular_stage(PARAMETERS, 1, STAGE)
+        self.weigh(7)
+        self.move(29)
+        self.weigh(3)
+        self.move(39)
+        earnings = self.host.earnings(stage, {})
+        self.assertEqual(earnings, {"weight": 7, "effective_weight": 3, "claim": None})
+
+    def test_the_weights_of_earlier_epochs_are_asked_for_after_a_restart(self) -> None:
+        self.weigh(7)
+        self.move(SECOND_POC + 25)
+        self.assertEqual(self.earnings("a")["weight"], 7)
+        self.assertEqual(self.earnings("b")["not_counted"], "confirmed but not counted: the chain does not count it")
 
 
 class VersionTests(HostTestCase):

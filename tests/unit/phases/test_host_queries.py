@@ -62,6 +62,9 @@ class HostQueryTests(SynchronousTestCase):
 
     def test_version(self) -> None:
         self.assertEqual(self.ask(mlnode_version), "v3.0.8")
+        for code in (6, 22):
+            self.rpc.refusal = ChainRefusedError(code, "sdk", "unknown query path")
+            self.assertEqual(self.ask(mlnode_version), "")
 
     def test_all_questions_of_a_decision_are_about_one_height(self) -> None:
         self.test_weight()
