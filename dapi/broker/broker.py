@@ -293,6 +293,8 @@ class Broker(MultiService):
     async def _register_missing(self, configs: list[NodeConfig]) -> list[Node]:
         registered = []
         for config in configs:
+            if not self.running:
+                break
             worker = self._group.get(config.id)
             if worker is not None:
                 self._log_differences(config, worker.node.config)

@@ -24,15 +24,21 @@ _FULLY_CHECKED_BYTES = 64 * MIB
 
 @contextlib.contextmanager
 def transaction(connection: sqlite3.Connection) -> Iterator[None]:
-    """Run the body of ``with`` as one transaction: all of it is committed, or nothing when it raises."""
-    connection.execute("BEGIN IMMEDIATE")
+    """Run the body of ``with`` as one transaction: all of it is committed, or nothing when it raises.
+
+    Within another transaction it is a part of that one, and only the part is undone when the body raises.
+    """
+    is_part = connection.in_transaction
+    connection.execute("SAVEPOINT part" if is_part else "BEGIN IMMEDIATE")
     try:
         yield
-        connection.execute("COMMIT")
+        connection.execute("RELEASE part" if is_part else "COMMIT")
     except BaseException:
         # SQLite rolls back by itself after some errors.
         if connection.in_transaction:
-            connection.execute("ROLLBACK")
+            connection.execute("ROLLBACK TO part" if is_part else "ROLLBACK")
+            if is_part:
+                connection.execute("RELEASE part")
         raise
 
 

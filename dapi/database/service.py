@@ -21,7 +21,7 @@ import enum
 import os
 import sqlite3
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -33,7 +33,6 @@ from twisted.logger import Logger
 
 from dapi.database.file import (
     is_for_want_of_room,
-    is_quota_used_up,
     open_prepared,
     open_to_read,
     primary_code,
@@ -42,6 +41,7 @@ from dapi.database.file import (
     why_not_opened,
 )
 from dapi.database.lane import Lane
+from dapi.database.reserve import Reserve
 from dapi.errors import StartError, StoreBrokenError, StoreBusyError, StoreClosedError, StoreError
 from dapi.messages.sizes import MIB
 from dapi.timing.timer import Timer
@@ -52,6 +52,8 @@ T = TypeVar("T")
 DEFAULT_RESERVE_BYTES = 16 * MIB
 
 _PROBE_SECONDS = 1.0
+# On a disk that takes longer for a commit, the log is not copied into the file at a stop: that takes two times more.
+_SLOW_COMMIT_SECONDS = 0.25
 # Of one thread: behind a disk that hangs, the queue must not grow without end.
 _MAX_QUEUED = 1000
 
@@ -106,13 +108,13 @@ class Database(Service):
         # SQLite follows a link, too: the lock belongs beside the file, the reserve on the disk of the file.
         self._path = Path(os.path.realpath(path))
         self._on_broken = on_broken
-        self._reserve_path = Path(f"{self._path}.reserve")
-        self._reserve_bytes = reserve_bytes
+        self._reserve = Reserve(self._path, reserve_bytes, free_bytes)
         self._is_new_wanted = is_new_wanted
-        self._free_bytes = _free_bytes if free_bytes is None else free_bytes
         self._now = now
-        self._writer = Lane(reactor, "dapi database writer", now)
-        self._reader = Lane(reactor, "dapi database reader", now)
+        self._writer = Lane(reactor, "dapi database writer")
+        self._reader = Lane(reactor, "dapi database reader")
+        # For how long the last write took that changed something.
+        self._commit_seconds = 0.0
         # The threads replace it as a whole, and the reactor's thread logs it.
         self._health = _Health(DatabaseState.OK, "", self._now())
         self._was_broken = False
@@ -142,8 +144,8 @@ class Database(Service):
         super().startService()  # type: ignore[no-untyped-call]
         self._writer.start()
         self._reader.start()
-        if not self._made_reserve():
-            self._turn(DatabaseState.FULL, self._no_room())
+        if not self._reserve.make():
+            self._turn(DatabaseState.FULL, self._reserve.no_room)
 
     def _open(self) -> sqlite3.Connection:
         if self._is_new_wanted and _size(self._path):
@@ -151,10 +153,9 @@ class Database(Service):
         try:
             return open_prepared(self._path, is_new_wanted=self._is_new_wanted)
         except sqlite3.Error as error:
-            if not (is_for_want_of_room(self._path, error) and self._reserve_path.exists()):
+            # Others filled the disk meanwhile. The room of the reserve is enough to open the file.
+            if not (is_for_want_of_room(self._path, error) and self._reserve.give_back()):
                 raise
-        # Others filled the disk meanwhile. The room of the reserve is enough to open the file.
-        self._reserve_path.unlink()
         return open_prepared(self._path, is_new_wanted=self._is_new_wanted)
 
     def stopService(self) -> Deferred[None]:
@@ -187,6 +188,13 @@ class Database(Service):
         """
         return self._submit(self._reader, partial(self._read, function))
 
+    def commit_together(self) -> None:
+        """Commit all writes that are queued at once from now on, not each by itself: a stop is near.
+
+        One that raises is undone alone. When the commit fails, all of them fail.
+        """
+        self._writer.run_together(self._one_commit)
+
     def status(self) -> dict[str, Any]:
         """Return its ``state``, a DatabaseState, with the ``reason``, and ``since`` when (unix seconds).
 
@@ -216,14 +224,23 @@ class Database(Service):
 
     def _write(self, function: Callable[[sqlite3.Connection], T], intake: bool) -> T:
         self._refuse_if_broken()
-        if intake and self._health.state is DatabaseState.FULL and not self._has_spare_pages():
+        if (
+            intake
+            and self._health.state is DatabaseState.FULL
+            and not self._reserve.has_as_much_inside(self._connection)
+        ):
             raise StoreBusyError(self._health.reason)
         changes = self._connection.total_changes
+        # The transaction of several writes.
+        is_part = self._connection.in_transaction
         try:
-            result = function(self._connection)
-            self._refuse_open_transaction()
+            with self._timed(), transaction(self._connection) if is_part else contextlib.nullcontext():
+                result = function(self._connection)
+                if not is_part:
+                    self._refuse_open_transaction()
         except BaseException as error:
-            self._roll_back()
+            if not is_part:
+                self._roll_back()
             self._judge(error)
             raise
         finally:
@@ -231,6 +248,26 @@ class Database(Service):
         if self._health.state is DatabaseState.LOCKED and self._connection.total_changes != changes:
             self._turn(DatabaseState.OK, "")
         return result
+
+    @contextlib.contextmanager
+    def _one_commit(self) -> Iterator[None]:
+        self._refuse_if_broken()
+        try:
+            # A checkpoint would make the commit take three times as long.
+            self._connection.execute("PRAGMA wal_autocheckpoint = 0")
+            with self._timed(), transaction(self._connection):
+                yield
+                self._refuse_lost_transaction()
+        except BaseException as error:
+            self._judge(error)
+            raise
+
+    @contextlib.contextmanager
+    def _timed(self) -> Iterator[None]:
+        began, changes = self._reactor.seconds(), self._connection.total_changes
+        yield
+        if self._connection.total_changes != changes:
+            self._commit_seconds = self._reactor.seconds() - began
 
     def _read(self, function: Callable[[sqlite3.Connection], T]) -> T:
         self._refuse_if_broken()
@@ -251,6 +288,11 @@ class Database(Service):
         if self._connection.in_transaction:
             raise RuntimeError("a function given to write() left its transaction open")
 
+    def _refuse_lost_transaction(self) -> None:
+        # SQLite rolls back all of it after some errors of one write.
+        if not self._connection.in_transaction:
+            raise StoreBusyError(f"{self._path}: writes that were to be committed together were rolled back")
+
     def _roll_back(self) -> None:
         if self._connection.in_transaction:
             with contextlib.suppress(sqlite3.Error):  # The error that led here is the one to raise.
@@ -263,9 +305,8 @@ class Database(Service):
         text = f"{self._path}: {error}"
         match primary_code(error):
             case _ if is_for_want_of_room(self._path, error):
-                with contextlib.suppress(FileNotFoundError):
-                    self._reserve_path.unlink()
-                self._turn(DatabaseState.FULL, self._no_room())
+                self._reserve.give_back()
+                self._turn(DatabaseState.FULL, self._reserve.no_room)
                 raise StoreBusyError(self._health.reason) from error
             case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED | sqlite3.SQLITE_PROTOCOL:
                 if self._health.state is DatabaseState.OK:
@@ -282,37 +323,9 @@ class Database(Service):
             self._health = _Health(state, reason, self._now())
             self._reactor.callFromThread(self._turned, self._health)
 
-    def _made_reserve(self) -> bool:
-        """Make the reserve file, really allocated, unless it is there; False without room for it and as much again."""
-        try:
-            found = self._reserve_path.stat() if self._reserve_path.exists() else None
-            if found is not None and found.st_size == self._reserve_bytes <= found.st_blocks * 512:
-                return True
-            if self._free_bytes(str(self._path.parent)) < 2 * self._reserve_bytes:
-                return False
-            with os.fdopen(os.open(self._reserve_path, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as reserve:
-                os.posix_fallocate(reserve.fileno(), 0, self._reserve_bytes)
-            is_made = not is_quota_used_up(self._path.parent)
-        except OSError:
-            is_made = False
-        if not is_made:
-            with contextlib.suppress(OSError):
-                self._reserve_path.unlink()
-        return is_made
-
-    def _has_spare_pages(self) -> bool:
-        """Return whether the file has room inside: deleted rows leave their room to the file, not to the disk."""
-        (free,) = self._connection.execute("PRAGMA freelist_count").fetchone()
-        (page_bytes,) = self._connection.execute("PRAGMA page_size").fetchone()
-        return bool(free * page_bytes >= 2 * self._reserve_bytes)
-
-    def _no_room(self) -> str:
-        room = 2 * self._reserve_bytes // MIB
-        return f"the disk is full: {room} MiB must be free in {self._path.parent}, within any quota"
-
     def _heal(self, connection: sqlite3.Connection) -> None:
         if self._health.state is DatabaseState.FULL:
-            if self._made_reserve():
+            if self._reserve.make():
                 self._turn(DatabaseState.OK, "")
         else:
             # An empty transaction needs the lock: when it passes, the other program has let go.
@@ -325,10 +338,11 @@ class Database(Service):
 
     def _close(self) -> None:
         # Closing the last connection copies the WAL into the file and deletes it; on a full disk the WAL stays for the
-        # next start. In a broken database that would try again what failed, so another connection, which only reads, is
-        # open meanwhile. Where even that cannot be opened, there is no database left to spoil.
+        # next start. In a broken database that would try again what failed, and on a slow disk it would take long, so
+        # another connection, which only reads, is open meanwhile. Where even that cannot be opened, there is no
+        # database left to spoil.
         with contextlib.ExitStack() as after:
-            if self._health.state is DatabaseState.BROKEN:
+            if self._health.state is DatabaseState.BROKEN or self._commit_seconds > _SLOW_COMMIT_SECONDS:
                 with contextlib.suppress(sqlite3.Error):
                     other = after.enter_context(contextlib.closing(open_to_read(self._path)))
                     other.execute("SELECT count(*) FROM sqlite_master").fetchone()
@@ -361,19 +375,13 @@ class Database(Service):
     async def _stop(self) -> None:
         await self._reader.stop()
         try:
-            await self._writer.submit(self._close)
+            await self._writer.stop(self._close)
         finally:
-            await self._writer.stop()
             os.close(self._lock)
 
     def _stopped(self, _result: None) -> None:
         self._is_stopping = False
         self._stop_waiters.fire(None)
-
-
-def _free_bytes(directory: str) -> int:
-    found = os.statvfs(directory)
-    return found.f_bavail * found.f_frsize
 
 
 def _size(path: Path) -> int:

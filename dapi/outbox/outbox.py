@@ -72,6 +72,7 @@ class Outbox:
         # Of all that is not on disk yet, the group that is being written included.
         self._pending_bytes = 0
         self._is_committing = False
+        self._is_stop_near = False
         # None until they were asked for, and after a failure that may have left some of its group on disk.
         self._counts: Counter[State] | None = None
         self._observers: Observers[[]] = Observers()
@@ -93,7 +94,7 @@ class Outbox:
             return fail(StoreBusyError(f"{self._pending_bytes} bytes wait for the disk already"))
         self._pending_bytes += delivery.size
         self._pending.append(delivery)
-        if not self._is_committing:
+        if self._is_stop_near or not self._is_committing:
             # Not before the end of the reactor's turn: what it reads in this one shares the first commit.
             self._is_committing = True
             self._reactor.callLater(0, self._commit)
@@ -138,6 +139,14 @@ class Outbox:
         if self._counts is not None:
             self._counts.update(changes)
 
+    def commit_at_once(self) -> None:
+        """Hand all that is pending to the database, and from now on all that comes: a stop is near.
+
+        Otherwise a group waits until the one before is on disk, and a stop would wait for one commit after the other.
+        """
+        self._is_stop_near = True
+        self._commit()
+
     def status(self) -> dict[str, Any]:
         """Return how many deliveries are ``pending`` (not on disk yet), their bytes, and the database's status."""
         return {
@@ -158,7 +167,7 @@ class Outbox:
 
     def _next_group(self) -> _Group:
         group = _Group()
-        while self._pending and group.has_room_for(self._pending[0]):
+        while self._pending and (self._is_stop_near or group.has_room_for(self._pending[0])):
             group.add(self._pending.popleft())
         return group
 
@@ -176,7 +185,7 @@ class Outbox:
         # What is pending behind the group would meet the same.
         refused = [*group.deliveries, *self._pending]
         self._pending.clear()
-        self._pending_bytes = 0
+        self._pending_bytes -= sum(delivery.size for delivery in refused)
         self._is_committing = False
         self._counts = None
         for delivery in refused:
@@ -241,6 +250,20 @@ class _Stored(NamedTuple):
 
 def _store(rows: list[_Row], now: float, connection: sqlite3.Connection) -> _Stored:
     """Insert what is new and count what is not; return how many are new, and how often the others had been seen."""
+    if len(rows) <= _MAX_ROWS:
+        return _store_group(rows, now, connection)
+    new = 0
+    seen_before: dict[str, int] = {}
+    # A statement can have only so many values.
+    with transaction(connection):
+        for group in (rows[begin : begin + _MAX_ROWS] for begin in range(0, len(rows), _MAX_ROWS)):
+            stored = _store_group(group, now, connection)
+            new += stored.new
+            seen_before |= stored.seen_before
+    return _Stored(new, seen_before)
+
+
+def _store_group(rows: list[_Row], now: float, connection: sqlite3.Connection) -> _Stored:
     values: list[object] = []
     for entry, times, received_at in rows:
         values += (entry.batch_id, entry.nonces, zlib.crc32(entry.message), entry.kind.value, entry.node_id)

@@ -141,6 +141,9 @@ class DapiService(MultiService):
     async def _stop_in_order(self) -> None:
         self._registering.cancel()
         started = [part for part in self if part.running]
+        # On a slow disk one commit after the other would hold up the stop.
+        self.database.commit_together()
+        self.outbox.commit_at_once()
         failures = await self._stop_parts([part for part in reversed(started) if part is not self.database])
         if self.database in started:
             await self._drain()

@@ -70,6 +70,7 @@ async def test_nothing_acknowledged_is_lost_and_nothing_is_doubled(twistd: Run, 
     ports = {"admin_port": free_port(), "callback_port": free_port()}
     process = twistd(**ports)
     port = await admin_port(process)
+    await process.when_written(r"\d+ nodes loaded")
     for node in nodes:
         await post(port, "/admin/v1/nodes", node_config(node))
     for kill in range(1, KILLS + 1):
@@ -84,6 +85,7 @@ async def test_nothing_acknowledged_is_lost_and_nothing_is_doubled(twistd: Run, 
         assert await process.kill() == -9
         process = twistd(**ports)
         await admin_port(process)
+        await process.when_written(r"\d+ nodes loaded")
     for node in nodes:
         node.settings.batches_per_walk = 0
     await gatherResults([soon(node.ledger.when(partial(is_empty, node)), PATIENCE_SECONDS) for node in nodes])

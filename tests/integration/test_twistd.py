@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
 import signal
 import socket
 import sqlite3
+import time
 from pathlib import Path
 
 import pytest_twisted
 import treq
 from twisted.internet import reactor
+from twisted.internet.defer import gatherResults
 from twisted.web.client import Agent
 
 from tests.batches import validated_fields
-from tests.integration.twistd_process import Run, Twistd, admin_port, get, post, twistd
+from tests.integration.twistd_process import Run, Twistd, admin_port, customized, get, post, twistd
+from tests.integration.waiting import until_awaited
 
 __all__ = ["twistd"]
 
@@ -44,6 +48,37 @@ async def test_starts_answers_and_ends_on_sigterm(twistd: Run, tmp_path: Path) -
     assert await process.when_ended() == -signal.SIGTERM
     assert "Traceback" not in process.output
     assert not list(tmp_path.glob("outbox.db-*"))
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_slow_disk_holds_up_the_end_for_two_commits_at_most(twistd: Run, tmp_path: Path) -> None:
+    (tmp_path / "site").mkdir()
+    process = twistd(environ=customized(tmp_path / "site", "slow_disk", SLOW_DISK_SECONDS="2"))
+    port = await admin_port(process)
+    callbacks = re.search(r"callbacks: listening on 127\.0\.0\.1:(\d+)", process.output)
+    assert callbacks is not None
+    url = f"http://127.0.0.1:{callbacks[1]}/v1/poc-batches/validated"
+    # From here on the status counts without asking the disk.
+    await get(port, "/admin/v1/status")
+    posting = []
+    for height in range(1, 201):
+        posting.append(treq.post(url, json=validated_fields(block_height=height), agent=Agent(reactor)))
+        # Whoever waits when the process ends hears nothing.
+        posting[-1].addErrback(lambda _: None)
+
+    async def pending() -> int:
+        status = await get(port, "/admin/v1/status")
+        return int(status["outbox"]["pending"]) if status["outbox"]["pending"] > 100 else 0
+
+    number = await until_awaited(pending)
+    began = time.monotonic()
+    process.signal("TERM")
+    await process.when_ended()
+    assert time.monotonic() - began <= 2 * 2 + 1
+    assert "Traceback" not in process.output
+    await gatherResults(posting)
+    with contextlib.closing(sqlite3.connect(tmp_path / "outbox.db")) as found:
+        assert found.execute("SELECT count(*) FROM unfinished").fetchone() >= (number,)
 
 
 @pytest_twisted.ensureDeferred

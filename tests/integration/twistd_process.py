@@ -60,6 +60,12 @@ def twistd(tmp_path: Path) -> Any:
         pytest_twisted.blockon(process.kill())
 
 
+def customized(folder: Path, module: str, **environ: str) -> dict[str, str]:
+    """Return an environment in which each Python process runs a module of ``tests.integration`` before all else."""
+    (folder / "sitecustomize.py").write_text((Path(__file__).parent / f"{module}.py").read_text())
+    return {"PYTHONPATH": str(folder), **environ}
+
+
 def _environ() -> dict[str, str]:
     return {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
 

@@ -7,8 +7,9 @@ import os
 import sqlite3
 import threading
 from functools import partial
+from typing import Any
 
-from twisted.internet.defer import CancelledError
+from twisted.internet.defer import CancelledError, Deferred
 
 from dapi.database import transaction
 from dapi.errors import StoreBusyError, StoreClosedError
@@ -153,6 +154,88 @@ class HungDiskTests(StoreTestCase):
             self.obstacle.remove()
             for each in waiting[:1000]:
                 self.clock.wait_for(each)
+
+
+class TogetherTests(StoreTestCase):
+    """When a stop is near, all that is queued is committed at once."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.database = self.open_database()
+        self.commits: list[str] = []
+        self.clock.wait_for(self.database.write(lambda connection: connection.set_trace_callback(self.trace)))
+        self.obstacle = Obstacle(self.database)
+        self.assertTrue(self.obstacle.reached.wait(10))
+        self.database.commit_together()
+
+    def trace(self, statement: str) -> None:
+        if statement == "COMMIT":
+            self.commits.append(statement)
+
+    def add(self, connection: sqlite3.Connection, name: str) -> int:
+        with transaction(connection):
+            return connection.execute(add_node(name)).rowcount
+
+    def test_one_commit_for_all(self) -> None:
+        written = [self.database.write(partial(self.add, name=str(number))) for number in range(9)]
+        self.obstacle.remove()
+        self.assertEqual([self.clock.wait_for(each) for each in written], [1] * 9)
+        self.assertEqual(self.look(COUNT_NODES), [(9,)])
+        self.assertEqual(len(self.commits), 1)
+
+    def test_nothing_fires_before_all_is_committed(self) -> None:
+        first = self.database.write(partial(self.add, name="a"))
+        second = Obstacle(self.database)
+        self.obstacle.remove()
+        self.assertTrue(second.reached.wait(10))
+        self.clock.turn()
+        self.assertNoResult(first)
+        self.assertEqual(self.look(COUNT_NODES), [(0,)])
+        second.remove()
+        self.assertEqual(self.clock.wait_for(first), 1)
+
+    def test_one_that_raises_is_undone_alone(self) -> None:
+        def fails_late(connection: sqlite3.Connection) -> None:
+            connection.execute(add_node("b"))
+            connection.execute(add_node("b"))
+
+        written: list[Deferred[Any]] = [
+            self.database.write(partial(self.add, name="a")),
+            self.database.write(fails_late),
+        ]
+        written.append(self.database.write(partial(self.add, name="c")))
+        self.obstacle.remove()
+        with self.assertRaises(sqlite3.IntegrityError):
+            self.clock.wait_for(written[1])
+        self.assertEqual([self.clock.wait_for(written[0]), self.clock.wait_for(written[2])], [1, 1])
+        self.assertEqual(self.look("SELECT id FROM nodes ORDER BY id"), [("a",), ("c",)])
+
+    def test_all_fail_when_all_is_rolled_back(self) -> None:
+        def lose(connection: sqlite3.Connection) -> None:
+            connection.execute("ROLLBACK")
+
+        written: list[Deferred[Any]] = [self.database.write(partial(self.add, name="a")), self.database.write(lose)]
+        self.obstacle.remove()
+        for each in written:
+            with self.assertRaisesRegex(StoreBusyError, "were rolled back"):
+                self.clock.wait_for(each)
+        self.assertEqual(self.look(COUNT_NODES), [(0,)])
+
+    def test_a_slow_disk_is_not_asked_for_more_at_the_end(self) -> None:
+        self.obstacle.remove()
+
+        def slowly(connection: sqlite3.Connection) -> None:
+            connection.execute(add_node("a"))
+            self.clock.rightNow += 1
+
+        self.clock.wait_for(self.database.write(slowly))
+        self.close_database(self.database)
+        # The log stays, and the next start reads it.
+        self.assertTrue(os.path.exists(f"{self.path}-wal"))
+        database = self.open_database()
+        self.assertEqual(self.execute(database, COUNT_NODES), [(1,)])
+        self.close_database(database)
+        self.assertFalse(os.path.exists(f"{self.path}-wal"))
 
 
 class StoppingTests(StoreTestCase):

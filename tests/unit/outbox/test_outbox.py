@@ -141,6 +141,44 @@ class GroupTests(OutboxTestCase):
         self.assertEqual(self.clock.wait_for(large), Receipt("large", 1))
 
 
+class StopTests(OutboxTestCase):
+    """When a stop is near, no group waits for the one before."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.obstacle = Obstacle(self.database)
+        self.puts = [self.outbox.put(entry("first"))]
+        self.clock.turn()
+        self.puts += [self.outbox.put(entry(str(number))) for number in range(1200)]
+        self.puts.append(self.outbox.put(entry("first")))
+
+    def test_all_that_is_pending_goes_to_the_database_at_once(self) -> None:
+        self.outbox.commit_at_once()
+        self.assertEqual(self.outbox.status()["pending"], 0)
+        # What comes after it does not wait either.
+        self.puts.append(self.outbox.put(entry("last")))
+        self.clock.turn()
+        self.assertEqual(self.outbox.status()["pending"], 0)
+        self.obstacle.remove()
+        seen = [self.clock.wait_for(put).seen for put in self.puts]
+        self.assertEqual(seen, [1] * 1201 + [2, 1])
+        self.assertEqual(self.look("SELECT count(*), sum(seen) FROM unfinished"), [(1202, 1203)])
+        self.assertEqual(self.outbox.status()["pending_bytes"], 0)
+
+    def test_a_group_that_fails_leaves_the_others_alone(self) -> None:
+        self.outbox.commit_at_once()
+        self.puts.append(self.outbox.put(entry("too high", height=2**63)))
+        self.clock.turn()
+        self.puts.append(self.outbox.put(entry("last")))
+        self.clock.turn()
+        self.obstacle.remove()
+        with self.assertRaises(OverflowError):
+            self.clock.wait_for(self.puts.pop(-2))
+        for put in self.puts:
+            self.clock.wait_for(put)
+        self.assertEqual(self.outbox.status()["pending_bytes"], 0)
+
+
 class DuplicateTests(OutboxTestCase):
     def test_of_what_waits(self) -> None:
         self.put("a", via=Via.WEBSOCKET)
