@@ -27,7 +27,7 @@ from dapi.chain.rpc_answers import TxAnswer, decode_answer, encode_request, to_b
 from dapi.chain.transactions import BATCH_TYPE_URL, TransactionSigner
 from dapi.messages import inference_pb2
 from dapi.submission.choice import parts_of
-from dapi.submission.submitter import SubmitterSettings
+from dapi.submission.settings import SubmitterSettings
 
 NONCES = 20_000
 LIMIT_MS = 20.0

@@ -37,8 +37,9 @@ from dapi.orchestration.validation import StageValidation, ValidationTools
 from dapi.outbox.cosmos_message_client import CosmosMessageClient
 from dapi.outbox.outbox import Outbox
 from dapi.submission.deadlines import Deadlines
+from dapi.submission.settings import SubmitterSettings
 from dapi.submission.submissions import Submissions
-from dapi.submission.submitter import Submitter, SubmitterSettings
+from dapi.submission.submitter import Submitter
 from dapi.timing.retry import RetryDelay
 
 # All batches of a stage come in one answer, of gigabytes on a large network, which the chain first has to put together.

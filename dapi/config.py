@@ -36,7 +36,7 @@ from dapi.messages.sizes import MIB
 from dapi.messages.urls import parse_url
 from dapi.network_config import is_of_the_network, unused
 from dapi.poc.websocket_settings import WebSocketSettings
-from dapi.submission.submitter import SubmitterSettings
+from dapi.submission.settings import SubmitterSettings
 from dapi.timing.log_levels import PATTERN as LOG_LEVELS_PATTERN
 
 

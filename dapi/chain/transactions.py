@@ -1,8 +1,10 @@
 """Unordered transactions in sign mode direct: building, signing, size and timestamps. Pure: no clock, no network.
 
 A message is a pair of its type URL and its encoded bytes without the first field, ``creator``, which signing puts in
-front. When the signer is not the participant (a "warm key" with grants), all messages of a transaction go into one
-MsgExec. Facts: docs/protocol/chain.md, 'Transactions'; the encoding is canonical: ascending fields, no defaults.
+front. When the signer is not the participant (a "warm key" with grants), each message goes into a MsgExec of its own:
+one MsgExec takes 99 messages at most, and does not tell which of them failed. Facts: docs/protocol/chain.md,
+'Transactions', and docs/protocol/measured.md, 'Transactions on a real chain'; the encoding is canonical: ascending
+fields, no defaults.
 """
 
 from __future__ import annotations
@@ -84,7 +86,7 @@ class TransactionSigner:
             raise ValueError("a transaction needs a message")
         seconds, nanos = divmod(timeout_ns, _SECOND)
         body = cosmos_pb2.TxBody(
-            messages=self._wrap([self._complete(type_url, value) for type_url, value in messages]),
+            messages=[self._complete(type_url, value) for type_url, value in messages],
             unordered=True,
             timeout_timestamp=cosmos_pb2.Timestamp(seconds=seconds, nanos=nanos),
         ).SerializeToString()
@@ -104,21 +106,23 @@ class TransactionSigner:
 
         Only the timestamp can make it shorter: its nanoseconds take up to six bytes less when they are few.
         """
-        size = sum(_field_size(_any_size(url, len(self._creator) + length)) for url, length in messages)
-        if self._is_granted:
-            size = _field_size(_any_size(EXEC_TYPE_URL, self._exec_fixed_bytes + size))
+        size = sum(self._size_in_body(url, length) for url, length in messages)
         return _field_size(self._body_fixed_bytes + size) + self._raw_fixed_bytes
+
+    def _size_in_body(self, type_url: str, length: int) -> int:
+        size = _field_size(_any_size(type_url, len(self._creator) + length))
+        if not self._is_granted:
+            return size
+        return _field_size(_any_size(EXEC_TYPE_URL, self._exec_fixed_bytes + size))
 
     def _complete(self, type_url: str, value: bytes) -> cosmos_pb2.Any:
         if value[:1] == bytes([_CREATOR_TAG]):
             raise ValueError(f"a message {type_url} has a creator already")
-        return cosmos_pb2.Any(type_url=type_url, value=self._creator + value)
-
-    def _wrap(self, messages: list[cosmos_pb2.Any]) -> list[cosmos_pb2.Any]:
+        message = cosmos_pb2.Any(type_url=type_url, value=self._creator + value)
         if not self._is_granted:
-            return messages
-        wrapped = cosmos_pb2.MsgExec(grantee=self._key.address, msgs=messages)
-        return [cosmos_pb2.Any(type_url=EXEC_TYPE_URL, value=wrapped.SerializeToString())]
+            return message
+        granted = cosmos_pb2.MsgExec(grantee=self._key.address, msgs=[message])
+        return cosmos_pb2.Any(type_url=EXEC_TYPE_URL, value=granted.SerializeToString())
 
 
 class TimestampSource:

@@ -61,10 +61,11 @@ def _name_verdicts(table: str, condition: str) -> str:
 # The statements that lead from each version of the schema to the next; what was released is never changed.
 #
 # ``seq`` numbers the rows of both tables and is never given twice. ``height`` is the start of the message's PoC stage,
-# ``seen`` how often it came, ``attempts`` the number of its transactions of which the chain has said nothing; in the
-# next one it goes ``alone`` if so, in no block before ``not_before``. Of what is finished, only what the chain does not
-# have keeps its body (deleting a row gives its space back, emptying it does not). The indexes serve exactly the filters
-# of a listing, newest first, and the order of sending. A long column stands last: SQLite reads those before it alone.
+# ``seen`` how often it came, ``attempts`` the number of its transactions of which the chain has said nothing. The next
+# one has at most ``max_messages`` (0: any number), and is in no block before ``not_before``. Of what is finished, only
+# what the chain does not have keeps its body (deleting a row gives its space back, emptying it does not). The indexes
+# serve exactly the filters of a listing, newest first, and the order of sending. A long column stands last: SQLite
+# reads those before it alone.
 SCHEMA_VERSIONS = (
     """
     CREATE TABLE waiting (
@@ -121,4 +122,6 @@ SCHEMA_VERSIONS = (
     {_name_verdicts("finished", "state != 'confirmed'")}
     DELETE FROM unfinished WHERE kind = 'validated' AND state = 'stored' AND batch_id NOT LIKE 'verdict-%';
     """,
+    # Until here a message went into its next transaction alone, or with any number of others.
+    "ALTER TABLE unfinished RENAME COLUMN alone TO max_messages;",
 )

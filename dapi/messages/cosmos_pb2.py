@@ -24,15 +24,15 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1a\x64\x61pi/messages/cosmos.proto\x12\x0b\x64\x61pi.cosmos\"&\n\x03\x41ny\x12\x10\n\x08type_url\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x0c\"+\n\tTimestamp\x12\x0f\n\x07seconds\x18\x01 \x01(\x03\x12\r\n\x05nanos\x18\x02 \x01(\x05\"\x98\x01\n\x06TxBody\x12\"\n\x08messages\x18\x01 \x03(\x0b\x32\x10.dapi.cosmos.Any\x12\x0c\n\x04memo\x18\x02 \x01(\t\x12\x16\n\x0etimeout_height\x18\x03 \x01(\x04\x12\x11\n\tunordered\x18\x04 \x01(\x08\x12\x31\n\x11timeout_timestamp\x18\x05 \x01(\x0b\x32\x16.dapi.cosmos.Timestamp\"X\n\x08\x41uthInfo\x12-\n\x0csigner_infos\x18\x01 \x03(\x0b\x32\x17.dapi.cosmos.SignerInfo\x12\x1d\n\x03\x66\x65\x65\x18\x02 \x01(\x0b\x32\x10.dapi.cosmos.Fee\"n\n\nSignerInfo\x12$\n\npublic_key\x18\x01 \x01(\x0b\x32\x10.dapi.cosmos.Any\x12(\n\tmode_info\x18\x02 \x01(\x0b\x32\x15.dapi.cosmos.ModeInfo\x12\x10\n\x08sequence\x18\x03 \x01(\x04\"g\n\x08ModeInfo\x12,\n\x06single\x18\x01 \x01(\x0b\x32\x1c.dapi.cosmos.ModeInfo.Single\x1a-\n\x06Single\x12#\n\x04mode\x18\x01 \x01(\x0e\x32\x15.dapi.cosmos.SignMode\"%\n\x04\x43oin\x12\r\n\x05\x64\x65nom\x18\x01 \x01(\t\x12\x0e\n\x06\x61mount\x18\x02 \x01(\t\"[\n\x03\x46\x65\x65\x12!\n\x06\x61mount\x18\x01 \x03(\x0b\x32\x11.dapi.cosmos.Coin\x12\x11\n\tgas_limit\x18\x02 \x01(\x04\x12\r\n\x05payer\x18\x03 \x01(\t\x12\x0f\n\x07granter\x18\x04 \x01(\t\"`\n\x07SignDoc\x12\x12\n\nbody_bytes\x18\x01 \x01(\x0c\x12\x17\n\x0f\x61uth_info_bytes\x18\x02 \x01(\x0c\x12\x10\n\x08\x63hain_id\x18\x03 \x01(\t\x12\x16\n\x0e\x61\x63\x63ount_number\x18\x04 \x01(\x04\"H\n\x05TxRaw\x12\x12\n\nbody_bytes\x18\x01 \x01(\x0c\x12\x17\n\x0f\x61uth_info_bytes\x18\x02 \x01(\x0c\x12\x12\n\nsignatures\x18\x03 \x03(\x0c\"4\n\tTxMsgData\x12\'\n\rmsg_responses\x18\x02 \x03(\x0b\x32\x10.dapi.cosmos.Any\":\n\x07MsgExec\x12\x0f\n\x07grantee\x18\x01 \x01(\t\x12\x1e\n\x04msgs\x18\x02 \x03(\x0b\x32\x10.dapi.cosmos.Any\"\"\n\x0fMsgExecResponse\x12\x0f\n\x07results\x18\x01 \x03(\x0c\"\x1a\n\x07\x43reator\x12\x0f\n\x07\x63reator\x18\x01 \x01(\t\"\x15\n\x06PubKey\x12\x0b\n\x03key\x18\x01 \x01(\x0c\"\x16\n\x07PrivKey\x12\x0b\n\x03key\x18\x01 \x01(\x0c\"\xc2\x02\n\x06Record\x12\x0c\n\x04name\x18\x01 \x01(\t\x12!\n\x07pub_key\x18\x02 \x01(\x0b\x32\x10.dapi.cosmos.Any\x12*\n\x05local\x18\x03 \x01(\x0b\x32\x19.dapi.cosmos.Record.LocalH\x00\x12,\n\x06ledger\x18\x04 \x01(\x0b\x32\x1a.dapi.cosmos.Record.LedgerH\x00\x12*\n\x05multi\x18\x05 \x01(\x0b\x32\x19.dapi.cosmos.Record.MultiH\x00\x12.\n\x07offline\x18\x06 \x01(\x0b\x32\x1b.dapi.cosmos.Record.OfflineH\x00\x1a+\n\x05Local\x12\"\n\x08priv_key\x18\x01 \x01(\x0b\x32\x10.dapi.cosmos.Any\x1a\x08\n\x06Ledger\x1a\x07\n\x05Multi\x1a\t\n\x07OfflineB\x06\n\x04item\"*\n\x17QueryAccountInfoRequest\x12\x0f\n\x07\x61\x64\x64ress\x18\x01 \x01(\t\"B\n\x18QueryAccountInfoResponse\x12&\n\x04info\x18\x01 \x01(\x0b\x32\x18.dapi.cosmos.BaseAccount\"k\n\x0b\x42\x61seAccount\x12\x0f\n\x07\x61\x64\x64ress\x18\x01 \x01(\t\x12!\n\x07pub_key\x18\x02 \x01(\x0b\x32\x10.dapi.cosmos.Any\x12\x16\n\x0e\x61\x63\x63ount_number\x18\x03 \x01(\x04\x12\x10\n\x08sequence\x18\x04 \x01(\x04*;\n\x08SignMode\x12\x19\n\x15SIGN_MODE_UNSPECIFIED\x10\x00\x12\x14\n\x10SIGN_MODE_DIRECT\x10\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1a\x64\x61pi/messages/cosmos.proto\x12\x0b\x64\x61pi.cosmos\"&\n\x03\x41ny\x12\x10\n\x08type_url\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x0c\"+\n\tTimestamp\x12\x0f\n\x07seconds\x18\x01 \x01(\x03\x12\r\n\x05nanos\x18\x02 \x01(\x05\"\x98\x01\n\x06TxBody\x12\"\n\x08messages\x18\x01 \x03(\x0b\x32\x10.dapi.cosmos.Any\x12\x0c\n\x04memo\x18\x02 \x01(\t\x12\x16\n\x0etimeout_height\x18\x03 \x01(\x04\x12\x11\n\tunordered\x18\x04 \x01(\x08\x12\x31\n\x11timeout_timestamp\x18\x05 \x01(\x0b\x32\x16.dapi.cosmos.Timestamp\"X\n\x08\x41uthInfo\x12-\n\x0csigner_infos\x18\x01 \x03(\x0b\x32\x17.dapi.cosmos.SignerInfo\x12\x1d\n\x03\x66\x65\x65\x18\x02 \x01(\x0b\x32\x10.dapi.cosmos.Fee\"n\n\nSignerInfo\x12$\n\npublic_key\x18\x01 \x01(\x0b\x32\x10.dapi.cosmos.Any\x12(\n\tmode_info\x18\x02 \x01(\x0b\x32\x15.dapi.cosmos.ModeInfo\x12\x10\n\x08sequence\x18\x03 \x01(\x04\"g\n\x08ModeInfo\x12,\n\x06single\x18\x01 \x01(\x0b\x32\x1c.dapi.cosmos.ModeInfo.Single\x1a-\n\x06Single\x12#\n\x04mode\x18\x01 \x01(\x0e\x32\x15.dapi.cosmos.SignMode\"%\n\x04\x43oin\x12\r\n\x05\x64\x65nom\x18\x01 \x01(\t\x12\x0e\n\x06\x61mount\x18\x02 \x01(\t\"[\n\x03\x46\x65\x65\x12!\n\x06\x61mount\x18\x01 \x03(\x0b\x32\x11.dapi.cosmos.Coin\x12\x11\n\tgas_limit\x18\x02 \x01(\x04\x12\r\n\x05payer\x18\x03 \x01(\t\x12\x0f\n\x07granter\x18\x04 \x01(\t\"`\n\x07SignDoc\x12\x12\n\nbody_bytes\x18\x01 \x01(\x0c\x12\x17\n\x0f\x61uth_info_bytes\x18\x02 \x01(\x0c\x12\x10\n\x08\x63hain_id\x18\x03 \x01(\t\x12\x16\n\x0e\x61\x63\x63ount_number\x18\x04 \x01(\x04\"H\n\x05TxRaw\x12\x12\n\nbody_bytes\x18\x01 \x01(\x0c\x12\x17\n\x0f\x61uth_info_bytes\x18\x02 \x01(\x0c\x12\x12\n\nsignatures\x18\x03 \x03(\x0c\"4\n\tTxMsgData\x12\'\n\rmsg_responses\x18\x02 \x03(\x0b\x32\x10.dapi.cosmos.Any\":\n\x07MsgExec\x12\x0f\n\x07grantee\x18\x01 \x01(\t\x12\x1e\n\x04msgs\x18\x02 \x03(\x0b\x32\x10.dapi.cosmos.Any\"\"\n\x0fMsgExecResponse\x12\x0f\n\x07results\x18\x01 \x03(\x0c\"#\n\x14GenericAuthorization\x12\x0b\n\x03msg\x18\x01 \x01(\t\"\\\n\x05Grant\x12\'\n\rauthorization\x18\x01 \x01(\x0b\x32\x10.dapi.cosmos.Any\x12*\n\nexpiration\x18\x02 \x01(\x0b\x32\x16.dapi.cosmos.Timestamp\"6\n\x12QueryGrantsRequest\x12\x0f\n\x07granter\x18\x01 \x01(\t\x12\x0f\n\x07grantee\x18\x02 \x01(\t\"9\n\x13QueryGrantsResponse\x12\"\n\x06grants\x18\x01 \x03(\x0b\x32\x12.dapi.cosmos.Grant\"\x1a\n\x07\x43reator\x12\x0f\n\x07\x63reator\x18\x01 \x01(\t\"\x15\n\x06PubKey\x12\x0b\n\x03key\x18\x01 \x01(\x0c\"\x16\n\x07PrivKey\x12\x0b\n\x03key\x18\x01 \x01(\x0c\"\xc2\x02\n\x06Record\x12\x0c\n\x04name\x18\x01 \x01(\t\x12!\n\x07pub_key\x18\x02 \x01(\x0b\x32\x10.dapi.cosmos.Any\x12*\n\x05local\x18\x03 \x01(\x0b\x32\x19.dapi.cosmos.Record.LocalH\x00\x12,\n\x06ledger\x18\x04 \x01(\x0b\x32\x1a.dapi.cosmos.Record.LedgerH\x00\x12*\n\x05multi\x18\x05 \x01(\x0b\x32\x19.dapi.cosmos.Record.MultiH\x00\x12.\n\x07offline\x18\x06 \x01(\x0b\x32\x1b.dapi.cosmos.Record.OfflineH\x00\x1a+\n\x05Local\x12\"\n\x08priv_key\x18\x01 \x01(\x0b\x32\x10.dapi.cosmos.Any\x1a\x08\n\x06Ledger\x1a\x07\n\x05Multi\x1a\t\n\x07OfflineB\x06\n\x04item\"*\n\x17QueryAccountInfoRequest\x12\x0f\n\x07\x61\x64\x64ress\x18\x01 \x01(\t\"B\n\x18QueryAccountInfoResponse\x12&\n\x04info\x18\x01 \x01(\x0b\x32\x18.dapi.cosmos.BaseAccount\"k\n\x0b\x42\x61seAccount\x12\x0f\n\x07\x61\x64\x64ress\x18\x01 \x01(\t\x12!\n\x07pub_key\x18\x02 \x01(\x0b\x32\x10.dapi.cosmos.Any\x12\x16\n\x0e\x61\x63\x63ount_number\x18\x03 \x01(\x04\x12\x10\n\x08sequence\x18\x04 \x01(\x04*;\n\x08SignMode\x12\x19\n\x15SIGN_MODE_UNSPECIFIED\x10\x00\x12\x14\n\x10SIGN_MODE_DIRECT\x10\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'dapi.messages.cosmos_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_SIGNMODE']._serialized_start=1665
-  _globals['_SIGNMODE']._serialized_end=1724
+  _globals['_SIGNMODE']._serialized_start=1911
+  _globals['_SIGNMODE']._serialized_end=1970
   _globals['_ANY']._serialized_start=43
   _globals['_ANY']._serialized_end=81
   _globals['_TIMESTAMP']._serialized_start=83
@@ -61,26 +61,34 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_MSGEXEC']._serialized_end=1006
   _globals['_MSGEXECRESPONSE']._serialized_start=1008
   _globals['_MSGEXECRESPONSE']._serialized_end=1042
-  _globals['_CREATOR']._serialized_start=1044
-  _globals['_CREATOR']._serialized_end=1070
-  _globals['_PUBKEY']._serialized_start=1072
-  _globals['_PUBKEY']._serialized_end=1093
-  _globals['_PRIVKEY']._serialized_start=1095
-  _globals['_PRIVKEY']._serialized_end=1117
-  _globals['_RECORD']._serialized_start=1120
-  _globals['_RECORD']._serialized_end=1442
-  _globals['_RECORD_LOCAL']._serialized_start=1361
-  _globals['_RECORD_LOCAL']._serialized_end=1404
-  _globals['_RECORD_LEDGER']._serialized_start=1406
-  _globals['_RECORD_LEDGER']._serialized_end=1414
-  _globals['_RECORD_MULTI']._serialized_start=1416
-  _globals['_RECORD_MULTI']._serialized_end=1423
-  _globals['_RECORD_OFFLINE']._serialized_start=1425
-  _globals['_RECORD_OFFLINE']._serialized_end=1434
-  _globals['_QUERYACCOUNTINFOREQUEST']._serialized_start=1444
-  _globals['_QUERYACCOUNTINFOREQUEST']._serialized_end=1486
-  _globals['_QUERYACCOUNTINFORESPONSE']._serialized_start=1488
-  _globals['_QUERYACCOUNTINFORESPONSE']._serialized_end=1554
-  _globals['_BASEACCOUNT']._serialized_start=1556
-  _globals['_BASEACCOUNT']._serialized_end=1663
+  _globals['_GENERICAUTHORIZATION']._serialized_start=1044
+  _globals['_GENERICAUTHORIZATION']._serialized_end=1079
+  _globals['_GRANT']._serialized_start=1081
+  _globals['_GRANT']._serialized_end=1173
+  _globals['_QUERYGRANTSREQUEST']._serialized_start=1175
+  _globals['_QUERYGRANTSREQUEST']._serialized_end=1229
+  _globals['_QUERYGRANTSRESPONSE']._serialized_start=1231
+  _globals['_QUERYGRANTSRESPONSE']._serialized_end=1288
+  _globals['_CREATOR']._serialized_start=1290
+  _globals['_CREATOR']._serialized_end=1316
+  _globals['_PUBKEY']._serialized_start=1318
+  _globals['_PUBKEY']._serialized_end=1339
+  _globals['_PRIVKEY']._serialized_start=1341
+  _globals['_PRIVKEY']._serialized_end=1363
+  _globals['_RECORD']._serialized_start=1366
+  _globals['_RECORD']._serialized_end=1688
+  _globals['_RECORD_LOCAL']._serialized_start=1607
+  _globals['_RECORD_LOCAL']._serialized_end=1650
+  _globals['_RECORD_LEDGER']._serialized_start=1652
+  _globals['_RECORD_LEDGER']._serialized_end=1660
+  _globals['_RECORD_MULTI']._serialized_start=1662
+  _globals['_RECORD_MULTI']._serialized_end=1669
+  _globals['_RECORD_OFFLINE']._serialized_start=1671
+  _globals['_RECORD_OFFLINE']._serialized_end=1680
+  _globals['_QUERYACCOUNTINFOREQUEST']._serialized_start=1690
+  _globals['_QUERYACCOUNTINFOREQUEST']._serialized_end=1732
+  _globals['_QUERYACCOUNTINFORESPONSE']._serialized_start=1734
+  _globals['_QUERYACCOUNTINFORESPONSE']._serialized_end=1800
+  _globals['_BASEACCOUNT']._serialized_start=1802
+  _globals['_BASEACCOUNT']._serialized_end=1909
 # @@protoc_insertion_point(module_scope)

@@ -135,6 +135,34 @@ class MsgExecResponse(_message.Message):
     results: _containers.RepeatedScalarFieldContainer[bytes]
     def __init__(self, results: _Optional[_Iterable[bytes]] = ...) -> None: ...
 
+class GenericAuthorization(_message.Message):
+    __slots__ = ("msg",)
+    MSG_FIELD_NUMBER: _ClassVar[int]
+    msg: str
+    def __init__(self, msg: _Optional[str] = ...) -> None: ...
+
+class Grant(_message.Message):
+    __slots__ = ("authorization", "expiration")
+    AUTHORIZATION_FIELD_NUMBER: _ClassVar[int]
+    EXPIRATION_FIELD_NUMBER: _ClassVar[int]
+    authorization: Any
+    expiration: Timestamp
+    def __init__(self, authorization: _Optional[_Union[Any, _Mapping]] = ..., expiration: _Optional[_Union[Timestamp, _Mapping]] = ...) -> None: ...
+
+class QueryGrantsRequest(_message.Message):
+    __slots__ = ("granter", "grantee")
+    GRANTER_FIELD_NUMBER: _ClassVar[int]
+    GRANTEE_FIELD_NUMBER: _ClassVar[int]
+    granter: str
+    grantee: str
+    def __init__(self, granter: _Optional[str] = ..., grantee: _Optional[str] = ...) -> None: ...
+
+class QueryGrantsResponse(_message.Message):
+    __slots__ = ("grants",)
+    GRANTS_FIELD_NUMBER: _ClassVar[int]
+    grants: _containers.RepeatedCompositeFieldContainer[Grant]
+    def __init__(self, grants: _Optional[_Iterable[_Union[Grant, _Mapping]]] = ...) -> None: ...
+
 class Creator(_message.Message):
     __slots__ = ("creator",)
     CREATOR_FIELD_NUMBER: _ClassVar[int]

@@ -19,8 +19,6 @@ _OF_TRANSACTION = f"seq IN {_SEQS} AND state = 'in_flight' AND tx_hash = :tx_has
 _HAS_PARTS = "EXISTS (SELECT 1 FROM unfinished AS part WHERE part.parent = unfinished.seq)"
 # The state that a row of ``unfinished`` is listed and counted in.
 SHOWN_STATE = "iif(state = 'stored', 'stored', 'in_flight')"
-# In this order messages are sent, and in this order they stand in their transaction.
-_ORDER = "height, kind, seq"
 # Where all kinds are named, the index by kind and state serves.
 _ANY_KIND = f"kind IN ({', '.join(f'{kind.value!r}' for kind in Kind)})"
 
@@ -81,10 +79,22 @@ CONFIRMED_VERDICTS = """SELECT message FROM finished
 
 # -- Choosing what is sent
 
+# The stage and kind that go first, of these ``:kinds``, a JSON list in the order of what is sent first. A seed is sent
+# before all else: without it the whole stage counts nothing. Looks at one row of each stage and kind.
+NEXT_GROUP = """WITH RECURSIVE stage(height) AS (
+    SELECT min(height) FROM unfinished WHERE state = 'stored'
+    UNION ALL SELECT (SELECT min(height) FROM unfinished WHERE state = 'stored' AND unfinished.height > stage.height)
+    FROM stage WHERE height IS NOT NULL)
+    SELECT stage.height, kind.value FROM stage, json_each(:kinds) AS kind
+    WHERE EXISTS (SELECT 1 FROM unfinished WHERE state = 'stored' AND unfinished.height = stage.height
+        AND unfinished.kind = kind.value AND not_before <= :height)
+    ORDER BY kind.value != 'seed', stage.height, kind.key LIMIT 1"""
+
 _CANDIDATES = (
-    "SELECT seq, kind, height, attempts, alone, nonces, length(message) FROM unfinished WHERE state = 'stored'"
+    "SELECT seq, kind, height, attempts, max_messages, nonces, length(message) FROM unfinished WHERE state = 'stored'"
 )
-NEXT = f"{_CANDIDATES} AND not_before <= :height ORDER BY {_ORDER} LIMIT :limit"
+NEXT = f"""{_CANDIDATES} AND height = :stage_height AND kind = :kind AND not_before <= :height
+    ORDER BY seq LIMIT :limit"""
 NEXT_PARTS = f"{_CANDIDATES} AND parent = :parent ORDER BY seq LIMIT :limit"
 
 BODIES = f"SELECT seq, coalesce(parent, seq), crc32, message FROM unfinished WHERE seq IN {_SEQS}"
@@ -102,7 +112,8 @@ DELETE_CUT_PART = "DELETE FROM unfinished WHERE seq = :seq AND parent IS NOT NUL
 
 # stored -> in_flight: all of the messages, or none when one of them is not stored any more.
 PUT_IN_FLIGHT = f"""UPDATE unfinished
-    SET state = 'in_flight', tx_hash = :tx_hash, tx_timeout_ns = :timeout_ns, attempts = attempts + 1
+    SET state = 'in_flight', tx_hash = :tx_hash, tx_timeout_ns = :timeout_ns, not_before = :first_height,
+        attempts = attempts + 1
     WHERE seq IN {_SEQS}
         AND json_array_length(:seqs) = (SELECT count(*) FROM unfinished WHERE seq IN {_SEQS} AND state = 'stored')
     RETURNING parent"""
@@ -112,13 +123,14 @@ SAVE_LAST_TIMEOUT = """INSERT INTO numbers (name, value) VALUES ('last_timeout_n
     ON CONFLICT (name) DO UPDATE SET value = max(value, :timeout_ns)"""
 LAST_TIMEOUT = "SELECT coalesce(max(value), 0) FROM numbers WHERE name = 'last_timeout_ns'"
 
-IN_FLIGHT = f"""SELECT tx_hash, tx_timeout_ns, seq, kind, height, attempts FROM unfinished
-    WHERE {_ANY_KIND} AND state = 'in_flight' ORDER BY tx_hash, {_ORDER}"""
+IN_FLIGHT = f"""SELECT tx_hash, tx_timeout_ns, not_before, sum(length(message)) OVER (PARTITION BY tx_hash),
+    seq, kind, height, attempts, max_messages FROM unfinished
+    WHERE {_ANY_KIND} AND state = 'in_flight' ORDER BY tx_hash, seq"""
 
 # in_flight -> stored. It stays one attempt more only if the chain has said nothing of the transaction.
 STORE_AGAIN = f"""UPDATE unfinished
     SET state = 'stored', tx_hash = NULL, tx_timeout_ns = NULL, reason = :reason, not_before = :not_before,
-        alone = max(alone, :alone), attempts = attempts - iif(:has_vanished, 0, 1)
+        max_messages = iif(:max_messages, :max_messages, max_messages), attempts = attempts - iif(:has_vanished, 0, 1)
     WHERE {_OF_TRANSACTION} RETURNING parent"""
 
 # In place of STORE_AGAIN for parts whose batch is failing or expiring.

@@ -12,21 +12,26 @@ The whole way of a batch, from the frame to the block, with what is kept where, 
    one statement (``Database.write``, on the writer's thread). After the fsync their receipts fire: only now the node
    gets its ack or 200. A full or locked disk fails with StoreBusyError: no ack, and the node sends again. From here on
    the batch is *stored*, and survives a kill at any point.
-4. **The choice.** What is new in the outbox wakes the Submitter, and so does each block. ``Submitter._turn`` looks up
-   what is in flight, and then sends until 16 transactions are. ``Submissions.next_messages`` chooses: the oldest stage
-   first, up to the bytes of a transaction. A batch of too many nonces is cut into parts, which are messages of their
-   own. A body that the disk has damaged is not sent: its batch fails.
-5. **The signature.** ``TransactionSigner.sign`` puts the creator in front of each message, and signs with a time that
-   ``TimestampSource.next`` never gave before. ``Submissions.put_in_flight`` writes hash and time to disk: the messages
-   are *in_flight*. Only then the bytes leave. After a kill, ``Submitter._recover`` finds the transaction by its hash,
-   and ``Submitter._sign_anew`` makes the same bytes again.
-6. **The mempool.** ``Submitter._offer`` gives the bytes to ``ChainRpc.broadcast_tx_sync``. That a node takes them means
-   nothing yet. Where no node answers or has room, they are offered again every 3 s. A refusal counts only when no
-   mempool can have had the bytes before; then it is treated like a code from a block.
-7. **The block.** At each block ``Submitter._look_up`` asks for the hash. Code 0: ``Submissions.confirm``, and the batch
-   is *confirmed*; its row moves to *finished*, without its body. Another code: ``judge`` says what it means and
-   ``messages_blamed`` whom it is about; the others go again. When the chain's time has passed the transaction's, and it
-   is in no block, it never will be: ``Submissions.store_again`` has its messages go into another one.
+4. **The choice.** What is new in the outbox wakes the Submitter, and so does each block. ``Sender.send`` sends as much
+   as ``Pace`` allows: as many transactions, and of such a size, as the chain has shown to take.
+   ``Submissions.next_messages`` chooses: a seed first, and alone; then the oldest stage, each kind by itself.
+   A batch of too many nonces is cut into parts, which are messages of their own. A body that the disk has damaged is
+   not sent: its batch fails.
+5. **The signature.** ``TransactionSigner.sign`` puts the creator in front of each message, gives each a MsgExec of its
+   own where the key is a granted one, and signs with a time that ``TimestampSource.next`` never gave before.
+   ``Submissions.put_in_flight`` writes hash and time to disk: the messages are *in_flight*. Only then the bytes leave.
+   After a kill, ``Submitter._recover`` finds the transaction, and ``Sender._sign_anew`` makes the same bytes
+   again.
+6. **The mempool.** ``Sender.offer`` gives the bytes to ``ChainRpc.broadcast_tx_sync``. That a node takes them means
+   nothing yet: they are offered again, later and later. Where no mempool has room, the messages are *stored* again, and
+   less is sent. A refusal is the word of one node: the others are asked, and then the messages are *stored* again, to
+   be sent some blocks later. It counts only when no mempool can have had the bytes before.
+7. **The block.** At each block ``TransactionFinder.find`` looks for all hashes. Code 0: ``Decisions.confirm``, and the
+   batch is *confirmed*; its row moves to *finished*, without its body. Another code undoes the whole transaction:
+   ``judge`` says what it means. A problem that people can mend holds this kind of message back, see ``problems``. Else
+   ``messages_blamed`` says whom it is about, and all others go again at once, together; where nobody is named, in
+   halves. When the chain's time has passed the transaction's, and it is in no block, it never will be:
+   ``Decisions.time_has_passed`` has its messages go into another one.
 8. **The end of the window.** ``Deadlines.check`` expires what is stored and can be in no block in time. What *failed*
    or *expired* is kept whole, with its reason; ``Outbox.retry`` stores a failed batch again.
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import sqlite3
 import zlib
-from collections.abc import Iterator
-from typing import NamedTuple
+from collections.abc import Iterable, Iterator
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -15,11 +15,12 @@ from dapi.messages.inference_pb2 import MsgSubmitPocBatch
 from dapi.outbox import queries
 from dapi.submission.rows import Changes, End, Message, count, lose
 
-# What a message takes in a transaction beside its own bytes: creator, type URL, lengths.
+# What a message takes in a transaction beside its own bytes: creator, type URLs, grantee, lengths.
 _OVERHEAD_BYTES = 256
 # The most that a nonce and its distance take: a varint of 10 bytes and a double.
 _NONCE_BYTES = 18
-_MAX_MESSAGES = 200
+# What is sent first in a stage: what is small and what all else depends on, then what has the shorter window.
+_KINDS_IN_ORDER = (Kind.SEED, Kind.HARDWARE, Kind.GENERATED, Kind.VALIDATED, Kind.CLAIM)
 
 _DAMAGED = "damaged on disk: its bytes are not those that were stored, and were not sent"
 
@@ -37,7 +38,7 @@ class _Candidate(NamedTuple):
     kind: str
     height: int
     attempts: int
-    alone: int
+    max_messages: int
     nonces: int
     size: int
 
@@ -45,8 +46,20 @@ class _Candidate(NamedTuple):
         return self.kind == Kind.GENERATED and self.nonces > max_nonces
 
 
+class Room(msgspec.Struct, frozen=True):
+    """What one transaction may hold.
+
+    ``max_bytes`` bounds all messages together, ``max_nonces`` each one; only messages of these ``kinds`` go into it.
+    """
+
+    max_bytes: int
+    max_nonces: int
+    max_messages: int = 500
+    kinds: frozenset[Kind] = frozenset(Kind)
+
+
 def next_messages(
-    connection: sqlite3.Connection, changes: Changes, height: int, max_bytes: int, max_nonces: int, now: float
+    connection: sqlite3.Connection, changes: Changes, height: int, room: Room, now: float
 ) -> tuple[list[Message], int]:
     """Choose what goes into the next transaction, with bodies; cut the first message if it is too large.
 
@@ -55,7 +68,7 @@ def next_messages(
     damaged = 0
     while True:
         try:
-            chosen = _choose(connection, changes, height, max_bytes, max_nonces)
+            chosen = _choose(connection, changes, height, room)
             bodies = _sound_bodies(connection, list(chosen))
         except _DamagedError as error:
             damaged += len(error.batches)
@@ -64,30 +77,40 @@ def next_messages(
             return [msgspec.structs.replace(message, body=bodies[seq]) for seq, message in chosen.items()], damaged
 
 
-def _choose(
-    connection: sqlite3.Connection, changes: Changes, height: int, max_bytes: int, max_nonces: int
-) -> dict[int, Message]:
-    fitting = min(max_nonces, (max_bytes - _OVERHEAD_BYTES) // _NONCE_BYTES)
-    candidates = _candidates(connection, queries.NEXT, {"height": height})
+def _choose(connection: sqlite3.Connection, changes: Changes, height: int, room: Room) -> dict[int, Message]:
+    kinds = json.dumps([kind for kind in _KINDS_IN_ORDER if kind in room.kinds])
+    group = connection.execute(queries.NEXT_GROUP, {"height": height, "kinds": kinds}).fetchone()
+    if group is None:
+        return {}
+    stage_height, kind = group
+    limit = 1 if kind == Kind.SEED else room.max_messages
+    fitting = max(1, min(room.max_nonces, (room.max_bytes - _OVERHEAD_BYTES) // _NONCE_BYTES))
+    values = {"height": height, "stage_height": stage_height, "kind": kind, "limit": limit}
+    candidates = _candidates(connection, queries.NEXT, values)
     if candidates and candidates[0].is_large(fitting):
         # One at a time: what comes in meanwhile waits for this thread.
         batch = _cut(connection, changes, candidates[0].seq, fitting)
-        candidates = _candidates(connection, queries.NEXT_PARTS, {"parent": batch})
+        candidates = _candidates(connection, queries.NEXT_PARTS, {"parent": batch, "limit": limit})
+    return _fill([each for each in candidates if not each.is_large(fitting)], room.max_bytes, limit)
+
+
+def _fill(candidates: Iterable[_Candidate], max_bytes: int, max_messages: int) -> dict[int, Message]:
+    """Take what fits; one that shares a transaction with fewer than are in it already is left for another one."""
     chosen: dict[int, Message] = {}
     for each in candidates:
-        if each.is_large(fitting) or (each.alone and chosen):
+        allowed = min(max_messages, each.max_messages or max_messages)
+        if len(chosen) >= allowed:
             continue
         max_bytes -= each.size + _OVERHEAD_BYTES
         if max_bytes < 0 and chosen:
             break
-        chosen[each.seq] = Message(each.seq, Kind(each.kind), each.height, each.attempts)
-        if each.alone:
-            break
+        max_messages = allowed
+        chosen[each.seq] = Message(each.seq, Kind(each.kind), each.height, each.attempts, each.max_messages)
     return chosen
 
 
-def _candidates(connection: sqlite3.Connection, query: str, values: dict[str, int]) -> list[_Candidate]:
-    return [_Candidate(*row) for row in connection.execute(query, {**values, "limit": _MAX_MESSAGES})]
+def _candidates(connection: sqlite3.Connection, query: str, values: dict[str, Any]) -> list[_Candidate]:
+    return [_Candidate(*row) for row in connection.execute(query, values)]
 
 
 def parts_of(encoded: bytes, size: int) -> Iterator[MsgSubmitPocBatch]:

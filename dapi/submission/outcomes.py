@@ -1,6 +1,7 @@
-"""What the code of a transaction, from CheckTx or from a block, means for its messages.
+"""What the code of a transaction, from CheckTx or from a block, means for its messages. Pure.
 
-Facts: docs/protocol/chain.md, 'Checks of messages' (codespace ``inference``) and 'Codes of the SDK' (``sdk``).
+Codes and texts: docs/protocol/chain.md, 'Checks of messages', 'Newer chains' and 'Codes of the SDK', and
+docs/protocol/measured.md, 'Transactions on a real chain' and 'Chain nodes that fail'.
 """
 
 from __future__ import annotations
@@ -25,15 +26,38 @@ class Outcome(enum.Enum):
     DUPLICATE = "duplicate"
     """The chain has one already: confirmed if it is this one, final if it is another."""
     SIGNATURE = "signature"
-    """The chain knows the signer by another account number, or not at all: final if ours is the right one."""
+    """The chain knows the signer by another account number, or not at all: a problem if ours is the right one."""
+    PROBLEM = "problem"
+    """Something that people can mend keeps all messages of its kind out: they wait until it is mended."""
+    TOO_LARGE = "too large"
+    """The transaction has too many bytes."""
+    TOO_MUCH = "too much"
+    """The transaction cannot be read, or uses too much gas: it may have too many messages."""
     MOVED = "moved"
     """The network has moved to PoC v2: keep everything, send nothing."""
     FINAL = "final"
     """It never heals."""
 
 
-_INFERENCE = {1108: Outcome.NEXT_BLOCK, 1128: Outcome.NEXT_BLOCK, 1160: Outcome.DUPLICATE, 1161: Outcome.MOVED}
-_SIGNATURE = frozenset({4, 9})
+_INFERENCE = {
+    1108: Outcome.NEXT_BLOCK,
+    1128: Outcome.NEXT_BLOCK,
+    1160: Outcome.DUPLICATE,
+    1161: Outcome.MOVED,
+}
+TOO_LARGE = 21
+"""The SDK's code for a transaction with too many bytes."""
+_SDK = {
+    2: Outcome.TOO_MUCH,
+    4: Outcome.SIGNATURE,
+    5: Outcome.PROBLEM,
+    8: Outcome.PROBLEM,
+    9: Outcome.SIGNATURE,
+    11: Outcome.TOO_MUCH,
+    13: Outcome.PROBLEM,
+    TOO_LARGE: Outcome.TOO_LARGE,
+    41: Outcome.PROBLEM,
+}
 # These depend on the stage, the kind and the block alone, so they hold for all messages that share them.
 _OF_THE_WINDOW = frozenset({1107, 1108, 1128})
 _MESSAGE_INDEX = re.compile(r"message index: (\d+)")
@@ -43,30 +67,43 @@ def judge(code: int, codespace: str, log: str) -> Outcome:
     """Return what to do after a code; any code that is not known to heal is final."""
     if code == 0:
         return Outcome.CONFIRMED
-    if codespace == "inference":
-        return _INFERENCE.get(code, Outcome.FINAL)
-    if codespace != "sdk":
-        return Outcome.FINAL
-    if is_stale(code, log):
-        return Outcome.SIGN_AGAIN
-    return Outcome.SIGNATURE if code in _SIGNATURE else Outcome.FINAL
+    match codespace:
+        case "inference":
+            return _INFERENCE.get(code, Outcome.FINAL)
+        case "authz":
+            return Outcome.PROBLEM
+        case "rpc":
+            # Of the RPC itself, which has read nothing but the size.
+            return Outcome.TOO_LARGE if code == TOO_LARGE else Outcome.PROBLEM
+        case "sdk":
+            return Outcome.SIGN_AGAIN if is_stale(code, log) else _SDK.get(code, Outcome.FINAL)
+    return Outcome.FINAL
 
 
 def messages_blamed(
-    messages: Sequence[Message], code: int, codespace: str, log: str, *, are_wrapped: bool
+    messages: Sequence[Message], code: int, codespace: str, log: str, *, is_indexed: bool
 ) -> list[Message] | None:
     """Return those of a transaction's messages that its code is about, None when the answer does not say which.
 
-    The SDK's log gives the index of the first message that failed. Where all ``are_wrapped`` into one message, that
-    index says nothing.
+    The SDK's log gives the index of the first message that failed, if ``is_indexed``: an earlier version of dapi put
+    all messages into one.
     """
-    if len(messages) == 1:
+    are_alike = len({(message.height, message.kind) for message in messages}) == 1
+    if len(messages) == 1 or (codespace == "inference" and code in _OF_THE_WINDOW and are_alike):
         return list(messages)
-    found = None if are_wrapped else _MESSAGE_INDEX.search(log)
-    index = int(found.group(1)) if found is not None else None
-    first = messages[index] if index is not None and index < len(messages) else None
-    if codespace == "inference" and code in _OF_THE_WINDOW:
-        alike = {(message.height, message.kind) for message in ([first] if first is not None else messages)}
-        if len(alike) == 1:
-            return [message for message in messages if (message.height, message.kind) in alike]
-    return [first] if first is not None else None
+    found = _MESSAGE_INDEX.search(log) if is_indexed else None
+    index = int(found.group(1)) if found is not None else len(messages)
+    return [messages[index]] if index < len(messages) else None
+
+
+def half_of(messages: Sequence[Message]) -> int:
+    """Return how many of these messages may share the next transaction when nobody knows which of them failed."""
+    return max(1, len(messages) // 2)
+
+
+def limit_after_neighbour(others: Sequence[Message]) -> int:
+    """Return how many of the others of a message that failed may share their next transaction.
+
+    They go together, without anything new. If that has failed too, there are more that fail: then the half of them.
+    """
+    return half_of(others) if any(message.max_messages for message in others) else len(others)

@@ -42,13 +42,14 @@ class Message(msgspec.Struct, frozen=True):
     """An unfinished message; ``body`` is its protobuf form without creator, left out where it is not needed.
 
     ``attempts`` counts its transactions of which the chain has said nothing: the one that it is in now, and those that
-    were in no block when their time had passed.
+    were in no block when their time had passed. Its transaction has at most ``max_messages``, 0 for any number.
     """
 
     seq: int
     kind: Kind
     height: int
     attempts: int
+    max_messages: int = 0
     body: bytes = b""
 
     @property
@@ -62,21 +63,27 @@ class Message(msgspec.Struct, frozen=True):
 
 
 class TransactionInFlight(msgspec.Struct, eq=False):
-    """A transaction that may be in a block some day, with its messages in their order.
+    """A transaction that may be in a block some day, with its messages in their order, all of one stage and kind.
 
-    ``timeout_ns`` is the block time after which no block takes it. ``raw`` are its bytes, None while those of a former
-    process are not made anew, and ``account_number`` is what they were signed for. ``may_be_known`` tells that a
-    mempool may have it, so that only time or a block decides what became of it. ``offered_at`` is when it was last
-    offered, on the reactor's clock.
+    It is in no block before ``first_height``, and ``timeout_ns`` is the block time after which no block takes it.
+    ``size`` is about its number of bytes; the bytes themselves are not kept, they can be made anew. ``account_number``
+    is what it was signed for, None for one of a former process, which may have been another version.
+    ``may_be_known`` tells that a mempool may have it, so that only time or a block decides what became of it;
+    ``is_taken`` that one has said so. ``offers`` counts how often it was offered, ``offered_at`` is when, on the
+    reactor's clock, and ``is_being_offered`` tells that an answer is waited for.
     """
 
     hash: str
     timeout_ns: int
     messages: list[Message]
-    raw: bytes | None = None
+    first_height: int = 0
+    size: int = 0
     may_be_known: bool = True
+    is_taken: bool = False
     account_number: int | None = None
+    offers: int = 0
     offered_at: float = float("-inf")
+    is_being_offered: bool = False
 
 
 class End(NamedTuple):
@@ -95,10 +102,15 @@ def seqs_of(messages: Iterable[Message]) -> str:
 
 
 def put_in_flight(
-    connection: sqlite3.Connection, changes: Changes, messages: Sequence[Message], tx_hash: str, timeout_ns: int
+    connection: sqlite3.Connection,
+    changes: Changes,
+    messages: Sequence[Message],
+    tx_hash: str,
+    timeout_ns: int,
+    first_height: int,
 ) -> bool:
     """Move messages: stored -> in_flight. Return False, and move none, when one of them is not stored any more."""
-    values = {"seqs": seqs_of(messages), "tx_hash": tx_hash, "timeout_ns": timeout_ns}
+    values = {"seqs": seqs_of(messages), "tx_hash": tx_hash, "timeout_ns": timeout_ns, "first_height": first_height}
     moved = connection.execute(queries.PUT_IN_FLIGHT, values).fetchall()
     if moved:
         connection.execute(queries.SAVE_LAST_TIMEOUT, values)
@@ -113,13 +125,13 @@ def store_again(
     tx_hash: str,
     reason: str,
     not_before: int,
-    alone: bool,
+    max_messages: int,
     has_vanished: bool,
     now: float,
 ) -> None:
     """Move messages: in_flight -> stored. A part of a batch that fails or expires is deleted instead."""
     values = {"seqs": seqs_of(messages), "tx_hash": tx_hash, "reason": reason, "not_before": not_before}
-    values |= {"alone": alone, "has_vanished": has_vanished}
+    values |= {"max_messages": max_messages, "has_vanished": has_vanished}
     parents = connection.execute(queries.DELETE_PARTS_NOT_WANTED, values).fetchall()
     _finish_batches_without_parts(connection, changes, parents, End(State.CONFIRMED, now))
     moved = connection.execute(queries.STORE_AGAIN, values).fetchall()
@@ -185,9 +197,10 @@ def stages_unfinished(connection: sqlite3.Connection, received_before: float) ->
 def transactions_in_flight(connection: sqlite3.Connection) -> list[TransactionInFlight]:
     """Return the transactions that messages are in."""
     transactions: dict[str, TransactionInFlight] = {}
-    for tx_hash, timeout_ns, seq, kind, height, attempts in connection.execute(queries.IN_FLIGHT):
-        transaction = transactions.setdefault(tx_hash, TransactionInFlight(tx_hash, timeout_ns, []))
-        transaction.messages.append(Message(seq, Kind(kind), height, attempts))
+    for tx_hash, timeout_ns, first, size, seq, kind, height, *rest in connection.execute(queries.IN_FLIGHT):
+        # Of an earlier version the first height is not known; it is after the stage's start in any case.
+        begun = TransactionInFlight(tx_hash, timeout_ns, [], max(first, height), size)
+        transactions.setdefault(tx_hash, begun).messages.append(Message(seq, Kind(kind), height, *rest))
     return list(transactions.values())
 
 

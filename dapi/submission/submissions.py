@@ -21,7 +21,7 @@ from dapi.messages import Kind, State
 from dapi.outbox import queries
 from dapi.outbox.outbox import Outbox
 from dapi.submission import rows
-from dapi.submission.choice import next_messages
+from dapi.submission.choice import Room, next_messages
 from dapi.submission.rows import Changes, End, Message, TransactionInFlight
 
 P = ParamSpec("P")
@@ -50,13 +50,14 @@ class Submissions:
         """Call ``observer`` whenever there may be something new to send."""
         self._outbox.observe(observer)
 
-    def next_messages(self, height: int, max_bytes: int, max_nonces: int) -> Deferred[list[Message]]:
-        """Fire with the messages that belong into the next transaction, those of the oldest stage first.
+    def next_messages(self, height: int, room: Room) -> Deferred[list[Message]]:
+        """Fire with the messages that belong into the next transaction, all of one stage and kind.
 
-        ``height`` is the block that it can be in at the earliest, ``max_bytes`` bounds all messages together. One with
-        more than ``max_nonces`` is cut into parts here. One that the disk has damaged fails here.
+        A seed goes first, and alone; then what is of the oldest stage. ``height`` is the block that the transaction can
+        be in at the earliest. A batch with too many nonces for the ``room`` is cut into parts here. One that the disk
+        has damaged fails here.
         """
-        chosen = self._change(next_messages, height, max_bytes, max_nonces, self._now())
+        chosen = self._change(next_messages, height, room, self._now())
         return chosen.addCallback(self._warn_of_damage)
 
     def _warn_of_damage(self, chosen: tuple[list[Message], int]) -> list[Message]:
@@ -65,12 +66,15 @@ class Submissions:
             self.log.critical("{number} batches are damaged on disk, and failed: look at the disk", number=damaged)
         return messages
 
-    def put_in_flight(self, messages: Sequence[Message], tx_hash: str, timeout_ns: int) -> Deferred[bool]:
+    def put_in_flight(
+        self, messages: Sequence[Message], tx_hash: str, timeout_ns: int, first_height: int
+    ) -> Deferred[bool]:
         """Put stored messages into a transaction, before it is sent; fires when that is on disk.
 
-        Fires with False, and none is put, when one of them has failed or expired since it was chosen.
+        ``first_height`` is the block that it can be in at the earliest. Fires with False, and none is put, when one of
+        them has failed or expired since it was chosen.
         """
-        return self._change(rows.put_in_flight, messages, tx_hash, timeout_ns)
+        return self._change(rows.put_in_flight, messages, tx_hash, timeout_ns, first_height)
 
     def transactions_in_flight(self) -> Deferred[list[TransactionInFlight]]:
         """Fire with the transactions in flight, as a former process or a former start left them."""
@@ -104,15 +108,17 @@ class Submissions:
         reason: str,
         *,
         not_before: int = 0,
-        alone: bool = False,
+        max_messages: int = 0,
         has_vanished: bool = False,
     ) -> Deferred[None]:
         """Take messages out of their transaction, to be sent in another one.
 
-        That is in no block before ``not_before``, and has one message only if they are to go ``alone``.
+        That is in no block before ``not_before``, and has at most ``max_messages``; 0 changes nothing in that.
         ``has_vanished`` tells that the chain has said nothing of the transaction that they were in.
         """
-        return self._change(rows.store_again, messages, tx_hash, reason, not_before, alone, has_vanished, self._now())
+        return self._change(
+            rows.store_again, messages, tx_hash, reason, not_before, max_messages, has_vanished, self._now()
+        )
 
     def is_on_chain(self, verdict: Message) -> Deferred[bool | None]:
         """Fire with whether the chain has this very verdict from us (True) or another one on the same participant.

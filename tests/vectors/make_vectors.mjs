@@ -116,7 +116,9 @@ async function makeTransaction(c) {
   const creator = (await account(wallets[c.participant])).address;
   let messages = c.messages.map(([typeUrl, m]) => ({ typeUrl, value: encoders[typeUrl](creator, m) }));
   if (c.signer !== c.participant) {
-    messages = [{ typeUrl: EXEC, value: MsgExec.encode({ grantee: signer.address, msgs: messages }).finish() }];
+    messages = messages.map((message) => (
+      { typeUrl: EXEC, value: MsgExec.encode({ grantee: signer.address, msgs: [message] }).finish() }
+    ));
   }
   const timeout = BigInt(c.timeout_ns);
   const bodyBytes = TxBody.encode(TxBody.fromPartial({

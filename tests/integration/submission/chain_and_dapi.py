@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from twisted.internet.defer import Deferred, gatherResults
 from dapi.chain.block_watcher import BlockWatcher
 from dapi.chain.keyring import SigningKey
 from dapi.chain.rpc import ChainRpc
-from dapi.chain.rpc_answers import Broadcast, TxLookup, tx_hash_of
+from dapi.chain.rpc_answers import Broadcast, TxLookups, tx_hash_of
 from dapi.database import Database
 from dapi.messages import Kind, Receipt, State, Via, content_id
 from dapi.messages.inference_pb2 import MsgSubmitPocBatch
@@ -25,8 +25,9 @@ from dapi.outbox.pages import BatchRow
 from dapi.simulator.chain.chain import SimulatedChain
 from dapi.simulator.chain.epochs import EpochParams, Epochs
 from dapi.simulator.chain.messages import SubmitPocBatch
+from dapi.submission.settings import SubmitterSettings
 from dapi.submission.submissions import Submissions
-from dapi.submission.submitter import Submitter, SubmitterSettings
+from dapi.submission.submitter import Submitter
 from tests.batches import generated_batch, validated_batch
 from tests.earlier_verdicts import put_earlier_verdict
 from tests.integration.waiting import until, until_awaited
@@ -109,9 +110,9 @@ class SpyRpc(ChainRpc):
         sending = super().broadcast_tx_sync(raw, turn=turn)
         return sending.addCallback(lambda _: Deferred()) if self.loses == "after" else sending
 
-    def lookup(self, tx_hash: str) -> Deferred[TxLookup]:
-        self.lookups += 1
-        return super().lookup(tx_hash)
+    def lookup_all(self, tx_hashes: Collection[str]) -> Deferred[TxLookups]:
+        self.lookups += len(tx_hashes)
+        return super().lookup_all(tx_hashes)
 
 
 class Dapi:

@@ -174,24 +174,27 @@ async def test_many_are_in_flight_but_no_more_than_allowed(maker: Maker) -> None
 
 
 @pytest_twisted.ensureDeferred
-async def test_the_oldest_stage_goes_first(maker: Maker) -> None:
+async def test_the_oldest_stage_goes_first_and_each_stage_and_kind_by_itself(maker: Maker) -> None:
     chain = maker.chain(None)
     chain.switches.is_catching_up = True
-    dapi = maker.dapi(chain, max_in_flight=1)
+    dapi = maker.dapi(chain)
     await dapi.when_status(reason="catching up")
-    # In the inference phase of a chain without a PoC under way, both are refused: what counts is their order.
+    # In the inference phase of a chain without a PoC under way, what is of a later stage is refused: its order counts.
     await dapi.record(1, block_height=STAGE + 2000)
     await dapi.record_verdict()
     await dapi.record(2)
+    await dapi.record(3)
     chain.switches.is_catching_up = False
-    await chain.mempool(1)
-    (transaction,) = chain.blockchain.mempool.waiting()
+    await chain.mempool(3)
     order = [
-        (message.poc_stage_start_block_height, type(message).__name__)
-        for message in transaction.host_messages()
-        if isinstance(message, SubmitPocBatch | SubmitPocValidation)
+        [
+            (message.poc_stage_start_block_height, type(message).__name__)
+            for message in transaction.host_messages()
+            if isinstance(message, SubmitPocBatch | SubmitPocValidation)
+        ]
+        for transaction in sorted(chain.blockchain.mempool.waiting(), key=lambda each: each.timeout_ns or 0)
     ]
-    assert order == [(10, "SubmitPocBatch"), (10, "SubmitPocValidation"), (2010, "SubmitPocBatch")]
+    assert order == [[(10, "SubmitPocBatch")] * 2, [(10, "SubmitPocValidation")], [(2010, "SubmitPocBatch")]]
 
 
 @pytest_twisted.ensureDeferred
@@ -211,9 +214,10 @@ async def test_a_warm_key_submits_for_the_participant(maker: Maker) -> None:
     for delivered in chain.blockchain.ledger:
         record = chain.blockchain.find(delivered.tx_hash)
         assert record is not None
-        (wrapped,) = record.tx.messages
-        assert isinstance(wrapped, Exec)
-        assert wrapped.grantee == warm.address
+        assert {len(granted) for granted in record.tx.granted} == {1}
+        for wrapped in record.tx.messages:
+            assert isinstance(wrapped, Exec)
+            assert wrapped.grantee == warm.address
     status = dapi.submitter.status()
     assert (status["signer"], status["participant"]) == (warm.address, participant.address)
 

@@ -8,6 +8,7 @@ from functools import partial
 import pytest
 import pytest_twisted
 from twisted.internet.defer import Deferred
+from twisted.internet.task import deferLater
 from twisted.logger import LogLevel
 
 from dapi.errors import UnknownBatchError
@@ -15,8 +16,9 @@ from dapi.messages import Receipt, State
 from dapi.simulator.chain.epochs import EpochParams
 from dapi.simulator.chain.messages import HostMessage, SubmitPocBatch
 from dapi.simulator.chain.rules import Rules, TxRefused
+from dapi.simulator.chain.transactions import Transaction
 from tests.chain_tools import BATCH_URL, VALIDATION_URL
-from tests.integration.submission.chain_and_dapi import STAGE, Chain, Maker, key, reason_of
+from tests.integration.submission.chain_and_dapi import STAGE, Chain, Maker, key, reactor, reason_of
 from tests.integration.waiting import until
 from tests.logs import captured_log
 
@@ -60,7 +62,7 @@ async def test_one_of_several_is_refused_and_the_others_go_again_without_it(make
 
 
 @pytest_twisted.ensureDeferred
-async def test_wrapped_into_one_message_each_goes_alone_when_one_is_refused(maker: Maker) -> None:
+async def test_with_a_granted_key_too_the_others_go_together_when_one_is_refused(maker: Maker) -> None:
     chain = maker.chain(None)
     chain.simulated.add_account(key(7).public_key)
     for type_url in (BATCH_URL, VALIDATION_URL):
@@ -71,8 +73,8 @@ async def test_wrapped_into_one_message_each_goes_alone_when_one_is_refused(make
     messages = await one_transaction_of(chain, *records, lambda: dapi.record_without_node(100, 5000))
     assert len(messages) == 4
     await dapi.next_block(chain)
-    await chain.mempool(4)
-    assert {len(list(tx.host_messages())) for tx in chain.blockchain.mempool.waiting()} == {1}
+    await chain.mempool(1)
+    assert len(list(chain.blockchain.mempool.waiting()[0].host_messages())) == 3
     await dapi.next_block(chain)
     await dapi.when(lambda counts: (counts["confirmed"], counts["failed"]) == (3, 1))
     assert set(chain.blockchain.batch_counts().values()) == {1}
@@ -82,6 +84,59 @@ async def test_wrapped_into_one_message_each_goes_alone_when_one_is_refused(make
     assert reason_of(failed).startswith("inference 1145: ")
     assert reason_of(failed).endswith("PoC node id is empty")
     assert len(reason_of(failed)) < 1500
+
+
+@pytest_twisted.ensureDeferred
+async def test_many_that_are_refused_are_found_in_few_blocks(maker: Maker) -> None:
+    chain = maker.chain(None)
+    chain.switches.is_catching_up = True
+    dapi = maker.dapi(chain)
+    for number in range(100):
+        await (dapi.record_without_node(1000 + number) if number % 10 == 3 else dapi.record(number))
+    chain.switches.is_catching_up = False
+    await chain.mempool(1)
+    blocks = 0
+    while (await dapi.outbox.counts())["confirmed"] + (await dapi.outbox.counts())["failed"] < 100:
+        await dapi.next_block(chain)
+        await until(lambda: not dapi.look("SELECT 1 FROM unfinished WHERE state = 'stored'"))
+        await until(lambda: len(chain.blockchain.mempool) == dapi.submitter.status()["transactions_in_flight"])
+        blocks += 1
+    counts = await dapi.outbox.counts()
+    assert (counts["confirmed"], counts["failed"]) == (90, 10)
+    assert blocks <= 8
+    assert set(chain.blockchain.batch_counts().values()) == {1}
+
+
+@pytest_twisted.ensureDeferred
+async def test_one_that_nobody_names_is_found_by_halving(maker: Maker) -> None:
+    chain = maker.chain(None)
+    chain.switches.is_catching_up = True
+    dapi = maker.dapi(chain)
+    for nonce in range(16):
+        await dapi.record(nonce)
+    bad = await dapi.record(100)
+    refused = TxRefused("inference", 1999, "one of them is wrong")
+
+    def refuse(transaction: Transaction) -> TxRefused | None:
+        batches = [message for message in transaction.host_messages() if isinstance(message, SubmitPocBatch)]
+        return refused if any(batch.batch_id == bad.batch_id for batch in batches) else None
+
+    chain.state.refuse_tx = refuse
+    chain.switches.is_catching_up = False
+    await until(lambda: len(chain.blockchain.mempool) + chain.simulated.height > STAGE + 1)
+    # A mempool refuses it, and so is asked again: what no mempool takes is only halved at once, and then waits.
+    while (await dapi.outbox.counts())["confirmed"] < 16:
+        await dapi.next_block(chain)
+    counts = await dapi.outbox.counts()
+    assert (counts["stored"], counts["failed"]) == (1, 0)
+    assert len(set(dapi.rpc.sent)) < 16
+    # It is refused by nodes, not by a block, so it is tried again; and goes through when they take it.
+    chain.state.refuse_tx = lambda _: None
+    for _ in range(5):
+        await dapi.next_block(chain)
+        await deferLater(reactor, 0.1)
+    await dapi.when_all(State.CONFIRMED, 17)
+    assert set(chain.blockchain.batch_counts().values()) == {1}
 
 
 @pytest_twisted.ensureDeferred
@@ -126,11 +181,11 @@ async def test_after_the_window_it_is_final_for_all_of_the_stage_at_once(maker: 
     chain = maker.chain(None, SHORT, first_height=17)
     chain.switches.is_catching_up = True
     dapi = maker.dapi(chain)
-    records = [partial(dapi.record, nonce) for nonce in range(5)]
-    await one_transaction_of(chain, *records, dapi.record_verdict)
-    await dapi.next_block(chain)
-    await dapi.when(lambda counts: counts["expired"] == 5)
-    await chain.mempool(1)
+    for nonce in range(5):
+        await dapi.record(nonce)
+    await dapi.record_verdict()
+    chain.switches.is_catching_up = False
+    await chain.mempool(2)
     await dapi.next_block(chain)
     await dapi.when(lambda counts: (counts["confirmed"], counts["expired"]) == (1, 5))
     reasons = {reason_of(row) for row in (await dapi.rows()).values() if row.state == State.EXPIRED}
@@ -227,138 +282,60 @@ def codes(chain: Chain) -> list[int]:
 
 
 @pytest_twisted.ensureDeferred
-async def test_without_a_grant_it_is_final_until_it_is_granted_and_asked_for(maker: Maker) -> None:
-    chain = maker.chain(0.1)
+async def test_without_a_grant_all_wait_and_go_when_it_is_given(maker: Maker) -> None:
+    chain = maker.chain(None, first_height=STAGE + 10)
     chain.simulated.add_account(key(7).public_key)
+    chain.simulated.grant(PARTICIPANT, key(7).address, VALIDATION_URL)
     dapi = maker.dapi(chain, seed=7, participant=PARTICIPANT)
-    receipt = await dapi.record(1)
-    rows = await dapi.when_all(State.FAILED, 1)
-    assert reason_of(rows[receipt.batch_id]).startswith("authz 2: ")
-    chain.simulated.grant(PARTICIPANT, key(7).address, BATCH_URL)
-    await dapi.outbox.retry(receipt.batch_id)
-    await dapi.when_all(State.CONFIRMED, 1)
-
-
-@pytest_twisted.ensureDeferred
-async def test_a_signature_that_is_refused_for_good_is_final(maker: Maker) -> None:
-    chain = maker.chain(0.1)
-    dapi = maker.dapi(chain)
-    chain.state.refuse_tx = lambda _: TxRefused("sdk", 4, "verification failed")
-    receipt = await dapi.record(1)
-    rows = await dapi.when_all(State.FAILED, 1)
-    assert rows[receipt.batch_id].reason == "sdk 4: verification failed"
-    chain.state.refuse_tx = lambda _: None
-    await dapi.outbox.retry(receipt.batch_id)
-    await dapi.when_all(State.CONFIRMED, 1)
-
-
-@pytest_twisted.ensureDeferred
-async def test_an_account_number_that_has_changed_is_asked_for_anew(maker: Maker) -> None:
-    chain = maker.chain(0.1)
-    dapi = maker.dapi(chain)
-    await dapi.record(1)
-    await dapi.when_all(State.CONFIRMED, 1)
-    chain.simulated.add_account(key(1).public_key, 77)
-    for nonce in range(2, 5):
-        await dapi.record(nonce)
-    await dapi.when_all(State.CONFIRMED, 4)
-    assert chain.blockchain.doubles() == {}
-
-
-@pytest_twisted.ensureDeferred
-async def test_an_account_number_that_changes_before_the_block_is_no_end_either(maker: Maker) -> None:
-    chain = maker.chain(None)
-    dapi = maker.dapi(chain)
-    await dapi.record(1)
-    await chain.mempool(1)
-    chain.simulated.add_account(key(1).public_key, 77)
-    await dapi.next_block(chain)
-    assert codes(chain) == [4]
-    await chain.mempool(1)
-    await dapi.next_block(chain)
-    await dapi.when_all(State.CONFIRMED, 1)
-
-
-@pytest_twisted.ensureDeferred
-async def test_an_account_that_is_not_there_yet_is_waited_for(maker: Maker) -> None:
-    chain = maker.chain(0.1)
-    del chain.state.accounts[PARTICIPANT]
-    dapi = maker.dapi(chain)
-    await dapi.record(1)
-    status = await dapi.when_status(state="waiting", reason=PARTICIPANT)
-    assert "not found" in status["reason"]
-    assert dapi.rpc.sent == []
-    chain.simulated.add_account(key(1).public_key)
-    await dapi.when_all(State.CONFIRMED, 1)
-
-
-@pytest_twisted.ensureDeferred
-async def test_a_second_verdict_on_a_participant_is_final(maker: Maker) -> None:
-    chain = maker.chain(0.1)
-    dapi = maker.dapi(chain)
-    first = await dapi.record_verdict(n_invalid=0)
-    await dapi.when_all(State.CONFIRMED, 1)
-    second = await dapi.record_verdict(n_invalid=1)
-    await dapi.when(lambda counts: (counts["confirmed"], counts["failed"]) == (1, 1))
-    rows = await dapi.rows()
-    assert rows[first.batch_id].state == State.CONFIRMED
-    assert reason_of(rows[second.batch_id]).startswith("inference 1160: ")
-    # Asked for again it is what it was.
-    await dapi.outbox.retry(second.batch_id)
-    await until(lambda: codes(chain).count(1160) == 2)
-    await dapi.when(lambda counts: (counts["confirmed"], counts["failed"]) == (1, 1))
-
-
-@pytest_twisted.ensureDeferred
-async def test_a_second_verdict_that_was_dropped_before_is_final_too(maker: Maker) -> None:
-    chain = maker.chain(0.05)
-    dapi = maker.dapi(chain)
-    await dapi.record_verdict(n_invalid=0)
-    await dapi.when_all(State.CONFIRMED, 1)
-    chain.switches.drop_fraction = 1.0
-    await dapi.record_verdict(n_invalid=1)
-    await until(lambda: len(set(dapi.rpc.sent)) > 2)
-    chain.switches.drop_fraction = 0.0
-    await dapi.when(lambda counts: (counts["confirmed"], counts["failed"]) == (1, 1))
-
-
-@pytest_twisted.ensureDeferred
-async def test_the_same_verdict_by_other_lists_is_on_the_chain_already(maker: Maker) -> None:
-    # The lists are not sent: for the chain both are the same.
-    chain = maker.chain(0.1)
-    dapi = maker.dapi(chain)
-    first = await dapi.record_verdict(nonces=[1, 2])
-    await dapi.when_all(State.CONFIRMED, 1)
-    second = await dapi.record_verdict(nonces=[3, 4])
-    assert first.batch_id != second.batch_id
-    rows = await dapi.when_all(State.CONFIRMED, 2)
-    assert reason_of(rows[second.batch_id]).startswith("inference 1160: ")
-
-
-@pytest_twisted.ensureDeferred
-async def test_a_verdict_that_was_on_the_chain_though_nobody_told_is_confirmed(maker: Maker) -> None:
-    chain = maker.chain(0.05, first_height=20)
-    dapi = maker.dapi(chain)
-    # A node that lost its index: what is in a block is not found, not even when its time has passed.
-    chain.blockchain.find = lambda tx_hash: None  # type: ignore[method-assign]
+    chain.switches.is_catching_up = True
+    await one_transaction_of(chain, *(partial(dapi.record, nonce) for nonce in range(20)))
+    with captured_log() as log:
+        for _ in range(5):
+            await dapi.next_block(chain)
+            status = await dapi.when_status(state="held")
+            await chain.mempool(1)
+    assert len(log.lines(LogLevel.error)) == 1
+    assert "authz 2" in status["held"]["generated"]
+    assert f"grant-ml-ops-permissions COLD_KEY_NAME {key(7).address}" in status["reason"]
+    counts = await dapi.outbox.counts()
+    assert counts["stored"] + counts["in_flight"] == 20
+    # One small transaction a block, after the first one.
+    assert {len(transaction) for transaction in chain.transactions()[1:]} == {1}
+    # Other kinds are not held up.
     await dapi.record_verdict()
-    await until(lambda: len(set(dapi.rpc.sent)) > 1)
-    del chain.blockchain.find
-    (row,) = (await dapi.when_all(State.CONFIRMED, 1)).values()
-    assert reason_of(row).startswith("inference 1160: ")
+    await chain.mempool(2)
+    await dapi.next_block(chain)
+    await dapi.when(lambda counts: counts["confirmed"] == 1)
+    chain.simulated.grant(PARTICIPANT, key(7).address, BATCH_URL)
+    await chain.mempool(1)
+    await dapi.next_block(chain)
+    await chain.mempool(1)
+    await dapi.next_block(chain)
+    await dapi.when_all(State.CONFIRMED, 21)
+    assert (await dapi.when_status(state="submitting"))["held"] == {}
 
 
+PROBLEMS = {
+    "signature": (TxRefused("sdk", 4, "verification failed"), "may sign for"),
+    "account": (TxRefused("sdk", 9, "unknown address"), "create the account"),
+    "fee": (TxRefused("sdk", 13, "insufficient fees; got:  required: 7"), "without minimum-gas-prices"),
+    "gas": (TxRefused("sdk", 41, "tx gas limit exceeds block max gas 7"), "chain_node.gas_limit"),
+}
+
+
+@pytest.mark.parametrize("problem", PROBLEMS)
 @pytest_twisted.ensureDeferred
-async def test_a_verdict_that_another_process_sent_is_final(maker: Maker) -> None:
+async def test_what_people_can_mend_is_waited_for(maker: Maker, problem: str) -> None:
+    refusal, mend = PROBLEMS[problem]
     chain = maker.chain(0.1)
-    other = maker.dapi(chain, name="other")
-    await other.record_verdict(n_invalid=1)
-    await other.when_all(State.CONFIRMED, 1)
+    chain.state.refuse_tx = lambda _: refusal
     dapi = maker.dapi(chain)
-    await dapi.record_verdict(n_invalid=2)
-    rows = await dapi.when_all(State.FAILED, 1)
-    assert [reason_of(row)[:15] for row in rows.values()] == ["inference 1160:"]
-    (batch_id,) = rows
-    await dapi.outbox.retry(batch_id)
-    await until(lambda: codes(chain).count(1160) == 2)
-    await dapi.when_all(State.FAILED, 1)
+    for nonce in range(5):
+        await dapi.record(nonce)
+    status = await dapi.when_status(state="held")
+    assert mend in status["reason"]
+    await chain.simulated.when_height(chain.simulated.height + 5)
+    assert (await dapi.outbox.counts())["failed"] == 0
+    chain.state.refuse_tx = lambda _: None
+    await dapi.when_all(State.CONFIRMED, 5)
+    assert set(chain.blockchain.batch_counts().values()) == {1}

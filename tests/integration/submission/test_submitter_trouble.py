@@ -6,10 +6,11 @@ from collections.abc import Callable
 
 import pytest
 import pytest_twisted
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, fail
 from twisted.internet.task import deferLater
 
-from dapi.chain.rpc_answers import TxLookup
+from dapi.chain.rpc_answers import Broadcast
+from dapi.errors import ChainUnavailableError
 from dapi.messages import State
 from tests.integration.submission.chain_and_dapi import SECOND_NS, Chain, Dapi, Maker, key, reactor
 from tests.integration.waiting import until
@@ -42,7 +43,6 @@ SWITCHES = {
     "mempool full": ("is_mempool_full", {"problem": "mempool is full"}),
     "rechecking": ("is_mempool_rechecking", {"problem": "rechecking"}),
     "500": ("answers_500", {"state": "waiting", "reason": "HTTP 500"}),
-    "index off": ("is_indexing_off", {"state": "waiting", "problem": "indexing is disabled"}),
 }
 
 
@@ -157,22 +157,27 @@ async def test_stopped_while_some_answers_have_failed_and_others_are_waited_for(
     for number in range(1, 4):
         await dapi.record(number)
         await chain.mempool(number)
-    # One look-up fails at once, the others keep waiting: a stop must not be taken for one more failure.
-    usual = dapi.rpc.lookup
-    failed: list[str] = []
+    # One offer fails at once, the others keep waiting: a stop must not be taken for one more failure.
+    failed: list[bytes] = []
 
-    def lookup(tx_hash: str) -> Deferred[TxLookup]:
-        if not failed:
-            failed.append(tx_hash)
-            return usual("00")
-        return Deferred()
+    def broadcast(raw: bytes, *, turn: int = 0) -> Deferred[Broadcast]:
+        failed.append(raw)
+        return fail(ChainUnavailableError("no answer")) if len(failed) == 1 else Deferred()
 
-    dapi.rpc.lookup = lookup  # type: ignore[method-assign]
-    chain.switches.is_indexing_off = True
-    chain.simulated.produce_block()
-    await until(lambda: failed)
-    await deferLater(reactor, 0.2)
+    dapi.rpc.broadcast_tx_sync = broadcast  # type: ignore[method-assign]
+    await until(lambda: len(failed) > 2)
     await maker.stop(dapi)
+
+
+@pytest_twisted.ensureDeferred
+async def test_without_an_index_all_is_confirmed_from_the_blocks(maker: Maker) -> None:
+    chain = maker.chain(0.05)
+    chain.switches.is_indexing_off = True
+    dapi = maker.dapi(chain, max_transaction_bytes=10_000)
+    for number in range(30):
+        await dapi.record_large(1000 * number, 100)
+    await dapi.when_all(State.CONFIRMED, 30)
+    assert set(chain.blockchain.batch_counts().values()) == {1}
 
 
 @pytest_twisted.ensureDeferred

@@ -30,6 +30,7 @@ from dapi.simulator.chain.messages import HardwareNode
 from dapi.simulator.chain.queries import query
 from dapi.simulator.chain.requests import QueryRefused
 from dapi.simulator.chain.state import Model
+from dapi.submission.choice import Room
 from dapi.submission.submissions import Submissions
 from tests.logs import log_of
 from tests.nodes import SynchronousDatabase
@@ -145,8 +146,8 @@ class HostTestCase(SynchronousTestCase):
 
     def send(self) -> str:
         """Put all that is stored into a transaction."""
-        messages = self.successResultOf(self.submissions.next_messages(10**9, 10**6, 10**6))
-        self.successResultOf(self.submissions.put_in_flight(messages, "AB", 1))
+        messages = self.successResultOf(self.submissions.next_messages(10**9, Room(10**6, 10**6)))
+        self.successResultOf(self.submissions.put_in_flight(messages, "AB", 1, 1))
         self.sent = [message.in_flight() for message in messages]
         return "AB"
 

@@ -10,6 +10,7 @@ from dapi.messages import Kind, State, epochs_pb2
 from dapi.orchestration.stage_work import QUIET_SECONDS
 from dapi.phases.duty import Duty
 from dapi.phases.phases import Phase
+from dapi.submission.choice import Room
 from dapi.timing.loop import RESTART_SECONDS
 from tests.unit.orchestration.conductor_case import (
     CONFIRMATION_START,
@@ -333,8 +334,8 @@ class DeadlineTests(ConductorTestCase):
 
     def test_what_is_in_a_transaction_is_warned_of_when_it_is_old_and_never_expired(self) -> None:
         self.store("late")
-        (message,) = self.successResultOf(self.submissions.next_messages(START + 1, 10_000, 100))
-        self.successResultOf(self.submissions.put_in_flight([message.in_flight()], "AB" * 32, 7))
+        (message,) = self.successResultOf(self.submissions.next_messages(START + 1, Room(10_000, 100)))
+        self.successResultOf(self.submissions.put_in_flight([message.in_flight()], "AB" * 32, 7, START + 1))
         self.move(EXCHANGE_END - 3)
         self.assertEqual(self.phases.status()["warnings"], [])
         self.clock.advance(21)

@@ -9,6 +9,7 @@ from dapi.messages import Via, content_id
 from dapi.messages.inference_pb2 import MsgSubmitPocBatch
 from dapi.outbox.cosmos_message_client import CosmosMessageClient
 from dapi.outbox.outbox import Outbox
+from dapi.submission.choice import Room
 from dapi.submission.rows import Message
 from dapi.submission.submissions import Submissions
 from tests.batches import generated_batch, validated_batch
@@ -51,13 +52,13 @@ class SubmissionsTestCase(StoreTestCase):
         self.wait(put_earlier_verdict(self.outbox, verdict))
         return content_id(verdict)
 
-    def next(self, *, height: int = 11, max_bytes: int = ROOM, max_nonces: int = 1000) -> list[Message]:
-        messages: list[Message] = self.wait(self.submissions.next_messages(height, max_bytes, max_nonces))
+    def next(self, *, height: int = 11, max_bytes: int = ROOM, max_nonces: int = 1000, **room: Any) -> list[Message]:
+        messages: list[Message] = self.wait(self.submissions.next_messages(height, Room(max_bytes, max_nonces, **room)))
         return messages
 
     def send(self, messages: list[Message], tx_hash: str = HASH, timeout_ns: int = 7) -> list[Message]:
         under_way = [message.in_flight() for message in messages]
-        self.wait(self.submissions.put_in_flight(under_way, tx_hash, timeout_ns))
+        self.wait(self.submissions.put_in_flight(under_way, tx_hash, timeout_ns, 11))
         return under_way
 
     def ids(self, messages: list[Message]) -> list[str]:

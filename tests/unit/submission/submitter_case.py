@@ -3,20 +3,32 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.interfaces import IReactorTime
 
 from dapi.chain.block_watcher import BlockWatcher
 from dapi.chain.keyring import SigningKey
+from dapi.chain.nodes import ChainNodes
 from dapi.chain.rpc import ChainRpc
-from dapi.chain.rpc_answers import Broadcast, ChainStatus, QueryResult, TxLookup, TxResult, tx_hash_of
+from dapi.chain.rpc_answers import (
+    BlockTransactions,
+    Broadcast,
+    ChainStatus,
+    QueryResult,
+    TxLookups,
+    TxResult,
+    tx_hash_of,
+)
+from dapi.errors import ChainUnavailableError
 from dapi.messages import Via, content_id, cosmos_pb2
 from dapi.outbox.cosmos_message_client import CosmosMessageClient
 from dapi.outbox.outbox import Outbox
+from dapi.submission.settings import SubmitterSettings
 from dapi.submission.submissions import Submissions
-from dapi.submission.submitter import Submitter, SubmitterSettings
+from dapi.submission.submitter import Submitter
 from tests.batches import generated_batch
 from tests.unit.database.store_tools import StoreTestCase
 
@@ -40,25 +52,33 @@ def status_at(height: int, **changes: Any) -> ChainStatus:
 class FakeRpc(ChainRpc):
     """A chain that answers every call at once."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: IReactorTime) -> None:
+        self.nodes = ChainNodes(clock, ["http://127.0.0.1:26657"])
         self.head = status_at(10)
         self.sent: list[str] = []
         self.lookups: list[str] = []
         self.results: dict[str, TxResult] = {}
         self.broadcast_error: Exception | None = None
         self.lookup_error: Exception | None = None
-        self.lookup_answer: Deferred[TxLookup] | None = None
+        self.lookup_answer: Deferred[TxLookups] | None = None
 
     def status(self) -> Deferred[ChainStatus]:
         return succeed(self.head)
 
-    def lookup(self, tx_hash: str) -> Deferred[TxLookup]:
-        self.lookups.append(tx_hash)
+    def lookup_all(self, tx_hashes: Collection[str]) -> Deferred[TxLookups]:
+        self.lookups += tx_hashes
         if self.lookup_error is not None:
             return fail(self.lookup_error)
         if self.lookup_answer is not None:
             return self.lookup_answer
-        return succeed(TxLookup(self.head, self.results.get(tx_hash)))
+        found = {tx_hash: self.results[tx_hash] for tx_hash in tx_hashes if tx_hash in self.results}
+        return succeed(TxLookups(self.head, found))
+
+    def block_transactions(self, height: int) -> Deferred[BlockTransactions]:
+        return fail(self.lookup_error or ChainUnavailableError("no blocks"))
+
+    def usable_nodes(self) -> list[str]:
+        return []
 
     def broadcast_tx_sync(self, raw: bytes, *, turn: int = 0) -> Deferred[Broadcast]:
         self.sent.append(tx_hash_of(raw))
@@ -95,7 +115,7 @@ class SubmitterTestCase(StoreTestCase):
         self.outbox = Outbox(self.clock, self.database)
         self.recorder = CosmosMessageClient(self.outbox)
         self.submissions = Submissions(self.database, self.outbox)
-        self.chain = FakeRpc()
+        self.chain = FakeRpc(self.clock)
         self.watcher = FakeWatcher(self.chain.head)
         key = SigningKey(b"\1" * 32)
         self.submitter = Submitter(
@@ -118,7 +138,7 @@ class SubmitterTestCase(StoreTestCase):
     def settle(self) -> None:
         """Let both threads of the database, and what follows from their answers, come to rest."""
         # A turn that fails has tried as often as there is room, one try after the other.
-        for _ in range(SubmitterSettings().max_in_flight + 4):
+        for _ in range(20):
             self.clock.wait_for(self.database.write(lambda connection: None))
             self.clock.wait_for(self.database.read(lambda connection: None))
 

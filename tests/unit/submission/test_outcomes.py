@@ -1,9 +1,10 @@
 """Each answer of the chain has one meaning, for the messages that it is about."""
 
+import msgspec
 from twisted.trial.unittest import SynchronousTestCase
 
 from dapi.messages import Kind
-from dapi.submission.outcomes import Outcome, judge, messages_blamed
+from dapi.submission.outcomes import Outcome, half_of, judge, limit_after_neighbour, messages_blamed
 from dapi.submission.rows import Message
 
 
@@ -24,7 +25,14 @@ class JudgeTests(SynchronousTestCase):
             (30, "sdk", Outcome.SIGN_AGAIN),
             (32, "sdk", Outcome.SIGN_AGAIN),
             (42, "sdk", Outcome.SIGN_AGAIN),
-            (2, "authz", Outcome.FINAL),
+            (2, "authz", Outcome.PROBLEM),
+            (6, "authz", Outcome.PROBLEM),
+            (13, "sdk", Outcome.PROBLEM),
+            (41, "sdk", Outcome.PROBLEM),
+            (2, "sdk", Outcome.TOO_MUCH),
+            (11, "sdk", Outcome.TOO_MUCH),
+            (21, "sdk", Outcome.TOO_LARGE),
+            (21, "rpc", Outcome.TOO_LARGE),
             (1108, "other", Outcome.FINAL),
         ):
             self.assertIs(judge(code, codespace, "words"), expected, (code, codespace))
@@ -49,22 +57,34 @@ def log(index: int) -> str:
 class MeantTests(SynchronousTestCase):
     def test_the_only_one(self) -> None:
         for words in ("no", log(0), log(3)):
-            self.assertEqual(messages_blamed([OLD], 1145, "inference", words, are_wrapped=False), [OLD])
+            self.assertEqual(messages_blamed([OLD], 1145, "inference", words, is_indexed=True), [OLD])
 
     def test_by_its_index(self) -> None:
         messages = [OLD, NEW, VERDICT]
-        self.assertEqual(messages_blamed(messages, 1145, "inference", log(1), are_wrapped=False), [NEW])
-        self.assertEqual(messages_blamed(messages, 1160, "inference", log(2), are_wrapped=False), [VERDICT])
+        self.assertEqual(messages_blamed(messages, 1145, "inference", log(1), is_indexed=True), [NEW])
+        self.assertEqual(messages_blamed(messages, 1160, "inference", log(2), is_indexed=True), [VERDICT])
 
     def test_not_told(self) -> None:
-        for words, are_wrapped in (("out of gas", False), (log(7), False), (log(0), True)):
-            self.assertIs(messages_blamed([OLD, NEW], 1145, "inference", words, are_wrapped=are_wrapped), None)
+        for words, is_indexed in (("out of gas", True), (log(7), True), (log(0), False)):
+            self.assertIs(messages_blamed([OLD, NEW], 1145, "inference", words, is_indexed=is_indexed), None)
 
     def test_a_window_is_that_of_all_of_its_stage_and_kind(self) -> None:
-        messages = [OLD, NEW, VERDICT, YOUNG]
         for code in (1107, 1108, 1128):
-            self.assertEqual(messages_blamed(messages, code, "inference", log(0), are_wrapped=False), [OLD, NEW])
-            self.assertEqual(messages_blamed(messages, code, "inference", log(3), are_wrapped=False), [YOUNG])
-            self.assertIs(messages_blamed(messages, code, "inference", log(0), are_wrapped=True), None)
-            self.assertEqual(messages_blamed([OLD, NEW], code, "inference", log(0), are_wrapped=True), [OLD, NEW])
-        self.assertEqual(messages_blamed([OLD, NEW], 1108, "other", log(0), are_wrapped=False), [OLD])
+            self.assertEqual(messages_blamed([OLD, NEW], code, "inference", log(0), is_indexed=False), [OLD, NEW])
+        self.assertEqual(messages_blamed([OLD, NEW], 1108, "other", log(0), is_indexed=True), [OLD])
+
+    def test_an_earlier_version_mixed_them(self) -> None:
+        self.assertIs(messages_blamed([OLD, VERDICT, YOUNG], 1108, "inference", log(0), is_indexed=False), None)
+
+
+class LimitTests(SynchronousTestCase):
+    """Who may share the next transaction with whom."""
+
+    def test_half_of_them(self) -> None:
+        for number, half in ((1, 1), (2, 1), (3, 1), (4, 2), (500, 250)):
+            self.assertEqual(half_of([OLD] * number), half)
+
+    def test_neighbours_of_one_that_failed_go_together_and_in_halves_when_another_fails(self) -> None:
+        self.assertEqual(limit_after_neighbour([OLD] * 10), 10)
+        limited = msgspec.structs.replace(OLD, max_messages=10)
+        self.assertEqual(limit_after_neighbour([limited] * 9), 4)

@@ -4,24 +4,50 @@ from __future__ import annotations
 
 import time
 import zlib
+from typing import Any
 
+from dapi.chain.keyring import SigningKey
 from dapi.errors import UnknownBatchError
 from dapi.messages import Kind
 from dapi.messages.inference_pb2 import MsgSubmitPocBatch
+from dapi.orchestration.seed import seed_entry
 from tests.unit.submission.submissions_case import HASH, OTHER, SubmissionsTestCase
 
 MANY = 100_000
 
 
 class ChoiceTests(SubmissionsTestCase):
-    def test_oldest_stage_first_then_kind_then_as_they_came(self) -> None:
-        young = self.record(1, height=20)
+    def chosen(self, **room: Any) -> list[tuple[int, str, int]]:
+        """Send all that is stored; return stage, kind and number of messages of each transaction, in order."""
+        transactions: list[tuple[int, str, int]] = []
+        while messages := self.send(self.next(**room), str(len(transactions))):
+            ((height, kind),) = {(message.height, message.kind) for message in messages}
+            transactions.append((height, kind.value, len(messages)))
+        return transactions
+
+    def test_the_seed_goes_first_and_alone_then_the_oldest_stage_each_kind_by_itself(self) -> None:
+        self.record(1, height=20)
         self.record_verdict(height=10)
-        first, second = self.record(2), self.record(3)
-        messages = self.next()
-        self.assertEqual([message.kind for message in messages], ["generated", "generated", "validated", "generated"])
-        self.assertEqual(self.ids(messages[:2] + messages[3:]), [first, second, young])
-        self.assertEqual([message.height for message in messages], [10, 10, 10, 20])
+        self.record(2)
+        self.record(3)
+        key = SigningKey(b"\1" * 32)
+        for epoch, height in ((1, 10), (2, 20)):
+            self.wait(self.outbox.put(seed_entry(key, epoch, height)))
+        self.assertEqual(
+            self.chosen(),
+            [(10, "seed", 1), (20, "seed", 1), (10, "generated", 2), (10, "validated", 1), (20, "generated", 1)],
+        )
+
+    def test_of_one_stage_and_kind_as_they_came(self) -> None:
+        ids = [self.record(nonce) for nonce in (3, 1, 2)]
+        self.assertEqual(self.ids(self.next()), ids)
+
+    def test_a_kind_that_is_held_does_not_hold_up_the_others(self) -> None:
+        self.record(1)
+        self.record_verdict()
+        verdicts = frozenset({Kind.VALIDATED})
+        self.assertEqual(self.chosen(kinds=verdicts), [(10, "validated", 1)])
+        self.assertEqual(self.chosen(), [(10, "generated", 1)])
 
     def test_none_waits(self) -> None:
         self.assertEqual(self.next(), [])
@@ -51,21 +77,25 @@ class ChoiceTests(SubmissionsTestCase):
         self.assertEqual(self.next(height=14), [])
         self.assertEqual(len(self.next(height=15)), 1)
 
-    def test_alone_means_alone(self) -> None:
-        self.record(1)
-        self.record(2)
+    def test_so_many_share_a_transaction_and_nothing_new_before_them(self) -> None:
+        for number in range(4):
+            self.record(number)
         under_way = self.send(self.next())
-        self.record(3)
-        self.record(4)
-        self.wait(self.submissions.store_again(under_way, HASH, "one of them", alone=True))
-        self.assertEqual([len(self.send(self.next(), str(number))) for number in range(3)], [1, 1, 2])
-        self.assertEqual(self.next(), [])
+        self.record(5)
+        self.record(6)
+        self.wait(self.submissions.store_again(under_way, HASH, "one of them", max_messages=2))
+        self.assertEqual([number for _, _, number in self.chosen()], [2, 2, 2])
+
+    def test_no_more_than_there_is_room_for(self) -> None:
+        for number in range(5):
+            self.record(number)
+        self.assertEqual([number for _, _, number in self.chosen(max_messages=2)], [2, 2, 1])
 
     def test_those_that_go_alone_do_not_hold_up_what_came_before_them(self) -> None:
         # Alone is the second of three: the first and the third share a transaction.
         first, second, third = self.record(1), self.record(2), self.record(3)
         under_way = self.send(self.next())
-        self.wait(self.submissions.store_again(under_way[1:2], HASH, "one of them", alone=True))
+        self.wait(self.submissions.store_again(under_way[1:2], HASH, "one of them", max_messages=1))
         self.wait(self.submissions.store_again([under_way[0], under_way[2]], HASH, "its neighbour"))
         self.assertEqual(self.ids(self.next()), [first, third])
         self.send(self.next())
@@ -75,8 +105,8 @@ class ChoiceTests(SubmissionsTestCase):
         for number in range(300):
             self.record(number)
         for _ in range(2):
-            self.wait(self.submissions.store_again(self.send(self.next()), HASH, "one of them", alone=True))
-            self.execute(self.database, "UPDATE unfinished SET not_before = 100 WHERE alone = 1")
+            self.wait(self.submissions.store_again(self.send(self.next()), HASH, "one of them", max_messages=1))
+            self.execute(self.database, "UPDATE unfinished SET not_before = 100 WHERE max_messages = 1")
         self.execute(self.database, "UPDATE unfinished SET not_before = 0")
         for number in range(300):
             self.assertEqual(len(self.send(self.next(), str(number))), 1)

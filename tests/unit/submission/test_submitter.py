@@ -5,19 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.defer import Deferred, fail
 
 from dapi.chain.block_watcher import BlockWatcher
 from dapi.chain.rpc import ChainRpc
-from dapi.chain.rpc_answers import TxLookup
 from dapi.errors import ChainRefusedError, ChainStaleError, ChainUnavailableError, StoreBrokenError, StoreBusyError
 from dapi.messages import Kind, Via, content_id
+from dapi.submission.choice import Room
 from dapi.submission.rows import Message
 from dapi.timing.loop import RESTART_SECONDS
 from tests.batches import generated_batch
 from tests.logs import captured_log
 from tests.unit.database.store_tools import Obstacle
-from tests.unit.submission.submitter_case import SECOND_NS, SubmitterTestCase, status_at
+from tests.unit.submission.submitter_case import SECOND_NS, SubmitterTestCase
 
 
 class SubmitterTests(SubmitterTestCase):
@@ -50,8 +50,9 @@ class SubmitterTests(SubmitterTestCase):
                 self.pass_time(6)
         self.assertEqual(len(log.warnings("trying again")), 1)
         status = self.submitter.status()
-        self.assertEqual(status["state"], "waiting")
-        self.assertEqual(status["reason"], "mempool is full: number of txs 4")
+        # Messages that are stored would be sent all the same.
+        self.assertEqual(status["state"], "submitting")
+        self.assertEqual(status["problem"], "mempool is full: number of txs 4")
         self.chain.lookup_error = None
         self.include(tx_hash, 16)
         self.block(16)
@@ -75,8 +76,8 @@ class SubmitterTests(SubmitterTestCase):
     def test_what_expired_between_its_choice_and_its_transaction_is_not_sent(self) -> None:
         usual, expired = self.submissions.next_messages, []
 
-        def next_messages(height: int, max_bytes: int, max_nonces: int) -> Deferred[list[Message]]:
-            chosen = usual(height, max_bytes, max_nonces)
+        def next_messages(height: int, room: Room) -> Deferred[list[Message]]:
+            chosen = usual(height, room)
             # Behind the choice, and before it is put in flight: the disk does one after the other.
             expired.append(self.submissions.expire(10, Kind.GENERATED, "its window is over"))
             return chosen
@@ -155,7 +156,7 @@ class SubmitterTests(SubmitterTestCase):
         self.record(1)
         self.chain.lookup_error = ChainRefusedError(-32601, "rpc", "Method not found")
         self.block(11)
-        self.assertIn("Method not found", str(self.submitter.status()["reason"]))
+        self.assertIn("Method not found", str(self.submitter.status()["problem"]))
         self.chain.lookup_error = None
         self.include(self.chain.sent[0], 11)
         self.pass_time(6)
@@ -177,23 +178,16 @@ class SubmitterTests(SubmitterTestCase):
     def test_moved_while_a_transaction_is_put_in_flight_it_is_not_offered(self) -> None:
         usual = self.submissions.put_in_flight
 
-        def put_in_flight(messages: Sequence[Message], tx_hash: str, timeout_ns: int) -> Deferred[bool]:
-            self.submitter._stop_sending("poc_v2_enabled")
-            return usual(messages, tx_hash, timeout_ns)
+        def put_in_flight(
+            messages: Sequence[Message], tx_hash: str, timeout_ns: int, first_height: int
+        ) -> Deferred[bool]:
+            self.submitter._problems.stop_sending("poc_v2_enabled")
+            return usual(messages, tx_hash, timeout_ns, first_height)
 
         self.patch(self.submissions, "put_in_flight", put_in_flight)
         self.record(1)
         self.assertEqual((self.chain.sent, self.counts()), ([], {"stored": 1}))
         self.assertEqual(self.submitter.status()["transactions_in_flight"], 0)
-
-    def test_a_lookup_by_a_node_of_another_chain_proves_nothing(self) -> None:
-        self.record(1)
-        self.chain.head = status_at(10)
-        other = status_at(10**6, chain_id="another", node="10.0.0.1:26657")
-        self.chain.lookup_answer = succeed(TxLookup(other, None))
-        self.block(11)
-        self.assertIn("10.0.0.1:26657 is a node of another chain", str(self.submitter.status()["reason"]))
-        self.assertEqual(self.counts(), {"in_flight": 1})
 
     def test_without_a_timestamp_it_waits_for_the_chains_clock(self) -> None:
         self.stop()
@@ -212,9 +206,11 @@ class SubmitterTests(SubmitterTestCase):
         usual = self.submissions.put_in_flight
         obstacles: list[Obstacle] = []
 
-        def put_in_flight(messages: Sequence[Message], tx_hash: str, timeout_ns: int) -> Deferred[bool]:
+        def put_in_flight(
+            messages: Sequence[Message], tx_hash: str, timeout_ns: int, first_height: int
+        ) -> Deferred[bool]:
             obstacles.append(Obstacle(self.database))
-            return usual(messages, tx_hash, timeout_ns)
+            return usual(messages, tx_hash, timeout_ns, first_height)
 
         patched = self.patch(self.submissions, "put_in_flight", put_in_flight)
         batch = generated_batch(block_height=10, nonces=[1], dist=[0.5])
