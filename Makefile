@@ -2,6 +2,7 @@
 # make test    ruff, mypy, unit tests under both runners, integration tests: what CI runs
 # make demo    dapi and three simulated ML nodes, until Ctrl-C
 # make bench   how fast and in how little memory dapi works, beside what it is compared with
+# make soak    dapi for an hour between a failing chain and 200 nodes; SOAK="--duration 600" and more
 # make proto   the generated protobuf code, anew
 
 VENV := .venv
@@ -10,7 +11,7 @@ STAMP := $(VENV)/.dapi-is-set-up
 PYTHONS := python3 python3.11 python3.12 python3.13 python3.14
 BENCHES := intake signing large_stage
 
-.PHONY: setup test lint types unit integration demo bench proto
+.PHONY: setup test lint types unit integration demo bench soak proto
 
 setup: $(STAMP)
 
@@ -50,6 +51,9 @@ demo: $(STAMP)
 
 bench: $(STAMP)
 	@set -e; for bench in $(BENCHES); do echo "== $$bench"; $(PY) -m bench.$$bench; done
+
+soak: $(STAMP)
+	@$(PY) -m bench.soak $(SOAK)
 
 proto: $(STAMP)
 	@$(PY) -m tools.make_proto

@@ -136,7 +136,7 @@ class PowRun:
             batches = [
                 self._generator.batch(self._settings.nonces_per_batch) for _ in range(self._settings.batches_per_walk)
             ]
-            return [("generated", batch) for batch in batches if batch["nonces"]]
+            return [("generated", self._settings.change_batch(batch)) for batch in batches if batch["nonces"]]
         verdicts: list[tuple[Kind, dict[str, Any]]] = []
         while self.phase == "validate" and self.to_validate:
             claimed = self.to_validate.popleft()

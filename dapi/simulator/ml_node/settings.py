@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
@@ -45,6 +46,8 @@ class MLNodeSettings:
     """Nonces in each generated batch."""
     batches_per_walk: int = 1
     """Batches generated before each walk; 0 generates nothing."""
+    change_batch: Callable[[dict[str, Any]], dict[str, Any]] = lambda batch: batch
+    """Makes of each generated batch the one that is delivered, such as one of another stage."""
     load_seconds: float = 0.0
     """From an init until the model is loaded; nothing is generated or validated before. Read at the init."""
 
