@@ -111,8 +111,8 @@ class Claiming:
                 self.log.info(text, epoch=epoch, paid=paid)
         elif row is not None:
             is_finished = row.state not in (State.STORED, State.IN_FLIGHT)
-            said = f"the claim {row.state}: {row.reason}"
-            self._warning = f"epoch {epoch}: {owed.coins} are still owed, {said}" if is_finished else None
+            said = f"the claim is {row.state}" + (f" ({row.reason})" if row.reason else "")
+            self._warning = f"epoch {epoch}: {owed.coins} are still owed, and {said}" if is_finished else None
         elif owed.seed_signature and owed.seed_signature.lower() != seed_signature(self._key, epoch):
             self._warning = (
                 f"epoch {epoch}: {owed.coins} are owed, and another key signed its seed: only that key can claim them"

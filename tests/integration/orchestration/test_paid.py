@@ -195,7 +195,7 @@ async def test_a_claim_that_is_refused_with_code_0_is_loud(paid: PaidDapi) -> No
     assert log.lines(LogLevel.error, "1 claim messages of stage 46 failed: not paid: Inference validation missed")
     assert row.reason == "not paid: Inference validation missed significantly"
     assert not paid.chain.state.balances
-    still_owed = f"epoch 1: {REWARD} are still owed, the claim failed: {row.reason}"
+    still_owed = f"epoch 1: {REWARD} are still owed, and the claim is failed ({row.reason})"
     await until(lambda: still_owed in paid.phases.status()["warnings"])
     epoch = await paid.epoch(1)
     assert (epoch["claim"].owed, epoch["claim"].paid, epoch["claim"].reason) == (REWARD, None, row.reason)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import msgspec
@@ -24,13 +25,13 @@ from dapi.orchestration.hardware import Declaring
 from dapi.orchestration.host import Host
 from dapi.orchestration.node_version import VersionFollowing
 from dapi.orchestration.stages import StageBook
+from dapi.outbox import queries
 from dapi.outbox.outbox import Outbox
 from dapi.outbox.pages import BatchRow
 from dapi.simulator.chain.messages import HardwareNode
 from dapi.simulator.chain.queries import query
 from dapi.simulator.chain.requests import QueryRefused
 from dapi.simulator.chain.state import Model
-from dapi.submission.choice import Room
 from dapi.submission.submissions import Submissions
 from tests.logs import log_of
 from tests.nodes import SynchronousDatabase
@@ -144,31 +145,35 @@ class HostTestCase(SynchronousTestCase):
     def states(self, kind: Kind) -> list[State]:
         return [row.state for row in self.rows(kind)]
 
-    def send(self) -> str:
-        """Put all that is stored into a transaction."""
-        messages = self.successResultOf(self.submissions.next_messages(10**9, Room(10**6, 10**6)))
-        self.successResultOf(self.submissions.put_in_flight(messages, "AB", 1, 1))
-        self.sent = [message.in_flight() for message in messages]
-        return "AB"
+    def send(self) -> None:
+        """Have all that is stored in a transaction."""
+        self.execute("UPDATE unfinished SET state = 'in_flight', tx_hash = 'AB', tx_timeout_ns = 1")
 
     def include(self, reason: str | None = None) -> None:
         """Have all that is stored in the latest block, with the effect that declared nodes have."""
         for row in self.rows(Kind.HARDWARE):
             if row.state is State.STORED:
                 self.apply_diff(row.batch_id)
-        tx_hash = self.send()
-        height = self.rpc.state.height
-        self.successResultOf(self.submissions.confirm(self.sent, tx_hash, height, reason=reason))
+        self.finish(State.CONFIRMED, self.rpc.state.height, reason)
 
     def refuse(self, reason: str) -> None:
         """Have all that is stored refused for good."""
-        tx_hash = self.send()
-        self.successResultOf(self.submissions.fail(self.sent, tx_hash, reason))
+        self.finish(State.FAILED, None, reason)
+
+    def finish(self, state: State, height: int | None, reason: str | None) -> None:
+        seqs = json.dumps([seq for (seq,) in self.execute("SELECT seq FROM unfinished")])
+        end = {"state": state, "now": 0.0, "tx_hash": "AB", "height": height, "reason": reason}
+        for statement in (queries.FINISH, queries.DELETE):
+            self.execute(statement, {"seqs": seqs, **end})
+
+    def execute(self, statement: str, values: Mapping[str, object] | None = None) -> list[Any]:
+        write = self.database.write(lambda connection: connection.execute(statement, values or {}).fetchall())
+        return self.successResultOf(write)
 
     def diff(self, batch_id: str) -> MsgSubmitHardwareDiff:
-        query = "SELECT message FROM unfinished WHERE batch_id = ?"
-        read = self.database.read(lambda connection: connection.execute(query, (batch_id,)).fetchone())
-        return MsgSubmitHardwareDiff.FromString(self.successResultOf(read)[0])
+        statement = "SELECT message FROM unfinished WHERE batch_id = :batch_id"
+        ((message,),) = self.execute(statement, {"batch_id": batch_id})
+        return MsgSubmitHardwareDiff.FromString(message)
 
     def apply_diff(self, batch_id: str) -> None:
         diff, declared = self.diff(batch_id), self.rpc.state.hardware_nodes

@@ -162,7 +162,7 @@ class ClaimingTests(HostTestCase):
         self.move(SETTLED)
         self.include()
         self.move(SETTLED + 1)
-        self.assertEqual(self.host.warnings(), ["epoch 1: 1000 are still owed, the claim confirmed: None"])
+        self.assertEqual(self.host.warnings(), ["epoch 1: 1000 are still owed, and the claim is confirmed"])
 
     def test_an_answer_of_the_time_before_it_tells_nothing(self) -> None:
         self.move(SETTLED)
