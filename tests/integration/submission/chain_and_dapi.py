@@ -246,7 +246,10 @@ class Maker:
         return chain
 
     def dapi(self, *chains: Chain, name: str = "outbox", **settings: Any) -> Dapi:
-        dapi = Dapi(self._folder / f"{name}.db", [chain.simulated.url for chain in chains], **settings)
+        return self.dapi_of([chain.simulated.url for chain in chains], name=name, **settings)
+
+    def dapi_of(self, urls: list[str], *, name: str = "outbox", **settings: Any) -> Dapi:
+        dapi = Dapi(self._folder / f"{name}.db", urls, **settings)
         dapi.start()
         self._dapis.append(dapi)
         return dapi
