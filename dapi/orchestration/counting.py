@@ -122,10 +122,10 @@ class Counting:
         return self._weights.get(epoch_index)
 
     def not_counted(self, epoch_index: int, node_id: str, ledger: NodeLedger) -> str | None:
-        """Return why a node's confirmed batches of an epoch count nothing; None: they count, or it is not known yet."""
-        if epoch_index not in self._weights or not ledger.confirmed or not node_id:
-            return None
-        weight = self._weights[epoch_index]
-        if weight is not None and node_id in weight.nodes:
-            return None
-        return f"confirmed but not counted: {self._uncounted.get(epoch_index, {}).get(node_id, _NOT_COUNTED)}"
+        """Return why a node's confirmed batches of an epoch count nothing; None: they count, or it is not known."""
+        reason = self._uncounted.get(epoch_index, {}).get(node_id)
+        weight = self._weights.get(epoch_index)
+        # An epoch that the chain has forgotten says nothing.
+        if reason is None and weight is not None and node_id and ledger.confirmed and node_id not in weight.nodes:
+            reason = _NOT_COUNTED
+        return None if reason is None else f"confirmed but not counted: {reason}"

@@ -256,16 +256,20 @@ async def test_paid_through_a_granted_key(paid: PaidDapi) -> None:
 async def test_nodes_are_called_below_the_chains_version_where_they_answer_there(paid: PaidDapi) -> None:
     behind_nginx = paid.node("node1", prefix="/v3.0.8")
     bare = paid.node("node2")
+    # The host's own word for a node goes before the chain's.
+    other = paid.node("node3", prefix="/v9")
+    paid.configs["node3"] = msgspec.structs.replace(paid.config_of(other), version="v9")
     assert paid.chain.state.mlnode_version == "v3.0.8"
     service = paid.start()
     with captured_log() as log:
         await soon(paid.chain.when_height(FIRST_POC))
-        for node in (behind_nginx, bare):
+        for node in (behind_nginx, bare, other):
             await when_in(node, "generate")
             # The WebSocket is reached without the version.
             await soon(node.ledger.when_delivered(1, via="websocket"))
         assert len(log.warnings("node2: answers 404 below /v3.0.8, and is used without that")) <= 1
-    first, second = service.broker.status().nodes
+    first, second, third = service.broker.status().nodes
+    assert (third.version, third.version_problem) == ("", None)
     assert (first.version, first.version_problem) == ("v3.0.8", None)
     assert (second.version, second.version_problem) == ("", "answers 404 below /v3.0.8, and is used without that")
     assert paid.phases.status()["host"]["node_version"] == "v3.0.8"

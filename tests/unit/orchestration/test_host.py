@@ -246,6 +246,10 @@ class CountingTests(HostTestCase):
         self.assertEqual(self.earnings("a")["weight"], 7)
         self.assertEqual(self.earnings("b")["not_counted"], "confirmed but not counted: the chain does not count it")
 
+    def test_an_epoch_that_the_chain_has_forgotten_says_nothing(self) -> None:
+        self.move(SECOND_POC + 25)
+        self.assertEqual(self.earnings("a"), {"weight": None, "not_counted": None})
+
 
 class VersionTests(HostTestCase):
     def test_at_the_start_and_in_each_epoch(self) -> None:
