@@ -16,6 +16,7 @@ from dapi.broker.broker import Broker
 from dapi.broker.reconciler import Reconciler
 from dapi.chain.block_events import BlockEvents
 from dapi.chain.block_watcher import BlockWatcher
+from dapi.chain.clock_offset import ClockOffset
 from dapi.chain.keyring import SigningKey, load_signing_key, load_signing_key_file
 from dapi.chain.rpc import ChainRpc
 from dapi.config import ChainNodeConfig
@@ -77,6 +78,8 @@ class ChainService(MultiService):
         self._patient_rpc = ChainRpc(reactor, self._rpc.nodes, timeout_seconds=_LARGE_ANSWER_SECONDS)
         events = BlockEvents(reactor, urls, random=random, nodes=self._rpc.nodes)
         self._watcher = BlockWatcher(reactor, self._rpc, events)
+        self._clock_offset = ClockOffset()
+        self._watcher.observe(self._record_block)
         self.submissions = Submissions(database, outbox)
         address = address_of(self._public_key)
         self.submitter = self._make_submitter(config, key, address)
@@ -103,6 +106,16 @@ class ChainService(MultiService):
             self._host.setServiceParent(self)  # type: ignore[no-untyped-call]
             self._reconciler.setServiceParent(self)  # type: ignore[no-untyped-call]
             self.conductor.setServiceParent(self)  # type: ignore[no-untyped-call]
+
+    @property
+    def clock_offset_seconds(self) -> float | None:
+        """By how much this machine's clock is ahead of the blocks' times, or behind (below 0); None: not known."""
+        return self._clock_offset.seconds
+
+    def _record_block(self) -> None:
+        head = self._watcher.head
+        if head is not None and not head.catching_up:
+            self._clock_offset.record(head.height, head.block_time_ns)
 
     def nodes_status(self) -> list[dict[str, Any]]:
         """Return what ``GET status`` shows of the chain's nodes."""

@@ -50,6 +50,7 @@ class FakeWorker(NodeWorker):
             last=self.last,
             websocket=FakeWebSocket([]).status(),
             batches=BatchCounts(),
+            poc_url=self.node.poc_url,
         )
 
 

@@ -31,6 +31,7 @@ from twisted.logger import Logger
 from dapi.broker.node_worker_commands import Command, CommandResult, InferenceUpCommand, NodeAccess
 from dapi.broker.nodes import Node
 from dapi.errors import MLNodeError
+from dapi.messages.urls import without_user
 from dapi.mlnode.client import MLNodeClient
 from dapi.poc.batch_handler import BatchCounts, BatchHandler
 from dapi.poc.websocket_client import WebSocketClient, WebSocketStatus
@@ -68,6 +69,7 @@ class WorkerStatus(msgspec.Struct, frozen=True):
     last: CommandRecord | None
     websocket: WebSocketStatus
     batches: BatchCounts
+    poc_url: str
     version: str = ""
     version_problem: str | None = None
 
@@ -186,6 +188,7 @@ class NodeWorker(Service):
             last=self._last,
             websocket=self.websocket_client.status(),
             batches=self.batch_handler.counts,
+            poc_url=without_user(self.node.poc_url),
             version=self.ml_client.version,
             version_problem=self.ml_client.version_problem,
         )

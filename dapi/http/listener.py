@@ -25,7 +25,7 @@ class HttpListener(Service):
         self._name = name
         self.site = site
         self._wanted_port = port
-        self._interface = interface
+        self.interface = interface
         self._listening: IListeningPort | None = None
 
     @property
@@ -41,17 +41,17 @@ class HttpListener(Service):
             self._listening = self._reactor.listenTCP(
                 self._wanted_port,
                 self.site,  # type: ignore[arg-type]  # its protocol is an HTTPChannel, not the proxy to one
-                interface=self._interface,
+                interface=self.interface,
             )
         except CannotListenError as error:
             raise StartError(
-                f"{self._name}: cannot listen on {self._interface or '*'} port {self._wanted_port} "
+                f"{self._name}: cannot listen on {self.interface or '*'} port {self._wanted_port} "
                 f"({error.socketError}): stop the process that has it, or choose another port or interface"
             ) from error
         self.site.is_stopping = False
         super().startService()  # type: ignore[no-untyped-call]
         self.log.info(
-            "{name}: listening on {interface}:{port}", name=self._name, interface=self._interface, port=self.port
+            "{name}: listening on {interface}:{port}", name=self._name, interface=self.interface, port=self.port
         )
 
     def stopService(self) -> Deferred[None]:

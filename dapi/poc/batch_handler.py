@@ -38,7 +38,7 @@ class BatchCounts(msgspec.Struct):
 
     Of them ``stored`` are on disk and had not been there before, ``doubled`` had been, ``not_stored`` could not be
     stored, ``empty`` have no nonces, ``mismatched`` carry another node's number, ``with_nan`` are verdicts with NaN
-    among their distances.
+    among their distances, ``by_http`` came by HTTP.
     """
 
     generated: int = 0
@@ -49,6 +49,7 @@ class BatchCounts(msgspec.Struct):
     mismatched: int = 0
     with_nan: int = 0
     not_stored: int = 0
+    by_http: int = 0
 
 
 class BatchHandler:
@@ -141,6 +142,7 @@ class BatchHandler:
         return recorded.addCallbacks(count, count_failure)  # type: ignore[arg-type]
 
     def _watch_for_bypass(self, batch_id: str, via: Via, begun_at: float | None = None) -> None:
+        self.counts.by_http += via is Via.HTTP
         if via is Via.WEBSOCKET:
             # Remembered when it is offered, not when it is stored: a batch that the disk takes too long for comes by
             # HTTP next, and its connection is a good one.

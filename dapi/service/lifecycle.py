@@ -18,6 +18,7 @@ from dapi.errors import NotReadyError, StartError, StoreBusyError, StoreError
 from dapi.messages.urls import is_loopback
 from dapi.service.assembly import Parts
 from dapi.service.status import NO_CHAIN, ServiceStatus
+from dapi.service.warning_watch import WarningWatch
 from dapi.timing.log_limits import SayOnce
 from dapi.timing.retry import RetryDelay, retry
 from dapi.timing.waiters import Waiters
@@ -77,7 +78,8 @@ class DapiService(MultiService):
         self._parts = parts
         self.database, self.outbox, self.broker, self.chain = parts.database, parts.outbox, parts.broker, parts.chain
         self.callback_listener, self.admin_listener = parts.callback_listener, parts.admin_listener
-        for part in parts.in_starting_order:
+        self._watch = WarningWatch(self._reactor, lambda: self._status().of_parts())
+        for part in (*parts.in_starting_order, self._watch):
             part.setServiceParent(self)
 
     @property
@@ -86,8 +88,11 @@ class DapiService(MultiService):
         return self._parts.callback_url()
 
     def status(self) -> Deferred[dict[str, Any]]:
-        """Fire with what ``GET /admin/v1/status`` shows; see ServiceStatus."""
-        return ServiceStatus(self._reactor, self._parts, self._started_at or 0.0).collect()
+        """Fire with what ``GET /admin/v1/status`` shows, as JSON data; see ServiceStatus and WarningWatch."""
+        return self._status().collect().addCallback(lambda status: {"warnings": self._watch.look(), **status})
+
+    def _status(self) -> ServiceStatus:
+        return ServiceStatus(self._reactor, self._parts, self._started_at or 0.0)
 
     def startService(self) -> None:
         """Start all parts, in order."""

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import time
-from functools import partial
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import attrs
 import msgspec
@@ -39,17 +38,28 @@ class ServiceStatus:
 
         ``batches`` counts them by state, and is None while the store cannot say (``database`` says why).
         """
-        # The parts tell enums and structs.
-        return Deferred.fromCoroutine(self._collect()).addCallback(partial(msgspec.to_builtins, str_keys=True))
+        return Deferred.fromCoroutine(self._collect())
 
     async def _collect(self) -> dict[str, Any]:
+        chain = self._parts.chain
+        batches = await self._if_in_time(self._parts.outbox.counts())
+        oldest = await self._if_in_time(chain.submissions.oldest_received_at()) if chain is not None else None
+        status = self.of_parts()
+        status["batches"] = _json_data(batches)
+        if chain is not None:
+            seconds = None if oldest is None else max(0.0, round(time.time() - oldest, 1))
+            status["chain"]["oldest_unfinished_seconds"] = seconds
+        return status
+
+    def of_parts(self) -> dict[str, Any]:
+        """Return the states of all parts as JSON data, without what only the database can tell."""
         parts = self._parts
-        nodes, listener = parts.broker.status(), parts.callback_listener
-        return {
+        nodes, listener, admin = parts.broker.status(), parts.callback_listener, parts.admin_listener
+        status = {
             "version": __version__,
             "uptime_seconds": round(self._reactor.seconds() - self._started_at, 3),
             "database": parts.database.status(),
-            "batches": await self._if_in_time(parts.outbox.counts()),
+            "batches": None,
             "outbox": {name: value for name, value in parts.outbox.status().items() if name != "database"},
             "callbacks": {
                 "port": listener.port,
@@ -59,25 +69,32 @@ class ServiceStatus:
                 "answers": listener.site.counts.answers,
                 "connections_refused": listener.site.counts.connections_refused,
             },
+            "admin": {"host": admin.interface, "port": admin.port},
             "broker": {"is_loaded": nodes.is_loaded, "problem": nodes.problem, "highest_num": nodes.highest_num},
             "nodes": nodes.nodes,
-            "chain": await self._chain_status(parts.chain),
+            "chain": _chain_status(parts.chain),
         }
-
-    async def _chain_status(self, chain: ChainService | None) -> dict[str, Any]:
-        if chain is None:
-            return {"state": "not configured", "reason": NO_CHAIN}
-        submitter = chain.submitter.status()
-        oldest = await self._if_in_time(chain.submissions.oldest_received_at())
-        return {
-            **submitter,
-            "oldest_unfinished_seconds": None if oldest is None else max(0.0, round(time.time() - oldest, 1)),
-            "nodes": chain.nodes_status(),
-            "poc": chain.phase_status.status() if chain.phase_status is not None else None,
-        }
+        # The parts tell enums and structs.
+        return cast(dict[str, Any], _json_data(status))
 
     async def _if_in_time(self, answer: Deferred[T]) -> T | None:
         try:
             return await answer.addTimeout(_ANSWER_SECONDS, self._reactor)
         except (StoreError, DeferredTimeoutError):
             return None
+
+
+def _chain_status(chain: ChainService | None) -> dict[str, Any]:
+    if chain is None:
+        return {"state": "not configured", "reason": NO_CHAIN}
+    return {
+        **chain.submitter.status(),
+        "oldest_unfinished_seconds": None,
+        "clock_offset_seconds": chain.clock_offset_seconds,
+        "nodes": chain.nodes_status(),
+        "poc": chain.phase_status.status() if chain.phase_status is not None else None,
+    }
+
+
+def _json_data(value: object) -> Any:
+    return msgspec.to_builtins(value, str_keys=True)

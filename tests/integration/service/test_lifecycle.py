@@ -117,7 +117,7 @@ async def test_starts_from_the_ground_up_and_stops_the_database_last(start: Star
     service.startService()
     await service.stopService()
     assert started[:3] == [service.database, service.callback_listener, service.broker]
-    assert started[-1] is service.admin_listener
+    assert started[-2:] == [service.admin_listener, service._watch]
     assert set(stopped) == set(started)
     assert stopped[-1] is service.database
 

@@ -1,0 +1,51 @@
+"""Why a node may not reach the callbacks: what is known of their URL, and of the node."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from dapi.messages.urls import ip_address_of, is_loopback, parse_url
+
+
+def unreached_callbacks(status: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
+    """Yield each node that generates, has no open WebSocket, and has never delivered by HTTP: its id, why, what to do.
+
+    ``status`` is that of ``GET /admin/v1/status``. A node with an open WebSocket tries that first.
+    """
+    standings = (status["chain"].get("poc") or {}).get("nodes", {})
+    callbacks = status["callbacks"]
+    for node in status["nodes"]:
+        is_delivering = _generates(node, standings.get(node["node_id"])) and node["websocket"]["state"] != "open"
+        if node["enabled"] and is_delivering and not node["batches"]["by_http"]:
+            node_id = node["node_id"]
+            known = "; ".join(_known(callbacks, node, status["nodes"]))
+            yield (
+                node_id,
+                f"{node_id}: generates, has no WebSocket, and has never delivered to {callbacks['url']}: {known}",
+                "set api.poc_callback_url to where this node reaches this machine, and look at the firewall between",
+            )
+
+
+def _generates(node: Mapping[str, Any], standing: Mapping[str, Any] | None) -> bool:
+    if standing is not None:
+        return bool(standing["intended"] == "GENERATE" and standing["current"] == "GENERATING")
+    last = node["last"]
+    is_last = last is not None and last["command"] == "StartPocCommand" and node["command"] is None
+    return bool(is_last and last["result"]["succeeded"])
+
+
+def _known(callbacks: Mapping[str, Any], node: Mapping[str, Any], nodes: list[Any]) -> Iterator[str]:
+    url = parse_url(callbacks["url"])
+    host, port = url.host, url.port
+    others = [each["node_id"] for each in nodes if each["batches"]["by_http"]]
+    if others:
+        yield f"{len(others)} other nodes have delivered there since dapi started, such as {others[0]}"
+    else:
+        yield "no node has delivered there since dapi started"
+    if is_loopback(host) and not is_loopback(parse_url(node["poc_url"]).host):
+        yield f"{host} is the node itself, for the node"
+    elif ip_address_of(host) is None and "." not in host and host != "localhost":
+        yield f"{host} looks like the name of a compose service, which only containers of the same network find"
+    if port != callbacks["port"]:
+        yield f"the URL has port {port}, and dapi listens on {callbacks['port']}: something has to forward it"

@@ -1,0 +1,107 @@
+"""What ``GET status`` warns of, on real sockets."""
+
+from __future__ import annotations
+
+import random
+import socket
+import time
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+import pytest_twisted
+from twisted.internet import reactor
+
+from dapi.config import ApiConfig, PocConfig
+from dapi.service import warnings
+from dapi.simulator.ml_node.node import SimulatedMLNode
+from dapi.simulator.ml_node.settings import quick_settings
+from tests.integration.service.services import Start, call, config, node
+from tests.integration.waiting import soon, until
+from tests.integration.whole_dapi import FIRST_POC, WholeDapi, until_answered, whole
+from tests.logs import Log
+
+__all__ = ["whole"]
+
+BLOCK = {"block_height": 5, "block_hash": "AB", "public_key": "02aa"}
+
+
+async def problems(whole: WholeDapi) -> list[str]:
+    assert whole.service is not None
+    _, status = await call(whole.service.admin_listener.port, "/admin/v1/status")
+    return [warning["problem"] for warning in status["warnings"]]
+
+
+async def until_warned(whole: WholeDapi, *said: str) -> None:
+    """Wait until there are warnings that say this, each in one, and no others."""
+
+    async def is_warned() -> bool:
+        found = await problems(whole)
+        return len(found) == len(said) and all(any(each in problem for problem in found) for each in said)
+
+    await until_answered(is_warned)
+
+
+@pytest_twisted.ensureDeferred
+async def test_nothing_is_wrong_in_poc_until_something_is(whole: WholeDapi) -> None:
+    whole.node("node1")
+    whole.start()
+    whole.produce_to(FIRST_POC + 1)
+    await whole.when_all("generate")
+    await until(lambda: bool(whole.nodes["node1"].ledger.delivered(kind="generated")))
+    await until_warned(whole)
+    port = whole.nodes["node1"].port
+    await whole.nodes["node1"].stopService()
+    await until_warned(whole, "node1: ")
+    (problem,) = await problems(whole)
+    assert "Connection was refused" in problem or "closed the connection" in problem, (port, problem)
+    await whole.chain.stopService()
+    await until_warned(whole, "node1: ", "nothing is sent: not reachable", "chain node 127.0.0.1")
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_callback_url_that_a_node_cannot_reach(
+    start: Start, tmp_path: Path, log: Log, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # As the simulated node's 5 s are shorter here.
+    monkeypatch.setattr(warnings, "CALLBACK_SECONDS", 1.0)
+    ml_node = SimulatedMLNode(reactor, random.Random(1), name="a", settings=quick_settings(websocket=False))
+    ml_node.startService()
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        nobody = other.getsockname()[1]
+    api = ApiConfig(
+        ml_server_host="127.0.0.1", ml_server_port=0, admin_server_port=0, poc_callback_url=f"http://localhost:{nobody}"
+    )
+    settings = config(tmp_path / "a.db", node("a", poc_port=ml_node.port), api=api, poc=PocConfig(network="test"))
+    service = await start(settings)
+    port, listening = service.admin_listener.port, service.callback_listener.port
+    status, _ = await call(port, "/admin/v1/poc/start", BLOCK)
+    assert status == 200
+    begun_at = time.monotonic()
+    await until(lambda: bool(log.warnings("has never delivered")))
+    assert time.monotonic() - begun_at < 10
+    (line,) = log.warnings("has never delivered")
+    assert line.startswith(f"a: generates, has no WebSocket, and has never delivered to http://localhost:{nobody}/v1")
+    assert f"the URL has port {nobody}, and dapi listens on {listening}" in line
+    assert "no node has delivered there since dapi started" in line
+    assert "set api.poc_callback_url" in line
+    shown: list[dict[str, Any]] = (await call(port, "/admin/v1/status"))[1]["warnings"]
+    (warning,) = [each for each in shown if "has never delivered" in each["problem"]]
+    assert line == f"{warning['problem']}: {warning['to_do']}"
+    assert warning["since"].endswith("Z")
+    await soon(service.stopService())
+    await ml_node.stopService()
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_disk_without_room_is_warned_of(start: Start, tmp_path: Path) -> None:
+    settings = config(tmp_path / "a.db")
+    storage = msgspec.structs.replace(settings.storage, reserve_bytes=2**60)
+    service = await start(msgspec.structs.replace(settings, storage=storage))
+    _, status = await call(service.admin_listener.port, "/admin/v1/status")
+    full, no_chain, not_driving = status["warnings"]
+    assert full["problem"].startswith("the database is full: ")
+    assert "make room" in full["to_do"]
+    assert no_chain["problem"].startswith("no chain is configured")
+    assert not_driving["problem"].startswith("dapi does not drive the nodes")
