@@ -20,6 +20,7 @@ from twisted.python.components import Componentized
 
 from dapi.config import OPTIONS, Config, load_config
 from dapi.errors import ConfigError, DapiError
+from dapi.timing.clock import make_monotonic
 from dapi.timing.log_levels import filtered
 
 # For this long a thread waits after a system call until the busy reactor's thread lets it go on. A commit waits several
@@ -102,6 +103,7 @@ def makeService(options: Options) -> IService:
         _log.warn("{warning}", warning=warning)
     sys.setswitchinterval(_SWITCH_INTERVAL_SECONDS)
     sys.excepthook = _show_without_traceback
+    make_monotonic(reactor)
     service = make_service(options.settings, reactor, on_broken=lambda reason: _stop(reactor, reason))
     sys.excepthook = partial(_show_without_traceback, log_is_elsewhere=_log_is_elsewhere(options.parent))
     return _Root(service, options)

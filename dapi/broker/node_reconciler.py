@@ -37,6 +37,7 @@ from dapi.broker.node_worker_commands import Command, CommandResult
 from dapi.broker.nodes import Node
 from dapi.errors import MLNodeError
 from dapi.phases.duty import Duty
+from dapi.timing.clock import unix_seconds
 from dapi.timing.log_limits import OncePerMinute
 from dapi.timing.timer import Timer
 
@@ -73,9 +74,9 @@ TRANSITIONS: Final[Mapping[NodeReconcilerState, set[NodeReconcilerState]]] = {
 class NodeStanding(msgspec.Struct, frozen=True):
     """Where a node stands.
 
-    ``current`` is what the node last said that it does (None: not known), since the time ``since`` (seconds since the
-    epoch). ``under_way`` is the duty that a command is bringing it to. ``tries`` counts the commands that failed since
-    one succeeded or the intention changed. ``problem`` says why the last command, or the last question, failed.
+    ``current`` is what the node last said that it does (None: not known), since the time ``since`` (unix seconds).
+    ``under_way`` is the duty that a command is bringing it to. ``tries`` counts the commands that failed since one
+    succeeded or the intention changed. ``problem`` says why the last command, or the last question, failed.
     """
 
     intended: Duty | None
@@ -155,7 +156,7 @@ class NodeReconciler:
             intended=self._intention.duty if self._intention is not None else None,
             current=self._current,
             under_way=self._given.intention.duty if self._given is not None and is_under_way else None,
-            since=self._since,
+            since=unix_seconds(self._reactor, self._since),
             problem=self._problem,
             tries=self._tries,
         )

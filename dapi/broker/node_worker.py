@@ -35,6 +35,7 @@ from dapi.messages.urls import without_user
 from dapi.mlnode.client import MLNodeClient
 from dapi.poc.batch_handler import BatchCounts, BatchHandler
 from dapi.poc.websocket_client import WebSocketClient, WebSocketStatus
+from dapi.timing.clock import unix_seconds
 
 QUEUE_LIMIT = 16
 
@@ -48,7 +49,7 @@ class WorkerState(enum.Enum):
 
 
 class CommandRecord(msgspec.Struct, frozen=True):
-    """A command that has ended: its name, how it ended, and when (seconds since the epoch)."""
+    """A command that has ended: its name, how it ended, and when (unix seconds)."""
 
     command: str
     result: CommandResult
@@ -207,7 +208,7 @@ class NodeWorker(Service):
             order = self._current = self._queue.popleft()
             self.last_begun = order.command
             result = await self._execute(order)
-            self._last = CommandRecord(_name(order.command), result, self._reactor.seconds())
+            self._last = CommandRecord(_name(order.command), result, unix_seconds(self._reactor))
             self._current = None
             order.waiter.callback(result)
         self.state = WorkerState.IDLE if self.state is WorkerState.WORKING else WorkerState.STOPPED

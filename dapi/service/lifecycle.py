@@ -19,6 +19,7 @@ from dapi.messages.urls import is_loopback
 from dapi.service.assembly import Parts
 from dapi.service.status import NO_CHAIN, ServiceStatus
 from dapi.service.warning_watch import WarningWatch
+from dapi.timing.clock import follows_wall_clock
 from dapi.timing.log_limits import SayOnce
 from dapi.timing.retry import RetryDelay, retry
 from dapi.timing.waiters import Waiters
@@ -186,6 +187,11 @@ class DapiService(MultiService):
     def _warn(self) -> None:
         if self.chain is None:
             self.log.warn("{problem}", problem=NO_CHAIN)
+        if follows_wall_clock(self._reactor):
+            self.log.warn(
+                "the reactor waits by the wall clock: when that is set back, everything waits longer; call "
+                "dapi.timing.clock.make_monotonic(reactor) first"
+            )
         host = self._config.api.admin_server_host
         if not is_loopback(host):
             self.log.warn("the admin API is open to whoever reaches {host}: it asks for no password", host=host)

@@ -33,6 +33,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from dapi.timing.clock import unix_seconds
 from dapi.timing.retry import RetryDelay
 from dapi.timing.timer import Timer
 from dapi.timing.waiters import Waiters
@@ -100,7 +101,7 @@ _NEXT = {
 
 
 class ConnectionStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """What a client is doing. Times are seconds on the reactor's clock (since 1970, but in tests).
+    """What a client is doing. Times are unix seconds.
 
     ``waiting`` and ``refused`` (the peer answered, and did not accept) both try again at ``until``, which is None
     while an old connection is still closing. ``reason`` says why there is no connection, and stays during the next
@@ -214,7 +215,12 @@ class SupervisedWebSocket(Service, Generic[C], ABC):
 
     def connection_status(self) -> ConnectionStatus:
         """Return what it is doing."""
-        return self._status
+        until = self._status.until
+        return msgspec.structs.replace(
+            self._status,
+            since=unix_seconds(self._clock, self._status.since),
+            until=None if until is None else unix_seconds(self._clock, until),
+        )
 
     # The loop.
 

@@ -167,7 +167,7 @@ async def test_an_empty_database_refuses_until_a_new_one_is_asked_for(twistd: Ru
     (tmp_path / "outbox.db").touch()
     process = twistd()
     assert await process.when_ended() == 1
-    assert process.last_line().startswith(f"dapi: the database {tmp_path / 'outbox.db'} is empty")
+    assert f"cannot start: the database {tmp_path / 'outbox.db'} is empty" in process.last_line()
     assert "--new-database" in process.last_line()
     assert (tmp_path / "outbox.db").stat().st_size == 0
     process = twistd("--new-database")

@@ -8,8 +8,10 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 from twisted.application.service import IService, IServiceMaker
+from twisted.internet import reactor as global_reactor
 from twisted.internet.error import ReactorNotRunning
 from twisted.internet.testing import MemoryReactor
 from twisted.plugin import IPlugin, getPlugins
@@ -18,6 +20,8 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
 from dapi.tap import Options, _stop
+
+reactor: Any = global_reactor
 
 
 def plugin() -> IServiceMaker:
@@ -34,6 +38,7 @@ class PluginTests(SynchronousTestCase):
         self.patch(os, "environ", {name: value for name, value in os.environ.items() if not name.startswith(foreign)})
         self.patch(sys, "excepthook", sys.excepthook)
         self.addCleanup(sys.setswitchinterval, sys.getswitchinterval())
+        self.patch(reactor, "seconds", reactor.seconds)
         folder = tempfile.TemporaryDirectory()
         self.addCleanup(folder.cleanup)
         self.folder = Path(folder.name)

@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 from twisted.application.service import IService, MultiService
+from twisted.internet import reactor as global_reactor
 from twisted.trial.unittest import SynchronousTestCase
 
 from dapi.config import Config, Secret, load_config
@@ -20,6 +21,7 @@ from dapi.tap import Options
 from tests.fake_broker import FakePhaseStatus
 from tests.unit.server import test_admin
 
+reactor: Any = global_reactor
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
@@ -179,6 +181,7 @@ class EmbeddingTests(SynchronousTestCase):
         path = self.mktemp()
         Path(path).write_text("", encoding="utf-8")
         names: dict[str, Any] = {}
+        self.patch(reactor, "seconds", reactor.seconds)
         exec(example.replace('"config.yaml"', repr(path)), names)
         parent = names["parent"]
         self.assertIsInstance(parent, MultiService)

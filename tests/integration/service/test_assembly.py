@@ -6,8 +6,10 @@ import base64
 import contextlib
 import json
 import sqlite3
+import time
 from pathlib import Path
 
+import pytest
 import pytest_twisted
 import treq
 from twisted.application.service import IService
@@ -145,6 +147,18 @@ async def test_without_a_chain_it_says_so(start: Start, tmp_path: Path, log: Log
     assert status["chain"]["state"] == "not configured"
     assert "nothing is submitted" in status["chain"]["reason"]
     assert log.warnings("no chain is configured")
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_reactor_that_waits_by_the_wall_clock_is_warned_of(
+    start: Start, tmp_path: Path, log: Log, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await start(config(tmp_path / "a.db"))
+    (warning,) = log.warnings("waits by the wall clock")
+    assert "dapi.timing.clock.make_monotonic(reactor)" in warning
+    monkeypatch.setattr(reactor, "seconds", time.monotonic)
+    await start(config(tmp_path / "b.db"))
+    assert len(log.warnings("waits by the wall clock")) == 1
 
 
 @pytest_twisted.ensureDeferred
