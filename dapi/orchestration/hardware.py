@@ -105,6 +105,10 @@ class Declaring:
         self._outbox = outbox
         self._submissions = submissions
         self._participant = participant
+        # What was wanted at the last look, whether the chain had it, and how often it lost it.
+        self._wanted: list[bytes] = []
+        self._is_agreed = False
+        self._times_undone = 0
         self._looked_at = 0
         self._has_news = True
         broker.observe_changes(self._hear_of_change)
@@ -138,9 +142,18 @@ class Declaring:
             declared = {node.id: declared[node.id] for node in nodes if node.id in declared}
         diff = hardware_diff(nodes, declared, known)
         self.declaration = Declaration(diff is not None, unknown_models(nodes, known))
+        self._notice_others([hardware_node(node.config, known).SerializeToString() for node in nodes], diff is not None)
         if diff is not None:
             await self._store(diff, _entry(diff, height, info.next_poc_start()), last)
         return diff is not None
+
+    def _notice_others(self, wanted: list[bytes], differs: bool) -> None:
+        """Notice when the chain loses what it had, though the same is wanted."""
+        if wanted != self._wanted:
+            self._wanted, self._times_undone = wanted, 0
+        elif differs and self._is_agreed:
+            self._times_undone += 1
+        self._is_agreed = not differs
 
     async def _store(self, diff: MsgSubmitHardwareDiff, entry: OutboxEntry, last: BatchRow | None) -> None:
         """Store a diff, unless the last one has to be waited for."""
@@ -156,9 +169,13 @@ class Declaring:
         await self._outbox.put(entry)
 
     def warnings(self) -> list[str]:
-        """Say which nodes have models that governance does not know."""
+        """Say which nodes have models that governance does not know, and that somebody else declares other nodes."""
         unknown = self.declaration.unknown_models if self.declaration is not None else {}
-        return [
+        others = (
+            f"what dapi declared on the chain was changed by somebody else, {self._times_undone} times: set"
+            " chain_node.declare_nodes to false if the network's own software declares the nodes"
+        )
+        return [others] * bool(self._times_undone) + [
             f"{node_id}: governance knows no model {', '.join(models)}: declared without; a node without a known model"
             " counts nothing"
             for node_id, models in unknown.items()

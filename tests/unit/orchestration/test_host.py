@@ -85,6 +85,12 @@ class DeclaringTests(HostTestCase):
         for height in range(22, SECOND_POC):
             self.move(height)
         self.assertEqual(self.states(Kind.HARDWARE), [State.STORED, State.CONFIRMED])
+        (warning,) = self.host.warnings()
+        self.assertIn("was changed by somebody else, 1 times: set chain_node.declare_nodes to false", warning)
+        self.include()
+        self.broker.keep("a")
+        self.settle()
+        self.assertEqual(self.host.warnings(), [])
 
     def test_an_answer_of_the_time_before_it_tells_nothing(self) -> None:
         self.move(20)
