@@ -28,6 +28,7 @@ _CONNECT_TIMEOUT_SECONDS = 10.0
 # The node itself gives up after 1200 s.
 _INFERENCE_UP_TIMEOUT_SECONDS = 1200.0
 _SHOWN_CHARACTERS = 200
+_STATE = "state"
 
 T = TypeVar("T")
 
@@ -150,7 +151,8 @@ class MLNodeClient:
     """Calls one node.
 
     ``base_url`` is ``http://HOST:POC_PORT[/VERSION][POC_SEGMENT]``. ``network_version`` stands before the path of each
-    call; a node that answers 404 there and 200 without it is called without it, until the version changes.
+    call, unless the node answers 404 there and 200 without it. Each ``state`` finds that out anew, and so does each
+    call that is answered 404: a proxy may get the version, or lose it, at any time.
 
     Every call's Deferred fails with MLNodeError when the node cannot be reached within 10 s, has not answered wholly
     within ``total_timeout_seconds`` (``inference_up``: 1200 s), answers another status than 2xx (redirects are not
@@ -180,7 +182,9 @@ class MLNodeClient:
         self._total_timeout_seconds = total_timeout_seconds
         self._calls: set[Deferred[Any]] = set()
         self._network_version = network_version or NetworkVersion()
+        # What the node answers 404 below; and what was said of that.
         self._unserved_version = ""
+        self._said: str | None = None
 
     @property
     def version(self) -> str:
@@ -197,8 +201,8 @@ class MLNodeClient:
         return f"answers 404 below /{version}, and is used without that"
 
     def state(self) -> Deferred[MLNodeState]:
-        """Ask what the node does."""
-        return self._call("GET", "state", _StateAnswer).addCallback(attrgetter("state"))
+        """Ask what the node does, and with which prefix it answers."""
+        return self._call("GET", _STATE, _StateAnswer).addCallback(attrgetter("state"))
 
     def stop(self) -> Deferred[None]:
         """Stop whatever the node runs; takes 5 s and more when something runs."""
@@ -278,10 +282,15 @@ class MLNodeClient:
 
     async def _answer(self, method: str, call: str, answer: Any, body: msgspec.Struct | None, *, url: str) -> Any:
         encoded = None if body is None else msgspec.json.encode(body)
-        version = self.version
-        status, received = await self._exchange(method, call, _below(url, version), encoded)
-        if status == 404 and version and await self._is_unserved(version):
-            status, received = await self._exchange(method, call, url, encoded)
+        if call == _STATE:
+            status, received = await self._find_version()
+        else:
+            version = self.version
+            status, received = await self._exchange(method, call, _below(url, version), encoded)
+            if status == 404 and self._network_version.value:
+                await self._find_version()
+                if self.version != version:
+                    status, received = await self._exchange(method, call, _below(url, self.version), encoded)
         if not 200 <= status < 300:
             raise MLNodeError(self.node_id, call, "refused", status, _shown(received))
         if answer is Any:
@@ -293,17 +302,22 @@ class MLNodeClient:
                 self.node_id, call, f"not the documented answer: {error}", status, _shown(received)
             ) from error
 
-    async def _is_unserved(self, version: str) -> bool:
-        """Find out whether the node answers without the prefix alone; if so, its calls have none from now on."""
-        url = f"{self.base_url}/api/v1/state"
-        for tried, wanted in ((_below(url, version), 404), (url, 200)):
-            status, _ = await self._exchange("GET", "state", tried, None)
-            if status != wanted:
-                return False
-        if version != self._unserved_version:
-            self._unserved_version = version
-            self.log.warn("{node_id}: {problem}", node_id=self.node_id, problem=self.version_problem)
-        return True
+    async def _find_version(self) -> tuple[int, bytes]:
+        """Ask for the state to find out whether the node answers below the version; return its answer."""
+        version, url = self._network_version.value, f"{self.base_url}/api/v1/{_STATE}"
+        status, received = await self._exchange("GET", _STATE, _below(url, version), None)
+        if version and status == 404:
+            without = await self._exchange("GET", _STATE, url, None)
+            if without[0] == 200:
+                self._unserved_version = version
+                status, received = without
+        elif version and status == 200:
+            self._unserved_version = ""
+        problem = self.version_problem
+        if problem is not None and problem != self._said:
+            self._said = problem
+            self.log.warn("{node_id}: {problem}", node_id=self.node_id, problem=problem)
+        return status, received
 
     async def _exchange(self, method: str, call: str, url: str, encoded: bytes | None) -> tuple[int, bytes]:
         try:

@@ -51,8 +51,41 @@ class VersionTests(SynchronousTestCase):
         self.assertEqual(self.client.version_problem, "answers 404 below /v3.0.8, and is used without that")
         self.asked.clear()
         self.assertEqual(self.successResultOf(self.client.state()), MLNodeState.STOPPED)
-        self.assertEqual(self.asked, [WITHOUT + "state"])
+        self.assertEqual(self.asked, [BELOW + "state", WITHOUT + "state"])
         self.assertEqual(len(self.log.warnings("node1: answers 404 below /v3.0.8")), 1)
+
+    def test_a_proxy_that_gets_the_version_later(self) -> None:
+        self.statuses = {WITHOUT: 200}
+        self.successResultOf(self.client.stop())
+        # What answers without the version may be the node of the version before.
+        self.statuses = {BELOW: 200, WITHOUT: 200}
+        self.successResultOf(self.client.state())
+        self.assertEqual((self.client.version, self.client.version_problem), ("v3.0.8", None))
+        self.asked.clear()
+        self.successResultOf(self.client.stop())
+        self.assertEqual(self.asked, [BELOW + "stop"])
+
+    def test_a_proxy_that_answers_below_the_version_alone_from_now_on(self) -> None:
+        self.statuses = {WITHOUT: 200}
+        self.successResultOf(self.client.stop())
+        self.statuses = {BELOW: 200}
+        self.asked.clear()
+        self.successResultOf(self.client.stop())
+        self.assertEqual(self.asked, [WITHOUT + "stop", BELOW + "state", BELOW + "stop"])
+
+    def test_nowhere(self) -> None:
+        self.statuses = {WITHOUT: 200}
+        self.successResultOf(self.client.stop())
+        self.statuses = {}
+        for call in (self.client.state, self.client.stop):
+            error = self.failureResultOf(call(), MLNodeError).value
+            self.assertEqual(error.status if isinstance(error, MLNodeError) else None, 404)
+
+    def test_one_that_comes_and_goes_is_said_once(self) -> None:
+        for below in (404, 200) * 3:
+            self.statuses = {BELOW: below, WITHOUT: 200}
+            self.successResultOf(self.client.state())
+        self.assertEqual(len(self.log.warnings("answers 404 below /v3.0.8")), 1)
 
     def test_another_version_is_tried_anew(self) -> None:
         self.statuses = {WITHOUT: 200}
