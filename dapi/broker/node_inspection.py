@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from dapi.broker.duties import MEANINGS
 from dapi.broker.node_worker import NodeWorker
+from dapi.broker.node_worker_commands import NOT_OF_INFERENCE
 from dapi.errors import MLNodeError
 from dapi.mlnode.client import MLNodeState
 from dapi.phases.duty import Duty
@@ -28,7 +29,7 @@ class NodeInspector:
     the command was answered. Fact: docs/protocol/node.md, 'Restarts'.
 
     Stopping a node that is only busy would cost minutes, so inference counts as not healthy after three such answers in
-    a row. No answer at all does not count: dapi may not reach the node's inference port.
+    a row. No answer, or a 404, does not count: the node's inference may be at another address than the configured one.
     """
 
     def __init__(self, worker: NodeWorker, *, is_model_initialized: bool = False) -> None:
@@ -59,7 +60,7 @@ class NodeInspector:
         try:
             await self._worker.ml_client.inference_health(self._worker.node.config.inference_url)
         except MLNodeError as error:
-            if error.status is None:
+            if error.status in NOT_OF_INFERENCE:
                 raise
             self._sick_answers += 1
             if self._sick_answers < _MAX_SICK_ANSWERS:

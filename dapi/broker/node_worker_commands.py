@@ -23,6 +23,8 @@ from dapi.poc.websocket_client import WebSocketClient
 
 _UP_POLL_SECONDS = 2.0
 _NO_SUCH_CALL = (404, 405)
+# Neither says anything about inference: no answer, or that of a server which knows no inference at this address.
+NOT_OF_INFERENCE = (None, 404)
 
 
 class CommandResult(msgspec.Struct, frozen=True):
@@ -136,7 +138,7 @@ async def _inference_stage(access: NodeAccess) -> InferenceUpState:
     """Return COMPLETED for a node that serves, IN_PROGRESS for one that is about to; else stop it: NOT_STARTED.
 
     A node says INFERENCE from the moment it begins: one that is not healthy yet must not be stopped, or it would begin
-    for ever. When dapi cannot reach the inference port, the node's own word is enough.
+    for ever. When dapi cannot reach inference at its address, the node's own word is enough.
     """
     state = await access.ml_client.state()
     if state is MLNodeState.INFERENCE:
@@ -146,7 +148,7 @@ async def _inference_stage(access: NodeAccess) -> InferenceUpState:
             stage = await _reported_stage(access.ml_client)
             if stage is InferenceUpState.IN_PROGRESS:
                 return stage
-            if stage is InferenceUpState.COMPLETED and error.status is None:
+            if stage is InferenceUpState.COMPLETED and error.status in NOT_OF_INFERENCE:
                 return stage
         else:
             return InferenceUpState.COMPLETED

@@ -180,10 +180,18 @@ class InferenceUpTests(CommandTestCase):
                 self.assertEqual([*begin, last], stub.events)
 
     def test_inference_port_that_cannot_be_reached(self) -> None:
-        for up_status, is_left_alone in (("completed", True), ("failed", False), (None, False)):
+        stories = [
+            (up_status, is_left_alone, is_found)
+            for up_status, is_left_alone in (("completed", True), ("failed", False), (None, False))
+            for is_found in (True, False)
+        ]
+        for up_status, is_left_alone, is_found in stories:
             stub = StubNode("INFERENCE")
             stub.up_status = up_status
-            stub.unreachable = {"health"}
+            if is_found:
+                stub.refused["health"] = 404
+            else:
+                stub.unreachable = {"health"}
             answer = self.submit(InferenceUpCommand(), stub)
             self.assertEqual(is_left_alone, "stop" not in stub.events)
             if is_left_alone:

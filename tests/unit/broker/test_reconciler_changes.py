@@ -160,6 +160,11 @@ class FoundElsewhereTests(ReconcilerTestCase):
         self.assertEqual([], self.told())
         self.assert_standing(current=None, problem="a: health: Connection was refused by other side")
         self.assertEqual([self.worker("a")], self.reconciler.workers_at(Duty.INFERENCE))
+        # Something else answers there: to stop and start the model again and again would help nobody.
+        self.stub.unreachable = set()
+        self.stub.refused["health"] = 404
+        self.advance(120)
+        self.assertEqual([], self.told())
 
     def test_somebody_else_told_it_something(self) -> None:
         self.intend(GENERATE)
