@@ -93,11 +93,13 @@ class Counting:
         if all(node_id in counted or not node_id or not node.confirmed for node_id, node in ledger.items()):
             return {}
         seeds = (await self._outbox.batches(kind=Kind.SEED, state=State.CONFIRMED, limit=_EARLIER_EPOCHS)).batches
+        declared = await hardware_nodes(self._rpc, self._participant, height)
+        known = await known_models(self._rpc, height)
         return uncounted_nodes(
             ledger,
             weight,
-            await hardware_nodes(self._rpc, self._participant, height),
-            await known_models(self._rpc, height),
+            declared,
+            known if known is not None else {model for node in declared.values() for model in node.models},
             has_seed=any(seed.height == stage.height for seed in seeds),
         )
 

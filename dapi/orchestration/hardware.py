@@ -32,6 +32,10 @@ from dapi.submission.submissions import Submissions
 
 # While nothing has changed here, the chain is asked again after so many blocks: its governance may have changed models.
 _LOOK_AGAIN_BLOCKS = 10
+# A diff that changed nothing, or that somebody else undid, is made again only after so many blocks. On the main
+# network, the nodes that count are those that are declared 85 blocks after the start of a PoC.
+_SEND_AGAIN_BLOCKS = 40
+_WITHOUT_EFFECT = "the chain confirmed the declared nodes, and does not show them: they may count nothing"
 # The status changes with each phase, and no weight depends on it: these two are as good as each other.
 _STATUS_THAT_COUNTS = (HARDWARE_NODE_INFERENCE, HARDWARE_NODE_POC)
 
@@ -89,8 +93,10 @@ class Declaring:
     """Stores a hardware diff for the chain whenever the registered nodes differ from those that it has.
 
     One at a time: a newer one takes the place of one that is not sent yet, and waits for one that is in a transaction.
-    A diff that failed is made again when another PoC has begun. No node is removed while nodes of ours are unreadable,
-    or none is registered: that is rather a dapi without its database than a host without nodes.
+    A diff that failed is made again when another PoC has begun, one that is confirmed and still missing after 40
+    blocks. No node is removed while nodes of ours are unreadable, or none is registered: that is rather a dapi without
+    its database than a host without nodes. Nothing is declared while governance knows no model at all: the diff would
+    take all models from the nodes. On a chain that cannot be asked for the models, the nodes are declared with all.
     """
 
     log = Logger()
@@ -100,6 +106,7 @@ class Declaring:
         self, rpc: ChainRpc, broker: Broker, outbox: Outbox, submissions: Submissions, participant: str
     ) -> None:
         self.declaration: Declaration | None = None
+        self._problem: str | None = None
         self._rpc = rpc
         self._broker = broker
         self._outbox = outbox
@@ -136,6 +143,11 @@ class Declaring:
         if last is not None and is_ahead(last, height):
             return True
         known = await known_models(self._rpc, height)
+        if known is None:
+            known = frozenset(model for node in nodes for model in node.config.models)
+        self._problem = None if known or not nodes else "governance knows no model at all: no node is declared"
+        if self._problem is not None:
+            return False
         declared = await hardware_nodes(self._rpc, self._participant, height)
         if not nodes or self._broker.status().problem is not None:
             # What is not known here is not known to be gone.
@@ -144,7 +156,7 @@ class Declaring:
         self.declaration = Declaration(diff is not None, unknown_models(nodes, known))
         self._notice_others([hardware_node(node.config, known).SerializeToString() for node in nodes], diff is not None)
         if diff is not None:
-            await self._store(diff, _entry(diff, height, info.next_poc_start()), last)
+            await self._store(diff, height, _entry(diff, height, info.next_poc_start()), last)
         return diff is not None
 
     def _notice_others(self, wanted: list[bytes], differs: bool) -> None:
@@ -155,13 +167,17 @@ class Declaring:
             self._times_undone += 1
         self._is_agreed = not differs
 
-    async def _store(self, diff: MsgSubmitHardwareDiff, entry: OutboxEntry, last: BatchRow | None) -> None:
+    async def _store(self, diff: MsgSubmitHardwareDiff, height: int, entry: OutboxEntry, last: BatchRow | None) -> None:
         """Store a diff, unless the last one has to be waited for."""
         if last is not None:
             is_same = _content_of(last.batch_id) == _content_of(entry.batch_id)
             has_failed_now = last.state is State.FAILED and last.height == entry.height
             if last.state is State.IN_FLIGHT or (is_same and (has_failed_now or last.state is State.STORED)):
                 return
+            if is_same and last.state is State.CONFIRMED:
+                self._problem = None if self._times_undone else _WITHOUT_EFFECT
+                if height < (last.included_height or 0) + _SEND_AGAIN_BLOCKS:
+                    return
             if last.state is State.STORED:
                 await self._submissions.expire(last.height, Kind.HARDWARE, "superseded by a newer one", is_loss=False)
         text = "{changes} nodes are to be declared on the chain, {removed} to be removed from it"
@@ -175,10 +191,14 @@ class Declaring:
             f"what dapi declared on the chain was changed by somebody else, {self._times_undone} times: set"
             " chain_node.declare_nodes to false if the network's own software declares the nodes"
         )
-        return [others] * bool(self._times_undone) + [
-            f"{node_id}: governance knows no model {', '.join(models)}: declared without; a node without a known model"
-            " counts nothing"
-            for node_id, models in unknown.items()
+        return [
+            *([self._problem] if self._problem is not None else []),
+            *([others] if self._times_undone else []),
+            *(
+                f"{node_id}: governance knows no model {', '.join(models)}: declared without; a node without a known"
+                " model counts nothing"
+                for node_id, models in unknown.items()
+            ),
         ]
 
     def status(self) -> Declaration | None:

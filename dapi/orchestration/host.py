@@ -24,6 +24,7 @@ from dapi.orchestration.hardware import Declaring
 from dapi.orchestration.node_version import VersionFollowing
 from dapi.outbox.ledger import NodeLedger
 from dapi.phases.epoch_queries import epoch_info
+from dapi.phases.host_queries import is_unknown_query
 from dapi.phases.phases import EpochInfo, PocStage
 from dapi.timing.loop import LoopService, Wake
 from dapi.timing.retry import RetryDelay
@@ -52,8 +53,8 @@ class Host(LoopService):
     """Looks after its tasks at each block, after each change of the nodes, and every 30 seconds without either.
 
     Level-triggered: a task asks what is, and does what is missing, so a missed block, a failed query or a restart
-    delays it, and never skips it. A task that fails keeps no other from its turn. ``declaring`` and ``claiming`` are
-    None where somebody else does it.
+    delays it, and never skips it. A task that fails, or breaks, keeps no other from its turn; one whose query the chain
+    does not know is left out, which is said once. ``declaring`` and ``claiming`` are None where somebody else does it.
     """
 
     log = Logger()
@@ -79,6 +80,7 @@ class Host(LoopService):
         tasks: Sequence[HostTask | None] = (version, declaring, claiming, counting)
         self._tasks = [task for task in tasks if task is not None]
         self._problems: dict[str, str] = {}
+        self._unknown: set[str] = set()
         self._warned: set[str] = set()
         self._retry_delay = RetryDelay(random)
         self._wake = Wake(reactor)
@@ -99,7 +101,8 @@ class Host(LoopService):
         while self.running:
             await self._turn()
             if self.running:
-                await self._wake.wait(self._retry_delay() if self._problems else _LOOK_AGAIN_SECONDS)
+                is_retried = self._problems.keys() - self._unknown
+                await self._wake.wait(self._retry_delay() if is_retried else _LOOK_AGAIN_SECONDS)
 
     async def _turn(self) -> None:
         head = self._watcher.head
@@ -118,8 +121,14 @@ class Host(LoopService):
                 await task.look(info)
             except _ERRORS as error:
                 self._record_problem(task.name, error)
+            except Exception as error:  # noqa: BLE001 - a defect in one task must not cost what the others are for
+                problem = f"broke, see the log: {type(error).__name__}: {error}"
+                if self.running and problem != self._problems.get(task.name):
+                    self.log.failure("{name} broke, which it never should", name=task.name)
+                self._problems[task.name] = problem
             else:
                 self._problems.pop(task.name, None)
+                self._unknown.discard(task.name)
         warnings = set(self.warnings())
         for warning in sorted(warnings - self._warned):
             self.log.warn("{urgent}", urgent=warning)
@@ -153,6 +162,10 @@ class Host(LoopService):
     def _record_problem(self, name: str, error: Exception) -> None:
         # Other heights in it are no news, and what the stop breaks off is no problem.
         before, now = (_DIGITS.sub("#", text) for text in (self._problems.get(name, ""), str(error)))
+        (self._unknown.add if is_unknown_query(error) else self._unknown.discard)(name)
         if self.running and before != now:
-            self.log.warn("{name}: trying again in a few seconds: {error}", name=name, error=str(error))
+            text = "{name}: trying again in a few seconds: {error}"
+            if name in self._unknown:
+                text = "{name}: left out, because this chain does not know the query: {error}"
+            self.log.warn(text, name=name, error=str(error))
         self._problems[name] = str(error)

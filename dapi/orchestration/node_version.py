@@ -12,29 +12,31 @@ from dapi.mlnode.client import NetworkVersion
 from dapi.phases.host_queries import mlnode_version
 from dapi.phases.phases import EpochInfo
 
+# An upgrade of the chain changes it at any height.
+_LOOK_AGAIN_BLOCKS = 10
 _SEGMENT = re.compile(r"[A-Za-z0-9._~-]+")
 
 
 class VersionFollowing:
-    """Asks for the version at the start and in each epoch; the clients of all nodes that set none use it."""
+    """Asks for the version every 10 blocks; the clients of all nodes that set none use it."""
 
     name = "node_version"
 
     def __init__(self, rpc: ChainRpc, version: NetworkVersion) -> None:
         self._rpc = rpc
         self._version = version
-        self._asked_epoch: int | None = None
+        self._asked_at: int | None = None
         self._warning: str | None = None
 
     async def look(self, info: EpochInfo) -> None:
-        """Ask, unless that was done in this epoch; raises ChainError."""
-        if info.index == self._asked_epoch:
+        """Ask, unless that was done a short time ago; raises ChainError."""
+        if self._asked_at is not None and info.block_height < self._asked_at + _LOOK_AGAIN_BLOCKS:
             return
         version = (await mlnode_version(self._rpc, info.block_height)).strip("/")
         is_usable = not version or _SEGMENT.fullmatch(version) is not None
         self._warning = None if is_usable else f"the chain's version of ML nodes, {version!r}, is no part of a path"
         self._version.value = version if is_usable else ""
-        self._asked_epoch = info.index
+        self._asked_at = info.block_height
 
     def warnings(self) -> list[str]:
         """Say that the version cannot be used."""

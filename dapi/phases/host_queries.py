@@ -47,6 +47,11 @@ class MemberWeight(msgspec.Struct, frozen=True):
     nodes: dict[str, int]
 
 
+def is_unknown_query(error: Exception) -> bool:
+    """Tell whether a chain has refused a query because it does not know it."""
+    return isinstance(error, ChainRefusedError) and (error.codespace, error.code) == _UNKNOWN_QUERY
+
+
 async def hardware_nodes(rpc: ChainRpc, participant: str, height: int) -> dict[str, host_pb2.HardwareNode]:
     """Return the nodes that a participant has declared, by their id; none for one that the chain does not know."""
     request = host_pb2.QueryOfParticipantRequest(participant=participant)
@@ -54,9 +59,14 @@ async def hardware_nodes(rpc: ChainRpc, participant: str, height: int) -> dict[s
     return {node.local_id: node for node in answer.nodes.hardware_nodes}
 
 
-async def known_models(rpc: ChainRpc, height: int) -> frozenset[str]:
-    """Return the ids of the models that governance knows."""
-    answer = await _query(rpc, _MODELS_PATH, None, host_pb2.QueryModelsAllResponse, height)
+async def known_models(rpc: ChainRpc, height: int) -> frozenset[str] | None:
+    """Return the ids of the models that governance knows, None on a chain that cannot be asked for them."""
+    try:
+        answer = await _query(rpc, _MODELS_PATH, None, host_pb2.QueryModelsAllResponse, height)
+    except ChainRefusedError as error:
+        if is_unknown_query(error):
+            return None
+        raise
     return frozenset(model.id for model in answer.model)
 
 
@@ -104,7 +114,7 @@ async def mlnode_version(rpc: ChainRpc, height: int) -> str:
     try:
         answer = await _query(rpc, _VERSION_PATH, None, host_pb2.QueryMlNodeVersionResponse, height)
     except ChainRefusedError as error:
-        if (error.codespace, error.code) in (_NOT_FOUND, _UNKNOWN_QUERY):
+        if (error.codespace, error.code) == _NOT_FOUND or is_unknown_query(error):
             return ""
         raise
     return answer.mlnode_version.current_version

@@ -44,12 +44,17 @@ MODEL = "m"
 
 
 class HostRpc(SimulatedRpc):
-    """Answers as of the simulated chain's height; the paths (their last words) in ``failing`` fail."""
+    """Answers as of the simulated chain's height; the paths (their last words) in ``failing`` fail.
+
+    Those in ``unknown`` are refused, as an older chain refuses them, those in ``broken`` end as no call should.
+    """
 
     def __init__(self) -> None:
         super().__init__()
         self.asked: list[str] = []
         self.failing: set[str] = set()
+        self.unknown: set[str] = set()
+        self.broken: set[str] = set()
 
     def abci_query(
         self, path: str, data: bytes, height: int | None = None, *, max_bytes: int = 0
@@ -58,6 +63,10 @@ class HostRpc(SimulatedRpc):
         self.asked.append(name)
         if name in self.failing:
             return fail(ChainUnavailableError(f"{name}: no answer"))
+        if name in self.unknown:
+            return fail(ChainRefusedError(6, "sdk", "unknown query path: unknown request"))
+        if name in self.broken:
+            return fail(ValueError("out of range"))
         try:
             return succeed(QueryResult(query(self.state, path, data, height or 0, self.state.height), height or 0))
         except QueryRefused as refused:

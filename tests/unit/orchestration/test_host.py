@@ -126,6 +126,97 @@ class DeclaringTests(HostTestCase):
         self.assertEqual(self.states(Kind.HARDWARE), [State.STORED])
         self.assertEqual(self.host.status()["problems"], {})
 
+    def test_governance_without_any_model_takes_none_from_the_nodes(self) -> None:
+        self.move(20)
+        self.include()
+        self.rpc.state.models.clear()
+        for height in (30, 31, 45):
+            self.move(height)
+        self.assertEqual(self.states(Kind.HARDWARE), [State.CONFIRMED])
+        self.assertEqual(self.host.warnings(), ["governance knows no model at all: no node is declared"])
+        self.assertEqual(len(self.log.warnings("governance knows no model at all")), 1)
+        self.rpc.state.models[MODEL] = Model(MODEL)
+        self.move(60)
+        self.assertEqual(self.host.warnings(), [])
+
+    def test_a_chain_that_cannot_be_asked_for_its_models(self) -> None:
+        self.rpc.unknown = {"ModelsAll"}
+        self.move(20)
+        (row,) = self.rows(Kind.HARDWARE)
+        self.assertEqual([list(node.models) for node in self.diff(row.batch_id).new_or_modified], [[MODEL], [MODEL]])
+        self.assertEqual(self.host.status()["problems"], {})
+
+    def test_one_that_changes_nothing_is_not_made_at_each_block(self) -> None:
+        self.move(20)
+        # The chain has taken it, and shows what it showed before.
+        self.finish(State.CONFIRMED, 20, None)
+        for height in range(21, 60):
+            self.move(height)
+        self.assertEqual(self.states(Kind.HARDWARE), [State.CONFIRMED])
+        self.assertIn("confirmed the declared nodes, and does not show them", self.host.warnings()[0])
+        self.move(60)
+        self.assertEqual(self.states(Kind.HARDWARE), [State.STORED, State.CONFIRMED])
+        self.include()
+        self.move(61)
+        self.assertEqual(self.host.warnings(), [])
+
+
+class FailingTests(HostTestCase):
+    """Whatever one task meets, the others have their turn."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        signature = seed_signature(KEY, 1)
+        self.rpc.state.settle_amounts[KEY.address] = SettleAmount(KEY.address, 1000, 1, signature)
+
+    def assert_done(self, *, but: str) -> None:
+        done = {
+            "MLNodeVersion": self.version.value == "v3.0.8",
+            "HardwareNodes": bool(self.rows(Kind.HARDWARE)),
+            "SettleAmount": bool(self.rows(Kind.CLAIM)),
+            "EpochGroupData": self.host.status()["weight"]["epoch_index"] is not None,
+        }
+        self.assertEqual([name for name, is_done in done.items() if not is_done], [but])
+
+    def fail_in_each_way(self, query: str, name: str) -> None:
+        heights = iter(range(SETTLED, SETTLED + 100))
+        for failures in (self.rpc.failing, self.rpc.broken, self.rpc.unknown):
+            failures.add(query)
+            for _ in range(5):
+                self.move(next(heights))
+                self.clock.advance(RETRY_SECONDS)
+                self.settle()
+            failures.clear()
+            self.assertEqual(len(self.flushLoggedErrors(ValueError)), failures is self.rpc.broken)
+        self.assert_done(but=query)
+        self.assertEqual(len(self.log.lines(containing=f"{name}: trying again in a few seconds")), 1)
+        self.move(next(heights) + 10)
+        self.assertEqual(self.host.status()["problems"], {})
+
+    def test_the_declared_nodes(self) -> None:
+        self.fail_in_each_way("HardwareNodes", "hardware_nodes")
+        self.assertEqual(len(self.log.lines(containing="hardware_nodes: left out")), 1)
+
+    def test_what_is_owed(self) -> None:
+        self.fail_in_each_way("SettleAmount", "claim")
+        self.assertEqual(len(self.log.lines(containing="claim: left out")), 1)
+        self.assertEqual(self.states(Kind.CLAIM), [State.STORED])
+
+    def test_the_weight(self) -> None:
+        self.fail_in_each_way("EpochGroupData", "weight")
+        self.assertEqual(len(self.log.lines(containing="weight: left out")), 1)
+
+    def test_the_version(self) -> None:
+        self.fail_in_each_way("MLNodeVersion", "node_version")
+
+    def test_what_the_chain_does_not_know_is_not_asked_for_every_few_seconds(self) -> None:
+        self.rpc.unknown = {"SettleAmount", "EpochGroupData"}
+        self.move(SETTLED)
+        self.rpc.asked.clear()
+        self.clock.advance(RETRY_SECONDS)
+        self.settle()
+        self.assertEqual(self.rpc.asked, [])
+
 
 class ClaimingTests(HostTestCase):
     def setUp(self) -> None:
@@ -258,13 +349,13 @@ class CountingTests(HostTestCase):
 
 
 class VersionTests(HostTestCase):
-    def test_at_the_start_and_in_each_epoch(self) -> None:
+    def test_at_the_start_and_every_10_blocks(self) -> None:
         self.move(20)
         self.assertEqual(self.version.value, "v3.0.8")
         self.rpc.state.mlnode_version = "v3.0.9"
-        self.move(21)
+        self.move(29)
         self.assertEqual(self.version.value, "v3.0.8")
-        self.move(SECOND_POC)
+        self.move(30)
         self.assertEqual(self.version.value, "v3.0.9")
 
     def test_what_is_no_part_of_a_path(self) -> None:
