@@ -21,6 +21,9 @@ from dapi.phases.host_queries import Owed, owed_rewards
 from dapi.phases.phases import EpochInfo, regular_stage
 from dapi.submission.answers import amount_paid
 
+# While nothing is owed, the chain is asked again after so many blocks: it may settle the epoch later than was expected.
+_LOOK_AGAIN_BLOCKS = 10
+
 
 class DueClaim(msgspec.Struct, frozen=True):
     """An epoch that the chain pays for now; its claim carries the height of the stage that settled it."""
@@ -80,32 +83,32 @@ class Claiming:
         self._participant = participant
         self._due: DueClaim | None = None
         self._owed: Owed | None = None
-        self._is_over = False
+        # The height at which nothing was owed any more, None before.
+        self._over_at: int | None = None
         self._warning: str | None = None
 
     async def look(self, info: EpochInfo) -> None:
-        """Ask what is owed, and store the claim; once nothing is owed any more, there is nothing to ask.
-
-        Raises ChainError or StoreError.
-        """
+        """Ask what is owed, and store the claim; raises ChainError or StoreError."""
         due = due_claim(info)
         if due != self._due:
-            self._due, self._owed, self._is_over, self._warning = due, None, False, None
-        if due is None or self._is_over:
+            self._due, self._owed, self._over_at, self._warning = due, None, None, None
+        if due is None or (self._over_at is not None and info.block_height < self._over_at + _LOOK_AGAIN_BLOCKS):
             return
         row = (await self._rows()).get(due.epoch_index)
         if row is not None and is_ahead(row, info.block_height):
             return
         owed = await owed_rewards(self._rpc, self._participant, info.block_height)
         self._owed = owed if owed is not None and owed.epoch_index == due.epoch_index else None
-        await self._act(due, row)
+        await self._act(due, row, info.block_height)
 
-    async def _act(self, due: DueClaim, row: BatchRow | None) -> None:
+    async def _act(self, due: DueClaim, row: BatchRow | None, height: int) -> None:
         epoch, owed = due.epoch_index, self._owed
+        was_over, self._over_at = self._over_at is not None, None
         if owed is None:
-            self._is_over = row is None or row.state not in (State.STORED, State.IN_FLIGHT)
             self._warning = None
-            if self._is_over:
+            if row is None or row.state not in (State.STORED, State.IN_FLIGHT):
+                self._over_at = height
+            if self._over_at is not None and not was_over:
                 paid = amount_paid(row.reason) if row is not None else None
                 text = "epoch {epoch}: nothing is owed" if paid is None else "epoch {epoch}: {paid} were paid"
                 self.log.info(text, epoch=epoch, paid=paid)
@@ -143,7 +146,7 @@ class Claiming:
             )
             for epoch, row in (await self._rows()).items()
         }
-        if self._due is not None and (self._owed is not None or self._is_over):
+        if self._due is not None and (self._owed is not None or self._over_at is not None):
             claim = claims.get(self._due.epoch_index, Claim(None, None, None, None))
             owed = self._owed.coins if self._owed is not None else 0
             claims[self._due.epoch_index] = msgspec.structs.replace(claim, owed=owed)

@@ -255,6 +255,21 @@ class ClaimingTests(HostTestCase):
         self.move(SETTLED + 2)
         self.assertNotIn("SettleAmount", self.rpc.asked)
 
+    def test_an_epoch_that_is_settled_late(self) -> None:
+        self.rpc.state.settle_amounts.clear()
+        self.move(SETTLED)
+        self.owe(1)
+        self.move(SETTLED + 9)
+        self.assertEqual(self.rows(Kind.CLAIM), [])
+        self.move(SETTLED + 10)
+        self.assertEqual(self.states(Kind.CLAIM), [State.STORED])
+
+    def test_that_nothing_is_owed_is_said_once(self) -> None:
+        self.rpc.state.settle_amounts.clear()
+        for height in range(SETTLED, SETTLED + 30):
+            self.move(height)
+        self.assertEqual(len(self.log.lines(containing="epoch 1: nothing is owed")), 1)
+
     def test_confirmed_and_still_owed(self) -> None:
         self.move(SETTLED)
         self.include()
