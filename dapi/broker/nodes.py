@@ -31,7 +31,7 @@ class Hardware(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What a node is made of."""
 
     type: str
-    count: Annotated[int, msgspec.Meta(ge=0)]
+    count: Annotated[int, msgspec.Meta(ge=0, le=2**32 - 1)]
 
 
 class NodeConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

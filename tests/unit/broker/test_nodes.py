@@ -98,6 +98,7 @@ class DecodingTests(SynchronousTestCase):
             ({"models": ["Qwen"]}, "models"),
             ({"models": {"Qwen": {"arguments": []}}}, "models[...].arguments"),
             ({"hardware": [{"type": "A100", "count": -1}]}, "hardware[0].count"),
+            ({"hardware": [{"type": "A100", "count": 2**32}]}, "hardware[0].count"),
             ({"poc_segment": "/poc?x=1"}, "poc_segment"),
             ({"inference_segment": "/a b"}, "inference_segment"),
             ({"version": "v1#2"}, "version"),
