@@ -28,7 +28,13 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
-from dapi.broker.node_worker_commands import Command, CommandResult, InferenceUpCommand, NodeAccess
+from dapi.broker.node_worker_commands import (
+    Command,
+    CommandResult,
+    InferenceUpCommand,
+    NodeAccess,
+    StopNodeCommand,
+)
 from dapi.broker.nodes import Node
 from dapi.errors import MLNodeError
 from dapi.messages.urls import without_user
@@ -232,6 +238,8 @@ class NodeWorker(Service):
             self.log.failure("{node_id}: {command} broke", node_id=self.node.id, command=name)
             result = CommandResult.failed(f"{self.node.id}: unexpected {type(error).__name__}: {error}")
         if result.succeeded:
+            if isinstance(order.command, InferenceUpCommand | StopNodeCommand):
+                self.batch_handler.end_stage()
             text = "{node_id}: {command} done: {status}"
             # After a failure that was told, its end is told, too.
             log, self._has_warned = self.log.info if self._has_warned else self.log.debug, False
@@ -245,6 +253,7 @@ class NodeWorker(Service):
 
     async def _close(self) -> None:
         await self._working
+        self.batch_handler.end_stage()
         for close in (self.websocket_client.stopService, self.ml_client.close):
             try:
                 await close()

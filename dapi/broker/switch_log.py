@@ -30,12 +30,17 @@ class SwitchLog:
     def __init__(self, clock: IReactorTime) -> None:
         self._last: dict[str, Intention] = {}
         self._switched: dict[tuple[Duty, int], list[str]] = {}
+        self._collected: set[str] = set()
         self._timer = Timer(clock, _COLLECT_SECONDS, self.flush)
 
     def switched(self, node_id: str, intention: Intention) -> None:
         """Hear that a node was brought to its intention."""
         if self._last.get(node_id) == intention:
             return
+        if node_id in self._collected:
+            # It goes on to something else already.
+            self.flush()
+        self._collected.add(node_id)
         self._last[node_id] = intention
         self._switched.setdefault((intention.duty, intention.block_height), []).append(node_id)
         if not self._timer.is_running:
@@ -49,6 +54,7 @@ class SwitchLog:
         """Log what was collected, now."""
         self._timer.cancel()
         switched, self._switched = self._switched, {}
+        self._collected.clear()
         for (duty, height), node_ids in switched.items():
             shown = ", ".join(node_ids[:_SHOWN_NODES])
             more = len(node_ids) - _SHOWN_NODES

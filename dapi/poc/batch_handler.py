@@ -12,6 +12,7 @@ from twisted.logger import Logger
 
 from dapi.messages import ProofBatch, Receipt, ValidatedBatch, Via, content_id
 from dapi.messages.printable import printable
+from dapi.poc.deliveries import Deliveries
 from dapi.timing.observers import Observers
 
 _OFFERS_REMEMBERED = 1024
@@ -56,16 +57,20 @@ class BatchHandler:
     """Handles the batches of one node, whichever way they come.
 
     Whose batch it is follows from the connection, or from the number in a callback. ``node_id`` is the node's name and
-    ``node_num`` its number; both are None for the handler of callbacks that name no node.
+    ``node_num`` its number; both are None for the handler of callbacks that name no node. ``deliveries`` follows what
+    the node generates, and logs it.
     """
 
     log = Logger()
 
-    def __init__(self, node_id: str | None, node_num: int | None, recorder: Recorder) -> None:
+    def __init__(
+        self, node_id: str | None, node_num: int | None, recorder: Recorder, deliveries: Deliveries | None = None
+    ) -> None:
         self.node_id = node_id
         self.node_num = node_num
         self.counts = BatchCounts()
         self._recorder = recorder
+        self._deliveries = deliveries
         self._last_num = node_num
         self._offered: OrderedDict[str, None] = OrderedDict()
         self._bypass_observers = Observers[[float | None]]()
@@ -77,6 +82,11 @@ class BatchHandler:
         the way when it began to send: ``observer`` is called with that time, on the reactor's clock; None for now.
         """
         self._bypass_observers.add(observer)
+
+    def end_stage(self) -> None:
+        """Hear that the node is to generate no more."""
+        if self._deliveries is not None:
+            self._deliveries.end()
 
     def handle_generated_batch(
         self, batch: ProofBatch, via: Via = Via.WEBSOCKET, begun_at: float | None = None
@@ -103,7 +113,10 @@ class BatchHandler:
         self._watch_for_bypass(batch_id, via, begun_at)
         if not batch.nonces:
             return self._receipt_of_empty(batch_id)
-        return self._count(self._recorder.submit_poc_batch(batch, batch_id=batch_id, node_id=self.node_id, via=via))
+        recorded = self._recorder.submit_poc_batch(batch, batch_id=batch_id, node_id=self.node_id, via=via)
+        if self._deliveries is not None:
+            self._deliveries.follow(batch, via, recorded)
+        return self._count(recorded)
 
     def handle_validated_batch(self, batch: ValidatedBatch, via: Via = Via.WEBSOCKET) -> Deferred[Receipt]:
         """Have a verdict on another participant's batch recorded; the Deferred is the Recorder's."""

@@ -25,6 +25,7 @@ from dapi.mlnode.client import MAIN_NETWORK_PARAMS, TEST_NETWORK_PARAMS, MLNodeC
 from dapi.outbox.cosmos_message_client import CosmosMessageClient
 from dapi.outbox.outbox import Outbox
 from dapi.poc.batch_handler import BatchHandler
+from dapi.poc.deliveries import Deliveries
 from dapi.poc.websocket_client import WebSocketClient
 from dapi.poc.websocket_settings import WebSocketSettings
 from dapi.poc.websocket_url import websocket_address
@@ -123,7 +124,7 @@ class Parts:
                 poc_url=node.poc_url,
                 callback_url=without_user(callback_url),
             )
-        handler = BatchHandler(node.id, node.num, self._recorder)
+        handler = BatchHandler(node.id, node.num, self._recorder, Deliveries(self._reactor, node.id))
         websocket_client = WebSocketClient(
             self._reactor,
             node.websocket_base,
