@@ -73,7 +73,7 @@ def _is_alike(wanted: HardwareNode, declared: HardwareNode | None) -> bool:
     return (
         declared is not None
         and declared.status in _STATUS_THAT_COUNTS
-        and list(declared.models) == list(wanted.models)
+        and sorted(declared.models) == list(wanted.models)
         and _amounts(declared) == _amounts(wanted)
     )
 

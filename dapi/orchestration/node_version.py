@@ -14,7 +14,7 @@ from dapi.phases.phases import EpochInfo
 
 # An upgrade of the chain changes it at any height.
 _LOOK_AGAIN_BLOCKS = 10
-_SEGMENT = re.compile(r"[A-Za-z0-9._~-]+")
+_SEGMENT = re.compile(r"(?!\.+\Z)[A-Za-z0-9._~-]{1,64}")
 
 
 class VersionFollowing:

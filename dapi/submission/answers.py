@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from google.protobuf.message import DecodeError
 
+from dapi.chain.rpc_answers import shortened
 from dapi.chain.transactions import EXEC_TYPE_URL
 from dapi.messages import Kind
 from dapi.messages.cosmos_pb2 import MsgExecResponse, TxMsgData
@@ -56,9 +57,10 @@ def _claim_answer(claim: Message, encoded: bytes) -> ClaimAnswer:
         answer = MsgClaimRewardsResponse.FromString(encoded)
     except DecodeError:
         return ClaimAnswer(claim, True, None)
+    result = shortened(answer.result)
     if answer.amount:
-        return ClaimAnswer(claim, True, f"paid {answer.amount}: {answer.result}")
-    return ClaimAnswer(claim, False, f"not paid: {answer.result}")
+        return ClaimAnswer(claim, True, f"paid {answer.amount}: {result}")
+    return ClaimAnswer(claim, False, f"not paid: {result}")
 
 
 def _answers(data: bytes) -> list[bytes]:

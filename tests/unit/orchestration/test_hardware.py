@@ -54,10 +54,13 @@ class HardwareTests(SynchronousTestCase):
         self.assertIsNone(hardware_diff([node("n", "a", "b")], before, {"a"}))
         self.assertIsNotNone(hardware_diff([node("n", "a", "b")], before, KNOWN))
 
-    def test_neither_a_phase_nor_another_way_to_write_the_host_is_a_difference(self) -> None:
-        chains = declared(node("n"))
+    def test_neither_a_phase_nor_another_way_to_write_it_is_a_difference(self) -> None:
+        ours = [node("n", "a", "b", hardware=[{"type": "A", "count": 1}, {"type": "B", "count": 2}])]
+        chains = declared(*ours)
         chains["n"].status = HARDWARE_NODE_POC
         chains["n"].host = "http://10.0.0.7"
-        self.assertIsNone(hardware_diff([node("n")], chains, KNOWN))
+        chains["n"].models[:] = ["b", "a"]
+        chains["n"].hardware.reverse()
+        self.assertIsNone(hardware_diff(ours, chains, KNOWN))
         chains["n"].status = HARDWARE_NODE_FAILED
-        self.assertIsNotNone(hardware_diff([node("n")], chains, KNOWN))
+        self.assertIsNotNone(hardware_diff(ours, chains, KNOWN))
