@@ -210,7 +210,8 @@ class StageValidation:
         self._dropped = samples.dropped
         self._assignments.add(samples.batches)
         self.log.info(
-            "stage {height}: {count[participants]} participants to validate; dropped: {dropped}",
+            "stage {height}: {count[participants]} participants to validate; dropped: {dropped.nonces} distances, "
+            "{dropped.batches} batches and all of {dropped.participants} participants",
             height=self._stage.height,
             count=self._assignments.status(),
             dropped=samples.dropped,

@@ -44,8 +44,8 @@ async def test_a_stage(whole: WholeDapi, log: Log) -> None:
         assert nonces == 5 * batches
         assert (by_websocket == 0) is (name == "node2")
     # What these nodes lack, and that nobody is there to find the batches valid; nothing else is worth a warning.
-    expected = re.compile("no WebSocket to|confirmed but not counted|answers 404 below")
+    expected = re.compile("no WebSocket to|confirmed but not counted|answers 404 below|by the wall clock")
     assert [line for line in log.warnings() if not expected.search(line)] == []
     for line in log.lines():
-        assert not re.search(r"<\w+[ .]|\b[bf]'|\bNone\b|object at 0x", line), line
+        assert not re.search(r"<\w+[ .]|\b[bf]'|\bNone\b|object at 0x|\w\(\w+=", line), line
     assert service.running
