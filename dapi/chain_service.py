@@ -22,6 +22,7 @@ from dapi.chain.rpc import ChainRpc
 from dapi.config import ChainNodeConfig
 from dapi.database import Database
 from dapi.errors import ConfigError
+from dapi.messages import Kind
 from dapi.messages.addresses import address_of
 from dapi.mlnode.client import NetworkVersion
 from dapi.orchestration.claims import Claiming
@@ -140,7 +141,12 @@ class ChainService(MultiService):
             participant_address=address,
             random=self._random,
             settings=SubmitterSettings(
-                max_transaction_bytes=config.max_transaction_bytes, max_nonces=config.max_nonces_per_message
+                max_in_flight=config.max_in_flight,
+                max_in_flight_bytes=config.max_in_flight_bytes,
+                max_transaction_bytes=config.max_transaction_bytes,
+                max_nonces=config.max_nonces_per_message,
+                gas_limit=config.gas_limit,
+                kinds=_kinds_sent(config),
             ),
         )
 
@@ -194,6 +200,12 @@ class ChainService(MultiService):
             counting=Counting(self._rpc, stages, outbox, address),
             random=self._random,
         )
+
+
+def _kinds_sent(config: ChainNodeConfig) -> frozenset[Kind]:
+    """Return the kinds of messages that the settings have dapi send: the key needs the grants for these."""
+    unused = {Kind.HARDWARE: not config.declare_nodes, Kind.CLAIM: not config.claim_rewards}
+    return frozenset(kind for kind in Kind if not unused.get(kind, False))
 
 
 def load_key(config: ChainNodeConfig) -> SigningKey:

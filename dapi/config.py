@@ -87,6 +87,7 @@ PublicKey = Annotated[
 Count = Annotated[int, Meta(ge=1, description="a whole number above 0")]
 TransactionBytes = Annotated[int, Meta(ge=10_000, le=740_000, description="10000 to 740000 bytes")]
 StageBytes = Annotated[int, Meta(ge=MIB, description="a whole number of bytes, 1 MiB at least")]
+TotalBytes = Annotated[int, Meta(ge=MIB, description="a whole number of bytes, 1 MiB at least")]
 ReserveBytes = Annotated[int, Meta(ge=8 * MIB, description="a whole number of bytes, 8 MiB at least")]
 MessageBytes = Annotated[int, Meta(ge=1024, description="a whole number of bytes, 1024 at least")]
 LogLevels = Annotated[
@@ -130,6 +131,11 @@ class ChainNodeConfig(Struct, frozen=True, kw_only=True):
     max_nonces_per_message: Count = _SUBMITTER.max_nonces
     """The chain's limit for one message: larger batches are sent in parts."""
     max_transaction_bytes: TransactionBytes = _SUBMITTER.max_transaction_bytes
+    max_in_flight: Count = _SUBMITTER.max_in_flight
+    """How many transactions wait for a block at once, at most."""
+    max_in_flight_bytes: TotalBytes = _SUBMITTER.max_in_flight_bytes
+    gas_limit: Count = _SUBMITTER.gas_limit
+    """Of each transaction; a chain may allow less in one block."""
     max_stage_bytes: StageBytes = 4096 * MIB
     """What the chain may answer when it is asked for everybody's batches of a stage."""
     declare_nodes: bool = True

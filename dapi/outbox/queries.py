@@ -71,6 +71,10 @@ STAGES_UNFINISHED = f"""SELECT DISTINCT height, kind, state FROM unfinished WHER
     UNION ALL SELECT DISTINCT height, kind, state FROM unfinished
     WHERE {_ANY_KIND} AND state = 'in_flight' AND received_at < :received_before"""
 
+# Whether a stored message of a stage and kind came before a time.
+HAS_WAITED = """SELECT EXISTS (SELECT 1 FROM unfinished
+    WHERE state = 'stored' AND height = :height AND kind = :kind AND received_at < :received_before)"""
+
 OLDEST_RECEIVED_AT = "SELECT (SELECT received_at FROM unfinished ORDER BY seq LIMIT 1)"
 
 # The confirmed verdicts on one participant, who stands first in the canonical bytes of a verdict.
@@ -161,7 +165,8 @@ WITHOUT_PARTS = f"SELECT seq, state, tx_hash, reason FROM unfinished WHERE seq I
 # last transaction of a failed batch is no attempt: the chain has said that it did nothing.
 FINISH = f"""INSERT INTO finished
     (seq, state, finished_at, attempts, tx_hash, included_height, reason, {_SHARED})
-    SELECT seq, :state, :now, iif(:state = 'failed', max(0, attempts - 1), attempts), :tx_hash, :height, :reason,
+    SELECT seq, :state, :now, iif(:state = 'failed', max(0, attempts - 1), attempts), :tx_hash, :height,
+        :reason || iif(:state = 'expired' AND state = 'stored' AND reason != :reason, '; before: ' || reason, ''),
         {_ALL_BUT_MESSAGE}, iif(:state != 'confirmed' OR kind = 'validated', message, NULL)
     FROM unfinished WHERE seq IN {_SEQS}"""
 DELETE = f"DELETE FROM unfinished WHERE seq IN {_SEQS} RETURNING state"

@@ -82,6 +82,8 @@ def chain(status: Status) -> Iterator[Finding]:
         yield Finding(f"chain {begin or _kind(reason)}", f"nothing is sent: {reason}", to_do, for_seconds)
     for kind, problem in held.items():
         yield Finding(f"held {kind}", f"{kind} messages are held: {problem}", _mend(problem, found))
+    if found.get("grant_expires") is not None:
+        yield Finding("grant expires", found["grant_expires"], "have the participant grant it again before that day")
     if found["problem"] is not None and not held and found["problem"] != reason:
         yield Finding(
             "sending", f"the chain did not take a transaction: {found['problem']}", _mend(found["problem"], found)

@@ -6,13 +6,14 @@ from collections.abc import Iterable
 
 from twisted.internet.defer import Deferred
 
-from dapi.messages import State
+from dapi.messages import Kind, State
 from dapi.phases.phases import PocStage
 from dapi.submission.submissions import Submissions
 
 _BLOCKS_BEFORE_A_WARNING = 3
-# A message that has been in a transaction for longer is warned of, too: the mempool may be full.
-_SECONDS_TO_BE_CONFIRMED = 20.0
+# What came later is likely to be in a block in time.
+_SECONDS_TO_BE_CONFIRMED = 15.0
+_WITHOUT_SEED = "; without its seed the stage counts nothing"
 # The windows of older stages ended long ago, and nothing of them is left to expire.
 _MAX_STAGES = 50
 
@@ -37,8 +38,9 @@ class Deadlines:
     def check(self, height: int) -> Deferred[dict[object, str]]:
         """Expire messages whose window has ended at the block ``height``.
 
-        Fires with a warning for each stage and kind of which messages are unfinished while at most 3 blocks are left,
-        under a key that is the same at the next block. Fails with StoreError.
+        Fires with a warning for each stage and kind of which messages are unfinished for longer than usual while at
+        most 3 blocks are left, and for each seed that is, under a key that is the same at the next block. Fails with
+        StoreError.
         """
         return Deferred.fromCoroutine(self._check(height))
 
@@ -50,10 +52,14 @@ class Deadlines:
                 continue
             last = stage.window(kind).last
             left = last - height
-            if left > _BLOCKS_BEFORE_A_WARNING:
-                continue
-            if left > 0:
-                warnings[stage_height, kind] = f"{kind} messages of stage {stage_height} wait, {left} blocks are left"
-            elif state is State.STORED:
-                await self._submissions.expire(stage_height, kind, f"its window ended with block {last}")
+            if left <= 0:
+                if state is State.STORED:
+                    await self._submissions.expire(stage_height, kind, f"its window ended with block {last}")
+            elif left <= _BLOCKS_BEFORE_A_WARNING or kind is Kind.SEED:
+                is_late = state is not State.STORED or await self._submissions.has_waited(
+                    stage_height, kind, _SECONDS_TO_BE_CONFIRMED
+                )
+                if is_late:
+                    wait = f"{kind} messages of stage {stage_height} wait, {left} blocks are left"
+                    warnings[stage_height, kind] = wait + _WITHOUT_SEED if kind is Kind.SEED else wait
         return warnings

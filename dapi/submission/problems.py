@@ -31,7 +31,7 @@ class Problems:
     """The problems of sending for the key ``signer`` and the ``participant``, which are addresses.
 
     ``moved_reason`` says why nothing will be sent any more, ``last`` what went wrong since the last confirmation, and
-    ``held`` what keeps each kind back.
+    ``held`` what keeps each kind back. ``expiring`` tells of a grant that expires soon.
     """
 
     log = Logger()
@@ -42,6 +42,7 @@ class Problems:
         self.moved_reason: str | None = None
         self.last: str | None = None
         self.held: dict[Kind, str] = {}
+        self.expiring: str | None = None
         self._probed_at: dict[Kind, int] = {}
         self._log_once = SayOnce()
 

@@ -26,7 +26,7 @@ from dapi.messages import Kind, State
 from dapi.messages.inference_pb2 import MsgSubmitPocValidation
 from dapi.outbox import queries
 
-_TYPE_URLS = {
+TYPE_URLS = {
     Kind.GENERATED: BATCH_TYPE_URL,
     Kind.VALIDATED: VALIDATION_TYPE_URL,
     Kind.SEED: SEED_TYPE_URL,
@@ -55,7 +55,7 @@ class Message(msgspec.Struct, frozen=True):
     @property
     def type_url(self) -> str:
         """The name of its type on the chain."""
-        return _TYPE_URLS[self.kind]
+        return TYPE_URLS[self.kind]
 
     def in_flight(self) -> Message:
         """Return it as it is once it is in a transaction, without its body."""

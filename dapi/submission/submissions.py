@@ -100,6 +100,10 @@ class Submissions:
     def _log_loss(self, number: int, kind: Kind, height: int, end: End) -> None:
         text = "{number} {kind} messages of stage {height} {state}: {reason}"
         self.log.error(text, number=number, kind=kind, height=height, state=end.state, reason=end.reason)
+        if kind is Kind.SEED:
+            self.log.critical(
+                "the seed of stage {height} {state}: the stage counts nothing", height=height, state=end.state
+            )
 
     def store_again(
         self,
@@ -134,6 +138,11 @@ class Submissions:
         """
         return self._database.read(partial(rows.stages_unfinished, received_before=self._now() - seconds))
 
+    def has_waited(self, height: int, kind: Kind, seconds: float) -> Deferred[bool]:
+        """Fire with whether a message of a stage and kind is stored that came more than ``seconds`` ago."""
+        values = {"height": height, "kind": kind, "received_before": self._now() - seconds}
+        return self._database.read(partial(_value, queries.HAS_WAITED, values)).addCallback(bool)
+
     def expire(self, height: int, kind: Kind, reason: str, *, is_loss: bool = True) -> Deferred[int]:
         """Finish what is stored of a stage and kind whose window is over, and log it as lost, unless it is no loss.
 
@@ -152,11 +161,11 @@ class Submissions:
 
     def last_timeout(self) -> Deferred[int]:
         """Fire with the greatest timestamp (ns) that a transaction was ever given, 0 when there was none."""
-        return self._database.write(partial(_value, queries.LAST_TIMEOUT))
+        return self._database.write(partial(_value, queries.LAST_TIMEOUT, {}))
 
     def oldest_received_at(self) -> Deferred[float | None]:
         """Fire with the time (unix seconds) at which the oldest unfinished message came, None when there is none."""
-        return self._database.read(partial(_value, queries.OLDEST_RECEIVED_AT))
+        return self._database.read(partial(_value, queries.OLDEST_RECEIVED_AT, {}))
 
     def _change(self, function: Change[P, T], *args: P.args, **kwargs: P.kwargs) -> Deferred[T]:
         """Run a function of ``rows`` inside one transaction, and tell the outbox what changed when it is on disk."""
@@ -173,6 +182,6 @@ class Submissions:
         return self._database.write(change).addCallback(count)
 
 
-def _value(query: str, connection: sqlite3.Connection) -> Any:
-    (value,) = connection.execute(query).fetchone()
+def _value(query: str, values: dict[str, object], connection: sqlite3.Connection) -> Any:
+    (value,) = connection.execute(query, values).fetchone()
     return value

@@ -24,6 +24,7 @@ from dapi.chain.transaction_finder import Search, TransactionFinder
 from dapi.chain.transactions import TimestampSource
 from dapi.errors import ChainError, StoreError
 from dapi.submission.decisions import Answer, Decisions
+from dapi.submission.grants import GrantCheck
 from dapi.submission.in_flight import InFlight
 from dapi.submission.pace import Pace
 from dapi.submission.problems import Problems
@@ -87,6 +88,7 @@ class Submitter(LoopService):
             settings=settings,
             timestamps=self._timestamps,
         )
+        self._grants = GrantCheck(rpc, self._signing, self._problems, settings.kinds)
         watcher.observe(self._block_has_come)
         submissions.observe(self._wake_to_send.ring)
 
@@ -118,6 +120,7 @@ class Submitter(LoopService):
             "max_transactions": self._pace.transactions,
             "max_transaction_bytes": self._pace.max_bytes,
             "problem": problems.last,
+            "grant_expires": problems.expiring,
         }
 
     async def loop(self) -> None:
@@ -150,6 +153,8 @@ class Submitter(LoopService):
         while self.running:
             if self._watcher.status_error is not None:
                 self._problems.record(self._watcher.status_error)
+            if self._watcher.head is not None and self._watcher.problem is None:
+                await self._grants.check(self._watcher.head)
             await self._sender.send()
             self._turn_problem = None
             if self.running:

@@ -144,7 +144,7 @@ class Dapi:
             key=self.key,
             participant_address=participant or self.key.address,
             random=random.Random(2),
-            settings=SubmitterSettings(**{**QUICK, **settings}),
+            settings=SubmitterSettings(**{**QUICK, "kinds": frozenset({Kind.GENERATED, Kind.VALIDATED}), **settings}),
         )
 
     def start(self) -> None:

@@ -14,7 +14,7 @@ from twisted.internet.defer import gatherResults
 from dapi.messages import Receipt, State
 from dapi.simulator.chain import blocks
 from dapi.simulator.chain.node import NodeSettings
-from tests.chain_tools import BATCH_URL
+from tests.chain_tools import BATCH_URL, VALIDATION_URL
 from tests.integration.submission.chain_and_dapi import SECOND_NS, STAGE, Chain, Dapi, Maker, key
 from tests.integration.waiting import until
 
@@ -73,7 +73,8 @@ class Load:
 
 
 def granted(chain: Chain) -> None:
-    chain.simulated.grant(PARTICIPANT, key(7).address, BATCH_URL)
+    for type_url in (BATCH_URL, VALIDATION_URL):
+        chain.simulated.grant(PARTICIPANT, key(7).address, type_url)
 
 
 def load_of_a_granted_key(maker: Maker, *, is_granted: bool = True) -> Load:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from twisted.logger import LogLevel
+
+from dapi.chain.keyring import SigningKey
 from dapi.messages import Kind
+from dapi.orchestration.seed import seed_entry
 from dapi.phases.phases import EpochParameters, PocStage, regular_stage
 from dapi.submission.deadlines import Deadlines
 from tests.logs import log_of
-from tests.unit.submission.submissions_case import SubmissionsTestCase
+from tests.unit.submission.submissions_case import HASH, SubmissionsTestCase
 
 # Durations: 60 of generation, 5 to exchange, 5 to validation, 20 of it.
 PARAMETERS = EpochParameters(400, 60, 5, 5, 20)
@@ -31,6 +35,9 @@ class DeadlineTests(SubmissionsTestCase):
 
     def test_stored_messages_expire_when_their_window_has_ended(self) -> None:
         batch_id = self.record(1, height=100)
+        # What has just come is likely to be in a block in time.
+        self.assertEqual(self.check(100 + EXCHANGE_END - 1), [])
+        self.clock.advance(16)
         self.assertEqual(
             self.check(100 + EXCHANGE_END - 1), ["generated messages of stage 100 wait, 1 blocks are left"]
         )
@@ -41,6 +48,20 @@ class DeadlineTests(SubmissionsTestCase):
         self.assertEqual(len(self.log.lines(containing=f"1 generated messages of stage 100 expired: {reason}")), 1)
         self.assertEqual(self.check(100 + EXCHANGE_END + 1), [])
         self.assertEqual(len(self.log.events), 1)
+
+    def test_a_seed_that_is_late_is_urgent_at_once_and_a_lost_one_is_critical(self) -> None:
+        key = SigningKey(b"\1" * 32)
+        self.wait(self.outbox.put(seed_entry(key, 1, 100)))
+        self.assertEqual(self.check(101), [])
+        self.clock.advance(16)
+        (warning,) = self.check(102)
+        self.assertIn("without its seed the stage counts nothing", warning)
+        self.wait(self.submissions.store_again(self.send(self.next(height=103)), HASH, "authz 2: no grant"))
+        self.check(100 + VALIDATION_END)
+        self.assertEqual(self.counts(), {"expired": 1})
+        self.assertEqual(len(self.log.lines(LogLevel.critical, "the seed of stage 100 expired")), 1)
+        reason = "its window ended with block 185; before: authz 2: no grant"
+        self.assertEqual(self.look("SELECT reason FROM finished"), [(reason,)])
 
     def test_each_kind_has_its_own_window(self) -> None:
         self.record(1, height=100)

@@ -1,0 +1,112 @@
+"""Grants are looked at before anything is sent, and told of before they expire."""
+
+from __future__ import annotations
+
+from twisted.internet.defer import Deferred, fail, succeed
+
+from dapi.chain.keyring import SigningKey
+from dapi.chain.rpc_answers import QueryResult
+from dapi.chain.transactions import BATCH_TYPE_URL, SEED_TYPE_URL
+from dapi.errors import ChainRefusedError, ChainUnavailableError
+from dapi.messages import Kind, cosmos_pb2
+from dapi.submission.grants import GrantCheck
+from dapi.submission.problems import Problems
+from dapi.submission.signing import Signing
+from tests.logs import log_of
+from tests.unit.database.store_tools import StoreTestCase
+from tests.unit.submission.submitter_case import FakeRpc, status_at
+
+DAY = 86_400
+SIGNER = SigningKey(b"\7" * 32)
+PARTICIPANT = SigningKey(b"\1" * 32).address
+
+
+class GrantingRpc(FakeRpc):
+    """A chain with these grants: until when (unix seconds), by type URL."""
+
+    grants: dict[str, int | None]
+    queries = 0
+    error: Exception | None = None
+
+    def abci_query(
+        self, path: str, data: bytes, height: int | None = None, *, max_bytes: int = 0
+    ) -> Deferred[QueryResult]:
+        self.queries += 1
+        if self.error is not None:
+            return fail(self.error)
+        asked = cosmos_pb2.QueryGrantsRequest.FromString(data)
+        assert (asked.granter, asked.grantee) == (PARTICIPANT, SIGNER.address)
+        answer = cosmos_pb2.QueryGrantsResponse()
+        for type_url, expiry in self.grants.items():
+            value = cosmos_pb2.GenericAuthorization(msg=type_url).SerializeToString()
+            grant = answer.grants.add(
+                authorization=cosmos_pb2.Any(type_url="/cosmos.authz.v1beta1.GenericAuthorization", value=value)
+            )
+            if expiry is not None:
+                grant.expiration.CopyFrom(cosmos_pb2.Timestamp(seconds=expiry))
+        return succeed(QueryResult(answer.SerializeToString(), 1))
+
+
+class GrantTests(StoreTestCase):
+    def setUp(self) -> None:
+        super().setUp()
+        self.log = log_of(self)
+        self.rpc = GrantingRpc(self.clock)
+        self.rpc.grants = {BATCH_TYPE_URL: None, SEED_TYPE_URL: None}
+        self.problems = Problems(SIGNER.address, PARTICIPANT)
+        self.make(PARTICIPANT)
+
+    def make(self, participant: str) -> None:
+        signing = Signing(self.rpc, SIGNER, participant)
+        kinds = frozenset({Kind.GENERATED, Kind.SEED})
+        self.grants = GrantCheck(self.rpc, signing, self.problems, kinds)
+
+    def check(self, height: int) -> None:
+        self.successResultOf(Deferred.fromCoroutine(self.grants.check(status_at(height))))
+
+    def test_a_missing_one_holds_its_kind_alone_and_is_asked_for_once_a_block(self) -> None:
+        del self.rpc.grants[SEED_TYPE_URL]
+        for _ in range(3):
+            self.check(10)
+        self.assertEqual(self.rpc.queries, 1)
+        self.assertEqual(set(self.problems.held), {Kind.SEED})
+        self.assertIn(f"grant-ml-ops-permissions COLD_KEY_NAME {SIGNER.address}", self.problems.held[Kind.SEED])
+        self.check(11)
+        self.assertEqual(len(self.log.lines(containing="seed messages are held")), 1)
+        self.rpc.grants[SEED_TYPE_URL] = None
+        self.check(12)
+        self.assertEqual(self.problems.held, {})
+        self.check(13)
+        self.assertEqual(self.rpc.queries, 3)
+
+    def test_an_expired_one_is_missing(self) -> None:
+        self.rpc.grants[BATCH_TYPE_URL] = 49
+        self.check(10)
+        self.assertEqual(set(self.problems.held), {Kind.GENERATED})
+
+    def test_one_that_expires_soon_is_told_once_a_day(self) -> None:
+        self.rpc.grants[BATCH_TYPE_URL] = 29 * DAY
+        for height in (10, 730, 1450):
+            self.check(height)
+        self.assertEqual(len(self.log.lines(containing="a grant expires on 1970-01-30")), 1)
+        self.assertIn("1970-01-30", str(self.problems.expiring))
+        self.rpc.grants[BATCH_TYPE_URL] = 400 * DAY
+        self.check(2170)
+        self.assertIs(self.problems.expiring, None)
+
+    def test_a_delivery_without_a_grant_is_asked_about_at_once(self) -> None:
+        self.check(10)
+        self.problems.hold(Kind.GENERATED, "authz", 2, "authorization not found")
+        self.check(11)
+        self.assertEqual(self.problems.held, {})
+
+    def test_a_chain_that_cannot_tell_is_asked_at_the_next_block(self) -> None:
+        for height, error in ((10, ChainUnavailableError("no answer")), (11, ChainRefusedError(6, "sdk", "unknown"))):
+            self.rpc.error = error
+            self.check(height)
+        self.assertEqual((self.rpc.queries, self.problems.held), (2, {}))
+
+    def test_the_participants_own_key_needs_none(self) -> None:
+        self.make(SIGNER.address)
+        self.check(10)
+        self.assertEqual(self.rpc.queries, 0)
