@@ -12,7 +12,7 @@ The whole way of a phase, from the block to a node's command, and what a failure
 3. **The stage.** ``epoch_info`` asks for the epochs at the head's height, and ``EpochInfo.stage_under_way`` says which
    PoC it is, if any. ``StageBook.begin`` records it on disk, with its node count. ``Seeds.store`` stores the epoch's
    seed; a full disk delays the seed, and keeps no node waiting. ``begin_work`` asks for the block hash, and for the
-   nodes that stay in inference.
+   nodes that stay in inference. Without the latter the nodes wait for a quarter of generation; then all take part.
 4. **The duties.** ``StageWork.intentions`` gives each node its duty (below). When generation has ended, each stored
    batch calls ``Conductor.batch_stored``: a node that has delivered all validates at once, all others from two blocks
    before the end of the window on.

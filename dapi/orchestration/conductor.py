@@ -181,6 +181,7 @@ class Conductor(LoopService):
             self._work = await begin_work(self._rpc, record, info, self._public_key)
         if self._work is not None:
             self._work.record = record
+            await self._work.learn_preserved(self._rpc, info.block_height)
             for worker in self._reconciler.workers_at(Duty.STOPPED):
                 self._work.record_stop(worker.node.id)
             self._intend(self._work, info.block_height)

@@ -11,6 +11,7 @@ from dapi.broker.duties import Intention
 from dapi.broker.node_worker import NodeWorker
 from dapi.broker.nodes import Node
 from dapi.chain.rpc import ChainRpc
+from dapi.errors import ChainError, ChainRefusedError
 from dapi.messages.addresses import address_of
 from dapi.orchestration.stages import StageRecord
 from dapi.phases.duty import Duty
@@ -19,6 +20,8 @@ from dapi.phases.stage_queries import PreservedNodes, preserved_nodes
 
 # A node delivers one batch right after the other, every 5 s: after so long a pause it has delivered all.
 QUIET_SECONDS = 2.0
+# For one of these parts of generation, the nodes wait for the chain to tell which of them take part.
+_PARTS_OF_GENERATION = 4
 
 _log = Logger()
 
@@ -37,16 +40,52 @@ class StageWork:
     """The nodes' part in one stage; ``record`` may be replaced by a newer one of the same stage.
 
     ``block_hash`` is the text that the nodes seed their computation with, ``public_key`` the participant's in hex. The
-    ``preserved`` nodes serve inference during PoC, too (POC_SLOT).
+    ``preserved`` nodes serve inference during PoC, too (POC_SLOT); None while the chain has not told them, which is as
+    if there were none.
     """
 
-    def __init__(self, record: StageRecord, block_hash: str, public_key: str, preserved: PreservedNodes) -> None:
+    def __init__(
+        self, record: StageRecord, block_hash: str, public_key: str, preserved: PreservedNodes | None = None
+    ) -> None:
         self.record = record
         self.block_hash = block_hash
-        self._preserved = preserved
+        self._preserved = preserved or PreservedNodes()
+        self._is_preserved_known = preserved is not None
+        self._preserved_problem: str | None = None
         self._public_key = public_key
         self._deliveries: dict[str, _Deliveries] = {}
         self._to_stop: set[str] = set()
+
+    @property
+    def preserved_count(self) -> int:
+        """How many of the participant's nodes stay in inference, as far as is known."""
+        return len(self._preserved.own)
+
+    async def learn_preserved(self, rpc: ChainRpc, height: int) -> None:
+        """Ask the chain which nodes stay in inference, unless it has told; ``height`` is the latest block's.
+
+        While it does not answer, this raises ChainError for the first quarter of generation. After that, and when it
+        refuses to tell, all nodes take part: a stage without any would cost more than one without inference.
+        """
+        stage = self.record.stage
+        # During a regular PoC the epoch in force is the one before: the stage's own epoch has no nodes yet.
+        epoch = stage.epoch_index if stage.is_confirmation else stage.epoch_index - 1
+        if self._is_preserved_known or epoch <= 0:
+            return
+        try:
+            self._preserved = await preserved_nodes(rpc, epoch, address_of(self._public_key))
+        except ChainError as error:
+            is_late = height >= stage.start + (stage.generation_end - stage.start) // _PARTS_OF_GENERATION
+            if not is_late and not isinstance(error, ChainRefusedError):
+                raise
+            self._preserved_problem = (
+                f"stage {stage.height}: which nodes stay in inference is not known, so all take part: {error}"
+            )
+            return
+        if self._preserved_problem is not None:
+            text = "stage {height}: known at last: {preserved} nodes stay in inference"
+            _log.info(text, height=stage.height, preserved=self.preserved_count)
+        self._is_preserved_known, self._preserved_problem = True, None
 
     def stop_once(self, node_id: str) -> None:
         """Have a node stopped, after which it does its duty again: it takes batches, and gives no verdicts."""
@@ -63,9 +102,11 @@ class StageWork:
     def warnings(self, nodes: Iterable[Node]) -> dict[object, str]:
         """Say in words which nodes work for nothing: the chain compares the bare ids of all participants' nodes.
 
-        Source: docs/protocol/chain.md, 'Weight'.
+        Also say that it is not known which nodes stay in inference. Source: docs/protocol/chain.md, 'Weight'.
         """
         height = self.record.stage.height
+        if self._preserved_problem is not None:
+            return {("preserved", height): self._preserved_problem}
         return {
             (node.id, height): (
                 f"{node.id}: another participant's node of this id serves inference during PoC (POC_SLOT), so the chain"
@@ -117,14 +158,13 @@ async def begin_work(rpc: ChainRpc, record: StageRecord, info: EpochInfo, public
         block_hash = (await rpc.block(stage.height)).hash
     if not block_hash:
         return None
-    # During a regular PoC the epoch in force is the one before: the stage's own epoch has no nodes yet.
-    epoch = stage.epoch_index if stage.is_confirmation else stage.epoch_index - 1
-    preserved = await preserved_nodes(rpc, epoch, address_of(public_key)) if epoch > 0 else PreservedNodes()
+    work = StageWork(record, block_hash, public_key)
+    await work.learn_preserved(rpc, info.block_height)
     _log.info(
         "{what} of epoch {epoch} is under way: stage {height}, {preserved} nodes stay in inference",
         what="confirmation PoC" if stage.is_confirmation else "PoC",
         epoch=stage.epoch_index,
         height=stage.height,
-        preserved=len(preserved.own),
+        preserved=work.preserved_count,
     )
-    return StageWork(record, block_hash, public_key, preserved)
+    return work

@@ -20,7 +20,7 @@ from dapi.chain.block_watcher import BlockWatcher
 from dapi.chain.keyring import SigningKey
 from dapi.chain.rpc import ChainRpc
 from dapi.chain.rpc_answers import BlockInfo, ChainStatus, QueryResult
-from dapi.errors import ChainUnavailableError
+from dapi.errors import ChainRefusedError, ChainUnavailableError
 from dapi.messages import Kind, State, Via, epochs_pb2, validation_pb2
 from dapi.orchestration.conductor import Conductor
 from dapi.orchestration.phase_status import PhaseStatus
@@ -45,11 +45,15 @@ RETRY_SECONDS = 5.0
 
 
 class FakeRpc(ChainRpc):
-    """A chain that answers what it is asked at a height; the paths (their last words) in ``failing`` fail."""
+    """A chain that answers what it is asked at a height; the paths (their last words) in ``failing`` fail.
+
+    Those in ``unknown`` are refused, as an older chain refuses them.
+    """
 
     def __init__(self) -> None:
         self.asked: list[tuple[str, int | None]] = []
         self.failing: set[str] = set()
+        self.unknown: set[str] = set()
         self.seed_hash: str | None = None
         self.govern: Callable[[epochs_pb2.QueryEpochInfoResponse], object] = lambda info: None
         # By the epoch that is asked for: ours, and another participant's.
@@ -63,6 +67,8 @@ class FakeRpc(ChainRpc):
         self.asked.append((name, height))
         if name in self.failing:
             return fail(ChainUnavailableError(f"{name}: no answer"))
+        if name in self.unknown:
+            return fail(ChainRefusedError(6, "sdk", "unknown query path: unknown request"))
         answer = self._epoch(height or 0) if name == "EpochInfo" else self._group(data)
         return succeed(QueryResult(answer.SerializeToString(), height or 0))
 

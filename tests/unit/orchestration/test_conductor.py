@@ -183,6 +183,33 @@ class FailureTests(ConductorTestCase):
             self.assertEqual(self.reconciler.intentions["a"].block_height, start)
             self.assertIsNone(self.phases.status()["problem"])
 
+    def test_without_the_nodes_that_stay_in_inference_all_take_part_in_the_end(self) -> None:
+        self.rpc.preserved = {1: ["a"]}
+        self.rpc.failing = {"EpochGroupData"}
+        for height in range(START, START + 15):
+            self.move(height)
+            self.assertEqual(self.reconciler.intentions, {})
+        for height in range(START + 15, START + 18):
+            self.move(height)
+            self.retry()
+            self.assert_duty(Duty.GENERATE)
+        text = "stage 100: which nodes stay in inference is not known, so all take part: /inference.inference.Query"
+        self.assertTrue(self.phases.status()["warnings"][0].startswith(text))
+        self.assertEqual(len(self.log.warnings(text)), 1)
+        # As soon as the chain tells, it is followed.
+        self.rpc.failing = set()
+        self.move(START + 18)
+        self.assertEqual(self.duties(), [Duty.INFERENCE, Duty.GENERATE])
+        self.assertEqual(self.phases.status()["warnings"], [])
+
+    def test_a_chain_that_does_not_tell_them_at_all(self) -> None:
+        self.rpc.unknown = {"EpochGroupData"}
+        self.move(START)
+        self.assert_duty(Duty.GENERATE)
+        self.move(VALIDATION_START)
+        self.assert_duty(Duty.VALIDATE)
+        self.assertEqual(len(self.log.warnings("all take part")), 1)
+
     def test_a_query_that_fails_at_the_start_of_validation(self) -> None:
         self.move(VALIDATION_START - 1)
         self.rpc.failing = {"EpochInfo"}
