@@ -36,6 +36,7 @@ from dapi.broker.node_worker import NodeWorker
 from dapi.broker.node_worker_commands import Command, CommandResult
 from dapi.broker.nodes import Node
 from dapi.errors import MLNodeError
+from dapi.messages import ProofBatch
 from dapi.phases.duty import Duty
 from dapi.timing.clock import unix_seconds
 from dapi.timing.log_limits import OncePerMinute
@@ -77,6 +78,7 @@ class NodeStanding(msgspec.Struct, frozen=True):
     ``current`` is what the node last said that it does (None: not known), since the time ``since`` (unix seconds).
     ``under_way`` is the duty that a command is bringing it to. ``tries`` counts the commands that failed since one
     succeeded or the intention changed. ``problem`` says why the last command, or the last question, failed.
+    ``batches_of_others`` counts the batches that came from another run than the one that is intended.
     """
 
     intended: Duty | None
@@ -85,6 +87,7 @@ class NodeStanding(msgspec.Struct, frozen=True):
     since: float
     problem: str | None
     tries: int
+    batches_of_others: int = 0
 
 
 class _Given(NamedTuple):
@@ -129,6 +132,9 @@ class NodeReconciler:
         self._since = reactor.seconds()
         self._problem: str | None = None
         self._tries = 0
+        self._begun_at = 0.0
+        self._batches_of_others = 0
+        worker.batch_handler.observe_generated(self._look_at)
         self._batches = worker.batch_handler.counts.generated
         self._silent_since = reactor.seconds()
 
@@ -159,6 +165,7 @@ class NodeReconciler:
             since=unix_seconds(self._reactor, self._since),
             problem=self._problem,
             tries=self._tries,
+            batches_of_others=self._batches_of_others,
         )
 
     def is_at(self, duty: Duty) -> bool:
@@ -178,6 +185,29 @@ class NodeReconciler:
             return None
         problem = f" ({self._problem})" if self._problem is not None else ""
         return f"{self.worker.node.id}: is to generate, and no batch came from it for {silent_seconds:.0f} s{problem}"
+
+    def _look_at(self, batch: ProofBatch) -> None:
+        """Give a node its init again that computes with another block hash or key: its status does not tell.
+
+        An init may have been answered by a proof of work that was about to end, and somebody else may have sent one. A
+        node that works in the right run is not disturbed. Facts: docs/protocol/node.md, 'Status of PoW' and 'Restarts'.
+        """
+        intention = self._intention
+        if self.state is NodeReconcilerState.LEFT or intention is None or not intention.block_hash:
+            return
+        if (batch.block_hash, batch.public_key) == (intention.block_hash, intention.public_key):
+            return
+        self._batches_of_others += 1
+        if self._log_limit.is_due("others"):
+            text = "{node_id}: a batch of stage {height} has not the block hash or the public key of stage {intended}"
+            intended = intention.block_height
+            self.log.warn(text, node_id=self.worker.node.id, height=batch.block_height, intended=intended)
+        # What was computed before the init may be delivered after it.
+        is_late = self._reactor.seconds() - self._begun_at >= _ASK_SECONDS
+        if self.state is NodeReconcilerState.ON_DUTY and self._is_fulfilled() and is_late:
+            self._given = None
+            self._enter(NodeReconcilerState.IDLE)
+            self._proceed()
 
     def _count_batches(self) -> None:
         batches = self.worker.batch_handler.counts.generated
@@ -239,7 +269,7 @@ class NodeReconciler:
         self._set_current(result.status if result.succeeded else None)
         if result.succeeded:
             self._inspector = NodeInspector(self.worker, is_model_initialized=result.is_model_initialized)
-            self._asked_at = self._reactor.seconds()
+            self._asked_at = self._begun_at = self._reactor.seconds()
             self._tries = 0
             self._problem = None
             if not is_cancelled and self._given is not None:

@@ -62,7 +62,9 @@ def _name_verdicts(table: str, condition: str) -> str:
 #
 # ``seq`` numbers the rows of both tables and is never given twice. ``height`` is the start of the message's PoC stage,
 # ``seen`` how often it came, ``attempts`` the number of its transactions of which the chain has said nothing. The next
-# one has at most ``max_messages`` (0: any number), and is in no block before ``not_before``. Of what is finished, only
+# one has at most ``max_messages`` (0: any number), and is in no block before ``not_before``. ``run`` says what of its
+# stage a message is compared with before it is sent: with the stage's run, with its height alone ('any'), with nothing
+# (''); a stage's own is NULL until it is known. Of what is finished, only
 # what the chain does not have keeps its body (deleting a row gives its space back, emptying it does not). The indexes
 # serve exactly the filters of a listing, newest first, and the order of sending. A long column stands last: SQLite
 # reads those before it alone.
@@ -124,4 +126,11 @@ SCHEMA_VERSIONS = (
     """,
     # Until here a message went into its next transaction alone, or with any number of others.
     "ALTER TABLE unfinished RENAME COLUMN alone TO max_messages;",
+    # Until here no batch was compared with its stage.
+    """
+    ALTER TABLE unfinished ADD COLUMN run TEXT NOT NULL DEFAULT '';
+    ALTER TABLE stages ADD COLUMN run TEXT;
+    DROP INDEX unfinished_to_send;
+    CREATE INDEX unfinished_to_send ON unfinished (run, height, kind) WHERE state = 'stored';
+    """,
 )

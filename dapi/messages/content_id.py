@@ -16,6 +16,14 @@ _SCALARS = struct.Struct("<qqQ")
 _VERDICT = struct.Struct("<dddq?Q")
 
 
+def run_id(block_hash: str, public_key: str) -> str:
+    """Return the id of the run of a node that a batch with these comes from: 16 hex digits of SHA-256.
+
+    In the right run a node computes with the block hash of the stage and the participant's key, both as text.
+    """
+    return hashlib.sha256(f"{len(block_hash)} {block_hash} {public_key}".encode()).hexdigest()[:16]
+
+
 def content_id(batch: ProofBatch | ValidatedBatch) -> str:
     """Return the id of a batch: 64 hex digits of SHA-256."""
     count = len(batch.nonces)

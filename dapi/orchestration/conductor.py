@@ -20,10 +20,12 @@ from dapi.broker.reconciler import Reconciler
 from dapi.chain.block_watcher import BlockWatcher
 from dapi.chain.rpc import ChainRpc
 from dapi.errors import ChainError, NotReadyError, StoreError
+from dapi.messages.content_id import run_id
 from dapi.orchestration.seed import Seeds
 from dapi.orchestration.stage_work import QUIET_SECONDS, StageWork, begin_work
 from dapi.orchestration.stages import StageBook
 from dapi.orchestration.validation import StageValidation
+from dapi.outbox.ledger import NotOfTheirStage
 from dapi.phases.duty import Duty
 from dapi.phases.epoch_queries import epoch_info
 from dapi.phases.phases import EpochInfo, PocStage, Situation
@@ -166,6 +168,7 @@ class Conductor(LoopService):
             self._validate(self._work, info)
         self._deadlines.remember(info.stages())
         warnings = self._reconciler.warnings() | await self._deadlines.check(info.block_height)
+        warnings |= {(each.height, each.node_id): _warning(each) for each in await self._stages.batches_not_sent()}
         if self._work is not None:
             warnings |= self._work.warnings(self._broker.nodes())
         if seed_problem is not None:
@@ -178,7 +181,10 @@ class Conductor(LoopService):
         record = await self._stages.begin(stage, self._broker.node_count)
         seed_problem = await self._seeds.store(stage)
         if self._work is None:
-            self._work = await begin_work(self._rpc, record, info, self._public_key)
+            work = await begin_work(self._rpc, record, info, self._public_key)
+            if work is not None:
+                await self._stages.record_run(stage.height, run_id(work.block_hash, self._public_key))
+            self._work = work
         if self._work is not None:
             self._work.record = record
             await self._work.learn_preserved(self._rpc, info.block_height)
@@ -215,3 +221,13 @@ class Conductor(LoopService):
             # Not as 'warning': twisted's older observers take an event with that field for one of Python's warnings.
             self.log.warn("{urgent}", urgent=warnings[key])
         self.warnings = warnings
+
+
+def _warning(kept: NotOfTheirStage) -> str:
+    reason = "the chain has told of no stage with their height"
+    if kept.height is not None:
+        reason = (
+            f"their block hash or public key is not that of stage {kept.height}: see that nothing else than this dapi "
+            "commands the node"
+        )
+    return f"{kept.node_id or 'HTTP callbacks'}: {kept.batches} messages are kept and not sent: {reason}"

@@ -10,7 +10,7 @@ from twisted.internet.defer import Deferred
 from dapi.database import Database, transaction
 from dapi.messages import Kind, State
 from dapi.messages.inference_pb2 import MsgSubmitPocValidation
-from dapi.outbox.ledger import NodeLedger, stage_ledger
+from dapi.outbox.ledger import NodeLedger, NotOfTheirStage, not_of_their_stage, stage_ledger
 from dapi.phases.phases import PocStage
 
 _COLUMNS = "stage, node_count, is_handed_out"
@@ -64,6 +64,18 @@ class StageBook:
             connection.execute("UPDATE stages SET is_handed_out = 1 WHERE height = ?", (height,))
 
         return self._database.write(write)
+
+    def record_run(self, height: int, run: str) -> Deferred[None]:
+        """Record the run of the stage ``height`` (see ``run_id``): batches of another one are not sent."""
+
+        def write(connection: sqlite3.Connection) -> None:
+            connection.execute("UPDATE stages SET run = ? WHERE height = ?", (run, height))
+
+        return self._database.write(write)
+
+    def batches_not_sent(self) -> Deferred[list[NotOfTheirStage]]:
+        """Fire with the batches that are kept and not sent because they are not of the run of their stage."""
+        return not_of_their_stage(self._database)
 
     def participants_answered(self, height: int) -> Deferred[set[str]]:
         """Fire with the addresses of the participants with a verdict in the stage ``height`` that did not fail."""

@@ -9,8 +9,9 @@ from twisted.internet.defer import Deferred, fail
 from dapi.errors import MessageError
 from dapi.messages import Kind, ProofBatch, Receipt, ValidatedBatch, Via
 from dapi.messages.addresses import address_of
+from dapi.messages.content_id import run_id
 from dapi.messages.inference_pb2 import MsgSubmitPocBatch, MsgSubmitPocValidation
-from dapi.outbox.outbox import Outbox, OutboxEntry
+from dapi.outbox.outbox import ANY_RUN, Outbox, OutboxEntry
 from dapi.timing.observers import Observers
 
 
@@ -19,10 +20,14 @@ class CosmosMessageClient:
 
     The messages are kept **without their creator**, the participant, whose key need not be known yet when a batch
     comes. The creator is field 1 of both (docs/protocol/chain.md, 'Messages'): for signing it is put in front of them.
+
+    ``knows_stages`` tells that the chain's stages become known: before a batch is sent, it is then compared with its
+    stage, and a verdict with the stage's height; both are kept until the stage is known.
     """
 
-    def __init__(self, outbox: Outbox) -> None:
+    def __init__(self, outbox: Outbox, *, knows_stages: bool = False) -> None:
         self._outbox = outbox
+        self._knows_stages = knows_stages
         self._verdict_observers = Observers[[str, int]]()
 
     def observe_verdicts(self, observer: Callable[[str, int], None]) -> None:
@@ -42,7 +47,8 @@ class CosmosMessageClient:
             node_id=node_id,
         ).SerializeToString()
         height, nonces = batch.block_height, len(batch.nonces)
-        return self._outbox.put(OutboxEntry(batch_id, Kind.GENERATED, node_id, height, nonces, via, message))
+        run = run_id(batch.block_hash, batch.public_key) if self._knows_stages else ""
+        return self._outbox.put(OutboxEntry(batch_id, Kind.GENERATED, node_id, height, nonces, via, message, run))
 
     def submit_poc_validation(
         self, batch: ValidatedBatch, *, batch_id: str, node_id: str | None, via: Via
@@ -69,7 +75,9 @@ class CosmosMessageClient:
         ).SerializeToString()
         height, nonces = batch.block_height, len(batch.nonces)
         verdict_id = f"verdict-{height}-{participant_address}"
-        stored = self._outbox.put(OutboxEntry(verdict_id, Kind.VALIDATED, node_id, height, nonces, via, message))
+        # Its public key is another participant's, and its block hash that of the batch that the node was given.
+        run = ANY_RUN if self._knows_stages else ""
+        stored = self._outbox.put(OutboxEntry(verdict_id, Kind.VALIDATED, node_id, height, nonces, via, message, run))
         # Without the batch itself: the bound of what is pending does not count its lists.
         return stored.addCallback(self._report_verdict, batch.public_key, height)
 

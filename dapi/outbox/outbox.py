@@ -31,11 +31,14 @@ _MAX_BYTES = 8 * MIB
 _DELIVERY_BYTES = 1024
 
 
+ANY_RUN = "any"
+
+
 class OutboxEntry(msgspec.Struct, frozen=True):
     """A message for the chain: ``message`` is its protobuf form, without the creator.
 
     ``batch_id`` is the content id that it is kept under, ``height`` the start of its PoC stage, ``nonces`` how many it
-    was made of.
+    was made of. With a ``run``, it is sent only if that is the run of its stage; with ANY_RUN, if there is its stage.
     """
 
     batch_id: str
@@ -45,6 +48,7 @@ class OutboxEntry(msgspec.Struct, frozen=True):
     nonces: int
     via: Via
     message: bytes
+    run: str = ""
 
 
 class Outbox:
@@ -267,7 +271,7 @@ def _store_group(rows: list[_Row], now: float, connection: sqlite3.Connection) -
     values: list[object] = []
     for entry, times, received_at in rows:
         values += (entry.batch_id, entry.nonces, zlib.crc32(entry.message), entry.kind.value, entry.node_id)
-        values += (entry.via.value, entry.height, times, received_at, received_at, entry.message)
+        values += (entry.via.value, entry.height, times, received_at, received_at, entry.message, entry.run)
     statement = queries.STORE.format(rows=",".join([queries.STORE_ROW] * len(rows)))
     new = connection.execute(statement, values).rowcount
     if new == len(rows):

@@ -11,6 +11,7 @@ from msgspec import Meta
 
 from dapi.database.schema import RowState
 from dapi.messages import Kind, State, Via
+from dapi.outbox.queries import REASON
 
 # The states of the rows of each table, and the one in which each is listed.
 _TABLES: dict[str, dict[str, State]] = {
@@ -85,6 +86,7 @@ _EXPRESSIONS = {
     "state": f"iif(state IN ({_IN_FLIGHT}), '{State.IN_FLIGHT}', state)",
     "finished_at": "NULL",
     "included_height": "NULL",
+    "reason": f"nullif({REASON}, '')",
 }
 
 

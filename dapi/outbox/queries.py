@@ -25,10 +25,10 @@ _ANY_KIND = f"kind IN ({', '.join(f'{kind.value!r}' for kind in Kind)})"
 # -- Taking messages in
 
 # Store messages, unless they are kept already; ``{rows}`` are the values of each.
-STORE = f"""INSERT INTO unfinished (state, {_SHARED}) SELECT 'stored', * FROM (VALUES {{rows}})
+STORE = f"""INSERT INTO unfinished (state, {_SHARED}, run) SELECT 'stored', * FROM (VALUES {{rows}})
     WHERE NOT EXISTS (SELECT 1 FROM finished WHERE batch_id = column1)
     ON CONFLICT (batch_id) DO NOTHING"""
-STORE_ROW = f"({','.join('?' * len(_SHARED.split(',')))})"
+STORE_ROW = f"({','.join('?' * (len(_SHARED.split(',')) + 1))})"
 
 # Which of these messages are kept, and how often they came.
 FIND = """SELECT json_group_array(json_array(seq, batch_id, seen)) FROM (
@@ -66,6 +66,23 @@ LEDGER = f"""WITH message AS (
         count(*) FILTER (WHERE kind = 'validated')
     FROM message GROUP BY node_id"""
 
+# The batches that are stored and not sent, by stage and node: of another run than their stage, or (height NULL) of no
+# stage that is known. Those of a stage whose run is not known yet are not told.
+NOT_OF_THEIR_STAGE = """WITH other AS (
+    SELECT run, height FROM unfinished WHERE state = 'stored' AND run != '' GROUP BY run, height
+    EXCEPT SELECT run, height FROM stages EXCEPT SELECT 'any', height FROM stages)
+    SELECT stages.height, node_id, count(*)
+    FROM other JOIN unfinished USING (run, height) LEFT JOIN stages ON stages.height = other.height
+    WHERE state = 'stored' AND (stages.height IS NULL OR stages.run IS NOT NULL) GROUP BY stages.height, node_id"""
+
+# Why a row of ``unfinished`` is in its state.
+REASON = """iif(state = 'stored' AND run != '', coalesce(
+    (SELECT CASE WHEN unfinished.run IN ('any', stages.run) THEN coalesce(unfinished.reason, '')
+        WHEN stages.run IS NULL THEN 'waits for the block hash of its stage'
+        ELSE 'not sent: its block hash or public key is not that of the stage' END
+        FROM stages WHERE stages.height = unfinished.height),
+    'not sent: the chain has told of no such stage'), reason)"""
+
 # The stages and kinds of which messages are stored, or are in flight and came before a time.
 STAGES_UNFINISHED = f"""SELECT DISTINCT height, kind, state FROM unfinished WHERE state = 'stored'
     UNION ALL SELECT DISTINCT height, kind, state FROM unfinished
@@ -83,21 +100,26 @@ CONFIRMED_VERDICTS = """SELECT message FROM finished
 
 # -- Choosing what is sent
 
-# The stage and kind that go first, of these ``:kinds``, a JSON list in the order of what is sent first. A seed is sent
-# before all else: without it the whole stage counts nothing. Looks at one row of each stage and kind.
-NEXT_GROUP = """WITH RECURSIVE stage(height) AS (
-    SELECT min(height) FROM unfinished WHERE state = 'stored'
-    UNION ALL SELECT (SELECT min(height) FROM unfinished WHERE state = 'stored' AND unfinished.height > stage.height)
-    FROM stage WHERE height IS NOT NULL)
-    SELECT stage.height, kind.value FROM stage, json_each(:kinds) AS kind
-    WHERE EXISTS (SELECT 1 FROM unfinished WHERE state = 'stored' AND unfinished.height = stage.height
-        AND unfinished.kind = kind.value AND not_before <= :height)
+# The stage and kind that go first, of these ``:kinds``, a JSON list in the order of what is sent first, and the run of
+# their rows. A seed is sent before all else: without it the whole stage counts nothing. Looks at one row of each, and
+# at none that is of another run than its stage or of no stage.
+NEXT_GROUP = """WITH RECURSIVE compared_with_none(height) AS (
+    SELECT min(height) FROM unfinished WHERE state = 'stored' AND run = ''
+    UNION ALL SELECT (SELECT min(height) FROM unfinished
+        WHERE state = 'stored' AND run = '' AND unfinished.height > compared_with_none.height)
+    FROM compared_with_none WHERE height IS NOT NULL),
+    latest AS (SELECT height, run FROM stages ORDER BY height DESC LIMIT 50),
+    stage(height, run) AS (SELECT height, '' FROM compared_with_none
+        UNION ALL SELECT height, 'any' FROM latest UNION ALL SELECT height, run FROM latest WHERE run IS NOT NULL)
+    SELECT stage.height, kind.value, stage.run FROM stage, json_each(:kinds) AS kind
+    WHERE EXISTS (SELECT 1 FROM unfinished WHERE state = 'stored' AND unfinished.run = stage.run
+        AND unfinished.height = stage.height AND unfinished.kind = kind.value AND not_before <= :height)
     ORDER BY kind.value != 'seed', stage.height, kind.key LIMIT 1"""
 
 _CANDIDATES = (
     "SELECT seq, kind, height, attempts, max_messages, nonces, length(message) FROM unfinished WHERE state = 'stored'"
 )
-NEXT = f"""{_CANDIDATES} AND height = :stage_height AND kind = :kind AND not_before <= :height
+NEXT = f"""{_CANDIDATES} AND run = :run AND height = :stage_height AND kind = :kind AND not_before <= :height
     ORDER BY seq LIMIT :limit"""
 NEXT_PARTS = f"{_CANDIDATES} AND parent = :parent ORDER BY seq LIMIT :limit"
 

@@ -74,6 +74,11 @@ class BatchHandler:
         self._last_num = node_num
         self._offered: OrderedDict[str, None] = OrderedDict()
         self._bypass_observers = Observers[[float | None]]()
+        self._generated_observers = Observers[[ProofBatch]]()
+
+    def observe_generated(self, observer: Callable[[ProofBatch], object]) -> None:
+        """Call ``observer`` with each generated batch that comes, before it is stored."""
+        self._generated_observers.add(observer)
 
     def observe_bypass(self, observer: Callable[[float | None], None]) -> None:
         """Call ``observer`` whenever a batch comes by HTTP that was never offered over the WebSocket.
@@ -109,6 +114,7 @@ class BatchHandler:
                     node_num=self.node_num,
                 )
         self._last_num = batch.node_num
+        self._generated_observers(batch)
         batch_id = content_id(batch)
         self._watch_for_bypass(batch_id, via, begun_at)
         if not batch.nonces:

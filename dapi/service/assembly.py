@@ -70,7 +70,8 @@ class Parts:
             on_broken=on_broken,
         )
         self.outbox = Outbox(reactor, self.database)
-        self._recorder = CosmosMessageClient(self.outbox)
+        knows_stages = config.chain_node.url is not None and config.poc.follow_chain
+        self._recorder = CosmosMessageClient(self.outbox, knows_stages=knows_stages)
         params = TEST_NETWORK_PARAMS if config.poc.network == "test" else MAIN_NETWORK_PARAMS
         store = NodeStore(self.database)
         self._network_version = NetworkVersion()

@@ -82,10 +82,10 @@ def _choose(connection: sqlite3.Connection, changes: Changes, height: int, room:
     group = connection.execute(queries.NEXT_GROUP, {"height": height, "kinds": kinds}).fetchone()
     if group is None:
         return {}
-    stage_height, kind = group
+    stage_height, kind, run = group
     limit = 1 if kind == Kind.SEED else room.max_messages
     fitting = max(1, min(room.max_nonces, (room.max_bytes - _OVERHEAD_BYTES) // _NONCE_BYTES))
-    values = {"height": height, "stage_height": stage_height, "kind": kind, "limit": limit}
+    values = {"height": height, "stage_height": stage_height, "kind": kind, "run": run, "limit": limit}
     candidates = _candidates(connection, queries.NEXT, values)
     if candidates and candidates[0].is_large(fitting):
         # One at a time: what comes in meanwhile waits for this thread.

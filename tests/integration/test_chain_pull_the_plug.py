@@ -77,6 +77,8 @@ class TroubledChain:
         self.simulated.add_account(SigningKey(SECRET).public_key)
         self.simulated.switches.drop_fraction = DROPPED
         self.blockchain = self.simulated.blockchain
+        assert self.blockchain.latest.height == STAGE
+        self.stage_hash = self.blockchain.latest.hash
         self.troubles = 0
 
     def tick(self) -> int:
@@ -158,9 +160,10 @@ async def when_all_confirmed(port: int, number: int) -> None:
     await until_awaited(is_so, PATIENCE_SECONDS)
 
 
-def batch_fields(number: int) -> dict[str, Any]:
+def batch_fields(number: int, block_hash: str) -> dict[str, Any]:
     nonces = list(range(20 * number, 20 * number + 20))
-    return generated_fields(block_height=STAGE, nonces=nonces, dist=[0.5] * 20)
+    run = {"block_hash": block_hash, "public_key": SigningKey(SECRET).public_key.hex()}
+    return generated_fields(block_height=STAGE, nonces=nonces, dist=[0.5] * 20, **run)
 
 
 def verdict_fields(number: int) -> dict[str, Any]:
@@ -185,7 +188,7 @@ async def test_each_batch_is_on_the_chain_exactly_once(twistd: Run, chain: Troub
     assert (await post(port, "/admin/v1/nodes", node))["node_num"] == 1
     poster = Poster(ports["callback_port"])
     for number in range(BATCHES):
-        poster.add("generated", batch_fields(number))
+        poster.add("generated", batch_fields(number, chain.stage_hash))
     for number in range(1, VERDICTS + 1):
         poster.add("validated", verdict_fields(number))
     working = gatherResults([Deferred.fromCoroutine(poster.run()), Deferred.fromCoroutine(chain.make_trouble())])
@@ -202,7 +205,7 @@ async def test_each_batch_is_on_the_chain_exactly_once(twistd: Run, chain: Troub
     # Not a test of nothing.
     assert chain.troubles == 3
     assert chain.dice.dropped > 5
-    ids = {content_id(generated_batch(**batch_fields(number))) for number in range(BATCHES)}
+    ids = {content_id(generated_batch(**batch_fields(number, chain.stage_hash))) for number in range(BATCHES)}
     assert chain.blockchain.batch_counts() == dict.fromkeys(ids, 1)
     assert chain.blockchain.doubles() == {}
     assert len(chain.simulated.state.validations) == VERDICTS

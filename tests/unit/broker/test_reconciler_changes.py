@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dapi.broker.node_worker_commands import StopNodeCommand
 from dapi.phases.duty import Duty
+from tests.batches import generated_batch
 from tests.unit.broker.reconciler_case import GENERATE, INFERENCE, NEXT, STOPPED, VALIDATE, ReconcilerTestCase
 
 INITS = ("pow/init/generate", "pow/init/validate")
@@ -107,6 +108,34 @@ class FoundElsewhereTests(ReconcilerTestCase):
                 1, len([line for line in self.lines if f"found {status}, begun anew, where it is to {duty}" in line])
             )
             self.stub.is_model_initialized = True
+
+    def test_a_node_that_delivers_batches_of_another_run_gets_its_init_again(self) -> None:
+        handler = self.worker("a").batch_handler
+        right = generated_batch(block_hash="AB", public_key="02aa")
+        others = (
+            generated_batch(block_hash="ab", public_key="02aa"),
+            generated_batch(block_hash="AB", public_key="03aa"),
+        )
+        for number, intention in enumerate((GENERATE, VALIDATE)):
+            self.intend(intention)
+            self.told()
+            for foreign in others:
+                handler.handle_generated_batch(foreign)
+                self.assertEqual([], self.told(), "it may have been computed before")
+                self.advance(5)
+                handler.handle_generated_batch(right)
+                self.assertEqual([], self.told())
+                handler.handle_generated_batch(foreign)
+                init = "pow/init/generate" if intention is GENERATE else "pow/init/validate"
+                self.assertEqual([init, "websocket restart"], self.told())
+            self.assert_standing(batches_of_others=4 * (number + 1))
+        self.intend(INFERENCE)
+        self.advance(30)
+        self.told()
+        handler.handle_generated_batch(others[0])
+        self.assertEqual([], self.told())
+        lines = [line for line in self.lines if "has not the block hash or the public key of stage 1000" in line]
+        self.assertEqual(2, len(lines), "one for each intention, in a minute")
 
     def test_one_that_does_not_answer_does_not_validate_after_10_s(self) -> None:
         self.intend(VALIDATE)

@@ -229,5 +229,9 @@ class ListingTests(OutboxTestCase):
         self.addCleanup(connection.close)
         values = {"node_id": "n1", "before": 5, "limit": 3}
         plan = [row[3] for row in connection.execute(f"EXPLAIN QUERY PLAN {select}", values)]
+        # Of each row that it shows, the stage.
+        of_stage = ["CORRELATED SCALAR SUBQUERY 1", "SEARCH stages USING INTEGER PRIMARY KEY (rowid=?)"]
+        if plan[1:] == of_stage:
+            del plan[1:]
         self.assertEqual(len(plan), 1, plan)
         self.assertTrue(plan[0].startswith("SEARCH") or "USING INDEX unfinished_to_send" in plan[0], plan)

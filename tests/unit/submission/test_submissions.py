@@ -6,11 +6,14 @@ import time
 import zlib
 from typing import Any
 
+from twisted.internet.defer import gatherResults
+
 from dapi.chain.keyring import SigningKey
 from dapi.errors import UnknownBatchError
-from dapi.messages import Kind
+from dapi.messages import Kind, Via
 from dapi.messages.inference_pb2 import MsgSubmitPocBatch
 from dapi.orchestration.seed import seed_entry
+from dapi.outbox.outbox import OutboxEntry
 from tests.unit.submission.submissions_case import HASH, OTHER, SubmissionsTestCase
 
 MANY = 100_000
@@ -41,6 +44,52 @@ class ChoiceTests(SubmissionsTestCase):
     def test_of_one_stage_and_kind_as_they_came(self) -> None:
         ids = [self.record(nonce) for nonce in (3, 1, 2)]
         self.assertEqual(self.ids(self.next()), ids)
+
+    def keep(self, run: str, *, height: int = 10, number: int = 1) -> None:
+        entries = [
+            OutboxEntry(f"{run}-{height + each}", Kind.GENERATED, "node1", height + each, 1, Via.HTTP, b"\x10\1", run)
+            for each in range(number)
+        ]
+        self.wait(gatherResults([self.outbox.put(entry) for entry in entries]))
+
+    def stage(self, height: int, run: str | None) -> None:
+        statement = "INSERT OR REPLACE INTO stages (height, stage, node_count, run) VALUES (?, '', 2, ?)"
+        self.wait(self.database.write(lambda connection: connection.execute(statement, (height, run))))
+
+    def test_what_is_of_another_run_or_of_no_stage_is_not_sent(self) -> None:
+        self.stage(10, "right")
+        self.stage(20, None)
+        for run, height in (("right", 10), ("another", 10), ("right", 11), ("right", 20)):
+            self.keep(run, height=height)
+        self.assertEqual(self.chosen(), [(10, "generated", 1)])
+        for height in (10, 12):
+            self.keep("any", height=height)
+        self.assertEqual(self.chosen(), [(10, "generated", 1)])
+        self.stage(11, "right")
+        self.stage(20, "right")
+        self.assertEqual(self.chosen(), [(11, "generated", 1), (20, "generated", 1)])
+        self.assertEqual(self.counts(), {"stored": 2, "in_flight": 4})
+
+    def test_what_is_of_no_stage_costs_the_others_nothing(self) -> None:
+        self.stage(9000, "right")
+        self.keep("right", height=9000)
+        steps = 0
+
+        def count() -> int:
+            nonlocal steps
+            steps += 1
+            return 0
+
+        def counted() -> int:
+            nonlocal steps
+            steps = 0
+            self.assertEqual([message.height for message in self.next()], [9000])
+            return steps
+
+        self.wait(self.database.write(lambda connection: connection.set_progress_handler(count, 1)))
+        alone = counted()
+        self.keep("right", height=1, number=6000)
+        self.assertEqual(counted(), alone)
 
     def test_a_kind_that_is_held_does_not_hold_up_the_others(self) -> None:
         self.record(1)
