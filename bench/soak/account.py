@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import statistics
+from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -11,6 +12,8 @@ import msgspec
 
 from dapi.simulator.chain.epochs import Window
 
+# What is printed one by one stays readable.
+_MAX_LOSSES = 20
 _NUMBERS = re.compile(r"\d+")
 
 Key = int
@@ -146,6 +149,7 @@ class Account:
             allowed = sum(fate.chances >= needed for fate in some)
             yield f"  {name:13} {len(some)}: their window allowed {allowed}, did not allow {len(some) - allowed}"
         yield from self._failures(missing)
+        yield from self._losses()
         yield f"undelivered     {facts.undelivered} (the nodes dropped them, or had no answer yet)"
         yield from self._table()
         yield f"doubled         {facts.doubled}"
@@ -169,6 +173,17 @@ class Account:
         )
         for (name, reason), count in sorted(stale.items()):
             yield f"  stale         {name}: {count} ({reason})"
+
+    def _losses(self) -> Iterable[str]:
+        """Yield when the batches were acknowledged that should be in the store and are not."""
+        heights = sorted(self._facts.blocks)
+        made = [self._facts.blocks[height].made_at for height in heights]
+        losses = Counter(
+            (fate.batch.height, heights[max(0, bisect_right(made, fate.batch.at) - 1)], fate.chances)
+            for fate in self.lost
+        )
+        for (stage, height, chances), count in sorted(losses.items())[:_MAX_LOSSES]:
+            yield f"  LOST          {count} of stage {stage}, acknowledged after block {height}, with {chances} chances"
 
     def _table(self) -> Iterable[str]:
         """Yield how batches fared by their chances."""

@@ -54,15 +54,20 @@ class Faults:
             chain.state.refuse_message = self._refuse
         self._set_grant(1 not in self._missing)
 
-    def block_made(self, height: int) -> None:
-        """Do what is planned after a block."""
+    def block_made(self, height: int) -> list[str]:
+        """Do what is planned after a block; return it in words."""
+        done = []
         has_grant = height + 1 not in self._missing
         if has_grant is not self.has_grant:
             self._set_grant(has_grant)
+            done.append("the grant is given" if has_grant else "the grant is revoked")
         if height in self._node:
             self._fail(self._chain.nodes[0], self._node[height])
+            done.append(f"the first node is {self._node[height]}")
         if height in self._stalls:
             self._stall(self._stalls[height])
+            done.append(f"the chain stalls for {self._stalls[height]:.1f} s")
+        return done
 
     def stale_height(self, height: int, nonce: int) -> int | None:
         """Return the wrong height that a batch carries: that of the stage before, or one that is no stage's."""

@@ -11,8 +11,9 @@ import sys
 from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import treq
 import yaml
@@ -147,20 +148,21 @@ class Soak:
         self._chain.startService()
         for node in self._nodes:
             node.startService()
-        with (self._folder / "dapi.log").open("wb", buffering=0) as log:
+        dapi_log, journal = self._folder / "dapi.log", self._folder / "faults.log"
+        with dapi_log.open("wb", buffering=0) as log, journal.open("w", encoding="utf-8") as faults:
             try:
-                return await self._run_dapi(log)
+                return await self._run_dapi(log, faults)
             finally:
                 await self._stop()
 
-    async def _run_dapi(self, log: Any) -> tuple[Account, dict[str, float], list[str]]:
+    async def _run_dapi(self, log: Any, journal: TextIO) -> tuple[Account, dict[str, float], list[str]]:
         measured = self._folder / "measured.json"
         dapi = self._dapi = DapiProcess(log)
         command = [sys.executable, "-m", "bench.soak.dapi", str(self._write_config()), str(measured)]
         self._reactor.spawnProcess(dapi, sys.executable, command, env=os.environ, path=os.getcwd())
         admin = await dapi.listening.addTimeout(_START_SECONDS, self._reactor)
         self._chain.is_halted = False
-        watched = Deferred.fromCoroutine(self._follow())
+        watched = Deferred.fromCoroutine(self._follow(journal))
         dapi.ended.addCallback(_after(watched.cancel))
         try:
             await watched.addTimeout(2 * self._settings.expected_seconds + 60, self._reactor)
@@ -211,13 +213,14 @@ class Soak:
         config.write_text(yaml.safe_dump(tree))
         return config
 
-    async def _follow(self) -> None:
+    async def _follow(self, journal: TextIO) -> None:
         """Record each block, and do after it what is planned, until the last one."""
         while self._chain.height < self._settings.last_height:
             height = await self._chain.when_height(self._chain.height + 1)
             self._record(height)
             self._neighbour.block_made(height)
-            self.faults.block_made(height)
+            for fault in self.faults.block_made(height):
+                print(f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%S}+0000 block {height}: {fault}", file=journal, flush=True)
 
     def _record(self, height: int) -> None:
         records = self._chain.blockchain.latest.records

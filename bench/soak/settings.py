@@ -92,7 +92,11 @@ def parse(arguments: Sequence[str] | None, description: str | None) -> tuple[Soa
     add("--index", choices=("on", "off"), help="whether chain nodes look transactions up (default: by the seed)")
     add("--chances", type=int, default=default.chances, help="blocks that a window needs to allow a batch")
     add("--seed", type=int, default=default.seed, help="of all chance; the index is off with an even one")
-    add("--keep", metavar="FOLDER", help="for dapi's log and database; otherwise a temporary one")
+    add(
+        "--keep",
+        metavar="FOLDER",
+        help="for dapi's log and database, and a log of the faults; otherwise a temporary one",
+    )
     options = parser.parse_args(arguments)
     faults = frozenset(options.faults.split(",")) - {"none", ""}
     if not faults <= set(FAULTS):

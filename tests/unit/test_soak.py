@@ -116,6 +116,7 @@ class ReportTests(SynchronousTestCase):
             "  with a window 3: in the store 1, not 2",
             "  expired       1: their window allowed 0, did not allow 1",
             "  failed        1: their window allowed 1, did not allow 0",
+            f"  LOST          1 of stage {START}, acknowledged after block {START}, with 10 chances",
             "    last code   authz 2: no grant at #: 1",
             "  stale         of no stage: 1 (inference 1107: wrong #)",
             "  acknowledged        0        1        0        2",
