@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import gc
 import os
 import sys
 from collections.abc import Mapping, Sequence
@@ -106,6 +107,9 @@ def makeService(options: Options) -> IService:
     make_monotonic(reactor)
     service = make_service(options.settings, reactor, on_broken=lambda reason: _stop(reactor, reason))
     sys.excepthook = partial(_show_without_traceback, log_is_elsewhere=_log_is_elsewhere(options.parent))
+    # All that is imported and made by now stays. Full collections went through it again and again, and each held the
+    # reactor up for 0.15 s; with 200 nodes they took a tenth of the CPU.
+    gc.freeze()
     return _Root(service, options)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import gc
 import os
 import subprocess
 import sys
@@ -85,6 +86,12 @@ class PluginTests(SynchronousTestCase):
         self.assertTrue(verifyObject(IService, service))
         self.assertFalse(service.running)
         self.assertEqual(list(self.folder.iterdir()), [])
+
+    def test_what_is_there_at_the_start_is_collected_no_more(self) -> None:
+        frozen: list[bool] = []
+        self.patch(gc, "freeze", lambda: frozen.append(True))
+        plugin().makeService(self.parsed("--database", str(self.folder / "outbox.db")))
+        self.assertEqual(frozen, [True])
 
     def test_a_file_that_breaks_while_the_process_stops_already(self) -> None:
         class Stopping(MemoryReactor):
