@@ -14,10 +14,10 @@ from twisted.internet.interfaces import IReactorProcess
 from tests.integration.processes import WatchedProcess
 from tests.integration.waiting import soon
 
-SHORT = ("--nodes", "6", "--http-nodes", "2", "--epochs", "1", "--nonces", "20", "--block-seconds", "0.3")
-FAULTS = ("--faults", "none", "--index", "on")
+SHORT = ("--nodes", "6", "--http-nodes", "2", "--epochs", "1", "--nonces", "20", "--block-seconds", "0.35")
+FAULTS = ("--faults", "stalls,stale,grant", "--index", "off")
 # Twice what it takes where nothing else runs.
-PATIENCE_SECONDS = 90
+PATIENCE_SECONDS = 100
 
 
 @pytest_twisted.ensureDeferred
