@@ -6,6 +6,7 @@ import atexit
 import contextlib
 import gc
 import os
+import resource
 import sys
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -105,12 +106,21 @@ def makeService(options: Options) -> IService:
     sys.setswitchinterval(_SWITCH_INTERVAL_SECONDS)
     sys.excepthook = _show_without_traceback
     make_monotonic(reactor)
+    _allow_many_connections()
     service = make_service(options.settings, reactor, on_broken=lambda reason: _stop(reactor, reason))
     sys.excepthook = partial(_show_without_traceback, log_is_elsewhere=_log_is_elsewhere(options.parent))
     # All that is imported and made by now stays. Full collections went through it again and again, and each held the
     # reactor up for 0.15 s; with 200 nodes they took a tenth of the CPU.
     gc.freeze()
     return _Root(service, options)
+
+
+def _allow_many_connections() -> None:
+    """Raise the limit of open files to what the system allows: it is often 1024, and each node takes two or more."""
+    _soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    # Where the system does not say how many it allows, it may refuse.
+    with contextlib.suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 class _Root(MultiService):

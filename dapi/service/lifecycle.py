@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random as random_module
+import resource
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
@@ -23,6 +24,10 @@ from dapi.timing.clock import follows_wall_clock
 from dapi.timing.log_limits import SayOnce
 from dapi.timing.retry import RetryDelay, retry
 from dapi.timing.waiters import Waiters
+
+# A WebSocket and a call or a callback; the rest are the database, the ports and the chain.
+_FILES_PER_NODE = 2
+_OTHER_FILES = 200
 
 
 def make_service(
@@ -137,8 +142,21 @@ class DapiService(MultiService):
             delay=self._retry_delay,
             on_error=log_problem,
         )
+        self._warn_of_few_files()
         if self.chain is not None:
             self.chain.drive_nodes()
+
+    def _warn_of_few_files(self) -> None:
+        nodes = len(self.broker.nodes())
+        limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        if limit != resource.RLIM_INFINITY and nodes * _FILES_PER_NODE + _OTHER_FILES > limit:
+            self.log.warn(
+                "{nodes} nodes may need {needed} open files, and {limit} are allowed: raise the limit (ulimit -n, "
+                "LimitNOFILE=, ulimits:)",
+                nodes=nodes,
+                needed=nodes * _FILES_PER_NODE + _OTHER_FILES,
+                limit=limit,
+            )
 
     def _log_unregistered(self, failure: Failure) -> None:
         if not failure.check(CancelledError):

@@ -9,19 +9,14 @@ from __future__ import annotations
 import re
 from typing import Any, NamedTuple
 
-from OpenSSL.crypto import Error as CertificateError
-from twisted.internet.endpoints import HostnameEndpoint, wrapClientTLS
 from twisted.internet.interfaces import IStreamClientEndpoint
-from twisted.internet.ssl import Certificate, optionsForClientTLS, trustRootFromCertificates
 
 from dapi.errors import ConfigError
+from dapi.http.endpoints import tcp_endpoint, tls_endpoint
 from dapi.messages.urls import ip_address_of, parse_url
 
 _IS_SECURE = {"http": False, "https": True, "ws": False, "wss": True}
-# The least that RFC 8305 allows. A refused connection fails only after it, even when there is no other address.
-_NEXT_ADDRESS_AFTER_SECONDS = 0.1
 _HOST_NAME = re.compile(r"(?!-)[a-z0-9-]{1,63}(?<!-)(\.(?!-)[a-z0-9-]{1,63}(?<!-))*\.?")
-_CERTIFICATE = re.compile(rb"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----", re.DOTALL)
 
 
 class WebSocketAddress(NamedTuple):
@@ -81,33 +76,5 @@ def websocket_endpoint(
     ``ca_file``: the PEM file of the authorities to trust, None for the system's. ConfigError when it cannot be read
     or holds no certificate.
     """
-    endpoint = HostnameEndpoint(
-        reactor,
-        address.host,
-        address.port,
-        timeout=connect_timeout_seconds,
-        attemptDelay=_NEXT_ADDRESS_AFTER_SECONDS,
-    )
-    if not address.is_secure:
-        return endpoint
-    trust_root: Any = None if ca_file is None else trustRootFromCertificates(_certificates(ca_file))
-    try:
-        options = optionsForClientTLS(address.host, trustRoot=trust_root)
-    except UnicodeError as error:
-        raise ConfigError(f"the host {address.host!r} cannot be checked over TLS: {error}") from error
-    return wrapClientTLS(options, endpoint, clock=reactor)
-
-
-def _certificates(ca_file: str) -> list[Certificate]:
-    try:
-        with open(ca_file, "rb") as file:
-            text = file.read()
-    except OSError as error:
-        raise ConfigError(f"ca_file {ca_file} cannot be read: {error.strerror}") from error
-    try:
-        certificates = [Certificate.loadPEM(pem) for pem in _CERTIFICATE.findall(text)]
-    except (CertificateError, ValueError) as error:
-        raise ConfigError(f"ca_file {ca_file} holds a certificate that cannot be read: {error}") from error
-    if not certificates:
-        raise ConfigError(f"ca_file {ca_file} holds no certificate in PEM form")
-    return certificates
+    endpoint = tcp_endpoint(reactor, address.host, address.port, timeout_seconds=connect_timeout_seconds)
+    return tls_endpoint(reactor, endpoint, address.host, ca_file) if address.is_secure else endpoint

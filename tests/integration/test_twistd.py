@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import re
+import resource
 import signal
 import socket
 import sqlite3
@@ -79,6 +80,18 @@ async def test_a_slow_disk_holds_up_the_end_for_two_commits_at_most(twistd: Run,
     await gatherResults(posting)
     with contextlib.closing(sqlite3.connect(tmp_path / "outbox.db")) as found:
         assert found.execute("SELECT count(*) FROM unfinished").fetchone() >= (number,)
+
+
+@pytest_twisted.ensureDeferred
+async def test_may_open_as_many_files_as_the_system_allows(twistd: Run) -> None:
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(1024, before[1] // 2), before[1]))
+    try:
+        process = twistd()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+    await admin_port(process)
+    assert resource.prlimit(process.transport.pid, resource.RLIMIT_NOFILE) == (before[1], before[1])
 
 
 @pytest_twisted.ensureDeferred

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import json
+import resource
 import sqlite3
 import time
 from pathlib import Path
@@ -159,6 +160,17 @@ async def test_a_reactor_that_waits_by_the_wall_clock_is_warned_of(
     monkeypatch.setattr(reactor, "seconds", time.monotonic)
     await start(config(tmp_path / "b.db"))
     assert len(log.warnings("waits by the wall clock")) == 1
+
+
+@pytest_twisted.ensureDeferred
+async def test_too_few_open_files_for_the_nodes_are_warned_of(
+    start: Start, tmp_path: Path, log: Log, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for limit, warnings in ((204, []), (203, ["2 nodes may need 204 open files, and 203 are allowed"])):
+        monkeypatch.setattr(resource, "getrlimit", lambda _, limit=limit: (limit, limit))
+        service = await start(config(tmp_path / f"{limit}.db", node("a"), node("b")))
+        await service.broker.register_missing([])
+        assert [warning.partition(":")[0] for warning in log.warnings("open files")] == warnings
 
 
 @pytest_twisted.ensureDeferred

@@ -192,8 +192,9 @@ class Tries(Generic[C, P]):
         self._answer()
         factory = self.clock.tcpClients[-1][2]
         factory.clientConnectionFailed(self.clock.connectors[-1], Failure(reason or error.ConnectionRefusedError()))
-        # The endpoint looks for another address before it gives up.
-        self.clock.advance(2 * STEP_SECONDS)
+        if self.client.connection_status().until is None:
+            # A name's endpoint looks for another address before it gives up.
+            self.clock.advance(2 * STEP_SECONDS)
 
     def _answer(self) -> None:
         assert self.attempts == self.answered + 1, "there is no try to answer"

@@ -1,0 +1,59 @@
+"""Where a connection goes to: an address or a name, over TCP, or over TLS with a check of whom it reaches."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from OpenSSL.crypto import Error as CertificateError
+from twisted.internet.endpoints import HostnameEndpoint, TCP4ClientEndpoint, TCP6ClientEndpoint, wrapClientTLS
+from twisted.internet.interfaces import IStreamClientEndpoint
+from twisted.internet.ssl import Certificate, optionsForClientTLS, trustRootFromCertificates
+
+from dapi.errors import ConfigError
+from dapi.messages.urls import ip_address_of
+
+# The least that RFC 8305 allows. A refused connection fails only after it, even when there is no other address.
+_NEXT_ADDRESS_AFTER_SECONDS = 0.1
+_CERTIFICATE = re.compile(rb"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----", re.DOTALL)
+
+
+def tcp_endpoint(reactor: Any, host: str, port: int, *, timeout_seconds: float) -> IStreamClientEndpoint:
+    """Return the endpoint for an IP address, or for a name that is looked up at each attempt, in both families."""
+    address = ip_address_of(host)
+    if address is None:
+        return HostnameEndpoint(reactor, host, port, timeout=timeout_seconds, attemptDelay=_NEXT_ADDRESS_AFTER_SECONDS)
+    # A name's endpoint takes several times as long for each attempt (docs/protocol/measured.md, 'Twisted').
+    endpoint = TCP4ClientEndpoint if address.version == 4 else TCP6ClientEndpoint
+    return endpoint(reactor, host, port, timeout=timeout_seconds)
+
+
+def tls_endpoint(
+    reactor: Any, endpoint: IStreamClientEndpoint, host: str, ca_file: str | None
+) -> IStreamClientEndpoint:
+    """Return an endpoint that speaks TLS over another one, and checks the certificate and the name (or IP address).
+
+    ``ca_file``: the PEM file of the authorities to trust, None for the system's. ConfigError when it cannot be read
+    or holds no certificate.
+    """
+    trust_root: Any = None if ca_file is None else trustRootFromCertificates(_certificates(ca_file))
+    try:
+        options = optionsForClientTLS(host, trustRoot=trust_root)
+    except UnicodeError as error:
+        raise ConfigError(f"the host {host!r} cannot be checked over TLS: {error}") from error
+    return wrapClientTLS(options, endpoint, clock=reactor)
+
+
+def _certificates(ca_file: str) -> list[Certificate]:
+    try:
+        with open(ca_file, "rb") as file:
+            text = file.read()
+    except OSError as error:
+        raise ConfigError(f"ca_file {ca_file} cannot be read: {error.strerror}") from error
+    try:
+        certificates = [Certificate.loadPEM(pem) for pem in _CERTIFICATE.findall(text)]
+    except (CertificateError, ValueError) as error:
+        raise ConfigError(f"ca_file {ca_file} holds a certificate that cannot be read: {error}") from error
+    if not certificates:
+        raise ConfigError(f"ca_file {ca_file} holds no certificate in PEM form")
+    return certificates
