@@ -35,6 +35,7 @@ from dapi.chain.identity import contradiction
 from dapi.chain.rpc_answers import BlockInfo, ChainStatus
 from dapi.errors import ConfigError
 from dapi.messages.urls import parse_url
+from dapi.timing.log_limits import OncePerMinute
 from dapi.timing.observers import Observers
 
 _MAX_LAG_BLOCKS = 2
@@ -77,6 +78,7 @@ class ChainNode:
         self.lag = 0
         self.has_tx_index: bool | None = None
         self.problem: str | None = None
+        self.is_leave_logged = False
         self.skipped_until = float("-inf")
         self._skip_seconds = 0.0
 
@@ -112,6 +114,7 @@ class ChainNodes:
         self._known: BlockInfo | None = None
         self._nodes: list[ChainNode] = []
         self._observers = Observers[[]]()
+        self._log_limit = OncePerMinute(clock)
         for url in map(http_url, urls):
             number = sum(node.name.partition(" ")[0] == url.authority() for node in self._nodes)
             name = f"{url.authority()} ({number + 1})" if number else url.authority()
@@ -189,7 +192,8 @@ class ChainNodes:
             self._leave(node, Standing.BEHIND, f"{node.lag} blocks behind")
         elif node.standing is not Standing.SOUND:
             node.standing = Standing.SOUND
-            self.log.info("chain node {node} is back, at height {height}", node=node.name, height=node.height)
+            log, node.is_leave_logged = self.log.info if node.is_leave_logged else self.log.debug, False
+            log("chain node {node} is back, at height {height}", node=node.name, height=node.height)
         self._update(status)
 
     def block_announced(self, node: ChainNode, block: BlockInfo) -> bool:
@@ -228,14 +232,18 @@ class ChainNodes:
         node.problem = problem
         if not is_new:
             return
+        # One that fails at one kind of call, and is well otherwise, comes and goes every few seconds.
+        is_due = self._log_limit.is_due(f"{node.name} {standing}")
+        node.is_leave_logged |= is_due or standing is Standing.OTHER_CHAIN
+        log = self.log.warn if is_due else self.log.debug
         if standing is Standing.OTHER_CHAIN:
             text = "chain node {node} is of another chain and is not used: {problem}"
             self.log.critical(text, node=node.name, problem=problem)
         elif standing is Standing.FAILING:
-            self.log.warn("chain node {node} {problem}", node=node.name, problem=problem)
+            log("chain node {node} {problem}", node=node.name, problem=problem)
         else:
             text = "chain node {node} is {problem}: the others go first until it has caught up"
-            self.log.warn(text, node=node.name, problem=problem)
+            log(text, node=node.name, problem=problem)
 
     # What is told.
 

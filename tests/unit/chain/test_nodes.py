@@ -287,6 +287,17 @@ class WordsTests(NodesTestCase):
             ],
         )
 
+    def test_one_that_fails_at_one_kind_of_call_alone_floods_no_log(self) -> None:
+        self.hear(self.a, 100)
+        for _ in range(12):
+            self.clock.advance(5)
+            self.nodes.call_failed(self.a, "abci_query", "HTTP 502")
+            self.hear(self.a, 100)
+        shown = [line for level in (LogLevel.info, LogLevel.warn) for line in self.log.lines(level, "a:1")]
+        self.assertEqual(
+            shown, ["chain node a:1 is back, at height 100", "chain node a:1 failed at abci_query: HTTP 502"]
+        )
+
     def test_another_chain_is_said_loudly(self) -> None:
         self.bring(OTHER_CHAIN)
         self.fail_call(self.a)
