@@ -176,7 +176,8 @@ class Declaring:
                 return
             if is_same and last.state is State.CONFIRMED:
                 self._problem = None if self._times_undone else _WITHOUT_EFFECT
-                if height < (last.included_height or 0) + _SEND_AGAIN_BLOCKS:
+                # One that is in a later block was confirmed by another chain.
+                if 0 <= height - (last.included_height or 0) < _SEND_AGAIN_BLOCKS:
                     return
             if last.state is State.STORED:
                 await self._submissions.expire(last.height, Kind.HARDWARE, "superseded by a newer one", is_loss=False)

@@ -146,6 +146,12 @@ class DeclaringTests(HostTestCase):
         self.assertEqual([list(node.models) for node in self.diff(row.batch_id).new_or_modified], [[MODEL], [MODEL]])
         self.assertEqual(self.host.status()["problems"], {})
 
+    def test_one_that_another_chain_has_confirmed_is_made_again(self) -> None:
+        self.move(20)
+        self.finish(State.CONFIRMED, 20_000, None)
+        self.move(21)
+        self.assertEqual(self.states(Kind.HARDWARE), [State.STORED, State.CONFIRMED])
+
     def test_one_that_changes_nothing_is_not_made_at_each_block(self) -> None:
         self.move(20)
         # The chain has taken it, and shows what it showed before.
