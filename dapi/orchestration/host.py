@@ -26,6 +26,7 @@ from dapi.outbox.ledger import NodeLedger
 from dapi.phases.epoch_queries import epoch_info
 from dapi.phases.host_queries import is_unknown_query
 from dapi.phases.phases import EpochInfo, PocStage
+from dapi.timing.log_limits import OncePerMinute
 from dapi.timing.loop import LoopService, Wake
 from dapi.timing.retry import RetryDelay
 
@@ -80,7 +81,10 @@ class Host(LoopService):
         tasks: Sequence[HostTask | None] = (version, declaring, claiming, counting)
         self._tasks = [task for task in tasks if task is not None]
         self._problems: dict[str, str] = {}
+        # Of these, the chain does not know the query.
         self._unknown: set[str] = set()
+        self._logged: dict[str, str] = {}
+        self._log_limit = OncePerMinute(reactor)
         self._warned: set[str] = set()
         self._retry_delay = RetryDelay(random)
         self._wake = Wake(reactor)
@@ -113,7 +117,7 @@ class Host(LoopService):
         except ChainError as error:
             self._record_problem("epoch", error)
             return
-        self._problems.pop("epoch", None)
+        self._over("epoch")
         for task in self._tasks:
             if not self.running:
                 return
@@ -127,8 +131,7 @@ class Host(LoopService):
                     self.log.failure("{name} broke, which it never should", name=task.name)
                 self._problems[task.name] = problem
             else:
-                self._problems.pop(task.name, None)
-                self._unknown.discard(task.name)
+                self._over(task.name)
         warnings = set(self.warnings())
         for warning in sorted(warnings - self._warned):
             self.log.warn("{urgent}", urgent=warning)
@@ -159,11 +162,17 @@ class Host(LoopService):
             "not_counted": self._counting.not_counted(stage.epoch_index, node_id, ledger),
         }
 
+    def _over(self, name: str) -> None:
+        self._problems.pop(name, None)
+        self._logged.pop(name, None)
+        self._unknown.discard(name)
+
     def _record_problem(self, name: str, error: Exception) -> None:
-        # Other heights in it are no news, and what the stop breaks off is no problem.
-        before, now = (_DIGITS.sub("#", text) for text in (self._problems.get(name, ""), str(error)))
         (self._unknown.add if is_unknown_query(error) else self._unknown.discard)(name)
-        if self.running and before != now:
+        # Other heights in it are no news, and what the stop breaks off is no problem.
+        shape = _DIGITS.sub("#", str(error))
+        if self.running and shape != self._logged.get(name) and self._log_limit.is_due(name):
+            self._logged[name] = shape
             text = "{name}: trying again in a few seconds: {error}"
             if name in self._unknown:
                 text = "{name}: left out, because this chain does not know the query: {error}"

@@ -215,6 +215,13 @@ class FailingTests(HostTestCase):
     def test_the_version(self) -> None:
         self.fail_in_each_way("MLNodeVersion", "node_version")
 
+    def test_a_query_that_fails_now_and_then_floods_no_log(self) -> None:
+        for height in range(SETTLED, SETTLED + 20):
+            self.rpc.failing = {"SettleAmount"} if height % 2 else set()
+            self.move(height)
+            self.clock.advance(2)
+        self.assertEqual(len(self.log.warnings("claim: trying again")), 1)
+
     def test_what_the_chain_does_not_know_is_not_asked_for_every_few_seconds(self) -> None:
         self.rpc.unknown = {"SettleAmount", "EpochGroupData"}
         self.move(SETTLED)
