@@ -125,6 +125,8 @@ class NodeWorker(Service):
         self._working: Deferred[None] = succeed(None)
         self._last: CommandRecord | None = None
         self._has_warned = False
+        # Taking a URL apart is dear, and the status is asked for every few seconds.
+        self._shown_url = without_user(node.poc_url)
 
     def startService(self) -> None:
         """Begin with the commands that wait."""
@@ -195,7 +197,7 @@ class NodeWorker(Service):
             last=self._last,
             websocket=self.websocket_client.status(),
             batches=self.batch_handler.counts,
-            poc_url=without_user(self.node.poc_url),
+            poc_url=self._shown_url,
             version=self.ml_client.version,
             version_problem=self.ml_client.version_problem,
         )

@@ -15,11 +15,12 @@ def unreached_callbacks(status: Mapping[str, Any]) -> Iterator[tuple[str, str, s
     """
     standings = (status["chain"].get("poc") or {}).get("nodes", {})
     callbacks = status["callbacks"]
+    reached = [node["node_id"] for node in status["nodes"] if node["batches"]["by_http"]]
     for node in status["nodes"]:
         is_delivering = _generates(node, standings.get(node["node_id"])) and node["websocket"]["state"] != "open"
         if node["enabled"] and is_delivering and not node["batches"]["by_http"]:
             node_id = node["node_id"]
-            known = "; ".join(_known(callbacks, node, status["nodes"]))
+            known = "; ".join(_known(callbacks, node, reached))
             yield (
                 node_id,
                 f"{node_id}: generates, has no WebSocket, and has never delivered to {callbacks['url']}: {known}",
@@ -35,12 +36,11 @@ def _generates(node: Mapping[str, Any], standing: Mapping[str, Any] | None) -> b
     return bool(is_last and last["result"]["succeeded"])
 
 
-def _known(callbacks: Mapping[str, Any], node: Mapping[str, Any], nodes: list[Any]) -> Iterator[str]:
+def _known(callbacks: Mapping[str, Any], node: Mapping[str, Any], reached: list[str]) -> Iterator[str]:
     url = parse_url(callbacks["url"])
     host, port = url.host, url.port
-    others = [each["node_id"] for each in nodes if each["batches"]["by_http"]]
-    if others:
-        yield f"{len(others)} other nodes have delivered there since dapi started, such as {others[0]}"
+    if reached:
+        yield f"others have delivered there since dapi started: {len(reached)} nodes, such as {reached[0]}"
     else:
         yield "no node has delivered there since dapi started"
     if is_loopback(host) and not is_loopback(parse_url(node["poc_url"]).host):

@@ -44,18 +44,25 @@ async def until_warned(whole: WholeDapi, *said: str) -> None:
 
 
 @pytest_twisted.ensureDeferred
-async def test_nothing_is_wrong_in_poc_until_something_is(whole: WholeDapi) -> None:
+async def test_nothing_is_wrong_in_poc_until_something_is(whole: WholeDapi, log: Log) -> None:
     whole.node("node1")
     whole.start()
     whole.produce_to(FIRST_POC + 1)
     await whole.when_all("generate")
     await until(lambda: bool(whole.nodes["node1"].ledger.delivered(kind="generated")))
     await until_warned(whole)
-    port = whole.nodes["node1"].port
+    clock_offset = whole.chain_service._clock_offset
+    clock_offset._now = lambda: time.time() + 60
+    whole.produce_to(whole.chain.height + 9)
+    await until_warned(whole, "s ahead of the time of the blocks")
+    assert len(log.warnings("ahead of the time of the blocks: have the clock set by NTP")) == 1
+    clock_offset._now = time.time
+    whole.produce_to(whole.chain.height + 2)
+    await until_warned(whole)
     await whole.nodes["node1"].stopService()
     await until_warned(whole, "node1: ")
     (problem,) = await problems(whole)
-    assert "Connection was refused" in problem or "closed the connection" in problem, (port, problem)
+    assert "Connection was refused" in problem or "closed the connection" in problem, problem
     await whole.chain.stopService()
     await until_warned(whole, "node1: ", "nothing is sent: not reachable", "chain node 127.0.0.1")
 

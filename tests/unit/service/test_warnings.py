@@ -176,7 +176,7 @@ class CallbackTests(WarningTestCase):
     def test_others_that_reach_it_are_told(self) -> None:
         other = NODE | {"node_id": "b", "batches": {"by_http": 3}}
         (problem,) = self.unreached(nodes=[SILENT, other])
-        self.assertIn("1 other nodes have delivered there since dapi started, such as b", problem)
+        self.assertIn("others have delivered there since dapi started: 1 nodes, such as b", problem)
 
     def test_not_of_a_node_that_has_another_way_or_nothing_to_deliver(self) -> None:
         for changes in (
