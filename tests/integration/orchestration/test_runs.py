@@ -1,0 +1,144 @@
+"""Batches that are not of their stage, and nodes that make them, on a whole dapi."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import msgspec
+import pytest
+import pytest_twisted
+import treq
+from twisted.internet import reactor as global_reactor
+from twisted.internet.defer import Deferred, gatherResults
+from twisted.web.http_headers import Headers
+
+from dapi.messages import Kind, ProofBatch, State, content_id
+from dapi.mlnode.client import InitRequest, MLNodeClient
+from dapi.outbox.pages import BatchRow
+from dapi.simulator.chain.messages import SubmitPocBatch
+from tests.batches import generated_fields
+from tests.chain_tools import Key
+from tests.integration.waiting import soon, until
+from tests.integration.whole_dapi import FIRST_POC, WholeDapi, until_answered, when_all_is_delivered, whole
+
+__all__ = ["whole"]
+
+reactor: Any = global_reactor
+HEADERS = Headers({"content-type": ["application/json"]})
+
+
+@pytest.mark.parametrize("changes", [{"block_hash": "AB" * 32}, {"public_key": Key(9).public.hex()}])
+@pytest_twisted.ensureDeferred
+async def test_a_node_in_another_run_is_brought_back_and_what_it_made_there_is_kept(
+    whole: WholeDapi, changes: dict[str, str]
+) -> None:
+    node = whole.node("node1")
+    service = whole.start()
+    whole.produce_to(FIRST_POC)
+    await whole.when_all("generate")
+    await soon(node.ledger.when_delivered(2))
+    right = node.run
+    assert right is not None
+    # As a second API node does.
+    intruder = MLNodeClient(reactor, node.base_url, node_id="node1")
+    (body,) = [call.body for call in node.ledger.calls if call.path == "/api/v1/pow/init/generate"]
+    request = msgspec.convert(body, InitRequest)
+    await intruder.init_generate(msgspec.structs.replace(request, **changes))
+    await intruder.close()
+    await until(lambda: node.run is not None and node.run is not right and node.run.request == right.request)
+    foreign = {entry.batch["block_hash"] + entry.batch["public_key"] for entry in node.ledger.delivered()}
+    assert len(foreign) == 2
+    delivered = len(node.ledger.delivered())
+    await soon(node.ledger.when_delivered(delivered + 2))
+    node.settings.batches_per_walk = 0
+    await when_all_is_delivered(node)
+
+    async def kept() -> list[BatchRow]:
+        rows = (await service.outbox.batches(kind=Kind.GENERATED, limit=1000)).batches
+        return [row for row in rows if row.reason == "not sent: its block hash or public key is not that of the stage"]
+
+    async def is_all_else_confirmed() -> bool:
+        rows = await kept()
+        counts = await service.outbox.counts()
+        return bool(rows) and counts[State.STORED] == len(rows) and counts[State.IN_FLIGHT] == 0
+
+    await until_answered(is_all_else_confirmed)
+    right_ids = {
+        content_id(msgspec.convert(entry.batch, ProofBatch))
+        for entry in node.ledger.delivered(kind="generated")
+        if (entry.batch["block_hash"], entry.batch["public_key"])
+        == (right.request.block_hash, right.request.public_key)
+    }
+    assert {batch_id for _, _, batch_id in whole.chain.state.batches} == right_ids
+    rows = await kept()
+    assert {(row.state, row.node_id, row.height) for row in rows} == {(State.STORED, "node1", FIRST_POC)}
+    assert whole.phases.status()["nodes"]["node1"].batches_of_others >= len(rows)
+    warning = f"node1: {len(rows)} messages are kept and not sent: their block hash or public key is not that of stage"
+    await until(lambda: warning in str(whole.conductor.warnings))
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_batch_that_comes_before_its_stage_is_known_is_sent_once_it_is(whole: WholeDapi) -> None:
+    node = whole.node("node1")
+    whole.start()
+    whole.produce_to(FIRST_POC)
+    await whole.when_all("generate")
+    await soon(node.ledger.when_delivered(1))
+    await whole.when_nothing_is_left()
+    await whole.stop()
+    await whole.chain.stopService()
+    # A database without the stage, and a chain that does not tell of it yet.
+    for path in whole.folder.glob("outbox.db*"):
+        path.unlink()
+    by_http = node.ledger.counts["http"]
+    service = whole.start()
+    await soon(node.ledger.when_delivered(by_http + 2, via="http"))
+    rows = (await service.outbox.batches(kind=Kind.GENERATED)).batches
+    assert {(row.state, row.reason) for row in rows} == {
+        (State.STORED, "not sent: the chain has told of no such stage")
+    }
+    node.settings.batches_per_walk = 0
+    await when_all_is_delivered(node)
+    whole.chain.startService()
+    await whole.when_nothing_is_left()
+
+
+async def deliver(url: str, height: int) -> None:
+    body = json.dumps(generated_fields(block_height=height)).encode()
+    response = await treq.post(url, body, headers=HEADERS, persistent=False)
+    assert response.code == 200
+    await treq.content(response)
+
+
+@pytest_twisted.ensureDeferred
+async def test_heights_of_no_stage_hold_nothing_up(whole: WholeDapi) -> None:
+    node = whole.node("node1", batches_per_walk=0)
+    service = whole.start()
+    whole.produce_to(FIRST_POC)
+    await whole.when_all("generate")
+    url = f"http://127.0.0.1:{whole.callback_port}/v1/poc-batches/generated"
+    for first in range(0, 500, 50):
+        garbage = range(1000 + first, 1050 + first)
+        await gatherResults([Deferred.fromCoroutine(deliver(url, height)) for height in garbage])
+    node.settings.batches_per_walk = 1
+    await soon(node.ledger.when_delivered(2))
+    node.settings.batches_per_walk = 0
+    await when_all_is_delivered(node)
+
+    async def is_all_else_confirmed() -> bool:
+        counts = await service.outbox.counts()
+        return counts[State.STORED] == 500 and counts[State.IN_FLIGHT] == 0 and counts[State.CONFIRMED] >= 2
+
+    await until_answered(is_all_else_confirmed)
+    # No transaction was wasted on them.
+    heights = {
+        one.message.poc_stage_start_block_height
+        for one in whole.chain.blockchain.ledger
+        if isinstance(one.message, SubmitPocBatch)
+    }
+    assert heights == {FIRST_POC}
+    rows = (await service.outbox.batches(kind=Kind.GENERATED, state=State.STORED, limit=1000)).batches
+    assert {row.reason for row in rows} == {"not sent: the chain has told of no such stage"}
+    warning = "node1: 500 messages are kept and not sent: the chain has told of no stage with their height"
+    await until(lambda: warning in str(whole.conductor.warnings))
