@@ -9,7 +9,7 @@ VENV := .venv
 PY := $(VENV)/bin/python
 STAMP := $(VENV)/.dapi-is-set-up
 PYTHONS := python3 python3.11 python3.12 python3.13 python3.14
-BENCHES := intake signing large_stage
+BENCHES := intake signing outbox_to_block large_stage
 
 .PHONY: setup test lint types unit integration demo bench soak proto
 

@@ -67,7 +67,8 @@ def _name_verdicts(table: str, condition: str) -> str:
 # (''); a stage's own is NULL until it is known. Of what is finished, only
 # what the chain does not have keeps its body (deleting a row gives its space back, emptying it does not). The indexes
 # serve exactly the filters of a listing, newest first, and the order of sending. A long column stands last: SQLite
-# reads those before it alone.
+# reads those before it alone. ``chain`` has one row, once a chain was seen. What is of another chain is set apart: it
+# is finished, its id begins with that chain's, and its height is negative, so that nothing finds it for this one.
 SCHEMA_VERSIONS = (
     """
     CREATE TABLE waiting (
@@ -133,4 +134,6 @@ SCHEMA_VERSIONS = (
     DROP INDEX unfinished_to_send;
     CREATE INDEX unfinished_to_send ON unfinished (run, height, kind) WHERE state = 'stored';
     """,
+    # Until here a database did not know which chain it is of.
+    "CREATE TABLE chain (id TEXT NOT NULL);",
 )

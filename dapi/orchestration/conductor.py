@@ -155,6 +155,7 @@ class Conductor(LoopService):
         if head is None or self._watcher.problem is not None:
             # A chain that stands still, or a node of it that lags behind, says nothing about what to do.
             return
+        await self._deadlines.enter_chain(head.chain_id)
         info = await epoch_info(self._rpc, head.height)
         stage = info.stage_under_way()
         if self._work is not None and (stage is None or stage.height != self._work.record.stage.height):

@@ -170,6 +170,20 @@ BATCHES_IN_TRANSACTION = f"SELECT DISTINCT coalesce(parent, seq) FROM unfinished
 BATCHES_TO_EXPIRE = """SELECT DISTINCT coalesce(parent, seq) FROM unfinished
     WHERE state = 'stored' AND height = :height AND kind = :kind LIMIT :limit"""
 
+# -- Another chain
+
+CHAIN = "SELECT id FROM chain"
+FORGET_CHAIN = "DELETE FROM chain"
+ENTER_CHAIN = "INSERT INTO chain (id) VALUES (:chain_id)"
+
+# What was made for the chain before; its transactions can be in no block of this one.
+DELETE_ALL_PARTS = "DELETE FROM unfinished WHERE parent IS NOT NULL"
+ALL_UNFINISHED = "SELECT seq FROM unfinished"
+EXPIRE_FAILED = "UPDATE finished SET state = 'expired' WHERE state = 'failed' RETURNING seq"
+SET_APART = "UPDATE finished SET batch_id = :former || '/' || batch_id, height = -height WHERE height > 0"
+FORGET_STAGES = "DELETE FROM stages"
+FORGET_LAST_TIMEOUT = "DELETE FROM numbers WHERE name = 'last_timeout_ns'"
+
 # -- Coming to an end
 
 # Of batches that fail or expire: all parts but those in flight in other transactions.

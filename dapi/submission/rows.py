@@ -188,6 +188,30 @@ def _finish(connection: sqlite3.Connection, changes: Changes, whole: set[int], e
         count(changes, RowState(before).shown, end.state, 1)
 
 
+def enter_chain(connection: sqlite3.Connection, changes: Changes, chain_id: str, now: float) -> tuple[str, int] | None:
+    """Begin afresh for a chain, unless the database is of it; return the chain before, and how many batches were left.
+
+    What was not finished for the chain before expires. All of it is set apart, and its stages are forgotten. A database
+    that is of no chain yet becomes one of this chain, as it is.
+    """
+    found = connection.execute(queries.CHAIN).fetchone()
+    if found is not None and found[0] == chain_id:
+        return None
+    left = 0
+    if found is not None:
+        connection.execute(queries.DELETE_ALL_PARTS)
+        seqs = {seq for (seq,) in connection.execute(queries.ALL_UNFINISHED)}
+        left = len(seqs)
+        _finish(connection, changes, seqs, End(State.EXPIRED, now, reason=f"it is of another chain: {found[0]}"))
+        # So that nobody sends it again.
+        count(changes, State.FAILED, State.EXPIRED, len(connection.execute(queries.EXPIRE_FAILED).fetchall()))
+        connection.execute(queries.SET_APART, {"former": found[0]})
+        for statement in (queries.FORGET_STAGES, queries.FORGET_LAST_TIMEOUT, queries.FORGET_CHAIN):
+            connection.execute(statement)
+    connection.execute(queries.ENTER_CHAIN, {"chain_id": chain_id})
+    return (found[0], left) if found is not None else None
+
+
 def stages_unfinished(connection: sqlite3.Connection, received_before: float) -> list[tuple[int, Kind, State]]:
     """Return the stages, kinds and states of messages that are stored, or in flight and older than that."""
     rows = connection.execute(queries.STAGES_UNFINISHED, {"received_before": received_before})

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, succeed
 from twisted.logger import Logger
 
 from dapi.database import Database, transaction
@@ -45,10 +45,28 @@ class Submissions:
         self._database = database
         self._outbox = outbox
         self._now = now
+        # The one that the database is known to be of.
+        self._chain_id: str | None = None
 
     def observe(self, observer: Callable[[], object]) -> None:
         """Call ``observer`` whenever there may be something new to send."""
         self._outbox.observe(observer)
+
+    def enter_chain(self, chain_id: str) -> Deferred[bool]:
+        """Set apart what is of another chain than this one: it is never sent. Fires with whether there was another one.
+
+        To be called before anything else is asked or changed for a chain.
+        """
+        if chain_id == self._chain_id:
+            return succeed(False)
+        return self._change(rows.enter_chain, chain_id, self._now()).addCallback(self._entered, chain_id)
+
+    def _entered(self, former: tuple[str, int] | None, chain_id: str) -> bool:
+        self._chain_id = chain_id
+        if former is not None:
+            text = "the chain is {chain_id} now: {number} messages for {former} are set apart, and are not sent"
+            self.log.critical(text, chain_id=chain_id, former=former[0], number=former[1])
+        return former is not None
 
     def next_messages(self, height: int, room: Room) -> Deferred[list[Message]]:
         """Fire with the messages that belong into the next transaction, all of one stage and kind.

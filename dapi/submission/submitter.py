@@ -145,14 +145,17 @@ class Submitter(LoopService):
         self._problems.record(error)
 
     async def _recover(self) -> None:
-        """Go on with the transactions that a former process, or a former start, left in flight."""
+        """Go on with the transactions that a former process, or a former start, left in flight on this chain."""
+        while self._watcher.head is None:
+            self._heed_status_error()
+            await self._wake_to_send.wait(self._delay())
+        await self._submissions.enter_chain(self._watcher.head.chain_id)
         self._timestamps.last = await self._submissions.last_timeout()
         self._in_flight.replace(await self._submissions.transactions_in_flight())
 
     async def _keep_sending(self) -> None:
         while self.running:
-            if self._watcher.status_error is not None:
-                self._problems.record(self._watcher.status_error)
+            self._heed_status_error()
             if self._watcher.head is not None and self._watcher.problem is None:
                 await self._grants.check(self._watcher.head)
             await self._sender.send()
@@ -160,6 +163,11 @@ class Submitter(LoopService):
             if self.running:
                 # A block wakes us, and what is stored; where a mempool was full, time does.
                 await self._wake_to_send.wait(self._delay())
+
+    def _heed_status_error(self) -> None:
+        # It may tell that the network has moved.
+        if self._watcher.status_error is not None:
+            self._problems.record(self._watcher.status_error)
 
     async def _keep_looking_up(self) -> None:
         while self.running:
