@@ -162,8 +162,13 @@ class WebSocketConfig(Struct, frozen=True, kw_only=True):
     """A connection that brought no batch for this long, while its node should send, is replaced."""
     max_message_bytes: MessageBytes = _WEBSOCKET.max_message_bytes
     compression: bool = _WEBSOCKET.compression
+
+
+class TlsConfig(Struct, frozen=True, kw_only=True):
+    """How ML nodes that are reached over https and wss are checked."""
+
     ca_file: Text | None = _WEBSOCKET.ca_file
-    """PEM file of the authorities that wss nodes are checked against; None: the system's."""
+    """PEM file of the authorities that they are checked against; None: the system's."""
 
 
 class PocConfig(Struct, frozen=True, kw_only=True):
@@ -189,6 +194,7 @@ class Config(Struct, frozen=True, kw_only=True):
     chain_node: ChainNodeConfig = ChainNodeConfig()
     storage: StorageConfig = StorageConfig()
     websocket: WebSocketConfig = WebSocketConfig()
+    tls: TlsConfig = TlsConfig()
     poc: PocConfig = PocConfig()
     log: LogConfig = LogConfig()
     nodes: tuple[NodeConfig, ...] = ()
@@ -200,6 +206,7 @@ _SECTIONS: dict[str, type[Struct]] = {
 _FIELDS = {
     f"{section}.{field.name}": field for section, type_ in _SECTIONS.items() for field in msgspec.structs.fields(type_)
 }
+_FORMER_NAMES = {"websocket.ca_file": "tls.ca_file"}
 OPTIONS = {
     "callback-host": "api.ml_server_host",
     "callback-port": "api.ml_server_port",
@@ -248,6 +255,10 @@ def load_config(
     settings = {key: _Setting(value, str(path), is_text=False) for key, value in _leaves(tree)}
     settings.update(_from_environment(environ))
     settings.update({OPTIONS[name]: _Setting(value, f"option --{name}") for name, value in (options or {}).items()})
+    for old, new in _FORMER_NAMES.items():
+        if old in settings:
+            former = settings.pop(old)
+            settings.setdefault(new, former)
     warnings = [warning for key, setting in settings.items() for warning in _warn_of_unknown(key, setting.source)]
     not_used = unused({key: _short_name(key, setting.source) for key, setting in settings.items()}, environ)
     warnings += [not_used] if not_used is not None else []

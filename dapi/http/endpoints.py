@@ -28,20 +28,24 @@ def tcp_endpoint(reactor: Any, host: str, port: int, *, timeout_seconds: float) 
     return endpoint(reactor, host, port, timeout=timeout_seconds)
 
 
-def tls_endpoint(
-    reactor: Any, endpoint: IStreamClientEndpoint, host: str, ca_file: str | None
-) -> IStreamClientEndpoint:
+def tls_endpoint(reactor: Any, endpoint: IStreamClientEndpoint, host: str, trust_root: Any) -> IStreamClientEndpoint:
     """Return an endpoint that speaks TLS over another one, and checks the certificate and the name (or IP address).
 
-    ``ca_file``: the PEM file of the authorities to trust, None for the system's. ConfigError when it cannot be read
-    or holds no certificate.
+    ``trust_root`` comes from ``trust_root_of``. ConfigError when no certificate can have such a name.
     """
-    trust_root: Any = None if ca_file is None else trustRootFromCertificates(_certificates(ca_file))
     try:
         options = optionsForClientTLS(host, trustRoot=trust_root)
     except UnicodeError as error:
         raise ConfigError(f"the host {host!r} cannot be checked over TLS: {error}") from error
     return wrapClientTLS(options, endpoint, clock=reactor)
+
+
+def trust_root_of(ca_file: str | None) -> Any:
+    """Return what ``tls_endpoint`` trusts: the authorities of a PEM file, or the system's for None.
+
+    ConfigError when the file cannot be read or holds no certificate.
+    """
+    return None if ca_file is None else trustRootFromCertificates(_certificates(ca_file))
 
 
 def _certificates(ca_file: str) -> list[Certificate]:

@@ -11,7 +11,6 @@ from typing import Any, cast
 
 from treq.client import HTTPClient
 from twisted.internet.defer import CancelledError, Deferred, succeed
-from twisted.internet.endpoints import wrapClientTLS
 from twisted.internet.error import ConnectError, ConnectingCancelledError, ConnectionClosed, ConnectionDone
 from twisted.internet.interfaces import IConsumer, IProtocol, IProtocolFactory, IPushProducer, IStreamClientEndpoint
 from twisted.internet.protocol import Protocol, connectionDone
@@ -20,7 +19,6 @@ from twisted.python.failure import Failure
 from twisted.web.client import (
     URI,
     Agent,
-    BrowserLikePolicyForHTTPS,
     RequestGenerationFailed,
     RequestTransmissionFailed,
     ResponseDone,
@@ -32,7 +30,7 @@ from twisted.web.http_headers import Headers
 from twisted.web.iweb import IAgent, IAgentEndpointFactory, IBodyProducer, IResponse
 from zope.interface import implementer
 
-from dapi.http.endpoints import tcp_endpoint
+from dapi.http.endpoints import tcp_endpoint, tls_endpoint, trust_root_of
 from dapi.timing.waiters import Waiters
 
 MAX_ANSWER_BYTES = 65536
@@ -88,13 +86,17 @@ class Exchanges:
 
     Twisted's own agent forgets a connection that it asked to close; over TLS a silent peer can then keep the socket
     open for ever. So each request's connection is watched here, and aborted when the request failed. The connections
-    of an ``agent`` from outside are not watched.
+    of an ``agent`` from outside are not watched. ``ca_file`` is the PEM file of the authorities that https servers are
+    checked against, None for the system's; ConfigError when it cannot be used.
     """
 
-    def __init__(self, reactor: Any, agent: IAgent | None, connect_timeout_seconds: float) -> None:
+    def __init__(
+        self, reactor: Any, agent: IAgent | None, connect_timeout_seconds: float, *, ca_file: str | None = None
+    ) -> None:
         self._reactor = reactor
         self._agent = agent
         self._connect_timeout_seconds = connect_timeout_seconds
+        self._trust_root = trust_root_of(ca_file)
         self._open = _Connections()
 
     async def exchange(
@@ -135,7 +137,7 @@ class Exchanges:
             raise NoAnswerError(_reason(error)) from error
 
     async def _request(self, method: str, url: str, body: bytes | None) -> Answer:
-        endpoints = _Endpoints(self._reactor, self._connect_timeout_seconds, self._open)
+        endpoints = _Endpoints(self._reactor, self._connect_timeout_seconds, self._trust_root, self._open)
         agent = self._agent or Agent.usingEndpointFactory(self._reactor, endpoints)
         # A client of its own for each request: treq's would keep cookies.
         client = HTTPClient(agent, data_to_body_producer=_BytesProducer)
@@ -267,8 +269,11 @@ class _WatchedFactory(WrappingFactory[ProtocolWrapper]):
 class _Endpoints:
     """Makes the endpoint of one request; the certificate and the host name of https are checked."""
 
-    def __init__(self, reactor: Any, connect_timeout_seconds: float, open_connections: _Connections) -> None:
+    def __init__(
+        self, reactor: Any, connect_timeout_seconds: float, trust_root: Any, open_connections: _Connections
+    ) -> None:
         self._reactor = reactor
+        self._trust_root = trust_root
         self._connect_timeout_seconds = connect_timeout_seconds
         self._open = open_connections
         self._factories: list[_WatchedFactory] = []
@@ -277,7 +282,7 @@ class _Endpoints:
         host = uri.host.decode("ascii")
         endpoint = tcp_endpoint(self._reactor, host, uri.port, timeout_seconds=self._connect_timeout_seconds)
         if uri.scheme == b"https":
-            endpoint = wrapClientTLS(BrowserLikePolicyForHTTPS().creatorForNetloc(uri.host, uri.port), endpoint)
+            endpoint = tls_endpoint(self._reactor, endpoint, host, self._trust_root)
         return _WatchedEndpoint(endpoint, self._watch)
 
     def abort_connections(self) -> None:

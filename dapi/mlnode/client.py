@@ -159,6 +159,9 @@ class MLNodeClient:
     followed: the call would arrive as another one), or answers something else than the documented answer. Cancelling
     the Deferred closes the call's connection; it then fails with CancelledError.
 
+    ``ca_file`` is the PEM file of the authorities that an https node is checked against, None for the system's;
+    ConfigError when it cannot be used.
+
     Each call has a connection of its own: the node may close a kept one just when the next call is written, and a call
     such as init must not be sent twice.
     """
@@ -174,11 +177,12 @@ class MLNodeClient:
         network_version: NetworkVersion | None = None,
         agent: IAgent | None = None,
         total_timeout_seconds: float = 30.0,
+        ca_file: str | None = None,
     ) -> None:
         self.base_url = base_url.rstrip("/")
         self.node_id = node_id
         self._reactor = reactor
-        self._exchanges = Exchanges(reactor, agent, _CONNECT_TIMEOUT_SECONDS)
+        self._exchanges = Exchanges(reactor, agent, _CONNECT_TIMEOUT_SECONDS, ca_file=ca_file)
         self._total_timeout_seconds = total_timeout_seconds
         self._calls: set[Deferred[Any]] = set()
         self._network_version = network_version or NetworkVersion()

@@ -16,6 +16,7 @@ from dapi.broker.nodes import Node, NodeStore
 from dapi.chain_service import ChainService, load_key
 from dapi.config import Config
 from dapi.database import Database
+from dapi.http.endpoints import trust_root_of
 from dapi.http.listener import HttpListener
 from dapi.http.settings import HttpSettings
 from dapi.http.site import JsonSite
@@ -28,10 +29,8 @@ from dapi.poc.batch_handler import BatchHandler
 from dapi.poc.deliveries import Deliveries
 from dapi.poc.websocket_client import WebSocketClient
 from dapi.poc.websocket_settings import WebSocketSettings
-from dapi.poc.websocket_url import websocket_address
 from dapi.server.admin import AdminApi
 from dapi.server.callbacks import Callbacks
-from dapi.websocket.address import websocket_endpoint
 
 _CALLBACK_PATH = "/v1/poc-batches"
 _MAX_ADMIN_BODY_BYTES = MIB
@@ -58,8 +57,11 @@ class Parts:
         self._reactor = reactor
         self._config = config
         self._random = random
-        self._websocket_settings = WebSocketSettings(**msgspec.structs.asdict(config.websocket))
-        _check_ca_file(reactor, config.websocket.ca_file)
+        self._websocket_settings = WebSocketSettings(
+            **msgspec.structs.asdict(config.websocket), ca_file=config.tls.ca_file
+        )
+        # A file that cannot be used would only be missed once an https node is there.
+        trust_root_of(config.tls.ca_file)
         api, storage = config.api, config.storage
         path = str(Path(storage.path).expanduser())
         self.database = Database(
@@ -135,12 +137,11 @@ class Parts:
             settings=self._websocket_settings,
         )
         version = None if node.config.version else self._network_version
-        ml_client = MLNodeClient(self._reactor, node.poc_url, node_id=node.id, network_version=version)
+        ml_client = MLNodeClient(
+            self._reactor,
+            node.poc_url,
+            node_id=node.id,
+            network_version=version,
+            ca_file=self._config.tls.ca_file,
+        )
         return NodeWorker(self._reactor, node, ml_client, handler, websocket_client)
-
-
-def _check_ca_file(reactor: Any, ca_file: str | None) -> None:
-    """Raise ConfigError now for a file that would only be missed once a wss node is there."""
-    if ca_file is not None:
-        address = websocket_address("wss://localhost/")
-        websocket_endpoint(reactor, address, connect_timeout_seconds=1.0, ca_file=ca_file)

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from twisted.internet.interfaces import IStreamClientEndpoint
 
 from dapi.errors import ConfigError
-from dapi.http.endpoints import tcp_endpoint, tls_endpoint
+from dapi.http.endpoints import tcp_endpoint, tls_endpoint, trust_root_of
 from dapi.messages.urls import ip_address_of, parse_url
 
 _IS_SECURE = {"http": False, "https": True, "ws": False, "wss": True}
@@ -77,4 +77,6 @@ def websocket_endpoint(
     or holds no certificate.
     """
     endpoint = tcp_endpoint(reactor, address.host, address.port, timeout_seconds=connect_timeout_seconds)
-    return tls_endpoint(reactor, endpoint, address.host, ca_file) if address.is_secure else endpoint
+    if not address.is_secure:
+        return endpoint
+    return tls_endpoint(reactor, endpoint, address.host, trust_root_of(ca_file))

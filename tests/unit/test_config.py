@@ -63,7 +63,8 @@ class SourceTests(ConfigTestCase):
               keyring_backend: test
               keyring_dir: /keys
             storage: {{path: /data/x.db, reserve_bytes: 8388608}}
-            websocket: {{idle_seconds: 90, max_message_bytes: 1024, compression: true, ca_file: /ca.pem}}
+            websocket: {{idle_seconds: 90, max_message_bytes: 1024, compression: true}}
+            tls: {{ca_file: /ca.pem}}
             poc: {{network: test}}
             """
         )
@@ -75,8 +76,18 @@ class SourceTests(ConfigTestCase):
         self.assertEqual((config.storage.path, config.storage.reserve_bytes), ("/data/x.db", 2**23))
         websocket = config.websocket
         self.assertEqual((websocket.idle_seconds, websocket.max_message_bytes), (90.0, 1024))
-        self.assertEqual((websocket.compression, websocket.ca_file), (True, "/ca.pem"))
+        self.assertEqual((websocket.compression, config.tls.ca_file), (True, "/ca.pem"))
         self.assertEqual(config.poc.network, "test")
+
+    def test_a_former_name_still_works(self) -> None:
+        for text, environ, expected in (
+            ("websocket: {ca_file: /old.pem}", {}, "/old.pem"),
+            ("websocket: {ca_file: /old.pem}\ntls: {ca_file: /new.pem}", {}, "/new.pem"),
+            ("", {"DAPI_WEBSOCKET__CA_FILE": "/old.pem"}, "/old.pem"),
+            ("", {"DAPI_TLS__CA_FILE": "/new.pem"}, "/new.pem"),
+        ):
+            config, warnings = load_config(self.write(text), environ=environ)
+            self.assertEqual((config.tls.ca_file, warnings), (expected, []))
 
     def test_an_empty_file_and_a_key_without_value_set_nothing(self) -> None:
         self.assertEqual(self.load(""), Config())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import pytest
 import pytest_twisted
@@ -64,15 +65,23 @@ class Server(Factory):
 
 @asynccontextmanager
 async def node(
-    answer: Callable[[Peer], None], *, scheme: str = "http", total_timeout_seconds: float = PATIENCE_SECONDS
+    answer: Callable[[Peer], None],
+    *,
+    scheme: str = "http",
+    total_timeout_seconds: float = PATIENCE_SECONDS,
+    authority: Authority | None = None,
+    ca_file: str | None = None,
 ) -> AsyncIterator[tuple[Server, MLNodeClient]]:
     """A server, and a client of it; in the end no connection is left at either."""
     server = Server(answer)
-    # Nobody vouches for its certificate.
-    wrapped = server if scheme == "http" else TLSMemoryBIOFactory(Authority().options_for("127.0.0.1"), False, server)
+    # Without an authority nobody vouches for its certificate.
+    options = (authority or Authority()).options_for("127.0.0.1")
+    wrapped = server if scheme == "http" else TLSMemoryBIOFactory(options, False, server)
     port = await TCP4ServerEndpoint(reactor, 0, interface="127.0.0.1").listen(wrapped)
     base_url = f"{scheme}://127.0.0.1:{port.getHost().port}"
-    client = MLNodeClient(reactor, base_url, node_id="node1", total_timeout_seconds=total_timeout_seconds)
+    client = MLNodeClient(
+        reactor, base_url, node_id="node1", total_timeout_seconds=total_timeout_seconds, ca_file=ca_file
+    )
     try:
         yield server, client
     finally:
@@ -170,6 +179,18 @@ async def test_nobody_listens() -> None:
 @pytest_twisted.ensureDeferred
 async def test_certificate_is_checked() -> None:
     async with node(say(b'{"state": "POW"}'), scheme="https") as (server, client):
+        with pytest.raises(MLNodeError, match="certificate verify failed"):
+            await client.state()
+        assert not server.first_asked.called
+
+
+@pytest_twisted.ensureDeferred
+async def test_certificate_of_an_authority_of_ones_own(tmp_path: Path) -> None:
+    authority, state = Authority(), say(b'{"state": "POW"}')
+    ca_file = authority.write(tmp_path)
+    async with node(state, scheme="https", authority=authority, ca_file=ca_file) as (_, client):
+        assert await client.state() is MLNodeState.POW
+    async with node(state, scheme="https", authority=Authority("another"), ca_file=ca_file) as (server, client):
         with pytest.raises(MLNodeError, match="certificate verify failed"):
             await client.state()
         assert not server.first_asked.called

@@ -22,7 +22,7 @@ from zope.interface.verify import verifyObject
 from dapi.broker.duties import Intention
 from dapi.broker.node_worker_commands import StartPocCommand
 from dapi.chain.keyring import SigningKey
-from dapi.config import ApiConfig, ChainNodeConfig, PocConfig, Secret, WebSocketConfig
+from dapi.config import ApiConfig, ChainNodeConfig, PocConfig, Secret, TlsConfig, WebSocketConfig
 from dapi.mlnode.client import MAIN_NETWORK_PARAMS, TEST_NETWORK_PARAMS, PowParams
 from dapi.phases.duty import Duty
 from dapi.service import DapiService
@@ -113,9 +113,8 @@ async def test_each_setting_reaches_its_part(start: Start, tmp_path: Path) -> No
                 max_nonces_per_message=5,
                 max_transaction_bytes=20_000,
             ),
-            websocket=WebSocketConfig(
-                idle_seconds=7.0, max_message_bytes=2048, compression=True, ca_file=Authority().write(tmp_path)
-            ),
+            websocket=WebSocketConfig(idle_seconds=7.0, max_message_bytes=2048, compression=True),
+            tls=TlsConfig(ca_file=Authority().write(tmp_path)),
             poc=PocConfig(network="test", follow_chain=False),
         )
     )
@@ -126,8 +125,9 @@ async def test_each_setting_reaches_its_part(start: Start, tmp_path: Path) -> No
         "idle_seconds": 7.0,
         "max_message_bytes": 2048,
         "compression": True,
-        "ca_file": service._config.websocket.ca_file,
     }
+    assert websocket.ca_file == service._config.tls.ca_file is not None
+    assert worker.ml_client._exchanges._trust_root is not None
     assert params_of_inits(service) == TEST_NETWORK_PARAMS
     assert service.chain is not None
     assert service.chain.conductor is None

@@ -11,7 +11,7 @@ from twisted.internet.testing import MemoryReactorClock
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
-from dapi.config import ChainNodeConfig, Config, StorageConfig, WebSocketConfig
+from dapi.config import ChainNodeConfig, Config, StorageConfig, TlsConfig
 from dapi.errors import ConfigError, DapiError
 from dapi.service import make_service
 
@@ -68,7 +68,7 @@ class MakeServiceTests(SynchronousTestCase):
         wrong = self.folder / "ca.pem"
         wrong.write_text("no certificate")
         for path, said in ((wrong, "holds no certificate"), (self.folder / "none.pem", "cannot be read")):
-            config = Config(websocket=WebSocketConfig(ca_file=str(path)))
+            config = Config(tls=TlsConfig(ca_file=str(path)))
             error = self.assertRaises(ConfigError, make_service, config, MemoryReactorClock())
             self.assertIn(str(path), str(error))
             self.assertIn(said, str(error))
