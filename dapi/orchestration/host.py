@@ -31,6 +31,8 @@ from dapi.timing.loop import LoopService, Wake
 from dapi.timing.retry import RetryDelay
 
 _LOOK_AGAIN_SECONDS = 30.0
+# To ask again after a few seconds helps against what is usual, a node that was restarted for instance.
+_LATE_SECONDS = 300.0
 _DIGITS = re.compile(r"\d+")
 _ERRORS = (ChainError, NotReadyError, StoreError)
 
@@ -81,6 +83,7 @@ class Host(LoopService):
         tasks: Sequence[HostTask | None] = (version, declaring, claiming, counting)
         self._tasks = [task for task in tasks if task is not None]
         self._problems: dict[str, str] = {}
+        self._problem_since: dict[str, float] = {}
         # Of these, the chain does not know the query.
         self._unknown: set[str] = set()
         self._logged: dict[str, str] = {}
@@ -92,7 +95,16 @@ class Host(LoopService):
         broker.observe_changes(self._wake.ring)
 
     def warnings(self) -> list[str]:
-        """Say in words what somebody has to see to."""
+        """Say in words what somebody has to see to, and what has been kept from its turn for long."""
+        now = self._reactor.seconds()
+        late = [
+            f"{name}: not looked after for {_LATE_SECONDS // 60:.0f} minutes: {problem}"
+            for name, problem in self._problems.items()
+            if name not in self._unknown and now - self._problem_since[name] >= _LATE_SECONDS
+        ]
+        return [*late, *self._task_warnings()]
+
+    def _task_warnings(self) -> list[str]:
         return [warning for task in self._tasks for warning in task.warnings()]
 
     def status(self) -> dict[str, Any]:
@@ -129,10 +141,10 @@ class Host(LoopService):
                 problem = f"broke, see the log: {type(error).__name__}: {error}"
                 if self.running and problem != self._problems.get(task.name):
                     self.log.failure("{name} broke, which it never should", name=task.name)
-                self._problems[task.name] = problem
+                self._keep_problem(task.name, problem)
             else:
                 self._over(task.name)
-        warnings = set(self.warnings())
+        warnings = set(self._task_warnings())
         for warning in sorted(warnings - self._warned):
             self.log.warn("{urgent}", urgent=warning)
         self._warned = warnings
@@ -164,6 +176,7 @@ class Host(LoopService):
 
     def _over(self, name: str) -> None:
         self._problems.pop(name, None)
+        self._problem_since.pop(name, None)
         self._logged.pop(name, None)
         self._unknown.discard(name)
 
@@ -177,4 +190,8 @@ class Host(LoopService):
             if name in self._unknown:
                 text = "{name}: left out, because this chain does not know the query: {error}"
             self.log.warn(text, name=name, error=str(error))
-        self._problems[name] = str(error)
+        self._keep_problem(name, str(error))
+
+    def _keep_problem(self, name: str, problem: str) -> None:
+        self._problem_since.setdefault(name, self._reactor.seconds())
+        self._problems[name] = problem
