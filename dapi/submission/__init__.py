@@ -30,9 +30,9 @@ The whole way of a batch, from the frame to the block, with what is kept where, 
 7. **The block.** At each block ``TransactionFinder.find`` looks for all hashes. Code 0: ``Decisions.confirm``, and the
    batch is *confirmed*; its row moves to *finished*, without its body. Another code undoes the whole transaction:
    ``judge`` says what it means. A problem that people can mend holds this kind of message back, see ``problems``. Else
-   ``messages_blamed`` says whom it is about, and all others go again at once, together; where nobody is named, in
-   halves. When the chain's time has passed the transaction's, and it is in no block, it never will be:
-   ``Decisions.time_has_passed`` has its messages go into another one.
+   ``messages_blamed`` says whom it is about, and all others go again at once, a few together, many in
+   quarters; where nobody is named, in halves. When the chain's time has passed the transaction's, and it is in no
+   block, it never will be: ``Decisions.time_has_passed`` has its messages go into another one.
 8. **The end of the window.** ``Deadlines.check`` expires what is stored and can be in no block in time. What *failed*
    or *expired* is kept whole, with its reason; ``Outbox.retry`` stores a failed batch again.
 

@@ -135,7 +135,7 @@ class Decisions:
         await self.store_again(transaction, answer.reason, not_before=not_before, max_messages=half)
 
     async def _act_on_blamed(self, transaction: TransactionInFlight, outcome: Outcome, answer: Answer) -> None:
-        """Do what an outcome asks for with those messages that it is about; the others go again at once, together."""
+        """Do what an outcome asks for with those messages that it is about; the others go again at once."""
         messages = transaction.messages
         is_indexed = transaction.account_number is not None
         blamed = messages_blamed(messages, answer.code, answer.codespace, answer.log, is_indexed=is_indexed)

@@ -60,6 +60,8 @@ _SDK = {
 }
 # These depend on the stage, the kind and the block alone, so they hold for all messages that share them.
 _OF_THE_WINDOW = frozenset({1107, 1108, 1128})
+# So many go together again when one of their neighbours has failed.
+_FEW = 16
 _MESSAGE_INDEX = re.compile(r"message index: (\d+)")
 
 
@@ -104,6 +106,9 @@ def half_of(messages: Sequence[Message]) -> int:
 def limit_after_neighbour(others: Sequence[Message]) -> int:
     """Return how many of the others of a message that failed may share their next transaction.
 
-    They go together, without anything new. If that has failed too, there are more that fail: then the half of them.
+    A few go together. Of many, or of those where one failed before, more may fail, and a block names only one in each
+    transaction: a quarter of them. So 200 are in blocks after 5 at most, however many fail; in halves they take 9, and
+    their window may have ended by then.
     """
-    return half_of(others) if any(message.max_messages for message in others) else len(others)
+    is_first = not any(message.max_messages for message in others)
+    return len(others) if is_first and len(others) <= _FEW else max(1, len(others) // 4)

@@ -84,7 +84,19 @@ class LimitTests(SynchronousTestCase):
         for number, half in ((1, 1), (2, 1), (3, 1), (4, 2), (500, 250)):
             self.assertEqual(half_of([OLD] * number), half)
 
-    def test_neighbours_of_one_that_failed_go_together_and_in_halves_when_another_fails(self) -> None:
+    def test_a_few_neighbours_of_one_that_failed_go_together_and_in_quarters_when_another_fails(self) -> None:
         self.assertEqual(limit_after_neighbour([OLD] * 10), 10)
         limited = msgspec.structs.replace(OLD, max_messages=10)
-        self.assertEqual(limit_after_neighbour([limited] * 9), 4)
+        self.assertEqual(limit_after_neighbour([limited] * 9), 2)
+        self.assertEqual(limit_after_neighbour([limited] * 3), 1)
+
+    def test_many_neighbours_go_in_quarters_at_once(self) -> None:
+        self.assertEqual(limit_after_neighbour([OLD] * 199), 49)
+
+    def test_however_many_of_200_fail_each_is_alone_in_the_fifth_block(self) -> None:
+        number, blocks = 200, 1
+        while number > 1:
+            # The last one of each transaction fails.
+            others = [OLD if blocks == 1 else msgspec.structs.replace(OLD, max_messages=number)] * (number - 1)
+            number, blocks = limit_after_neighbour(others), blocks + 1
+        self.assertLessEqual(blocks, 5)
