@@ -165,10 +165,12 @@ class Sender:
             await self._broadcast_to_any(transaction, raw)
         except ChainRefusedError as error:
             self._problems.record(error)
+            transaction.may_be_known = not is_first
             if is_first:
                 await self._decisions.act(transaction, Answer(error.code, error.codespace, error.log, None))
         except MempoolFullError as error:
             self._problems.record(error)
+            transaction.may_be_known = not is_first
             if is_first:
                 await self._mempool_is_full(transaction, str(error))
         except (ChainUnavailableError, ChainStaleError) as error:

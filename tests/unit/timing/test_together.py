@@ -7,7 +7,7 @@ from functools import partial
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
-from dapi.timing.together import together
+from dapi.timing.together import to_the_end, together
 
 
 class TogetherTests(SynchronousTestCase):
@@ -53,3 +53,40 @@ class TogetherTests(SynchronousTestCase):
         self.failureResultOf(results, CancelledError)
         self.assertEqual(list(self.waited), ["a", "b"])
         self.assertTrue(all(waited.called for waited in self.waited.values()))
+
+
+class ToTheEndTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.steps = [Deferred[None]() for _ in range(3)]
+        self.ended: list[int] = []
+
+    async def step(self, number: int) -> None:
+        await self.steps[number]
+        self.ended.append(number)
+
+    def run_all(self, at_once: int) -> Deferred[None]:
+        return Deferred.fromCoroutine(to_the_end((partial(self.step, number) for number in range(3)), at_once=at_once))
+
+    def test_an_error_is_raised_when_all_others_have_ended(self) -> None:
+        running = self.run_all(3)
+        self.steps[0].errback(ValueError("first"))
+        self.steps[2].errback(ValueError("second"))
+        self.assertNoResult(running)
+        self.steps[1].callback(None)
+        self.assertEqual(str(self.failureResultOf(running, ValueError).value), "first")
+        self.assertEqual(self.ended, [1])
+
+    def test_no_more_at_once_than_allowed_and_none_left_out_after_an_error(self) -> None:
+        running = self.run_all(1)
+        self.steps[1].callback(None)
+        self.steps[2].callback(None)
+        self.assertEqual(self.ended, [])
+        self.steps[0].errback(ValueError("first"))
+        self.failureResultOf(running, ValueError)
+        self.assertEqual(self.ended, [1, 2])
+
+    def test_a_cancel_ends_all(self) -> None:
+        running = self.run_all(3)
+        running.cancel()
+        self.failureResultOf(running, CancelledError)
+        self.assertEqual(self.ended, [])

@@ -1,0 +1,64 @@
+"""What people can mend holds its kind back, and nothing else."""
+
+from twisted.logger import LogLevel
+from twisted.trial.unittest import SynchronousTestCase
+
+from dapi.errors import ChainRefusedError, ChainUnavailableError
+from dapi.messages import Kind
+from dapi.submission.problems import Problems
+from tests.logs import log_of
+
+
+class ProblemsTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.log = log_of(self)
+        self.problems = Problems("signer", "participant")
+
+    def test_held_and_open_again(self) -> None:
+        self.assertEqual(self.problems.open_kinds(), frozenset(Kind))
+        for _ in range(2):
+            self.problems.hold(Kind.SEED, "authz", 2, "authorization not found")
+        self.assertEqual(self.problems.open_kinds(), frozenset(Kind) - {Kind.SEED})
+        self.assertEqual(len(self.log.lines(LogLevel.error)), 1)
+        for _ in range(2):
+            self.problems.release(Kind.SEED)
+        self.assertEqual(self.problems.open_kinds(), frozenset(Kind))
+        self.assertEqual(len(self.log.lines(containing="seed messages are sent again")), 1)
+
+    def test_one_is_sent_in_each_block_to_find_out(self) -> None:
+        self.assertEqual(self.problems.kinds_to_probe(10), [])
+        self.problems.hold_back(Kind.SEED, "no grant")
+        for height in (10, 11):
+            self.assertEqual(self.problems.kinds_to_probe(height), [Kind.SEED])
+            self.problems.probed(Kind.SEED, height)
+            self.assertEqual(self.problems.kinds_to_probe(height), [])
+
+    def test_what_mends_it(self) -> None:
+        for codespace, code, mend in (
+            ("authz", 2, "grant-ml-ops-permissions COLD_KEY_NAME signer"),
+            ("authz", 6, "grant-ml-ops-permissions COLD_KEY_NAME signer"),
+            ("sdk", 9, "create the account signer"),
+            ("sdk", 13, "without minimum-gas-prices"),
+            ("sdk", 41, "chain_node.gas_limit"),
+            ("sdk", 4, "whether signer may sign for participant"),
+        ):
+            self.assertIn(mend, self.problems.hold(Kind.GENERATED, codespace, code, "no"))
+        self.assertEqual(
+            self.problems.hold(Kind.GENERATED, "rpc", -32601, "no such method"), "rpc -32601: no such method"
+        )
+
+    def test_a_problem_is_logged_once_until_it_is_over(self) -> None:
+        for number in range(3):
+            self.problems.record(ChainUnavailableError(f"mempool is full: {number}"))
+        self.assertEqual(len(self.log.warnings("trying again")), 1)
+        self.assertEqual(self.problems.last, "mempool is full: 2")
+        self.problems.confirmed()
+        self.assertIs(self.problems.last, None)
+        self.problems.record(ChainUnavailableError("mempool is full: 3"))
+        self.assertEqual(len(self.log.warnings("trying again")), 2)
+
+    def test_a_network_that_has_moved(self) -> None:
+        for _ in range(2):
+            self.problems.record(ChainRefusedError(1161, "inference", "poc_v2_enabled"))
+        self.assertIn("PoC v2", str(self.problems.moved_reason))
+        self.assertEqual(len(self.log.lines(LogLevel.critical)), 1)
