@@ -97,10 +97,10 @@ class Sender:
                 await self.offer(*begun)
 
     async def _send_probe(self, kind: Kind) -> None:
-        self._problems.probed(kind, self._height)
         async with self._choosing:
             begun = await self._begin(frozenset({kind}), 1)
         if begun is not None:
+            self._problems.probed(kind, self._height)
             await self.offer(*begun)
 
     async def _begin(self, kinds: frozenset[Kind], max_messages: int) -> tuple[TransactionInFlight, bytes] | None:
