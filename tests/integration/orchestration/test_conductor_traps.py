@@ -16,6 +16,7 @@ from dapi.simulator.chain.messages import SubmitPocValidation, SubmitSeed
 from dapi.simulator.chain.state import GroupMember, GroupNode
 from dapi.simulator.ml_node.node import SimulatedMLNode
 from tests.chain_tools import SECOND_NS, Key, batch, transaction
+from tests.integration.simulated_node import passed
 from tests.integration.waiting import soon, until
 from tests.integration.whole_dapi import (
     FIRST_POC,
@@ -222,10 +223,13 @@ async def test_a_node_that_begins_anew_while_it_validates_costs_no_verdict(lasti
     whole.produce_to(VALIDATION_START - 1)
     await whole.when_all("validate")
     # It takes what it is given, and computes nothing before it begins anew.
-    slow.settings.walk_seconds = 3600
+    walk_seconds, slow.settings.walk_seconds = slow.settings.walk_seconds, 3600
+    await passed(2 * walk_seconds)
     with captured_log() as log:
         whole.produce_to(VALIDATION_START)
-        await soon(slow.ledger.when_called(VALIDATE, 2))
+        await until(
+            lambda: (whole.phases.status()["validation"] or {}).get("nodes", {}).get("node1", {}).get("unanswered")
+        )
         slow.settings.walk_seconds = quick.settings.walk_seconds
         if event == "pow restarted":
             slow.settings.load_seconds = 8
