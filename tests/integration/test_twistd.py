@@ -69,7 +69,7 @@ async def test_a_slow_disk_holds_up_the_end_for_two_commits_at_most(twistd: Run,
 
     async def pending() -> int:
         status = await get(port, "/admin/v1/status")
-        return int(status["outbox"]["pending"]) if status["outbox"]["pending"] > 100 else 0
+        return int(status["outbox"]["pending"]) if status["outbox"]["pending"] > 20 else 0
 
     number = await until_awaited(pending)
     began = time.monotonic()
