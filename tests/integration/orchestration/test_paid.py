@@ -192,7 +192,9 @@ async def test_a_claim_that_is_refused_with_code_0_is_loud(paid: PaidDapi) -> No
     with captured_log() as log:
         await paid.when_settled()
         row = await paid.when_claimed(State.FAILED)
-    assert log.lines(LogLevel.error, "1 claim messages of stage 46 failed: not paid: Inference validation missed")
+        # The row is written before the line is: wait for both.
+        loud = "1 claim messages of stage 46 failed: not paid: Inference validation missed"
+        await until(lambda: log.lines(LogLevel.error, loud))
     assert row.reason == "not paid: Inference validation missed significantly"
     assert not paid.chain.state.balances
     still_owed = f"epoch 1: {REWARD} are still owed, and the claim is failed ({row.reason})"
