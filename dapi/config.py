@@ -16,7 +16,6 @@ unknown key is a warning only.
 
 from __future__ import annotations
 
-import itertools
 import json
 import typing
 from collections.abc import Iterable, Iterator, Mapping
@@ -29,7 +28,7 @@ import msgspec
 import yaml
 from msgspec import Meta, Struct
 
-from dapi.broker.nodes import NodeConfig, check_apart, decode_node_configs
+from dapi.broker.nodes import NodeConfig, check_all_apart, decode_node_configs
 from dapi.database.service import DEFAULT_RESERVE_BYTES
 from dapi.errors import ConfigError
 from dapi.messages.sizes import MIB
@@ -265,8 +264,7 @@ def load_config(
     if node_config_path:
         nodes |= _decode_nodes(_read_json(node_config_path), node_config_path)
         with _naming(node_config_path):
-            for one, other in itertools.combinations(nodes.values(), 2):
-                check_apart(other, one)
+            check_all_apart(nodes.values())
     sections: dict[str, Any] = {name: _convert_section(name, type_, settings) for name, type_ in _SECTIONS.items()}
     return Config(**sections, nodes=tuple(nodes.values())), warnings
 

@@ -9,6 +9,7 @@ import msgspec
 from twisted.application.service import MultiService
 from twisted.internet.defer import CancelledError, Deferred, DeferredLock, succeed
 from twisted.internet.interfaces import IReactorTime
+from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -16,7 +17,7 @@ from dapi.broker.duties import MEANINGS, Intention
 from dapi.broker.node_work_group import NodeWorkGroup
 from dapi.broker.node_worker import NodeWorker, WorkerStatus
 from dapi.broker.node_worker_commands import Command, CommandResult, StopNodeCommand
-from dapi.broker.nodes import Node, NodeConfig, NodeStore, StoredNodes, check_apart
+from dapi.broker.nodes import Address, Node, NodeConfig, NodeStore, StoredNodes, check_apart
 from dapi.errors import ConfigError, NotReadyError, StoreBusyError, UnknownNodeError
 from dapi.mlnode.client import InitRequest, PowParams
 from dapi.phases.duty import Duty
@@ -24,6 +25,8 @@ from dapi.timing.observers import Observers
 from dapi.timing.retry import retry
 
 _LOAD_RETRY_SECONDS = 2.0
+# Making a worker takes half a millisecond.
+_NODES_A_TURN = 20
 # A token in the URL, keys among a model's arguments.
 _MAY_HOLD_SECRETS = ("websocket_url", "models")
 _NOT_LOADED = "the nodes are not loaded from the database yet"
@@ -205,7 +208,7 @@ class Broker(MultiService):
     async def _load(self) -> None:
         async def load() -> None:
             async with self._one_at_a_time:
-                self._add_workers(await self._store.load())
+                await self._add_workers(await self._store.load())
                 self._on_change()
 
         await retry(
@@ -223,13 +226,16 @@ class Broker(MultiService):
             self._problem = f"the nodes cannot be loaded: {failure.getErrorMessage()}"
             self.log.failure("the nodes cannot be loaded", failure)
 
-    def _add_workers(self, stored: StoredNodes) -> None:
+    async def _add_workers(self, stored: StoredNodes) -> None:
         problems = dict(stored.unreadable)
-        for node in stored.nodes:
+
+        def own(node: Node) -> None:
             try:
                 self._group.put(self._make_worker(node))
             except ConfigError as error:
                 problems[node.id] = str(error)
+
+        await self._in_slices(own, stored.nodes)
         for node_id, problem in problems.items():
             self.log.critical(
                 "{node_id}: left out: {problem}; POST it to /admin/v1/nodes again", node_id=node_id, problem=problem
@@ -260,9 +266,24 @@ class Broker(MultiService):
         return done
 
     async def _add(self, config: NodeConfig) -> Node:
-        for other in self._group.workers():
-            check_apart(config, other.node.config)
+        self._check_address(config)
         node = await self._store.save(config)
+        self._own(node)
+        return node
+
+    def _check_address(self, config: NodeConfig) -> None:
+        other = self._group.get_by_address(config.address)
+        if other is not None:
+            check_apart(config, other.node.config)
+
+    async def _in_slices(self, own: Callable[[Node], None], nodes: Iterable[Node]) -> None:
+        """Own one node after the other, and let the reactor turn in between: thousands of them take seconds."""
+        for index, node in enumerate(nodes):
+            if index and index % _NODES_A_TURN == 0:
+                await deferLater(self._reactor, 0)
+            own(node)
+
+    def _own(self, node: Node) -> None:
         self._highest_num = max(self._highest_num, node.num)
         self._removed -= {node.id}
         worker = self._group.get(node.id)
@@ -272,7 +293,6 @@ class Broker(MultiService):
             self._group.put(self._make_worker(node))
         text = "{node_id}: registered, number {node_num}, at {poc_url}"
         self.log.info(text, node_id=node.id, node_num=node.num, poc_url=node.poc_url)
-        return node
 
     async def _remove(self, node_id: str) -> None:
         self._worker(node_id)
@@ -291,10 +311,8 @@ class Broker(MultiService):
         return worker.node
 
     async def _register_missing(self, configs: list[NodeConfig]) -> list[Node]:
-        registered = []
+        missing: dict[Address, NodeConfig] = {}
         for config in configs:
-            if not self.running:
-                break
             worker = self._group.get(config.id)
             if worker is not None:
                 self._log_differences(config, worker.node.config)
@@ -306,9 +324,13 @@ class Broker(MultiService):
                 )
             else:
                 try:
-                    registered.append(await self._add(config))
+                    self._check_address(config)
+                    check_apart(config, missing.setdefault(config.address, config))
                 except ConfigError as error:
                     self.log.warn("{node_id}: not registered: {error}", node_id=config.id, error=str(error))
+        # With one commit: thousands of them would take a minute.
+        registered = await self._store.save_all(list(missing.values()))
+        await self._in_slices(self._own, registered)
         return registered
 
     def _log_differences(self, in_file: NodeConfig, stored: NodeConfig) -> None:

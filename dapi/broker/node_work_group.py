@@ -10,6 +10,7 @@ from twisted.internet.defer import Deferred, maybeDeferred, succeed
 from twisted.logger import Logger
 
 from dapi.broker.node_worker import NodeWorker
+from dapi.broker.nodes import Address
 
 
 class NodeWorkGroup(MultiService):
@@ -25,6 +26,9 @@ class NodeWorkGroup(MultiService):
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._workers: dict[str, NodeWorker] = {}
+        # Every callback asks for a number, every new node whether its address is free.
+        self._by_num: dict[int, NodeWorker] = {}
+        self._by_address: dict[Address, NodeWorker] = {}
         # By node, the last that was begun for it; each waits for the one before it.
         self._in_background: dict[str, Deferred[None]] = {}
 
@@ -43,19 +47,27 @@ class NodeWorkGroup(MultiService):
         return self._workers.get(node_id)
 
     def get_by_num(self, num: int) -> NodeWorker | None:
-        """Return the worker of the node with this number; every callback asks for one."""
-        return next((worker for worker in self._workers.values() if worker.node.num == num), None)
+        """Return the worker of the node with this number."""
+        return self._by_num.get(num)
+
+    def get_by_address(self, address: Address) -> NodeWorker | None:
+        """Return the worker of the node that is reached there."""
+        return self._by_address.get(address)
 
     def put(self, worker: NodeWorker) -> None:
         """Make a worker its node's, in place of an older one."""
         self.remove(worker.node.id)
         self._workers[worker.node.id] = worker
+        self._by_num[worker.node.num] = worker
+        self._by_address[worker.node.config.address] = worker
         self._do_in_turn(worker.node.id, self._start(worker))
 
     def remove(self, node_id: str) -> None:
         """Let go of a node's worker, if it has one."""
         worker = self._workers.pop(node_id, None)
         if worker is not None:
+            del self._by_num[worker.node.num]
+            self._by_address.pop(worker.node.config.address, None)
             self._do_in_turn(node_id, self._retire(worker))
 
     async def _start(self, worker: NodeWorker) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sqlite3
+from collections.abc import Iterable, Sequence
 from ipaddress import IPv6Address
 from typing import Annotated, Literal, TypeAlias
 
@@ -17,6 +18,8 @@ from dapi.messages.urls import ip_address_of, parse_url
 from dapi.poc.websocket_url import websocket_address
 
 Port: TypeAlias = Annotated[int, msgspec.Meta(ge=1, le=65535)]
+# Host, PoC port and PoC segment.
+Address: TypeAlias = tuple[str, int, str]
 
 _HOST_NAME = re.compile(r"[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]")
 
@@ -67,7 +70,7 @@ class NodeConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         return f"{scheme}://{host}:{self.inference_port}{_prefix(self.version)}{_prefix(self.inference_segment)}"
 
     @property
-    def address(self) -> tuple[str, int, str]:
+    def address(self) -> Address:
         """What no two nodes may share: host, PoC port and, where a proxy tells nodes apart by it, PoC segment."""
         return _scheme_and_host(self.host)[1].lower(), self.poc_port, _prefix(self.poc_segment)
 
@@ -122,12 +125,20 @@ def decode_node_configs(value: object) -> list[NodeConfig]:
     if not isinstance(value, list):
         raise ConfigError("nodes: expected a list of nodes")
     configs = [decode_node_config(each) for each in value]
-    for index, config in enumerate(configs):
-        for earlier in configs[:index]:
-            check_apart(config, earlier)
-            if config.id == earlier.id:
-                raise ConfigError(f"node {config.id}: id: is in the list twice")
+    check_all_apart(configs)
+    ids: set[str] = set()
+    for config in configs:
+        if config.id in ids:
+            raise ConfigError(f"node {config.id}: id: is in the list twice")
+        ids.add(config.id)
     return configs
+
+
+def check_all_apart(configs: Iterable[NodeConfig]) -> None:
+    """Raise ConfigError when two nodes have the same address."""
+    by_address: dict[Address, NodeConfig] = {}
+    for config in configs:
+        check_apart(config, by_address.setdefault(config.address, config))
 
 
 def check_apart(config: NodeConfig, other: NodeConfig) -> None:
@@ -177,7 +188,7 @@ def _is_full_websocket_url(text: str) -> bool:
 def _scheme_and_host(text: str) -> tuple[str, str]:
     scheme, found, host = text.rpartition("://")
     host = host.rstrip("/")
-    if isinstance(ip_address_of(host), IPv6Address):
+    if ":" in host and isinstance(ip_address_of(host), IPv6Address):
         host = f"[{host}]"
     return (scheme.lower() if found else "http"), host
 
@@ -216,7 +227,11 @@ class NodeStore:
 
     def save(self, config: NodeConfig) -> Deferred[Node]:
         """Register a node (enabled), or change the one that has this id; fires when on disk. Fails with StoreError."""
-        return self._database.write(lambda connection: _save(connection, config))
+        return self.save_all([config]).addCallback(lambda nodes: nodes[0])
+
+    def save_all(self, configs: Sequence[NodeConfig]) -> Deferred[list[Node]]:
+        """Save all, in their order, with one commit; fires when all are on disk. Fails with StoreError."""
+        return self._database.write(lambda connection: _save_all(connection, configs))
 
     def set_enabled(self, node_id: str, enabled: bool) -> Deferred[None]:
         """Enable or disable a node; fires when on disk. Fails with UnknownNodeError or StoreError."""
@@ -246,15 +261,22 @@ def _load(connection: sqlite3.Connection) -> StoredNodes:
     return StoredNodes(nodes, highest_num, frozenset(removed), unreadable)
 
 
-def _save(connection: sqlite3.Connection, config: NodeConfig) -> Node:
+def _save_all(connection: sqlite3.Connection, configs: Sequence[NodeConfig]) -> list[Node]:
+    # Two statements, however many nodes there are: the thread waits for the interpreter's lock at each.
     connection.execute(
         "INSERT INTO nodes (num, id, config, enabled, removed)"
-        " VALUES ((SELECT COALESCE(MAX(num), 0) + 1 FROM nodes), ?, ?, 1, 0)"
+        " SELECT (SELECT COALESCE(MAX(num), 0) FROM nodes) + 1 + key, json_extract(value, '$.id'), value, 1, 0"
+        " FROM json_each(?) WHERE true ORDER BY key"
         " ON CONFLICT (id) DO UPDATE SET config = excluded.config, removed = 0, enabled = enabled OR removed",
-        (config.id, msgspec.json.encode(config).decode()),
+        (msgspec.json.encode(configs).decode(),),
     )
-    [(num, is_enabled)] = connection.execute("SELECT num, enabled FROM nodes WHERE id = ?", (config.id,))
-    return Node(config, num, bool(is_enabled))
+    [(stored,)] = connection.execute(
+        "SELECT json_group_object(id, json_array(num, enabled)) FROM nodes"
+        " WHERE id IN (SELECT value FROM json_each(?))",
+        (msgspec.json.encode([config.id for config in configs]).decode(),),
+    )
+    saved = msgspec.json.decode(stored, type=dict[str, tuple[int, int]])
+    return [Node(config, saved[config.id][0], bool(saved[config.id][1])) for config in configs]
 
 
 def _set(connection: sqlite3.Connection, column: Literal["enabled", "removed"], value: bool, node_id: str) -> None:

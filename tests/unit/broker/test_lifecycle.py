@@ -101,6 +101,30 @@ class ConfigurationFileTests(BrokerTestCase):
         self.assertEqual({"a": 1, "b": 2}, self.numbers())
         self.assertEqual([], self.lines)
 
+    def test_many_let_the_reactor_turn(self) -> None:
+        names = [f"n{num}" for num in range(60)]
+        registering = self.broker.register_missing([node_config(name, host=name) for name in names])
+        self.assertNoResult(registering)
+        self.assertEqual(20, len(self.made))
+        self.clock.advance(0)
+        self.assertEqual(names, [node.id for node in self.successResultOf(registering)])
+        self.assertEqual(dict(zip(names, range(1, 61), strict=True)), self.numbers())
+
+    def test_nobody_is_unknown_while_many_are_loaded(self) -> None:
+        self.successResultOf(
+            NodeStore(self.database).save_all([node_config(f"n{num}", host=f"n{num}") for num in range(60)])
+        )
+        self.restart()
+        self.assertRaises(NotReadyError, self.broker.worker_by_num, 1)
+        self.clock.advance(0)
+        self.assertEqual(60, len(self.numbers()))
+
+    def test_one_address_twice_in_the_file(self) -> None:
+        registered = self.successResultOf(self.broker.register_missing([node_config(name, host="h") for name in "ab"]))
+        self.assertEqual(["a"], [node.id for node in registered])
+        [line] = self.lines
+        self.assertTrue(line.startswith("b: not registered: node b: host, poc_port"))
+
     def test_differences_are_told(self) -> None:
         self.add("a")
         config = node_config("a", poc_port=9, max_concurrent=7)
