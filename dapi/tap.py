@@ -100,6 +100,7 @@ def makeService(options: Options) -> IService:
     from twisted.internet import reactor
 
     from dapi.service import make_service
+    from dapi.service.systemd import SystemdNotifier
 
     for warning in options.warnings:
         _log.warn("{warning}", warning=warning)
@@ -112,7 +113,11 @@ def makeService(options: Options) -> IService:
     # All that is imported and made by now stays. Full collections went through it again and again, and each held the
     # reactor up for 0.15 s; with 200 nodes they took a tenth of the CPU.
     gc.freeze()
-    return _Root(service, options)
+    root = _Root(service, options)
+    if "NOTIFY_SOCKET" in os.environ:
+        # Behind dapi: started after it, stopped before it.
+        SystemdNotifier(reactor, os.environ).setServiceParent(root)  # type: ignore[no-untyped-call]
+    return root
 
 
 def _allow_many_connections() -> None:

@@ -96,6 +96,11 @@ class Broker(MultiService):
         self.running = False
         return Deferred.fromCoroutine(self._stop())
 
+    @property
+    def is_loaded(self) -> bool:
+        """Whether the nodes are known."""
+        return self._is_loaded
+
     def nodes(self) -> list[Node]:
         """Return the registered nodes, by number; raises NotReadyError while they are not loaded."""
         return [worker.node for worker in self.workers()]

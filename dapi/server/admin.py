@@ -9,7 +9,7 @@ other than localhost.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Annotated, Any, TypeAlias, TypeVar
 
 import msgspec
@@ -25,6 +25,7 @@ from dapi.broker.nodes import Node, NodeConfig, decode_node_config
 from dapi.errors import DapiError, NotReadyError, StoreError
 from dapi.http.answers import HttpError, body_of, json_answer, new_app, shielded
 from dapi.http.browser_guard import BrowserGuard
+from dapi.http.routes import Route, add_routes
 from dapi.orchestration.phase_status import PhaseStatus
 from dapi.outbox.outbox import Outbox
 from dapi.phases.duty import Duty
@@ -49,6 +50,7 @@ class AdminApi:
 
     ``status`` returns what ``GET status`` shows, or a Deferred of it. ``phases`` tells of the chain that the nodes
     follow, and is None where they follow none. ``local_only`` says that the server is bound to a loopback address.
+    ``others`` are routes of other parts, from the root of the port.
     """
 
     poc_wait_seconds = 20.0
@@ -63,6 +65,7 @@ class AdminApi:
         *,
         phases: PhaseStatus | None = None,
         local_only: bool = True,
+        others: Iterable[Route] = (),
     ) -> None:
         self._reactor = reactor
         self._broker = broker
@@ -70,6 +73,7 @@ class AdminApi:
         self._status = status
         self._epochs = EpochRoutes(phases)
         self._local_only = local_only
+        self._others = tuple(others)
 
     def resource(self) -> IResource:
         """Return the resource with all routes."""
@@ -77,6 +81,7 @@ class AdminApi:
         with app.subroute("/admin/v1") as admin:
             for method, path, handler in self._routes():
                 admin.route(path, methods=[method], endpoint=f"{method} {path}")(handler)
+        add_routes(app, self._others)
         return BrowserGuard(app.resource(), self._local_only)
 
     def _routes(self) -> tuple[tuple[str, str, Handler], ...]:

@@ -9,7 +9,7 @@ body) only when the batch is on disk.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import msgspec
 from twisted.internet.defer import CancelledError, Deferred
@@ -21,6 +21,7 @@ from twisted.web.server import Request
 
 from dapi.errors import DapiError, MessageError, StoreBrokenError, UnknownNodeError
 from dapi.http.answers import HttpError, answer, body_of, error_answer, new_app, shielded, status_of
+from dapi.http.routes import Route, add_routes
 from dapi.http.site import JsonRequest
 from dapi.messages import Kind, Receipt, Via, decode_generated, decode_validated
 from dapi.messages.printable import printable
@@ -68,8 +69,8 @@ class Callbacks:
         self._log_limit = OncePerMinute(reactor)
         self.counts = CallbackCounts()
 
-    def resource(self) -> IResource:
-        """Return the resource with the four routes."""
+    def resource(self, others: Iterable[Route] = ()) -> IResource:
+        """Return the resource with the four routes, and with ``others``, which other parts bring along."""
         app = new_app()
 
         async def generated(request: Request) -> bytes:
@@ -81,6 +82,7 @@ class Callbacks:
         for number, base in enumerate(_BASES):
             app.route(f"{base}/generated", methods=["POST"], endpoint=f"generated{number}")(generated)
             app.route(f"{base}/validated", methods=["POST"], endpoint=f"validated{number}")(validated)
+        add_routes(app, others)
         return app.resource()
 
     def _store_generated(self, request: Request) -> Deferred[Receipt]:

@@ -5,7 +5,7 @@ before anything is started. A start goes from the ground up: the database, the p
 broker, the chain, the admin port; then the nodes of the configuration are registered, in the background. A stop ends
 the intake and the submitting side by side, lets the disk write what has come, and closes the database. A second start
 makes all parts anew, so it knows only what the database says. ``ServiceStatus`` (status.py) is what
-``GET /admin/v1/status`` shows.
+``GET /admin/v1/status`` shows. ``SystemdNotifier`` (systemd.py) is for the process that twistd runs.
 """
 
 from dapi.service.lifecycle import DapiService, make_service

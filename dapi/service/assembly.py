@@ -31,6 +31,7 @@ from dapi.poc.websocket_client import WebSocketClient
 from dapi.poc.websocket_settings import WebSocketSettings
 from dapi.server.admin import AdminApi
 from dapi.server.callbacks import Callbacks
+from dapi.server.health import HealthRoutes
 
 _CALLBACK_PATH = "/v1/poc-batches"
 _MAX_ADMIN_BODY_BYTES = MIB
@@ -79,14 +80,15 @@ class Parts:
         self._network_version = NetworkVersion()
         self.broker = Broker(reactor, store, self._make_worker, callback_url=self.callback_url, params=params)
         self.callbacks = Callbacks(reactor, self._batch_handler, BatchHandler(None, None, self._recorder))
-        callback_site = JsonSite(reactor, self.callbacks.resource())
+        health = self._make_health().routes()
+        callback_site = JsonSite(reactor, self.callbacks.resource(health))
         self.callback_listener = HttpListener(
             reactor, "callbacks", callback_site, api.ml_server_port, api.ml_server_host
         )
         self.chain = self._make_chain()
         chain, phases = ((self.chain,), self.chain.phase_status) if self.chain is not None else ((), None)
         is_local = is_loopback(api.admin_server_host)
-        admin = AdminApi(reactor, self.broker, self.outbox, status, phases=phases, local_only=is_local)
+        admin = AdminApi(reactor, self.broker, self.outbox, status, phases=phases, local_only=is_local, others=health)
         admin_site = JsonSite(reactor, admin.resource(), HttpSettings(max_body_bytes=_MAX_ADMIN_BODY_BYTES))
         self.admin_listener = HttpListener(reactor, "admin", admin_site, api.admin_server_port, api.admin_server_host)
         # The callbacks' port before all else, so that no batch finds the door closed because something takes its time.
@@ -97,6 +99,23 @@ class Parts:
         """Return the base that nodes append ``/generated`` and ``/validated`` to; the system may choose its port."""
         base = self._config.api.poc_callback_url or f"http://127.0.0.1:{self.callback_listener.port}"
         return base.rstrip("/") + _CALLBACK_PATH
+
+    def _make_health(self) -> HealthRoutes:
+        def pending() -> tuple[int, int]:
+            status = self.outbox.status()
+            return status["pending_bytes"], status["max_pending_bytes"]
+
+        def connections() -> tuple[int, int]:
+            site = self.callback_listener.site
+            return site.connections, site.settings.max_connections
+
+        return HealthRoutes(
+            self._reactor,
+            self.database,
+            is_loaded=lambda: self.broker.is_loaded,
+            pending=pending,
+            connections=connections,
+        )
 
     def _make_chain(self) -> ChainService | None:
         config = self._config.chain_node

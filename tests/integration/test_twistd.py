@@ -21,7 +21,7 @@ from twisted.web.client import Agent
 
 from tests.batches import validated_fields
 from tests.integration.twistd_process import Run, Twistd, admin_port, customized, get, post, twistd
-from tests.integration.waiting import until_awaited
+from tests.integration.waiting import soon, until_awaited
 
 __all__ = ["twistd"]
 
@@ -49,6 +49,45 @@ async def test_starts_answers_and_ends_on_sigterm(twistd: Run, tmp_path: Path) -
     assert await process.when_ended() == -signal.SIGTERM
     assert "Traceback" not in process.output
     assert not list(tmp_path.glob("outbox.db-*"))
+
+
+@pytest_twisted.ensureDeferred
+async def test_both_ports_tell_whether_it_lives_and_takes_batches(twistd: Run) -> None:
+    process = twistd()
+    ports = [await admin_port(process)]
+    ports.append(int((await process.when_written(r"callbacks: listening on 127\.0\.0\.1:(\d+)"))[1]))
+    for port in ports:
+        assert await get(port, "/healthz") == {"status": "ok"}
+
+        async def is_ready(port: int = port) -> bool:
+            response = await soon(treq.get(f"http://127.0.0.1:{port}/readyz", agent=Agent(reactor)))
+            answer = json.loads(await treq.content(response))
+            # Not before the nodes are loaded, which is a moment later than the port is open.
+            assert answer["ready"] == (response.code == 200) == (not answer["reasons"])
+            return bool(answer["ready"])
+
+        await until_awaited(is_ready)
+
+
+@pytest_twisted.ensureDeferred
+async def test_systemd_is_told_that_it_is_ready_alive_and_stopping(twistd: Run, tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as systemd:
+        systemd.bind(str(tmp_path / "notify"))
+
+        async def told() -> str:
+            with contextlib.suppress(BlockingIOError):
+                return systemd.recv(200).decode()
+            return ""
+
+        process = twistd(environ={"NOTIFY_SOCKET": str(tmp_path / "notify"), "WATCHDOG_USEC": "1500000"})
+        assert await until_awaited(told) == "READY=1\nWATCHDOG=1"
+        assert await until_awaited(told) == "WATCHDOG=1"
+        process.signal("TERM")
+        await process.when_ended()
+        last = ""
+        while text := await told():
+            last = text
+        assert last == "STOPPING=1"
 
 
 @pytest_twisted.ensureDeferred

@@ -11,11 +11,13 @@ from urllib.parse import urlsplit
 import msgspec
 from twisted.application.service import IService, MultiService
 from twisted.internet import reactor as global_reactor
+from twisted.internet.testing import MemoryReactorClock
 from twisted.trial.unittest import SynchronousTestCase
 
 from dapi.config import Config, Secret, load_config
 from dapi.messages import State
 from dapi.server.admin import AdminApi
+from dapi.service import make_service
 from dapi.service.warnings import Finding, WarningBook
 from dapi.tap import Options
 from tests.fake_broker import FakePhaseStatus
@@ -134,7 +136,7 @@ class RouteTests(test_admin.AdminTestCase):
     def test_the_table_has_all_routes(self) -> None:
         told = {(method, path) for names, *_ in rows("route") for method, path in map(str.split, quoted(names))}
         # Behind the guard is Klein's resource, which has the app.
-        resource: Any = self.api().resource()
+        resource: Any = make_service(Config(), MemoryReactorClock()).admin_listener.site.resource
         rules = resource._guarded._app.url_map.iter_rules()
         real = {
             (method, re.sub(r"<\w+>", "<id>", rule.rule.removeprefix("/admin/v1/")))
