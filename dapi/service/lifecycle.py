@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
+import msgspec
 from twisted.application.service import IService, MultiService, Service
 from twisted.internet.defer import CancelledError, Deferred, maybeDeferred, succeed
 from twisted.internet.task import deferLater
@@ -15,11 +16,12 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from dapi.config import Config
+from dapi.diagnosis.problem import Problem
 from dapi.errors import NotReadyError, StartError, StoreBusyError, StoreError
 from dapi.messages.urls import is_loopback
 from dapi.service.assembly import Parts
+from dapi.service.problem_watch import ProblemWatch
 from dapi.service.status import NO_CHAIN, ServiceStatus
-from dapi.service.warning_watch import WarningWatch
 from dapi.timing.clock import follows_wall_clock
 from dapi.timing.log_limits import SayOnce
 from dapi.timing.retry import RetryDelay, retry
@@ -84,7 +86,7 @@ class DapiService(MultiService):
         self._parts = parts
         self.database, self.outbox, self.broker, self.chain = parts.database, parts.outbox, parts.broker, parts.chain
         self.callback_listener, self.admin_listener = parts.callback_listener, parts.admin_listener
-        self._watch = WarningWatch(self._reactor, lambda: self._status().of_parts())
+        self._watch = ProblemWatch(self._reactor, lambda: self._status().of_parts())
         for part in (*parts.in_starting_order, self._watch):
             part.setServiceParent(self)
 
@@ -94,8 +96,15 @@ class DapiService(MultiService):
         return self._parts.callback_url()
 
     def status(self) -> Deferred[dict[str, Any]]:
-        """Fire with what ``GET /admin/v1/status`` shows, as JSON data; see ServiceStatus and WarningWatch."""
-        return self._status().collect().addCallback(lambda status: {"warnings": self._watch.look(), **status})
+        """Fire with what ``GET /admin/v1/status`` shows, as JSON data; see ServiceStatus and Problem."""
+        return self._status().collect().addCallback(self._with_problems)
+
+    def problems(self) -> list[Problem]:
+        """Return what is wrong, the gravest first, as it was found at most a few seconds ago; costs nothing."""
+        return self._watch.problems
+
+    def _with_problems(self, status: dict[str, Any]) -> dict[str, Any]:
+        return {"problems": msgspec.to_builtins(self._watch.look()), **status}
 
     def _status(self) -> ServiceStatus:
         return ServiceStatus(self._reactor, self._parts, self._started_at or 0.0)

@@ -15,10 +15,10 @@ from twisted.internet.testing import MemoryReactorClock
 from twisted.trial.unittest import SynchronousTestCase
 
 from dapi.config import Config, Secret, load_config
+from dapi.diagnosis.problem import Problem
 from dapi.messages import State
 from dapi.server.admin import AdminApi
 from dapi.service import make_service
-from dapi.service.warnings import Finding, WarningBook
 from dapi.tap import Options
 from tests.fake_broker import FakePhaseStatus
 from tests.unit.server import test_admin
@@ -165,11 +165,10 @@ class LogTests(SynchronousTestCase):
         source = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "dapi").rglob("*.py"))
         self.assertEqual([text for text in told if text not in source], [])
 
-    def test_the_warnings_have_the_fields_that_are_told(self) -> None:
-        _, _, rest = README.partition("- **Warnings.** ")
-        told = set(quoted(rest.partition("\n- **")[0])) - {"GET status", "warnings"}
-        shown, _ = WarningBook().update([Finding("x", "x", "y")], 0.0, 0.0)
-        self.assertEqual(told, set(shown[0]))
+    def test_the_problems_have_the_fields_that_are_told(self) -> None:
+        _, _, rest = README.partition("- **Problems.** ")
+        told = set(quoted(rest.partition("\n- **")[0])) - {"GET status", "problems"}
+        self.assertEqual(told, set(Problem.__struct_fields__))
 
     def test_every_state_is_explained(self) -> None:
         _, _, rest = README.partition("- **States.** ")

@@ -1,17 +1,21 @@
-"""Why a node may not reach the callbacks: what is known of their URL, and of the node."""
+"""Checks of the callbacks: why a node may not reach them, by what is known of their URL, and of the node."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator
 
+from dapi.diagnosis.catalogue import ProblemId
+from dapi.diagnosis.problem import Finding, Status
 from dapi.messages.urls import ip_address_of, is_loopback, parse_url
 
+# A node sends every 5 s: its first delivery is over then, and 10 s more are enough to know.
+CALLBACK_SECONDS = 15.0
 
-def unreached_callbacks(status: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
-    """Yield each node that generates, has no open WebSocket, and has never delivered by HTTP: its id, why, what to do.
 
-    ``status`` is that of ``GET /admin/v1/status``. A node with an open WebSocket tries that first.
+def unreached(status: Status) -> Iterator[Finding]:
+    """Find nodes that generate, have no open WebSocket, and have never delivered by HTTP.
+
+    A node with an open WebSocket tries that first.
     """
     standings = (status["chain"].get("poc") or {}).get("nodes", {})
     callbacks = status["callbacks"]
@@ -21,14 +25,16 @@ def unreached_callbacks(status: Mapping[str, Any]) -> Iterator[tuple[str, str, s
         if node["enabled"] and is_delivering and not node["batches"]["by_http"]:
             node_id = node["node_id"]
             known = "; ".join(_known(callbacks, node, reached))
-            yield (
-                node_id,
+            yield Finding(
+                ProblemId.CALLBACKS_NEVER_SEEN,
                 f"{node_id}: generates, has no WebSocket, and has never delivered to {callbacks['url']}: {known}",
                 "set api.poc_callback_url to where this node reaches this machine, and look at the firewall between",
+                node_id,
+                for_seconds=CALLBACK_SECONDS,
             )
 
 
-def _generates(node: Mapping[str, Any], standing: Mapping[str, Any] | None) -> bool:
+def _generates(node: Status, standing: Status | None) -> bool:
     if standing is not None:
         return bool(standing["intended"] == "GENERATE" and standing["current"] == "GENERATING")
     last = node["last"]
@@ -36,7 +42,7 @@ def _generates(node: Mapping[str, Any], standing: Mapping[str, Any] | None) -> b
     return bool(is_last and last["result"]["succeeded"])
 
 
-def _known(callbacks: Mapping[str, Any], node: Mapping[str, Any], reached: list[str]) -> Iterator[str]:
+def _known(callbacks: Status, node: Status, reached: list[str]) -> Iterator[str]:
     url = parse_url(callbacks["url"])
     host, port = url.host, url.port
     if reached:

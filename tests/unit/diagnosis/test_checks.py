@@ -1,4 +1,4 @@
-"""What each state of a part says is wrong, and since when."""
+"""What each state of a part says is wrong."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from dapi.service.warnings import CALLBACK_SECONDS, Finding, WarningBook, findings
+from dapi.diagnosis.catalogue import ProblemId
+from dapi.diagnosis.checks import findings
+from dapi.diagnosis.problem import Finding
 
 NODE: dict[str, Any] = {
     "node_id": "a",
@@ -40,7 +42,7 @@ WELL: dict[str, Any] = {
 }
 
 
-class WarningTestCase(SynchronousTestCase):
+class CheckTestCase(SynchronousTestCase):
     """A status that is well, and what a test changes in it."""
 
     def found(self, **changes: Any) -> list[Finding]:
@@ -59,7 +61,7 @@ class WarningTestCase(SynchronousTestCase):
         return finding
 
 
-class FindingTests(WarningTestCase):
+class FindingTests(CheckTestCase):
     """``findings``."""
 
     def test_nothing_is_wrong(self) -> None:
@@ -90,7 +92,7 @@ class FindingTests(WarningTestCase):
 
     def test_no_chain_means_that_nodes_are_not_driven_either(self) -> None:
         found = self.found(chain={"state": "not configured", "reason": "no chain is configured"})
-        self.assertEqual([finding.key for finding in found], ["no chain", "not driving"])
+        self.assertEqual([finding.id for finding in found], ["chain-not-configured", "not-driving"])
         self.assertIn("poc.follow_chain", self.one(chain__poc=None).problem)
 
     def test_a_missing_grant(self) -> None:
@@ -150,12 +152,12 @@ class FindingTests(WarningTestCase):
         self.assertIn("asks for no password", self.one(admin__host="0.0.0.0").problem)
 
 
-class CallbackTests(WarningTestCase):
+class CallbackTests(CheckTestCase):
     """A callback URL that a node does not reach is told with what is known."""
 
     def unreached(self, url: str = "http://10.0.0.5:9100/v1/poc-batches", **changes: Any) -> list[str]:
         found = self.found(**{"nodes": [copy.deepcopy(SILENT)], "callbacks__url": url} | changes)
-        unreached = [finding for finding in found if finding.key == "callbacks a"]
+        unreached = [finding for finding in found if finding.key == (ProblemId.CALLBACKS_NEVER_SEEN, "a", "callbacks")]
         self.assertTrue(all("api.poc_callback_url" in finding.to_do for finding in unreached))
         return [finding.problem for finding in unreached]
 
@@ -192,37 +194,3 @@ class CallbackTests(WarningTestCase):
         self.assertEqual(len(self.unreached(chain__poc=None)), 1)
         stopped = {"command": "StopNodeCommand", "result": {"succeeded": True, "status": "STOPPED", "error": None}}
         self.assertEqual(self.unreached(chain__poc=None, nodes__0__last=stopped), [])
-
-
-class BookTests(SynchronousTestCase):
-    """``WarningBook``."""
-
-    def setUp(self) -> None:
-        self.book = WarningBook()
-
-    def test_since_when(self) -> None:
-        finding = Finding("x", "x is wrong", "mend x")
-        shown, new = self.book.update([finding], 5.0, 1_700_000_000.0)
-        self.assertEqual(shown, [{"problem": "x is wrong", "since": "2023-11-14T22:13:20Z", "to_do": "mend x"}])
-        self.assertEqual(new, [finding])
-        # The clock of the machine is set back: that is no other problem.
-        again, new = self.book.update([finding], 6.0, 1_600_000_000.0)
-        self.assertEqual((again, new), (shown, []))
-
-    def test_what_is_over_begins_anew(self) -> None:
-        finding = Finding("x", "x is wrong", "mend x")
-        self.book.update([finding], 5.0, 1_700_000_000.0)
-        self.assertEqual(self.book.update([], 6.0, 1_700_000_001.0), ([], []))
-        shown, new = self.book.update([finding], 7.0, 1_700_000_002.0)
-        self.assertEqual((shown[0]["since"], new), ("2023-11-14T22:13:22Z", [finding]))
-
-    def test_what_has_to_last(self) -> None:
-        finding = Finding("x", "x is wrong", "mend x", CALLBACK_SECONDS)
-        self.assertEqual(self.book.update([finding], 0.0, 0.0), ([], []))
-        self.assertEqual(self.book.update([finding], CALLBACK_SECONDS - 1, 14.0), ([], []))
-        shown, new = self.book.update([finding], CALLBACK_SECONDS, 15.0)
-        self.assertEqual((shown[0]["since"], new), ("1970-01-01T00:00:00Z", [finding]))
-
-    def test_a_time_that_the_part_knows(self) -> None:
-        shown, _ = self.book.update([Finding("x", "x", "y", since=60.0)], 5.0, 1_700_000_000.0)
-        self.assertEqual(shown[0]["since"], "1970-01-01T00:01:00Z")

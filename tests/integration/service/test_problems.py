@@ -1,4 +1,4 @@
-"""What ``GET status`` warns of, on real sockets."""
+"""What ``GET status`` says is wrong, on real sockets."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ import pytest_twisted
 from twisted.internet import reactor
 
 from dapi.config import ApiConfig, PocConfig
-from dapi.service import warnings
+from dapi.diagnosis import callbacks
+from dapi.diagnosis.problem import Problem
 from dapi.simulator.ml_node.node import SimulatedMLNode
 from dapi.simulator.ml_node.settings import quick_settings
 from tests.integration.service.services import Start, call, config, node
@@ -30,17 +31,17 @@ BLOCK = {"block_height": 5, "block_hash": "AB", "public_key": "02aa"}
 async def problems(whole: WholeDapi) -> list[str]:
     assert whole.service is not None
     _, status = await call(whole.service.admin_listener.port, "/admin/v1/status")
-    return [warning["problem"] for warning in status["warnings"]]
+    return [each["problem"] for each in status["problems"]]
 
 
-async def until_warned(whole: WholeDapi, *said: str) -> None:
-    """Wait until there are warnings that say this, each in one, and no others."""
+async def until_told(whole: WholeDapi, *said: str) -> None:
+    """Wait until there are problems that say this, each in one, and no others."""
 
-    async def is_warned() -> bool:
+    async def is_told() -> bool:
         found = await problems(whole)
         return len(found) == len(said) and all(any(each in problem for problem in found) for each in said)
 
-    await until_answered(is_warned)
+    await until_answered(is_told)
 
 
 @pytest_twisted.ensureDeferred
@@ -50,21 +51,21 @@ async def test_nothing_is_wrong_in_poc_until_something_is(whole: WholeDapi, log:
     whole.produce_to(FIRST_POC + 1)
     await whole.when_all("generate")
     await until(lambda: bool(whole.nodes["node1"].ledger.delivered(kind="generated")))
-    await until_warned(whole)
+    await until_told(whole)
     clock_offset = whole.chain_service._clock_offset
     clock_offset._now = lambda: time.time() + 60
     whole.produce_to(whole.chain.height + 9)
-    await until_warned(whole, "s ahead of the time of the blocks")
+    await until_told(whole, "s ahead of the time of the blocks")
     assert len(log.warnings("ahead of the time of the blocks: have the clock set by NTP")) == 1
     clock_offset._now = time.time
     whole.produce_to(whole.chain.height + 2)
-    await until_warned(whole)
+    await until_told(whole)
     await whole.nodes["node1"].stopService()
-    await until_warned(whole, "node1: ")
+    await until_told(whole, "node1: ")
     (problem,) = await problems(whole)
     assert "Connection was refused" in problem or "closed the connection" in problem, problem
     await whole.chain.stopService()
-    await until_warned(whole, "node1: ", "nothing is sent: not reachable", "chain node 127.0.0.1")
+    await until_told(whole, "node1: ", "nothing is sent: not reachable", "chain node 127.0.0.1")
 
 
 @pytest_twisted.ensureDeferred
@@ -72,7 +73,7 @@ async def test_a_callback_url_that_a_node_cannot_reach(
     start: Start, tmp_path: Path, log: Log, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # As the simulated node's 5 s are shorter here.
-    monkeypatch.setattr(warnings, "CALLBACK_SECONDS", 1.0)
+    monkeypatch.setattr(callbacks, "CALLBACK_SECONDS", 1.0)
     ml_node = SimulatedMLNode(reactor, random.Random(1), name="a", settings=quick_settings(websocket=False))
     ml_node.startService()
     with socket.create_server(("127.0.0.1", 0)) as other:
@@ -93,21 +94,23 @@ async def test_a_callback_url_that_a_node_cannot_reach(
     assert f"the URL has port {nobody}, and dapi listens on {listening}" in line
     assert "no node has delivered there since dapi started" in line
     assert "set api.poc_callback_url" in line
-    shown: list[dict[str, Any]] = (await call(port, "/admin/v1/status"))[1]["warnings"]
-    (warning,) = [each for each in shown if "has never delivered" in each["problem"]]
-    assert line == f"{warning['problem']}: {warning['to_do']}"
-    assert warning["since"].endswith("Z")
+    shown: list[dict[str, Any]] = (await call(port, "/admin/v1/status"))[1]["problems"]
+    (problem,) = [each for each in shown if each["id"] == "callbacks-never-seen"]
+    assert line == f"{problem['problem']}: {problem['to_do']}"
+    assert (problem["severity"], problem["node_id"]) == ("critical", "a")
+    assert problem["since"].endswith("Z")
+    assert msgspec.convert(shown, list[Problem]) == service.problems()
     await soon(service.stopService())
     await ml_node.stopService()
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_disk_without_room_is_warned_of(start: Start, tmp_path: Path) -> None:
+async def test_a_disk_without_room(start: Start, tmp_path: Path) -> None:
     settings = config(tmp_path / "a.db")
     storage = msgspec.structs.replace(settings.storage, reserve_bytes=2**60)
     service = await start(msgspec.structs.replace(settings, storage=storage))
     _, status = await call(service.admin_listener.port, "/admin/v1/status")
-    full, no_chain, not_driving = status["warnings"]
+    full, no_chain, not_driving = status["problems"]
     assert full["problem"].startswith("the database is full: ")
     assert "make room" in full["to_do"]
     assert no_chain["problem"].startswith("no chain is configured")
