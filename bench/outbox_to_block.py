@@ -38,9 +38,10 @@ from dapi.chain.rpc_answers import (
 )
 from dapi.chain.transactions import BATCH_TYPE_URL, TransactionSigner
 from dapi.database import Database
-from dapi.messages import Kind, Via, cosmos_pb2
+from dapi.messages import Kind, Via, cosmos_pb2, epochs_pb2
 from dapi.messages.inference_pb2 import MsgSubmitPocBatch
 from dapi.outbox.outbox import Outbox, OutboxEntry
+from dapi.phases.poc_version import PocVersion
 from dapi.submission.settings import SubmitterSettings
 from dapi.submission.submissions import Submissions
 from dapi.submission.submitter import Submitter
@@ -106,6 +107,9 @@ class TakingChain(ChainRpc):
         """Fire with an account, or with no grant expiring."""
         if path.endswith("Grants"):
             return succeed(QueryResult(grants().SerializeToString(), 1))
+        if path.endswith("EpochInfo"):
+            epoch = epochs_pb2.QueryEpochInfoResponse(block_height=height or HEIGHT)
+            return succeed(QueryResult(epoch.SerializeToString(), 1))
         info = cosmos_pb2.BaseAccount(address="a", account_number=7)
         return succeed(QueryResult(cosmos_pb2.QueryAccountInfoResponse(info=info).SerializeToString(), 1))
 
@@ -173,6 +177,7 @@ async def drain(reactor: Any, load: Load, folder: str) -> Result:
         heads,
         key=key,
         participant_address=participant,
+        poc_version=PocVersion(chain),
         random=random.Random(1),
         settings=SubmitterSettings(kinds=frozenset({Kind.GENERATED})),
     )

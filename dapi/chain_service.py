@@ -38,6 +38,7 @@ from dapi.orchestration.stages import StageBook
 from dapi.orchestration.validation import StageValidation, ValidationTools
 from dapi.outbox.cosmos_message_client import CosmosMessageClient
 from dapi.outbox.outbox import Outbox
+from dapi.phases.poc_version import PocVersion
 from dapi.submission.deadlines import Deadlines
 from dapi.submission.settings import SubmitterSettings
 from dapi.submission.submissions import Submissions
@@ -81,6 +82,8 @@ class ChainService(MultiService):
         self._watcher = BlockWatcher(reactor, self._rpc, events)
         self._clock_offset = ClockOffset()
         self._watcher.observe(self._record_block)
+        self.poc_version = PocVersion(self._rpc)
+        broker.refuse_commands_while(lambda: self.poc_version.moved_reason)
         self.submissions = Submissions(database, outbox)
         address = address_of(self._public_key)
         self.submitter = self._make_submitter(config, key, address)
@@ -139,6 +142,7 @@ class ChainService(MultiService):
             self._watcher,
             key=key,
             participant_address=address,
+            poc_version=self.poc_version,
             random=self._random,
             settings=SubmitterSettings(
                 max_in_flight=config.max_in_flight,
@@ -172,6 +176,7 @@ class ChainService(MultiService):
             stages,
             Seeds(outbox, key),
             Deadlines(self.submissions),
+            poc_version=self.poc_version,
             public_key=self._public_key,
             make_validation=partial(StageValidation, self.validation_tools),
             random=self._random,
@@ -198,6 +203,7 @@ class ChainService(MultiService):
             declaring=declaring,
             claiming=claiming if config.claim_rewards else None,
             counting=Counting(self._rpc, stages, outbox, address),
+            poc_version=self.poc_version,
             random=self._random,
         )
 

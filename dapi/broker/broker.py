@@ -82,6 +82,7 @@ class Broker(MultiService):
         self._removed: frozenset[str] = frozenset()
         self._on_change: Observers[[]] = Observers()
         self._loading: Deferred[None] = succeed(None)
+        self._why_no_command: Callable[[], str | None] = lambda: None
 
     def startService(self) -> None:
         """Begin to load the nodes, and start their workers."""
@@ -123,6 +124,10 @@ class Broker(MultiService):
         """Call ``observer`` each time the nodes were loaded, or one was added, changed or removed."""
         self._on_change.add(observer)
 
+    def refuse_commands_while(self, reason: Callable[[], str | None]) -> None:
+        """Give no node a command while ``reason`` returns why."""
+        self._why_no_command = reason
+
     def worker_by_num(self, num: int) -> NodeWorker:
         """Return the worker of a node, enabled or not; raises UnknownNodeError, or NotReadyError as ``workers``."""
         self._check_loaded()
@@ -158,7 +163,10 @@ class Broker(MultiService):
         return self._change(lambda: self._set_enabled(node_id, True))
 
     def disable_node(self, node_id: str) -> Deferred[Node]:
-        """Stop the node, and let it rest; its batches are still stored. Fails with UnknownNodeError or StoreError."""
+        """Stop the node, unless no command may be given, and let it rest; its batches are still stored.
+
+        Fails with UnknownNodeError or StoreError.
+        """
         return self._change(lambda: self._set_enabled(node_id, False))
 
     def register_missing(self, configs: Iterable[NodeConfig]) -> Deferred[list[Node]]:
@@ -175,11 +183,14 @@ class Broker(MultiService):
         """Give all enabled nodes the command for a duty; fires with their results, by node id.
 
         GENERATE and VALIDATE need the stage: ``block_hash`` is passed on as it is, ``public_key`` is hex. INFERENCE may
-        take minutes. Fails with NotReadyError while the nodes are not loaded, and when dapi stops.
+        take minutes. Fails with NotReadyError while the nodes are not loaded, while no command may be given, and when
+        dapi stops.
         """
 
         async def command_all() -> dict[str, CommandResult]:
             self._check_working()
+            if (reason := self._why_no_command()) is not None:
+                raise NotReadyError(reason)
             intention = Intention(duty, block_height, block_hash, public_key, self.node_count)
             self.log.info("by hand: all nodes that are enabled are commanded to {duty}", duty=duty)
             enabled = [worker for worker in self._group.workers() if worker.node.enabled]
@@ -311,7 +322,7 @@ class Broker(MultiService):
         await self._store.set_enabled(node_id, enabled)
         worker.node = msgspec.structs.replace(worker.node, enabled=enabled)
         self.log.info("{node_id}: {what}", node_id=node_id, what="enabled" if enabled else "disabled")
-        if not enabled:
+        if not enabled and self._why_no_command() is None:
             worker.submit(StopNodeCommand())
         return worker.node
 

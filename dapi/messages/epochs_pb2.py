@@ -24,27 +24,27 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1a\x64\x61pi/messages/epochs.proto\x12\x0b\x64\x61pi.epochs\"\xee\x01\n\x0b\x45pochParams\x12\x14\n\x0c\x65poch_length\x18\x01 \x01(\x03\x12\x18\n\x10\x65poch_multiplier\x18\x02 \x01(\x03\x12\x13\n\x0b\x65poch_shift\x18\x03 \x01(\x03\x12\x1a\n\x12poc_stage_duration\x18\x05 \x01(\x03\x12\x1d\n\x15poc_exchange_duration\x18\x06 \x01(\x03\x12\x1c\n\x14poc_validation_delay\x18\x07 \x01(\x03\x12\x1f\n\x17poc_validation_duration\x18\x08 \x01(\x03\x12 \n\x18set_new_validators_delay\x18\t \x01(\x03\"+\n\tPocParams\x12\x1e\n\x16validation_sample_size\x18\x02 \x01(\x05\"d\n\x06Params\x12.\n\x0c\x65poch_params\x18\x01 \x01(\x0b\x32\x18.dapi.epochs.EpochParams\x12*\n\npoc_params\x18\x03 \x01(\x0b\x32\x16.dapi.epochs.PocParams\"6\n\x05\x45poch\x12\r\n\x05index\x18\x01 \x01(\x04\x12\x1e\n\x16poc_start_block_height\x18\x02 \x01(\x03\"\xcb\x01\n\x14\x43onfirmationPocEvent\x12\x13\n\x0b\x65poch_index\x18\x01 \x01(\x04\x12\x16\n\x0e\x65vent_sequence\x18\x02 \x01(\x04\x12\x16\n\x0etrigger_height\x18\x03 \x01(\x03\x12\x1f\n\x17generation_start_height\x18\x04 \x01(\x03\x12\x30\n\x05phase\x18\x08 \x01(\x0e\x32!.dapi.epochs.ConfirmationPocPhase\x12\x1b\n\x13poc_seed_block_hash\x18\t \x01(\t\"\x17\n\x15QueryEpochInfoRequest\"\xeb\x01\n\x16QueryEpochInfoResponse\x12\x14\n\x0c\x62lock_height\x18\x01 \x01(\x03\x12#\n\x06params\x18\x02 \x01(\x0b\x32\x13.dapi.epochs.Params\x12(\n\x0clatest_epoch\x18\x03 \x01(\x0b\x32\x12.dapi.epochs.Epoch\x12\"\n\x1ais_confirmation_poc_active\x18\x04 \x01(\x08\x12H\n\x1d\x61\x63tive_confirmation_poc_event\x18\x05 \x01(\x0b\x32!.dapi.epochs.ConfirmationPocEvent*\xba\x01\n\x14\x43onfirmationPocPhase\x12\x1d\n\x19\x43ONFIRMATION_POC_INACTIVE\x10\x00\x12!\n\x1d\x43ONFIRMATION_POC_GRACE_PERIOD\x10\x01\x12\x1f\n\x1b\x43ONFIRMATION_POC_GENERATION\x10\x02\x12\x1f\n\x1b\x43ONFIRMATION_POC_VALIDATION\x10\x03\x12\x1e\n\x1a\x43ONFIRMATION_POC_COMPLETED\x10\x04\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1a\x64\x61pi/messages/epochs.proto\x12\x0b\x64\x61pi.epochs\"\xee\x01\n\x0b\x45pochParams\x12\x14\n\x0c\x65poch_length\x18\x01 \x01(\x03\x12\x18\n\x10\x65poch_multiplier\x18\x02 \x01(\x03\x12\x13\n\x0b\x65poch_shift\x18\x03 \x01(\x03\x12\x1a\n\x12poc_stage_duration\x18\x05 \x01(\x03\x12\x1d\n\x15poc_exchange_duration\x18\x06 \x01(\x03\x12\x1c\n\x14poc_validation_delay\x18\x07 \x01(\x03\x12\x1f\n\x17poc_validation_duration\x18\x08 \x01(\x03\x12 \n\x18set_new_validators_delay\x18\t \x01(\x03\"C\n\tPocParams\x12\x1e\n\x16validation_sample_size\x18\x02 \x01(\x05\x12\x16\n\x0epoc_v2_enabled\x18\x08 \x01(\x08\"d\n\x06Params\x12.\n\x0c\x65poch_params\x18\x01 \x01(\x0b\x32\x18.dapi.epochs.EpochParams\x12*\n\npoc_params\x18\x03 \x01(\x0b\x32\x16.dapi.epochs.PocParams\"6\n\x05\x45poch\x12\r\n\x05index\x18\x01 \x01(\x04\x12\x1e\n\x16poc_start_block_height\x18\x02 \x01(\x03\"\xcb\x01\n\x14\x43onfirmationPocEvent\x12\x13\n\x0b\x65poch_index\x18\x01 \x01(\x04\x12\x16\n\x0e\x65vent_sequence\x18\x02 \x01(\x04\x12\x16\n\x0etrigger_height\x18\x03 \x01(\x03\x12\x1f\n\x17generation_start_height\x18\x04 \x01(\x03\x12\x30\n\x05phase\x18\x08 \x01(\x0e\x32!.dapi.epochs.ConfirmationPocPhase\x12\x1b\n\x13poc_seed_block_hash\x18\t \x01(\t\"\x17\n\x15QueryEpochInfoRequest\"\xeb\x01\n\x16QueryEpochInfoResponse\x12\x14\n\x0c\x62lock_height\x18\x01 \x01(\x03\x12#\n\x06params\x18\x02 \x01(\x0b\x32\x13.dapi.epochs.Params\x12(\n\x0clatest_epoch\x18\x03 \x01(\x0b\x32\x12.dapi.epochs.Epoch\x12\"\n\x1ais_confirmation_poc_active\x18\x04 \x01(\x08\x12H\n\x1d\x61\x63tive_confirmation_poc_event\x18\x05 \x01(\x0b\x32!.dapi.epochs.ConfirmationPocEvent*\xba\x01\n\x14\x43onfirmationPocPhase\x12\x1d\n\x19\x43ONFIRMATION_POC_INACTIVE\x10\x00\x12!\n\x1d\x43ONFIRMATION_POC_GRACE_PERIOD\x10\x01\x12\x1f\n\x1b\x43ONFIRMATION_POC_GENERATION\x10\x02\x12\x1f\n\x1b\x43ONFIRMATION_POC_VALIDATION\x10\x03\x12\x1e\n\x1a\x43ONFIRMATION_POC_COMPLETED\x10\x04\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'dapi.messages.epochs_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_CONFIRMATIONPOCPHASE']._serialized_start=957
-  _globals['_CONFIRMATIONPOCPHASE']._serialized_end=1143
+  _globals['_CONFIRMATIONPOCPHASE']._serialized_start=981
+  _globals['_CONFIRMATIONPOCPHASE']._serialized_end=1167
   _globals['_EPOCHPARAMS']._serialized_start=44
   _globals['_EPOCHPARAMS']._serialized_end=282
   _globals['_POCPARAMS']._serialized_start=284
-  _globals['_POCPARAMS']._serialized_end=327
-  _globals['_PARAMS']._serialized_start=329
-  _globals['_PARAMS']._serialized_end=429
-  _globals['_EPOCH']._serialized_start=431
-  _globals['_EPOCH']._serialized_end=485
-  _globals['_CONFIRMATIONPOCEVENT']._serialized_start=488
-  _globals['_CONFIRMATIONPOCEVENT']._serialized_end=691
-  _globals['_QUERYEPOCHINFOREQUEST']._serialized_start=693
-  _globals['_QUERYEPOCHINFOREQUEST']._serialized_end=716
-  _globals['_QUERYEPOCHINFORESPONSE']._serialized_start=719
-  _globals['_QUERYEPOCHINFORESPONSE']._serialized_end=954
+  _globals['_POCPARAMS']._serialized_end=351
+  _globals['_PARAMS']._serialized_start=353
+  _globals['_PARAMS']._serialized_end=453
+  _globals['_EPOCH']._serialized_start=455
+  _globals['_EPOCH']._serialized_end=509
+  _globals['_CONFIRMATIONPOCEVENT']._serialized_start=512
+  _globals['_CONFIRMATIONPOCEVENT']._serialized_end=715
+  _globals['_QUERYEPOCHINFOREQUEST']._serialized_start=717
+  _globals['_QUERYEPOCHINFOREQUEST']._serialized_end=740
+  _globals['_QUERYEPOCHINFORESPONSE']._serialized_start=743
+  _globals['_QUERYEPOCHINFORESPONSE']._serialized_end=978
 # @@protoc_insertion_point(module_scope)

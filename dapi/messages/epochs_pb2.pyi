@@ -40,10 +40,12 @@ class EpochParams(_message.Message):
     def __init__(self, epoch_length: _Optional[int] = ..., epoch_multiplier: _Optional[int] = ..., epoch_shift: _Optional[int] = ..., poc_stage_duration: _Optional[int] = ..., poc_exchange_duration: _Optional[int] = ..., poc_validation_delay: _Optional[int] = ..., poc_validation_duration: _Optional[int] = ..., set_new_validators_delay: _Optional[int] = ...) -> None: ...
 
 class PocParams(_message.Message):
-    __slots__ = ("validation_sample_size",)
+    __slots__ = ("validation_sample_size", "poc_v2_enabled")
     VALIDATION_SAMPLE_SIZE_FIELD_NUMBER: _ClassVar[int]
+    POC_V2_ENABLED_FIELD_NUMBER: _ClassVar[int]
     validation_sample_size: int
-    def __init__(self, validation_sample_size: _Optional[int] = ...) -> None: ...
+    poc_v2_enabled: bool
+    def __init__(self, validation_sample_size: _Optional[int] = ..., poc_v2_enabled: _Optional[bool] = ...) -> None: ...
 
 class Params(_message.Message):
     __slots__ = ("epoch_params", "poc_params")

@@ -1,7 +1,8 @@
 """Gives each node the duty that the chain's phase asks for.
 
 Level-triggered: each block makes a turn, which asks 'which stage is it, and what has been done for it', and does what
-is missing. A missed block, a failed query or a restart delays a step, and never skips it.
+is missing. A missed block, a failed query or a restart delays a step, and never skips it. While the network runs PoC v2
+nothing is done at all: see ``dapi.phases.poc_version``.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from dapi.outbox.ledger import NotOfTheirStage
 from dapi.phases.duty import Duty
 from dapi.phases.epoch_queries import epoch_info
 from dapi.phases.phases import EpochInfo, PocStage, Situation
+from dapi.phases.poc_version import PocVersion
 from dapi.submission.deadlines import Deadlines
 from dapi.timing.loop import LoopService, Wake
 from dapi.timing.retry import RetryDelay, retry
@@ -59,6 +61,7 @@ class Conductor(LoopService):
         seeds: Seeds,
         deadlines: Deadlines,
         *,
+        poc_version: PocVersion,
         public_key: str,
         make_validation: Callable[[StageWork, int, Callable[[str], object]], StageValidation],
         random: Random,
@@ -75,6 +78,7 @@ class Conductor(LoopService):
         self._stages = stages
         self._seeds = seeds
         self._deadlines = deadlines
+        self._poc_version = poc_version
         self._public_key = public_key
         self._make_validation = make_validation
         self._retry_delay = RetryDelay(random)
@@ -84,6 +88,7 @@ class Conductor(LoopService):
         self._work: StageWork | None = None
         self._problem: str | None = None
         watcher.observe(self._wake.ring)
+        poc_version.observe(self._wake.ring)
 
     @property
     def problem(self) -> str | None:
@@ -157,6 +162,10 @@ class Conductor(LoopService):
             return
         await self._deadlines.enter_chain(head.chain_id)
         info = await epoch_info(self._rpc, head.height)
+        self._poc_version.learn(info)
+        if not self._poc_version.is_v1:
+            self._leave_nodes_alone(info)
+            return
         stage = info.stage_under_way()
         if self._work is not None and (stage is None or stage.height != self._work.record.stage.height):
             self._leave_stage()
@@ -176,6 +185,14 @@ class Conductor(LoopService):
             warnings["seed"] = seed_problem
         self._warn(warnings)
         self._problem = None
+
+    def _leave_nodes_alone(self, info: EpochInfo) -> None:
+        """Do nothing in a network with PoC v2: each command would stop what the network's own software has nodes do."""
+        self._leave_stage()
+        self._reconciler.intend({})
+        self.situation = info.situation()
+        self.warnings = {}
+        self._problem = self._poc_version.moved_reason
 
     async def _do_stage(self, stage: PocStage, info: EpochInfo) -> str | None:
         """Give the nodes their duties in the stage that is under way; return why its seed is not stored, or None."""

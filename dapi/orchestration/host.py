@@ -26,6 +26,7 @@ from dapi.outbox.ledger import NodeLedger
 from dapi.phases.epoch_queries import epoch_info
 from dapi.phases.host_queries import is_unknown_query
 from dapi.phases.phases import EpochInfo, PocStage
+from dapi.phases.poc_version import PocVersion
 from dapi.timing.log_limits import OncePerMinute
 from dapi.timing.loop import LoopService, Wake
 from dapi.timing.retry import RetryDelay
@@ -58,6 +59,7 @@ class Host(LoopService):
     Level-triggered: a task asks what is, and does what is missing, so a missed block, a failed query or a restart
     delays it, and never skips it. A task that fails, or breaks, keeps no other from its turn; one whose query the chain
     does not know is left out, which is said once. ``declaring`` and ``claiming`` are None where somebody else does it.
+    While the network runs PoC v2 nothing is looked after: its own software does it.
     """
 
     log = Logger()
@@ -73,6 +75,7 @@ class Host(LoopService):
         declaring: Declaring | None,
         claiming: Claiming | None,
         counting: Counting,
+        poc_version: PocVersion,
         random: Random,
     ) -> None:
         super().__init__(reactor)
@@ -80,6 +83,7 @@ class Host(LoopService):
         self._counting = counting
         self._rpc = rpc
         self._watcher = watcher
+        self._poc_version = poc_version
         tasks: Sequence[HostTask | None] = (version, declaring, claiming, counting)
         self._tasks = [task for task in tasks if task is not None]
         self._problems: dict[str, str] = {}
@@ -130,6 +134,12 @@ class Host(LoopService):
             self._record_problem("epoch", error)
             return
         self._over("epoch")
+        self._poc_version.learn(info)
+        if not self._poc_version.is_v1:
+            return
+        await self._look_after_all(info)
+
+    async def _look_after_all(self, info: EpochInfo) -> None:
         for task in self._tasks:
             if not self.running:
                 return

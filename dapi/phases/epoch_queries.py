@@ -30,6 +30,7 @@ async def epoch_info(rpc: ChainRpc, height: int | None = None) -> EpochInfo:
         poc_start=info.latest_epoch.poc_start_block_height,
         parameters=msgspec.convert(info.params.epoch_params, EpochParameters, from_attributes=True),
         sample_size=info.params.poc_params.validation_sample_size,
+        is_poc_v2=info.params.poc_params.poc_v2_enabled,
         confirmation=ConfirmationEvent(
             event.epoch_index, event.trigger_height, event.generation_start_height, event.poc_seed_block_hash
         )

@@ -154,7 +154,10 @@ class Situation(msgspec.Struct, frozen=True):
 
 
 class EpochInfo(msgspec.Struct, frozen=True):
-    """What the chain says of its epochs at the height ``block_height``; epoch 0 has no PoC."""
+    """What the chain says of its epochs at the height ``block_height``; epoch 0 has no PoC.
+
+    ``is_poc_v2`` says that the network runs PoC v2, and takes no v1 message.
+    """
 
     block_height: int
     index: int
@@ -162,6 +165,7 @@ class EpochInfo(msgspec.Struct, frozen=True):
     parameters: EpochParameters
     sample_size: int
     confirmation: ConfirmationEvent | None
+    is_poc_v2: bool = False
 
     def stages(self) -> list[PocStage]:
         """Return the stages that it tells of; the confirmation comes first, and wins if both were under way."""

@@ -34,7 +34,7 @@ class Outcome(enum.Enum):
     TOO_MUCH = "too much"
     """The transaction cannot be read, or uses too much gas: it may have too many messages."""
     MOVED = "moved"
-    """The network has moved to PoC v2: keep everything, send nothing."""
+    """The network runs PoC v2: keep everything, and send nothing until it runs v1 again."""
     FINAL = "final"
     """It never heals."""
 
@@ -44,11 +44,13 @@ _INFERENCE = {
     1128: Outcome.NEXT_BLOCK,
     1160: Outcome.DUPLICATE,
     1161: Outcome.MOVED,
+    1163: Outcome.MOVED,
 }
+_UNREADABLE = 2
 TOO_LARGE = 21
 """The SDK's code for a transaction with too many bytes."""
 _SDK = {
-    2: Outcome.TOO_MUCH,
+    _UNREADABLE: Outcome.TOO_MUCH,
     4: Outcome.SIGNATURE,
     5: Outcome.PROBLEM,
     8: Outcome.PROBLEM,
@@ -58,6 +60,8 @@ _SDK = {
     TOO_LARGE: Outcome.TOO_LARGE,
     41: Outcome.PROBLEM,
 }
+# A chain with PoC v2 does not know this message at all any more.
+_UNKNOWN_MESSAGE = re.compile(r"unable to resolve type URL /inference\.inference\.MsgSubmitPoc(Batch|Validation)")
 # These depend on the stage, the kind and the block alone, so they hold for all messages that share them.
 _OF_THE_WINDOW = frozenset({1107, 1108, 1128})
 # So many go together again when one of their neighbours has failed.
@@ -78,6 +82,8 @@ def judge(code: int, codespace: str, log: str) -> Outcome:
             # Of the RPC itself, which has read nothing but the size.
             return Outcome.TOO_LARGE if code == TOO_LARGE else Outcome.PROBLEM
         case "sdk":
+            if code == _UNREADABLE and _UNKNOWN_MESSAGE.search(log):
+                return Outcome.MOVED
             return Outcome.SIGN_AGAIN if is_stale(code, log) else _SDK.get(code, Outcome.FINAL)
     return Outcome.FINAL
 

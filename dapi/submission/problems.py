@@ -9,7 +9,7 @@ Each kind of message is sent by itself, and so is each problem of its own::
         the chain executes a message of the kind
 
 While a kind is held, one message of it is sent in each block, to find out whether it is mended; all others are stored.
-When the network has moved to PoC v2, nothing is sent any more.
+While the network runs PoC v2 nothing is sent at all (see ``dapi.phases.poc_version``).
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from twisted.logger import Logger
 from dapi.chain.grants import grant_command
 from dapi.errors import ChainRefusedError
 from dapi.messages import Kind
+from dapi.phases.poc_version import PocVersion
 from dapi.submission.outcomes import Outcome, judge
 from dapi.timing.log_limits import SayOnce
 
@@ -30,21 +31,26 @@ _DIGITS = re.compile(r"\d+")
 class Problems:
     """The problems of sending for the key ``signer`` and the ``participant``, which are addresses.
 
-    ``moved_reason`` says why nothing will be sent any more, ``last`` what went wrong since the last confirmation, and
-    ``held`` what keeps each kind back. ``expiring`` tells of a grant that expires soon.
+    ``last`` says what went wrong since the last confirmation, and ``held`` what keeps each kind back. ``expiring``
+    tells of a grant that expires soon.
     """
 
     log = Logger()
 
-    def __init__(self, signer: str, participant: str) -> None:
+    def __init__(self, signer: str, participant: str, poc_version: PocVersion) -> None:
         self._signer = signer
         self._participant = participant
-        self.moved_reason: str | None = None
+        self._poc_version = poc_version
         self.last: str | None = None
         self.held: dict[Kind, str] = {}
         self.expiring: str | None = None
         self._probed_at: dict[Kind, int] = {}
         self._log_once = SayOnce()
+
+    @property
+    def moved_reason(self) -> str | None:
+        """Why nothing is sent at all: the network runs PoC v2. None: it does not, as far as is known."""
+        return self._poc_version.moved_reason
 
     # Kinds.
 
@@ -114,10 +120,8 @@ class Problems:
         self._log_once.is_new(None)
 
     def stop_sending(self, reason: str) -> None:
-        """Send nothing any more: the network has moved to PoC v2."""
-        if self.moved_reason is None:
-            self.moved_reason = f"the network has moved to PoC v2: nothing is sent, everything is kept ({reason})"
-            self.log.critical("{reason}", reason=self.moved_reason)
+        """Send nothing while the network runs PoC v2, which a refusal has told."""
+        self._poc_version.refused(reason)
 
 
 def is_of_a_moved_network(error: ChainRefusedError) -> bool:

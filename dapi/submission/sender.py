@@ -11,6 +11,7 @@ from dapi.chain.rpc import ChainRpc
 from dapi.chain.transactions import TimestampSource
 from dapi.errors import ChainRefusedError, ChainStaleError, ChainUnavailableError, MempoolFullError
 from dapi.messages import Kind
+from dapi.phases.poc_version import PocVersion
 from dapi.submission.choice import Room
 from dapi.submission.decisions import Answer, Decisions
 from dapi.submission.outcomes import TOO_LARGE
@@ -42,6 +43,7 @@ class Sender:
         state: SendingState,
         decisions: Decisions,
         *,
+        poc_version: PocVersion,
         settings: SubmitterSettings,
         timestamps: TimestampSource,
     ) -> None:
@@ -54,6 +56,7 @@ class Sender:
         self._signing, self._pace = state.signing, state.pace
         self._problems, self._in_flight = state.problems, state.in_flight
         self._decisions = decisions
+        self._poc_version = poc_version
         self._choosing = DeferredLock()
         self._has_more = False
         # The latest block, and the time, up to which the mempools are taken for full.
@@ -78,7 +81,7 @@ class Sender:
 
     @property
     def _may_send(self) -> bool:
-        return self._watcher.head is not None and self._watcher.problem is None and self._problems.moved_reason is None
+        return self._watcher.head is not None and self._watcher.problem is None and self._poc_version.is_v1
 
     def _is_full(self) -> bool:
         height, time = self._full_until
@@ -140,12 +143,12 @@ class Sender:
         if transaction.is_taken:
             seconds *= 2 ** min(transaction.offers - 1, _DOUBLINGS)
         is_due = self._reactor.seconds() - transaction.offered_at >= seconds
-        return is_due and not transaction.is_being_offered and self._problems.moved_reason is None
+        return is_due and not transaction.is_being_offered and self._poc_version.is_v1
 
     async def offer(self, transaction: TransactionInFlight, raw: bytes | None = None) -> None:
         """Offer a transaction's bytes to a mempool; a refusal counts only if no mempool can have had them before."""
-        if self._problems.moved_reason is not None:
-            await self._decisions.store_again(transaction, self._problems.moved_reason)
+        if self._poc_version.moved_reason is not None:
+            await self._decisions.store_again(transaction, self._poc_version.moved_reason)
             return
         transaction.is_being_offered = True
         transaction.offered_at = self._reactor.seconds()

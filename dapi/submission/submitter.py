@@ -23,6 +23,7 @@ from dapi.chain.rpc import ChainRpc
 from dapi.chain.transaction_finder import Search, TransactionFinder
 from dapi.chain.transactions import TimestampSource
 from dapi.errors import ChainError, StoreError
+from dapi.phases.poc_version import PocVersion
 from dapi.submission.decisions import Answer, Decisions
 from dapi.submission.grants import GrantCheck
 from dapi.submission.in_flight import InFlight
@@ -58,6 +59,7 @@ class Submitter(LoopService):
         *,
         key: SigningKey,
         participant_address: str,
+        poc_version: PocVersion,
         random: random.Random,
         settings: SubmitterSettings | None = None,
     ) -> None:
@@ -73,7 +75,8 @@ class Submitter(LoopService):
         self._turn_problem: str | None = None
         self._wake_to_send, self._wake_to_look_up = Wake(reactor), Wake(reactor)
         self._signing = Signing(rpc, key, participant_address, settings.gas_limit)
-        self._problems = Problems(key.address, participant_address)
+        self._poc_version = poc_version
+        self._problems = Problems(key.address, participant_address, poc_version)
         self._pace = Pace(settings)
         self._in_flight = InFlight(self._wake_to_send.ring)
         state = SendingState(self._signing, self._pace, self._problems, self._in_flight)
@@ -85,6 +88,7 @@ class Submitter(LoopService):
             watcher,
             state,
             self._decisions,
+            poc_version=poc_version,
             settings=settings,
             timestamps=self._timestamps,
         )
@@ -100,8 +104,8 @@ class Submitter(LoopService):
         """Return where the chain stands and how the sending goes.
 
         ``state`` is ``submitting``, ``held`` (messages of some kinds are, see ``held``), ``waiting`` (nothing is sent
-        now) or ``moved`` (nothing will be sent), ``reason`` why it is not the first. ``problem`` is what went wrong
-        last, until a transaction is confirmed.
+        now) or ``moved`` (nothing is sent while the network runs PoC v2), ``reason`` why it is not the first.
+        ``problem`` is what went wrong last, until a transaction is confirmed.
         """
         head, problems = self._watcher.head, self._problems
         waiting = self.loop_problem or self._watcher.problem or self._turn_problem
@@ -157,6 +161,7 @@ class Submitter(LoopService):
         while self.running:
             self._heed_status_error()
             if self._watcher.head is not None and self._watcher.problem is None:
+                await self._poc_version.ask(self._watcher.head.height)
                 await self._grants.check(self._watcher.head)
             await self._sender.send()
             self._turn_problem = None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from dapi.simulator.chain.ante import check_basic, check_fee, check_signed
-from dapi.simulator.chain.execution import UPCOMING_EPOCH_NOT_FOUND, window_refusal
+from dapi.simulator.chain.execution import UPCOMING_EPOCH_NOT_FOUND, refusal_of_v2, window_refusal
 from dapi.simulator.chain.mempool import Mempool
 from dapi.simulator.chain.messages import SubmitPocBatch, SubmitPocValidation
 from dapi.simulator.chain.rules import TxRefused
@@ -32,12 +32,13 @@ def check_tx(
     refusal = state.refuse_tx(tx)
     if refusal is not None:
         raise refusal
-    if view.rules.windows_in_check_tx:
-        for message in tx.host_messages():
-            if isinstance(message, SubmitPocBatch | SubmitPocValidation):
+    for message in tx.host_messages():
+        if isinstance(message, SubmitPocBatch | SubmitPocValidation):
+            refusal = refusal_of_v2(view.rules, message)
+            if refusal is None and view.rules.windows_in_check_tx:
                 refusal = window_refusal(view, message, view.height)
-                if refusal is not None and refusal.code != UPCOMING_EPOCH_NOT_FOUND:
-                    raise refusal
+            if refusal is not None and refusal.code != UPCOMING_EPOCH_NOT_FOUND:
+                raise refusal
 
 
 def recheck(state: ChainState, view: StateView, mempool: Mempool) -> None:

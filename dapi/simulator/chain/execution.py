@@ -20,7 +20,7 @@ from dapi.simulator.chain.messages import (
     SubmitPocValidation,
     SubmitSeed,
 )
-from dapi.simulator.chain.rules import TxRefused
+from dapi.simulator.chain.rules import Rules, TxRefused
 from dapi.simulator.chain.state import ChainState, StateView, StoredBatch
 from dapi.simulator.chain.stores import Writes
 from dapi.simulator.chain.transactions import Transaction
@@ -63,9 +63,9 @@ def deliver_tx(state: ChainState, tx: Transaction) -> bytes:
 
 def window_refusal(view: StateView, message: PocMessage, height: int) -> TxRefused | None:
     """Say why a batch or a validation would not be taken at this height, or None."""
-    if view.rules.poc_v2:
-        return TxRefused("inference", 1161, "deprecated: poc_v2_enabled is true")
     is_batch = isinstance(message, SubmitPocBatch)
+    if (refusal := refusal_of_v2(view.rules, message)) is not None:
+        return refusal
     event, params = view.confirmation, view.epochs.params
     wanted = ConfirmationPhase.GENERATION if is_batch else ConfirmationPhase.VALIDATION
     stage: int
@@ -86,6 +86,15 @@ def window_refusal(view: StateView, message: PocMessage, height: int) -> TxRefus
         log = f"height {height} is outside [{window.first}, {window.last}]: PoC submission is too late"
         return TxRefused("inference", 1108, log)
     return None
+
+
+def refusal_of_v2(rules: Rules, message: PocMessage) -> TxRefused | None:
+    """Say how a chain with PoC v2 refuses a message of v1, whatever its height; None on a chain without."""
+    if not rules.poc_v2:
+        return None
+    if isinstance(message, SubmitPocBatch):
+        return TxRefused("inference", 1161, "deprecated: poc_v2_enabled is true")
+    return TxRefused("sdk", 2, f"unable to resolve type URL {message.TYPE_URL}: tx parse error")
 
 
 def _execute_granted(state: ChainState, grantee: str, messages: tuple[HostMessage, ...], writes: Writes) -> bytes:

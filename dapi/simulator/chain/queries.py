@@ -52,7 +52,7 @@ def _epoch_info(view: StateView, _data: bytes) -> bytes:
             (9, params.set_new_validators_delay),
         )
     )
-    poc_params = varint_field(2, params.validation_sample_size)
+    poc_params = varint_field(2, params.validation_sample_size) + varint_field(8, view.rules.poc_v2)
     return (
         varint_field(1, view.height)
         + message_field(2, message_field(1, epoch_params) + message_field(3, poc_params))

@@ -28,9 +28,9 @@ class Rules(msgspec.Struct):
     second_validation_is_refused: bool = True
     """With 1160; older versions overwrite."""
     windows_in_check_tx: bool = False
-    """Refuse with 1107, 1108 and 1161 already when broadcast."""
+    """Refuse with 1107 and 1108 already when broadcast."""
     poc_v2: bool = False
-    """Refuse everything of v1 with 1161."""
+    """Say ``poc_v2_enabled``, refuse batches with 1161, also when broadcast, and do not know validations any more."""
     max_gas: int | None = None
     """The most gas that a block may use; a transaction with a higher limit is refused."""
     epoch_reward: int = 1_000_000

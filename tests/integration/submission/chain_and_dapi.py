@@ -22,6 +22,7 @@ from dapi.messages.inference_pb2 import MsgSubmitPocBatch
 from dapi.outbox.cosmos_message_client import CosmosMessageClient
 from dapi.outbox.outbox import Outbox, OutboxEntry
 from dapi.outbox.pages import BatchRow
+from dapi.phases.poc_version import PocVersion
 from dapi.simulator.chain.chain import SimulatedChain
 from dapi.simulator.chain.epochs import EpochParams, Epochs
 from dapi.simulator.chain.messages import SubmitPocBatch
@@ -143,6 +144,7 @@ class Dapi:
             self.watcher,
             key=self.key,
             participant_address=participant or self.key.address,
+            poc_version=PocVersion(self.rpc),
             random=random.Random(2),
             settings=SubmitterSettings(**{**QUICK, "kinds": frozenset({Kind.GENERATED, Kind.VALIDATED}), **settings}),
         )

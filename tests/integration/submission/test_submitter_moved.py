@@ -18,7 +18,7 @@ from tests.logs import captured_log
 
 @pytest.mark.parametrize("in_check_tx", [False, True])
 @pytest_twisted.ensureDeferred
-async def test_a_network_that_moved_to_poc_v2_gets_nothing_more(maker: Maker, in_check_tx: bool) -> None:
+async def test_a_network_that_moved_to_poc_v2_gets_nothing_until_it_is_back(maker: Maker, in_check_tx: bool) -> None:
     chain = maker.chain(0.1, rules=Rules(windows_in_check_tx=in_check_tx))
     dapi = maker.dapi(chain)
     await dapi.record(1)
@@ -37,6 +37,9 @@ async def test_a_network_that_moved_to_poc_v2_gets_nothing_more(maker: Maker, in
     await dapi.record(4)
     await chain.simulated.when_height(chain.simulated.height + 5)
     assert len(dapi.rpc.sent) == sent
+    # It is no latch: the chain says v1 again, and all that was kept goes.
+    chain.state.rules.poc_v2 = False
+    await dapi.when_all(State.CONFIRMED, 4)
 
 
 class PocV2(Resource):

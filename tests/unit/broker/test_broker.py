@@ -9,11 +9,28 @@ from twisted.internet.defer import CancelledError, Deferred
 
 from dapi.broker.node_worker_commands import CommandResult
 from dapi.broker.nodes import Node
-from dapi.errors import ConfigError, StoreBusyError, UnknownNodeError
+from dapi.errors import ConfigError, NotReadyError, StoreBusyError, UnknownNodeError
 from dapi.phases.duty import Duty
 from tests.batches import generated_batch
 from tests.nodes import node_config
 from tests.unit.broker.broker_case import CALLBACK_URL, BrokerTestCase
+
+
+class NoCommandTests(BrokerTestCase):
+    """A network with PoC v2: each command would stop what the network's own software has the nodes do."""
+
+    def test_no_command_goes_to_any_node(self) -> None:
+        self.add("a")
+        self.broker.refuse_commands_while(lambda: "the network has moved to PoC v2")
+        for duty in Duty:
+            failure = self.failureResultOf(self.broker.command_all(duty, 1000, "AB", "02aa"), NotReadyError)
+            self.assertIn("PoC v2", str(failure.value))
+        self.successResultOf(self.broker.disable_node("a"))
+        self.assertIs(self.worker("a").status().last, None)
+        self.broker.refuse_commands_while(lambda: None)
+        self.successResultOf(self.broker.enable_node("a"))
+        self.successResultOf(self.broker.disable_node("a"))
+        self.assertIsNot(self.worker("a").status().last, None)
 
 
 class RegistrationTests(BrokerTestCase):

@@ -31,6 +31,7 @@ from dapi.orchestration.validation import StageValidation
 from dapi.outbox.outbox import Outbox, OutboxEntry
 from dapi.phases.duty import Duty
 from dapi.phases.phases import PocStage, Situation
+from dapi.phases.poc_version import PocVersion
 from dapi.submission.deadlines import Deadlines
 from dapi.submission.submissions import Submissions
 from tests.logs import log_of
@@ -206,6 +207,7 @@ class ConductorTestCase(SynchronousTestCase):
         self.stages = StageBook(self.database)
         self.deadlines = Deadlines(self.submissions)
         self.validations: list[FakeValidation] = []
+        self.poc_version = PocVersion(self.rpc)
         self.conductor = Conductor(
             self.clock,
             self.rpc,
@@ -215,6 +217,7 @@ class ConductorTestCase(SynchronousTestCase):
             self.stages,
             Seeds(self.outbox, KEY),
             self.deadlines,
+            poc_version=self.poc_version,
             public_key=KEY.public_key.hex(),
             make_validation=self.make_validation,
             random=random.Random(1),

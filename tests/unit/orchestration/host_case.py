@@ -28,6 +28,7 @@ from dapi.orchestration.stages import StageBook
 from dapi.outbox import queries
 from dapi.outbox.outbox import Outbox
 from dapi.outbox.pages import BatchRow
+from dapi.phases.poc_version import PocVersion
 from dapi.simulator.chain.messages import HardwareNode
 from dapi.simulator.chain.queries import query
 from dapi.simulator.chain.requests import QueryRefused
@@ -129,6 +130,7 @@ class HostTestCase(SynchronousTestCase):
             declaring=Declaring(self.rpc, self.broker, self.outbox, self.submissions, KEY.address),
             claiming=Claiming(self.rpc, self.outbox, KEY, KEY.address),
             counting=Counting(self.rpc, StageBook(database), self.outbox, KEY.address),
+            poc_version=PocVersion(self.rpc),
             random=random.Random(1),
         )
         self.host.startService()

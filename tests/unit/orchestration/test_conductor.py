@@ -334,3 +334,42 @@ class DoneTests(ConductorTestCase):
         self.move(VALIDATION_START + 1)
         self.assertEqual(self.validations, [])
         self.assert_duty(Duty.VALIDATE)
+
+
+class PocV2Tests(ConductorTestCase):
+    """A network with PoC v2: docs/protocol/chain.md, 'Newer chains'."""
+
+    def run_v2(self) -> None:
+        def enable(info: epochs_pb2.QueryEpochInfoResponse) -> None:
+            info.params.poc_params.poc_v2_enabled = True
+
+        self.rpc.govern = enable
+
+    def test_no_node_gets_a_duty_and_nothing_is_stored_in_any_phase(self) -> None:
+        self.run_v2()
+        for height in (START, GENERATION_END, VALIDATION_START, VALIDATION_END, START + LENGTH):
+            self.move(height)
+            self.assertEqual((self.reconciler.intentions, self.validations), ({}, []))
+        self.assertEqual({name for name, _ in self.rpc.asked}, {"EpochInfo"})
+        self.assertEqual(self.successResultOf(self.outbox.batches(kind=Kind.SEED)).batches, [])
+        self.assertEqual(self.successResultOf(self.stages.latest()), [])
+        self.assertIn("the network has moved to PoC v2", str(self.phases.status()["problem"]))
+
+    def test_a_stage_that_is_under_way_is_left_and_taken_up_again(self) -> None:
+        self.move(VALIDATION_START)
+        self.assert_duty(Duty.VALIDATE)
+        self.run_v2()
+        self.move(VALIDATION_START + 1)
+        self.assertEqual(self.reconciler.intentions, {})
+        self.assertTrue(self.validations[0].is_stopped)
+        self.rpc.govern = lambda info: None
+        self.move(VALIDATION_START + 2)
+        self.assert_duty(Duty.VALIDATE)
+        self.assertIs(self.phases.status()["problem"], None)
+
+    def test_a_refusal_that_the_submitter_meets_is_heeded_without_a_block(self) -> None:
+        self.move(START)
+        self.assert_duty(Duty.GENERATE)
+        self.poc_version.refused("inference 1161: deprecated")
+        self.clock.advance(0)
+        self.assertEqual(self.reconciler.intentions, {})

@@ -328,3 +328,15 @@ class VersionTests(HostTestCase):
             self.move(20 + 40 * epoch)
             self.assertEqual(self.version.value, "")
             self.assertIn("is no part of a path", self.host.warnings()[0])
+
+
+class PocV2Tests(HostTestCase):
+    def test_in_a_network_with_poc_v2_nothing_is_declared_and_nothing_is_claimed(self) -> None:
+        self.rpc.state.rules.poc_v2 = True
+        self.move(SETTLED)
+        self.assertEqual(set(self.rpc.asked), {"EpochInfo"})
+        for kind in (Kind.HARDWARE, Kind.CLAIM):
+            self.assertEqual(self.successResultOf(self.outbox.batches(kind=kind)).batches, [])
+        self.rpc.state.rules.poc_v2 = False
+        self.move(SETTLED + 1)
+        self.assertEqual(self.states(Kind.HARDWARE), [State.STORED])

@@ -23,9 +23,10 @@ from dapi.chain.rpc_answers import (
     tx_hash_of,
 )
 from dapi.errors import ChainUnavailableError
-from dapi.messages import Via, content_id, cosmos_pb2
+from dapi.messages import Via, content_id, cosmos_pb2, epochs_pb2
 from dapi.outbox.cosmos_message_client import CosmosMessageClient
 from dapi.outbox.outbox import Outbox
+from dapi.phases.poc_version import PocVersion
 from dapi.submission.settings import SubmitterSettings
 from dapi.submission.submissions import Submissions
 from dapi.submission.submitter import Submitter
@@ -61,6 +62,8 @@ class FakeRpc(ChainRpc):
         self.broadcast_error: Exception | None = None
         self.lookup_error: Exception | None = None
         self.lookup_answer: Deferred[TxLookups] | None = None
+        self.is_poc_v2 = False
+        self.epoch_error: Exception | None = None
 
     def status(self) -> Deferred[ChainStatus]:
         return succeed(self.head)
@@ -87,6 +90,10 @@ class FakeRpc(ChainRpc):
     def abci_query(
         self, path: str, data: bytes, height: int | None = None, *, max_bytes: int = 0
     ) -> Deferred[QueryResult]:
+        if path.endswith("EpochInfo"):
+            info = epochs_pb2.QueryEpochInfoResponse(block_height=height or self.head.height)
+            info.params.poc_params.poc_v2_enabled = self.is_poc_v2
+            return fail(self.epoch_error) if self.epoch_error else succeed(QueryResult(info.SerializeToString(), 1))
         account = cosmos_pb2.BaseAccount(address="a", account_number=7)
         answer = cosmos_pb2.QueryAccountInfoResponse(info=account)
         return succeed(QueryResult(answer.SerializeToString(), 1))
@@ -117,7 +124,14 @@ class SubmitterTestCase(StoreTestCase):
         self.submissions = Submissions(self.database, self.outbox)
         self.chain = FakeRpc(self.clock)
         self.watcher = FakeWatcher(self.chain.head)
+        self.poc_version = self.start_anew()
+        self.addCleanup(self.stop)
+        self.settle()
+
+    def start_anew(self) -> PocVersion:
+        """As another process would; return what it knows of the network."""
         key = SigningKey(b"\1" * 32)
+        poc_version = PocVersion(self.chain)
         self.submitter = Submitter(
             self.clock,
             self.submissions,
@@ -125,12 +139,12 @@ class SubmitterTestCase(StoreTestCase):
             self.watcher,
             key=key,
             participant_address=key.address,
+            poc_version=poc_version,
             random=random.Random(1),
             settings=SubmitterSettings(),
         )
         self.submitter.startService()
-        self.addCleanup(self.stop)
-        self.settle()
+        return poc_version
 
     def stop(self) -> None:
         self.clock.wait_for(self.submitter.stopService())

@@ -9,6 +9,7 @@ from dapi.chain.rpc_answers import QueryResult
 from dapi.chain.transactions import BATCH_TYPE_URL, SEED_TYPE_URL
 from dapi.errors import ChainRefusedError, ChainUnavailableError
 from dapi.messages import Kind, cosmos_pb2
+from dapi.phases.poc_version import PocVersion
 from dapi.submission.grants import GrantCheck
 from dapi.submission.problems import Problems
 from dapi.submission.signing import Signing
@@ -53,7 +54,7 @@ class GrantTests(StoreTestCase):
         self.log = log_of(self)
         self.rpc = GrantingRpc(self.clock)
         self.rpc.grants = {BATCH_TYPE_URL: None, SEED_TYPE_URL: None}
-        self.problems = Problems(SIGNER.address, PARTICIPANT)
+        self.problems = Problems(SIGNER.address, PARTICIPANT, PocVersion(self.rpc))
         self.make(PARTICIPANT)
 
     def make(self, participant: str) -> None:

@@ -19,6 +19,7 @@ class JudgeTests(SynchronousTestCase):
             (1155, "inference", Outcome.FINAL),
             (1160, "inference", Outcome.DUPLICATE),
             (1161, "inference", Outcome.MOVED),
+            (1163, "inference", Outcome.MOVED),
             (4, "sdk", Outcome.SIGNATURE),
             (9, "sdk", Outcome.SIGNATURE),
             (18, "sdk", Outcome.FINAL),
@@ -36,6 +37,19 @@ class JudgeTests(SynchronousTestCase):
             (1108, "other", Outcome.FINAL),
         ):
             self.assertIs(judge(code, codespace, "words"), expected, (code, codespace))
+
+    def test_a_chain_that_does_not_know_the_message_any_more_has_moved(self) -> None:
+        # docs/protocol/chain.md, 'Newer chains'.
+        url = "/inference.inference.MsgSubmitPocValidation"
+        text = f"unable to resolve type URL {url}: tx parse error"
+        for words in (text, f"message index: 0: {text}"):
+            self.assertIs(judge(2, "sdk", words), Outcome.MOVED)
+        for code, codespace, text in (
+            (2, "sdk", "unable to resolve type URL /cosmos.authz.v1beta1.MsgExec: tx parse error"),
+            (11, "sdk", f"unable to resolve type URL {url}"),
+            (2, "other", f"unable to resolve type URL {url}"),
+        ):
+            self.assertIsNot(judge(code, codespace, text), Outcome.MOVED)
 
     def test_a_timestamp_that_cannot_be_used_says_nothing_about_the_messages(self) -> None:
         for words in (

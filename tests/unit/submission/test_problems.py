@@ -1,10 +1,13 @@
 """What people can mend holds its kind back, and nothing else."""
 
+from twisted.internet.task import Clock
 from twisted.logger import LogLevel
 from twisted.trial.unittest import SynchronousTestCase
 
+from dapi.chain.rpc import ChainRpc
 from dapi.errors import ChainRefusedError, ChainUnavailableError
 from dapi.messages import Kind
+from dapi.phases.poc_version import PocVersion
 from dapi.submission.problems import Problems
 from tests.logs import log_of
 
@@ -12,7 +15,7 @@ from tests.logs import log_of
 class ProblemsTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.log = log_of(self)
-        self.problems = Problems("signer", "participant")
+        self.problems = Problems("signer", "participant", PocVersion(ChainRpc(Clock(), ["http://127.0.0.1:1"])))
 
     def test_held_and_open_again(self) -> None:
         self.assertEqual(self.problems.open_kinds(), frozenset(Kind))

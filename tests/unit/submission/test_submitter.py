@@ -165,6 +165,7 @@ class SubmitterTests(SubmitterTestCase):
     def test_moved_it_looks_on_and_sends_nothing(self) -> None:
         self.record(1)
         self.watcher.status_error = ChainRefusedError(1161, "inference", "HTTP 503: poc_v2_enabled")
+        self.chain.is_poc_v2 = True
         self.block(11)
         self.assertEqual(self.submitter.status()["state"], "moved")
         self.record(2)
@@ -174,6 +175,38 @@ class SubmitterTests(SubmitterTestCase):
         self.include(self.chain.sent[0], 11)
         self.block(12)
         self.assertEqual(self.counts(), {"confirmed": 1, "stored": 1})
+
+    def test_the_chain_is_asked_before_the_first_message_and_while_it_has_moved(self) -> None:
+        self.stop()
+        self.chain.epoch_error = ChainUnavailableError("EpochInfo: no answer")
+        self.poc_version = self.start_anew()
+        self.record(1)
+        self.assertEqual(self.chain.sent, [])
+        self.assertIn("EpochInfo", str(self.submitter.status()["reason"]))
+        self.chain.epoch_error, self.chain.is_poc_v2 = None, True
+        self.pass_time(6)
+        self.assertEqual((self.chain.sent, self.submitter.status()["state"]), ([], "moved"))
+        self.assertIn("poc.follow_chain", str(self.submitter.status()["reason"]))
+        # It is no latch.
+        self.chain.is_poc_v2 = False
+        self.block(11)
+        self.assertEqual(len(self.chain.sent), 1)
+        self.assertEqual(self.submitter.status()["state"], "submitting")
+
+    def test_a_question_that_fails_later_holds_nothing_up(self) -> None:
+        self.chain.epoch_error = ChainUnavailableError("EpochInfo: no answer")
+        self.block(30)
+        self.record(1)
+        self.assertEqual(len(self.chain.sent), 1)
+
+    def test_in_flight_when_the_network_moves_it_is_not_offered_again(self) -> None:
+        self.chain.broadcast_error = ChainUnavailableError("no answer within 10 s")
+        self.record(1)
+        self.chain.is_poc_v2 = True
+        self.poc_version.refused("inference 1161: deprecated")
+        self.chain.broadcast_error = None
+        self.pass_time(60)
+        self.assertEqual((len(self.chain.sent), self.counts()), (1, {"in_flight": 1}))
 
     def test_moved_while_a_transaction_is_put_in_flight_it_is_not_offered(self) -> None:
         usual = self.submissions.put_in_flight

@@ -8,6 +8,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from dapi.simulator.chain.epochs import ConfirmationEvent, ConfirmationPhase, EpochParams, Epochs
 from dapi.simulator.chain.rules import Rules
+from dapi.simulator.chain.transactions import hash_of
 from tests.chain_tools import (
     BATCH_URL,
     SECOND_NS,
@@ -220,9 +221,23 @@ class DeliveryTests(SynchronousTestCase):
         self.assertEqual(self.network.deliver(self.network.tx(second)), OK)
         self.assertEqual(self.network.state.validations[10, other, self.creator].n_invalid, 5)
 
-    def test_poc_v2(self) -> None:
+    def test_poc_v2_refuses_v1(self) -> None:
+        """docs/protocol/chain.md, 'Newer chains'."""
         self.network.state.rules.poc_v2 = True
-        self.assertEqual(self.network.deliver(self.network.tx(self.network.batch())), ("inference", 1161))
+        verdict = validation(self.creator, Key(2).address)
+        for height in (self.network.state.height, self.network.state.height + 100):
+            self.network.advance(height)
+            for message, refusal in ((self.network.batch(), ("inference", 1161)), (verdict, ("sdk", 2))):
+                self.assertEqual(self.network.check(self.network.tx(message)), refusal)
+                self.network.state.rules.poc_v2 = False
+                raw = self.network.tx(message)
+                self.assertEqual(self.network.check(raw), OK)
+                # It was in the mempool when the network moved.
+                self.network.state.rules.poc_v2 = True
+                self.network.advance(self.network.state.height + 1)
+                record = self.network.chain.find(hash_of(raw))
+                assert record is not None
+                self.assertEqual((record.codespace, record.code), refusal)
 
     def test_windows_in_check_tx(self) -> None:
         network = ChainInMemory(Rules(windows_in_check_tx=True), height=8)
