@@ -19,6 +19,7 @@ setup(
     # An editable install without this is served by an import hook, which plugin discovery does not look at.
     package_dir={"": "."},
     package_data={"dapi": ["py.typed"], "dapi.messages": ["*.pyi", "proto/*.proto"]},
+    entry_points={"console_scripts": ["dapi = dapi.cli.main:run"]},
     zip_safe=False,
     install_requires=[
         "Twisted[tls]>=26.10",
@@ -34,6 +35,8 @@ setup(
         "pycryptodome>=3.20",
         "coincurve>=21",
         "jwcrypto>=1.5.6",
+        "click>=8.2",
+        "rich>=14",
     ],
     extras_require={
         "test": [

@@ -17,6 +17,9 @@ from dapi.messages import Kind, State, Via
 from dapi.orchestration.phase_status import PhaseStatus
 from dapi.outbox.outbox import Outbox
 from dapi.outbox.pages import BatchPage, BatchRow
+from dapi.outbox.retries import Retried
+from dapi.outbox.story import BatchStory
+from dapi.outbox.whole import WholePage
 from dapi.phases.duty import Duty
 from dapi.poc.batch_handler import BatchCounts
 from tests.nodes import FakeWebSocket
@@ -122,6 +125,11 @@ class FakeOutbox(Outbox):
         self.asked: dict[str, Any] = {}
         self.page: Deferred[BatchPage] = succeed(BatchPage([ROW], 41))
         self.failed = {"failed"}
+        self.stories: dict[str, BatchStory] = {}
+        self.asked_whole: dict[str, Any] = {}
+        self.whole: Deferred[WholePage] = succeed(WholePage(BatchPage([], None), {}))
+        self.asked_retry: dict[str, Any] = {}
+        self.retried: Deferred[Retried] = succeed(Retried(0, None))
 
     def batches(
         self,
@@ -134,6 +142,29 @@ class FakeOutbox(Outbox):
     ) -> Deferred[BatchPage]:
         self.asked = {"node_id": node_id, "kind": kind, "state": state, "limit": limit, "before": before}
         return self.page
+
+    def story(self, batch_id: str) -> Deferred[BatchStory]:
+        if batch_id not in self.stories:
+            return fail(UnknownBatchError(f"no batch has the id {batch_id!r}"))
+        return succeed(self.stories[batch_id])
+
+    def whole_batches(
+        self,
+        *,
+        node_id: str | None = None,
+        kind: Kind | None = None,
+        state: State | None = None,
+        limit: int = 100,
+        before: int | None = None,
+    ) -> Deferred[WholePage]:
+        self.asked_whole = {"node_id": node_id, "kind": kind, "state": state, "limit": limit, "before": before}
+        return self.whole
+
+    def retry_some(
+        self, *, node_id: str | None = None, kind: Kind | None = None, before: int | None = None
+    ) -> Deferred[Retried]:
+        self.asked_retry = {"node_id": node_id, "kind": kind, "before": before}
+        return self.retried
 
     def retry(self, batch_id: str) -> Deferred[None]:
         if batch_id not in self.failed:

@@ -192,3 +192,14 @@ def why_not_opened(path: Path, error: sqlite3.Error) -> str:
             return f"the database {path} is locked by another program: close that one first"
         case _:
             return f"the database {path} cannot be opened: {error}; check the path, its permissions and its disk"
+
+
+def why_not_copied(path: Path, error: sqlite3.Error) -> str:
+    """Return in words why the file could not be copied into the one at ``path``, and what to do."""
+    match primary_code(error):
+        case sqlite3.SQLITE_FULL:
+            return f"the disk of {path} is full: make room in {path.parent}, or choose another one"
+        case sqlite3.SQLITE_CORRUPT | sqlite3.SQLITE_NOTADB:
+            return f"the database is damaged: {error}"
+        case _:
+            return f"{error}; look at the disk of {path}"

@@ -69,6 +69,9 @@ def _name_verdicts(table: str, condition: str) -> str:
 # serve exactly the filters of a listing, newest first, and the order of sending. A long column stands last: SQLite
 # reads those before it alone. ``chain`` has one row, once a chain was seen. What is of another chain is set apart: it
 # is finished, its id begins with that chain's, and its height is negative, so that nothing finds it for this one.
+# ``seen_by_http`` is how many of the ``seen`` came by HTTP, NULL for what an earlier version took in.
+# ``earlier_transactions`` has what was answered to the transactions that a message was in before: of those with one
+# ``answer`` the last, and how many there were, so that their number is bounded.
 SCHEMA_VERSIONS = (
     """
     CREATE TABLE waiting (
@@ -136,4 +139,13 @@ SCHEMA_VERSIONS = (
     """,
     # Until here a database did not know which chain it is of.
     "CREATE TABLE chain (id TEXT NOT NULL);",
+    # Until here nothing told of the transactions of a message before its last one, nor which way a batch came again.
+    """
+    ALTER TABLE unfinished ADD COLUMN seen_by_http INTEGER;
+    ALTER TABLE finished ADD COLUMN seen_by_http INTEGER;
+    CREATE TABLE earlier_transactions (
+        seq INTEGER NOT NULL, answer TEXT NOT NULL, tx_hash TEXT NOT NULL, reason TEXT, included_height INTEGER,
+        first_at REAL NOT NULL, last_at REAL NOT NULL, times INTEGER NOT NULL, PRIMARY KEY (seq, answer)
+    ) WITHOUT ROWID;
+    """,
 )

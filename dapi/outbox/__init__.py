@@ -4,7 +4,8 @@
 stores it. Its Receipt is what allows an acknowledgement: the message is on disk. A batch that comes again is only
 counted. ``Outbox.observe`` is how the Submitter hears of something new; ``dapi.submission`` has the rest of the way.
 
-Others ask what is kept: ``Outbox.counts`` by state, ``Outbox.batches`` page by page (pages.py), ``stage_ledger`` what
-became of each node's work in a stage (ledger.py). All statements about messages are in queries.py, those of
-``dapi.submission`` included.
+Others ask what is kept: ``Outbox.counts`` by state, ``Outbox.batches`` page by page (pages.py), with the messages
+themselves ``Outbox.whole_batches`` (whole.py), ``Outbox.story`` all about one (story.py), ``stage_ledger`` what became
+of each node's work in a stage (ledger.py). ``Outbox.retry_some`` stores what failed again (retries.py). All statements
+about messages are in queries.py, those of ``dapi.submission`` included.
 """

@@ -17,11 +17,14 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from dapi.database import Database, transaction
-from dapi.errors import StoreBusyError, UnknownBatchError
+from dapi.errors import StoreBusyError
 from dapi.messages import Kind, Receipt, State, Via
 from dapi.messages.sizes import MIB
 from dapi.outbox import queries
 from dapi.outbox.pages import BatchPage, page
+from dapi.outbox.retries import Retried, retry_one, retry_some
+from dapi.outbox.story import BatchStory, story
+from dapi.outbox.whole import WholePage, whole_page
 from dapi.timing.observers import Observers
 
 # Of one commit. A statement of many rows is cheap, but what comes during its fsync waits for it.
@@ -127,16 +130,51 @@ class Outbox:
         counts = self._database.write(_count) if self._counts is None else succeed(self._counts)
         return counts.addCallback(self._counted)
 
+    def story(self, batch_id: str) -> Deferred[BatchStory]:
+        """Fire with all that is known of one batch. Fails with UnknownBatchError, or with StoreError."""
+        return self._database.read(partial(story, batch_id=batch_id))
+
+    def whole_batches(
+        self,
+        *,
+        node_id: str | None = None,
+        kind: Kind | None = None,
+        state: State | None = None,
+        limit: int = 100,
+        before: int | None = None,
+    ) -> Deferred[WholePage]:
+        """List batches as ``batches`` does, each with its message; a page has 4 MiB of messages at most, or one.
+
+        Fails with StoreError.
+        """
+        read = partial(whole_page, node_id=node_id, kind=kind, state=state, limit=limit, before=before)
+        return self._database.read(read)
+
     def retry(self, batch_id: str) -> Deferred[None]:
         """Store a failed batch again, all of it, to be sent once more.
 
         Fires when that is on disk. Fails with UnknownBatchError when no failed batch has this id, or with StoreError.
         """
-        return self._database.write(partial(_retry, batch_id)).addCallback(self._retried)
+        return self._database.write(partial(retry_one, batch_id)).addCallback(lambda _: self._retried(1))
 
-    def _retried(self, _result: None) -> None:
-        self.count_changes({State.FAILED: -1, State.STORED: 1})
-        self._observers()
+    def retry_some(
+        self, *, node_id: str | None = None, kind: Kind | None = None, before: int | None = None
+    ) -> Deferred[Retried]:
+        """Store failed batches that match again, the newest first: 256 at most, of 8 MiB at most (or a single one).
+
+        ``before`` is the ``next`` of the call before. Fires when that is on disk. Fails with StoreError.
+        """
+
+        def retried(done: Retried) -> Retried:
+            self._retried(done.batches)
+            return done
+
+        return self._database.write(partial(retry_some, node_id=node_id, kind=kind, before=before)).addCallback(retried)
+
+    def _retried(self, number: int) -> None:
+        if number:
+            self.count_changes({State.FAILED: -number, State.STORED: number})
+            self._observers()
 
     def count_changes(self, changes: Mapping[State, int]) -> None:
         """Keep the counts right after batches changed their state; ``changes`` is what each state gained."""
@@ -229,7 +267,10 @@ class _Group:
         self._by_batch.setdefault(delivery.entry.batch_id, []).append(delivery)
 
     def rows(self) -> list[_Row]:
-        return [(each[0].entry, len(each), each[0].received_at) for each in self._by_batch.values()]
+        return [
+            (each[0].entry, len(each), sum(one.entry.via is Via.HTTP for one in each), each[0].received_at)
+            for each in self._by_batch.values()
+        ]
 
     def fire_receipts(self, seen_before: dict[str, int]) -> None:
         """Fire each Deferred with its receipt: the group is on disk."""
@@ -240,8 +281,8 @@ class _Group:
             delivery.receipt.callback(Receipt(batch_id, seen[batch_id]))
 
 
-# An entry, how often it came, and when it came first.
-_Row = tuple[OutboxEntry, int, float]
+# An entry, how often it came, how often of that by HTTP, and when it came first.
+_Row = tuple[OutboxEntry, int, int, float]
 
 
 class _Stored(NamedTuple):
@@ -269,30 +310,26 @@ def _store(rows: list[_Row], now: float, connection: sqlite3.Connection) -> _Sto
 
 def _store_group(rows: list[_Row], now: float, connection: sqlite3.Connection) -> _Stored:
     values: list[object] = []
-    for entry, times, received_at in rows:
+    for entry, times, by_http, received_at in rows:
         values += (entry.batch_id, entry.nonces, zlib.crc32(entry.message), entry.kind.value, entry.node_id)
-        values += (entry.via.value, entry.height, times, received_at, received_at, entry.message, entry.run)
+        values += (entry.via.value, entry.height, times, by_http, received_at, received_at)
+        values += (entry.message, entry.run)
     statement = queries.STORE.format(rows=",".join([queries.STORE_ROW] * len(rows)))
     new = connection.execute(statement, values).rowcount
     if new == len(rows):
         return _Stored(new, {})
-    batch_ids = _json([entry.batch_id for entry, _, _ in rows])
+    batch_ids = _json([entry.batch_id for entry, *_ in rows])
     (found,) = connection.execute(queries.FIND, {"batch_ids": batch_ids}).fetchone()
     # Those that were just inserted have the highest numbers of all.
     kept = sorted(msgspec.json.decode(found, type=list[tuple[int, str, int]]))[: len(rows) - new]
     seen_before = {batch_id: seen for _, batch_id, seen in kept}
-    times_again = _json({entry.batch_id: times for entry, times, _ in rows if entry.batch_id in seen_before})
+    times_again = _json(
+        {entry.batch_id: (times, by_http) for entry, times, by_http, _ in rows if entry.batch_id in seen_before}
+    )
     with transaction(connection):
         for see_again in queries.SEE_AGAIN:
             connection.execute(see_again, {"now": now, "times": times_again})
     return _Stored(new, seen_before)
-
-
-def _retry(batch_id: str, connection: sqlite3.Connection) -> None:
-    with transaction(connection):
-        if not connection.execute(queries.RETRY, {"batch_id": batch_id}).rowcount:
-            raise UnknownBatchError(f"no failed batch has the id {batch_id!r}")
-        connection.execute(queries.DELETE_FINISHED, {"batch_id": batch_id})
 
 
 def _count(connection: sqlite3.Connection) -> Counter[State]:

@@ -100,19 +100,8 @@ def page(
     before: int | None,
 ) -> BatchPage:
     """Read one page; see Outbox.batches."""
-    parts = " UNION ALL ".join(f"SELECT * FROM ({select})" for select in selects(node_id, kind, state))
-    # Only names of ours are put in.
-    rows = f"({parts} ORDER BY seq DESC LIMIT :limit)"
     values = {"node_id": node_id, "before": _NEWEST if before is None else before, "limit": limit + 1}
-    damaged: list[DamagedRow] = []
-    try:
-        # One row of result: the sqlite3 module waits for the interpreter lock at every row.
-        (found,) = connection.execute(f"SELECT json_group_array({_JSON}) FROM {rows}", values).fetchone()
-        batches = msgspec.json.decode(found, type=list[BatchRow])
-    except (sqlite3.OperationalError, msgspec.DecodeError):
-        # SQLite makes no JSON of a BLOB, and Python no text of what is no UTF-8.
-        connection.text_factory = bytes
-        batches, damaged = _row_by_row(connection.execute(f"SELECT {', '.join(_COLUMNS)} FROM {rows}", values))
+    batches, damaged = _read(connection, f"{matching(node_id, kind, state)} ORDER BY seq DESC LIMIT :limit", values)
     numbers = sorted((*(row.seq for row in batches), *(row.seq for row in damaged)), reverse=True)
     last = numbers[:limit][-1] if numbers else 0
     return BatchPage(
@@ -120,6 +109,36 @@ def page(
         last if len(numbers) > limit else None,
         [row for row in damaged if row.seq >= last],
     )
+
+
+def one_row(connection: sqlite3.Connection, batch_id: str) -> BatchRow | DamagedRow | None:
+    """Return the row of one batch, None when there is none."""
+    rows = " UNION ALL ".join(
+        f"SELECT {_columns(table)} FROM {table} WHERE batch_id = :batch_id{_whole(table)}" for table in _TABLES
+    )
+    batches, damaged = _read(connection, rows, {"batch_id": batch_id})
+    found: list[BatchRow | DamagedRow] = [*batches, *damaged]
+    return found[0] if found else None
+
+
+def matching(node_id: str | None, kind: Kind | None, state: State | None) -> str:
+    """Return a statement that finds the rows which match; it needs an order, and the values of ``selects``."""
+    return " UNION ALL ".join(f"SELECT * FROM ({select})" for select in selects(node_id, kind, state))
+
+
+def _read(
+    connection: sqlite3.Connection, statement: str, values: dict[str, Any]
+) -> tuple[list[BatchRow], list[DamagedRow]]:
+    # Only names of ours are put into the statement.
+    rows = f"({statement})"
+    try:
+        # One row of result: the sqlite3 module waits for the interpreter lock at every row.
+        (found,) = connection.execute(f"SELECT json_group_array({_JSON}) FROM {rows}", values).fetchone()
+        return msgspec.json.decode(found, type=list[BatchRow]), []
+    except (sqlite3.OperationalError, msgspec.DecodeError):
+        # SQLite makes no JSON of a BLOB, and Python no text of what is no UTF-8.
+        connection.text_factory = bytes
+        return _row_by_row(connection.execute(f"SELECT {', '.join(_COLUMNS)} FROM {rows}", values))
 
 
 def _row_by_row(found: Iterable[tuple[object, ...]]) -> tuple[list[BatchRow], list[DamagedRow]]:
@@ -144,8 +163,6 @@ def selects(node_id: str | None, kind: Kind | None, state: State | None) -> Iter
     """Yield selects that together find all that match, each of them along one index in the order of ``seq``."""
     of_node = "node_id = :node_id AND " if node_id is not None else ""
     for table, states in _TABLES.items():
-        is_finished = table == "finished"
-        columns = ", ".join(name if is_finished else f"{_EXPRESSIONS.get(name, name)} AS {name}" for name in _COLUMNS)
         if (node_id, kind, state) == (None, None, None):
             conditions: Iterable[str] = [f"kind NOT IN ({_OTHERS}) AND "]
         else:
@@ -156,7 +173,17 @@ def selects(node_id: str | None, kind: Kind | None, state: State | None) -> Iter
                 for row_state, shown in states.items()
                 if state in (None, shown)
             ]
-        # A part is no batch.
-        whole = "" if is_finished else "parent IS NULL AND "
+        columns = f"SELECT {_columns(table)} FROM {table}"
         for condition in conditions:
-            yield f"SELECT {columns} FROM {table} WHERE {condition}{whole}seq < :before ORDER BY seq DESC LIMIT :limit"
+            yield f"{columns} WHERE {condition}seq < :before{_whole(table)} ORDER BY seq DESC LIMIT :limit"
+
+
+def _columns(table: str) -> str:
+    if table == "finished":
+        return ", ".join(_COLUMNS)
+    return ", ".join(f"{_EXPRESSIONS.get(name, name)} AS {name}" for name in _COLUMNS)
+
+
+def _whole(table: str) -> str:
+    # A part is no batch.
+    return "" if table == "finished" else " AND parent IS NULL"

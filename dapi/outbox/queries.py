@@ -10,7 +10,7 @@ from __future__ import annotations
 from dapi.messages import Kind, State
 
 # The columns that a row takes along from table to table. A part has those of _ORIGIN from its batch.
-_ORIGIN = "kind, node_id, via, height, seen, received_at, last_seen_at"
+_ORIGIN = "kind, node_id, via, height, seen, seen_by_http, received_at, last_seen_at"
 _ALL_BUT_MESSAGE = f"batch_id, nonces, crc32, {_ORIGIN}"
 _SHARED = f"{_ALL_BUT_MESSAGE}, message"
 
@@ -35,17 +35,26 @@ FIND = """SELECT json_group_array(json_array(seq, batch_id, seen)) FROM (
     SELECT seq, batch_id, seen FROM unfinished WHERE batch_id IN (SELECT value FROM json_each(:batch_ids))
     UNION ALL SELECT seq, batch_id, seen FROM finished WHERE batch_id IN (SELECT value FROM json_each(:batch_ids)))"""
 
-# Count further deliveries of messages that are kept, in either table.
+# Count further deliveries of messages that are kept, in either table; ``:times`` has all, and those by HTTP, of each.
 SEE_AGAIN = [
-    f"""UPDATE {table} SET seen = seen + again.value, last_seen_at = :now
+    f"""UPDATE {table} SET seen = seen + json_extract(again.value, '$[0]'), last_seen_at = :now,
+        seen_by_http = seen_by_http + json_extract(again.value, '$[1]')
     FROM json_each(:times) AS again WHERE batch_id = again.key"""
     for table in ("unfinished", "finished")
 ]
 
-# failed -> stored; DELETE_FINISHED has to follow.
-RETRY = f"""INSERT INTO unfinished (seq, state, attempts, {_SHARED}) SELECT seq, 'stored', attempts, {_SHARED}
-    FROM finished WHERE batch_id = :batch_id AND state = 'failed' AND message IS NOT NULL"""
-DELETE_FINISHED = "DELETE FROM finished WHERE batch_id = :batch_id"
+_FAILED_WHOLE = f"seq IN {_SEQS} AND state = 'failed' AND message IS NOT NULL"
+FIND_FAILED = "SELECT seq FROM finished WHERE batch_id = :batch_id AND state = 'failed' AND message IS NOT NULL"
+
+# Of failed messages, how long they are.
+FAILED_LENGTHS = f"""SELECT json_group_array(json_array(seq, length(message))) FROM finished WHERE {_FAILED_WHOLE}"""
+
+# failed -> stored, but for a row that the disk has damaged; DELETE_RETRIED has to follow.
+RETRY = f"""INSERT OR IGNORE INTO unfinished (seq, state, attempts, {_SHARED}) SELECT seq, 'stored', attempts, {_SHARED}
+    FROM finished WHERE {_FAILED_WHOLE}"""
+DELETE_RETRIED = (
+    f"DELETE FROM finished WHERE {_FAILED_WHOLE} AND seq IN (SELECT seq FROM unfinished WHERE seq IN {_SEQS})"
+)
 
 # -- Telling what is kept
 
@@ -74,6 +83,39 @@ NOT_OF_THEIR_STAGE = """WITH other AS (
     SELECT stages.height, node_id, count(*)
     FROM other JOIN unfinished USING (run, height) LEFT JOIN stages ON stages.height = other.height
     WHERE state = 'stored' AND (stages.height IS NULL OR stages.run IS NOT NULL) GROUP BY stages.height, node_id"""
+
+_EARLIER = "earlier_transactions (seq, answer, tx_hash, reason, included_height, first_at, last_at, times)"
+_OR_ONCE_MORE = """ON CONFLICT (seq, answer) DO UPDATE SET tx_hash = excluded.tx_hash, reason = excluded.reason,
+    last_at = excluded.last_at, times = times + 1"""
+
+# Keep what became of a transaction of messages that go on, for their story; of those with one answer the last is kept.
+NOTE_TRANSACTION = f"""INSERT INTO {_EARLIER}
+    SELECT DISTINCT coalesce(parent, seq), :answer, :tx_hash, :reason, :height, :now, :now, 1
+    FROM unfinished WHERE {_OF_TRANSACTION} {_OR_ONCE_MORE}"""
+# The same for the parts of a batch that are confirmed: the last one alone is told in the batch's row.
+NOTE_PARTS = f"""INSERT INTO {_EARLIER}
+    SELECT DISTINCT parent, :tx_hash, :tx_hash, NULL, :height, :now, :now, 1
+    FROM unfinished WHERE {_OF_TRANSACTION} AND parent IS NOT NULL {_OR_ONCE_MORE}"""
+# The same for failed messages that are sent again.
+NOTE_FAILED = f"""INSERT INTO {_EARLIER}
+    SELECT seq, 'failed ' || tx_hash, tx_hash, reason, included_height, finished_at, finished_at, 1
+    FROM finished WHERE {_FAILED_WHOLE} AND tx_hash IS NOT NULL {_OR_ONCE_MORE}"""
+
+# What a batch's row does not tell of it: attempts, deliveries by HTTP, its parts by state, its transactions.
+STORY = """SELECT attempts, seen_by_http FROM unfinished WHERE seq = :seq
+    UNION ALL SELECT attempts, seen_by_http FROM finished WHERE seq = :seq"""
+PARTS = "SELECT state, count(*) FROM unfinished WHERE parent = :seq GROUP BY state"
+PARTS_IN_FLIGHT = """SELECT DISTINCT tx_hash FROM unfinished WHERE parent = :seq AND state = 'in_flight'
+    ORDER BY tx_hash LIMIT :limit"""
+IN_FLIGHT_HASH = "SELECT tx_hash FROM unfinished WHERE seq = :seq AND state = 'in_flight'"
+EARLIER = """SELECT tx_hash, reason, included_height, first_at, last_at, times FROM earlier_transactions
+    WHERE seq = :seq ORDER BY first_at, last_at LIMIT :limit"""
+
+# The bodies of messages in either table, and how long they are.
+LENGTHS = f"""SELECT seq, coalesce(length(message), 0) FROM unfinished WHERE seq IN {_SEQS}
+    UNION ALL SELECT seq, coalesce(length(message), 0) FROM finished WHERE seq IN {_SEQS}"""
+WHOLE = f"""SELECT seq, message FROM unfinished WHERE seq IN {_SEQS}
+    UNION ALL SELECT seq, message FROM finished WHERE seq IN {_SEQS}"""
 
 # Why a row of ``unfinished`` is in its state.
 REASON = """iif(state = 'stored' AND run != '', coalesce(

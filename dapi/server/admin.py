@@ -23,14 +23,15 @@ from dapi.broker.broker import Broker
 from dapi.broker.node_worker import WorkerStatus
 from dapi.broker.nodes import Node, NodeConfig, decode_node_config
 from dapi.errors import DapiError, NotReadyError, StoreError
-from dapi.http.answers import HttpError, body_of, json_answer, new_app, shielded
+from dapi.http.answers import HttpError, json_answer, new_app, shielded
 from dapi.http.browser_guard import BrowserGuard
 from dapi.http.routes import Route, add_routes
 from dapi.orchestration.phase_status import PhaseStatus
 from dapi.outbox.outbox import Outbox
 from dapi.phases.duty import Duty
-from dapi.server.batch_list import BatchQuery, page_of
+from dapi.server.batch_routes import BatchRoutes
 from dapi.server.epochs import EpochRoutes
+from dapi.server.json_body import decode_body
 
 T = TypeVar("T")
 
@@ -69,7 +70,7 @@ class AdminApi:
     ) -> None:
         self._reactor = reactor
         self._broker = broker
-        self._outbox = outbox
+        self._batches = BatchRoutes(outbox)
         self._status = status
         self._epochs = EpochRoutes(phases)
         self._local_only = local_only
@@ -100,8 +101,12 @@ class AdminApi:
             ("GET", "/epochs", self._epochs.get_epochs),
             ("GET", "/restart", self._epochs.get_restart),
             ("GET", "/status", self._get_status),
-            ("GET", "/batches", self._get_batches),
-            ("POST", "/batches/<batch_id>/retry", self._retry_batch),
+            ("GET", "/batches", self._batches.get_batches),
+            ("GET", "/batches/export", self._batches.get_export),
+            # The id of a batch of another chain has a slash.
+            ("GET", "/batches/<path:batch_id>", self._batches.get_batch),
+            ("POST", "/batches/retry", self._batches.retry_batches),
+            ("POST", "/batches/<path:batch_id>/retry", self._batches.retry_batch),
         )
 
     def _get_nodes(self, request: Request) -> bytes:
@@ -158,7 +163,7 @@ class AdminApi:
         async def handle(request: Request) -> bytes:
             self._epochs.refuse_unless_forced(request)
             needs_stage = duty in (Duty.GENERATE, Duty.VALIDATE)
-            stage = msgspec.structs.astuple(_decode(request, PocParameters)) if needs_stage else ()
+            stage = msgspec.structs.astuple(decode_body(request, PocParameters)) if needs_stage else ()
             commanded = self._shielded(self._broker.command_all(duty, *stage))
             try:
                 results: dict[str, Any] = await commanded.addTimeout(self.poc_wait_seconds, self._reactor)
@@ -174,17 +179,6 @@ class AdminApi:
 
     async def _get_status(self, request: Request) -> bytes:
         return json_answer(request, await maybeDeferred(self._status))
-
-    async def _get_batches(self, request: Request) -> bytes:
-        query = BatchQuery.from_args(request.args or {})
-        page = await self._outbox.batches(
-            node_id=query.node_id, kind=query.kind, state=query.state, limit=query.limit, before=query.cursor
-        )
-        return json_answer(request, page_of(page))
-
-    async def _retry_batch(self, request: Request, batch_id: str) -> bytes:
-        await self._shielded(self._outbox.retry(batch_id))
-        return json_answer(request, {"message": "the batch is sent again", "batch_id": batch_id})
 
     def _shielded(self, work: Deferred[T]) -> Deferred[T]:
         """Let a change go on when its client goes away."""
@@ -207,16 +201,4 @@ def _result_so_far(status: WorkerStatus) -> Any:
 
 
 def _json_of(request: Request) -> Any:
-    return _decode(request, Any)
-
-
-def _decode(request: Request, wanted: Any) -> Any:
-    """Decode a JSON body; raise HttpError, which names the field, when it is not what is wanted."""
-    media_type = (request.getHeader(b"content-type") or b"").partition(b";")[0].strip().lower()
-    if media_type != b"application/json":
-        # A page of another site can have a browser send any other type without asking first.
-        raise HttpError(415, "send JSON, with the header Content-Type: application/json")
-    try:
-        return msgspec.json.decode(body_of(request), type=wanted)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise HttpError(400, str(error)) from error
+    return decode_body(request, Any)

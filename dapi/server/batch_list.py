@@ -12,7 +12,7 @@ import msgspec
 
 from dapi.http.answers import HttpError
 from dapi.messages import Kind, State
-from dapi.outbox.pages import BatchPage
+from dapi.outbox.pages import BatchPage, DamagedRow
 
 _MAX_LIMIT = 1000
 _DEFAULT_LIMIT = 100
@@ -54,13 +54,19 @@ def page_of(page: BatchPage) -> dict[str, Any]:
     """Return a page as values for JSON, times as RFC 3339 in UTC; a damaged row has what is left of it."""
     rows = [
         *(msgspec.structs.asdict(row) for row in page.batches),
-        *({**row.columns, "state": "damaged", "reason": row.reason} for row in page.damaged),
+        *(row_of(row) for row in page.damaged),
     ]
     rows.sort(key=itemgetter("seq"), reverse=True)
-    return {"batches": [_with_times(row) for row in rows], "next": page.next}
+    return {"batches": [with_times(row) for row in rows], "next": page.next}
 
 
-def _with_times(row: dict[str, Any]) -> dict[str, Any]:
+def row_of(row: DamagedRow) -> dict[str, Any]:
+    """Return what is left of a damaged row, as it is listed."""
+    return {**row.columns, "state": "damaged", "reason": row.reason}
+
+
+def with_times(row: dict[str, Any]) -> dict[str, Any]:
+    """Return the values of a row with its times, which end in ``_at``, as RFC 3339 in UTC."""
     return {name: _time(value) if name.endswith("_at") else value for name, value in row.items()}
 
 

@@ -16,6 +16,7 @@ from dapi.broker.nodes import Node, NodeStore
 from dapi.chain_service import ChainService, load_key
 from dapi.config import Config
 from dapi.database import Database
+from dapi.database.backup import Backups
 from dapi.http.endpoints import trust_root_of
 from dapi.http.listener import HttpListener
 from dapi.http.settings import HttpSettings
@@ -30,6 +31,7 @@ from dapi.poc.deliveries import Deliveries
 from dapi.poc.websocket_client import WebSocketClient
 from dapi.poc.websocket_settings import WebSocketSettings
 from dapi.server.admin import AdminApi
+from dapi.server.backup_routes import BackupRoutes
 from dapi.server.callbacks import Callbacks
 from dapi.server.health import HealthRoutes
 
@@ -88,12 +90,14 @@ class Parts:
         self.chain = self._make_chain()
         chain, phases = ((self.chain,), self.chain.phase_status) if self.chain is not None else ((), None)
         is_local = is_loopback(api.admin_server_host)
-        admin = AdminApi(reactor, self.broker, self.outbox, status, phases=phases, local_only=is_local, others=health)
+        self.backups = Backups(reactor, path)
+        others = (*health, *BackupRoutes(self.backups).routes())
+        admin = AdminApi(reactor, self.broker, self.outbox, status, phases=phases, local_only=is_local, others=others)
         admin_site = JsonSite(reactor, admin.resource(), HttpSettings(max_body_bytes=_MAX_ADMIN_BODY_BYTES))
         self.admin_listener = HttpListener(reactor, "admin", admin_site, api.admin_server_port, api.admin_server_host)
         # The callbacks' port before all else, so that no batch finds the door closed because something takes its time.
         first = (self.database, self.callback_listener, self.broker)
-        self.in_starting_order = (*first, *chain, self.admin_listener)
+        self.in_starting_order = (*first, *chain, self.backups, self.admin_listener)
 
     def callback_url(self) -> str:
         """Return the base that nodes append ``/generated`` and ``/validated`` to; the system may choose its port."""

@@ -34,6 +34,8 @@ TYPE_URLS = {
     Kind.CLAIM: CLAIM_TYPE_URL,
 }
 
+_ANSWER_CHARACTERS = 60
+
 Changes = Counter[State]
 """What each state gained, in batches."""
 
@@ -132,6 +134,9 @@ def store_again(
     """Move messages: in_flight -> stored. A part of a batch that fails or expires is deleted instead."""
     values = {"seqs": seqs_of(messages), "tx_hash": tx_hash, "reason": reason, "not_before": not_before}
     values |= {"max_messages": max_messages, "has_vanished": has_vanished}
+    # The code, or the words before the details.
+    answer = reason.partition(":")[0][:_ANSWER_CHARACTERS]
+    connection.execute(queries.NOTE_TRANSACTION, {**values, "answer": answer, "height": None, "now": now})
     parents = connection.execute(queries.DELETE_PARTS_NOT_WANTED, values).fetchall()
     _finish_batches_without_parts(connection, changes, parents, End(State.CONFIRMED, now))
     moved = connection.execute(queries.STORE_AGAIN, values).fetchall()
@@ -141,6 +146,7 @@ def store_again(
 def confirm(connection: sqlite3.Connection, changes: Changes, messages: Sequence[Message], end: End) -> None:
     """Move messages: in_flight -> confirmed. A part is deleted, and its batch is confirmed with the last one."""
     values = {"seqs": seqs_of(messages), "tx_hash": end.tx_hash}
+    connection.execute(queries.NOTE_PARTS, {**values, "height": end.height, "now": end.now})
     parents = connection.execute(queries.DELETE_CONFIRMED_PARTS, values).fetchall()
     whole = connection.execute(queries.WHOLE_IN_TRANSACTION, values).fetchall()
     _finish(connection, changes, {seq for (seq,) in whole}, end)

@@ -139,7 +139,7 @@ class RouteTests(test_admin.AdminTestCase):
         resource: Any = make_service(Config(), MemoryReactorClock()).admin_listener.site.resource
         rules = resource._guarded._app.url_map.iter_rules()
         real = {
-            (method, re.sub(r"<\w+>", "<id>", rule.rule.removeprefix("/admin/v1/")))
+            (method, re.sub(r"<[\w:]+>", "<id>", rule.rule.removeprefix("/admin/v1/")))
             for rule in rules
             for method in rule.methods - {"HEAD"}
         }

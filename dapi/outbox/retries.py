@@ -1,0 +1,64 @@
+"""Stores failed batches again, one or all that match, some at a time."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from typing import NamedTuple
+
+from dapi.database import transaction
+from dapi.errors import UnknownBatchError
+from dapi.messages import Kind, State
+from dapi.messages.sizes import MIB
+from dapi.outbox import queries
+from dapi.outbox.pages import matching
+
+# Of one transaction: what comes meanwhile waits for it.
+_MAX_ROWS = 256
+_MAX_BYTES = 8 * MIB
+_NEWEST = 2**63 - 1
+
+
+class Retried(NamedTuple):
+    """How many ``batches`` were stored again; ``next`` is the cursor for those that are left, None when none is."""
+
+    batches: int
+    next: int | None
+
+
+def retry_one(batch_id: str, connection: sqlite3.Connection) -> None:
+    """Store the failed batch with this id again; raises UnknownBatchError."""
+    found = connection.execute(queries.FIND_FAILED, {"batch_id": batch_id}).fetchone()
+    if found is None:
+        raise UnknownBatchError(f"no failed batch has the id {batch_id!r}")
+    if not _store_again(connection, [found[0]]):
+        raise UnknownBatchError(f"the batch {batch_id!r} cannot be sent again: the disk has damaged its row")
+
+
+def retry_some(
+    connection: sqlite3.Connection, *, node_id: str | None, kind: Kind | None, before: int | None
+) -> Retried:
+    """Store failed batches that match again, the newest of those ``before`` a cursor; see Outbox.retry_some."""
+    failed = f"SELECT seq FROM ({matching(node_id, kind, State.FAILED)}) ORDER BY seq DESC LIMIT :limit"
+    values = {"node_id": node_id, "before": _NEWEST if before is None else before, "limit": _MAX_ROWS + 1}
+    seqs = [seq for (seq,) in connection.execute(failed, values)]
+    (lengths,) = connection.execute(queries.FAILED_LENGTHS, {"seqs": json.dumps(seqs[:_MAX_ROWS])}).fetchone()
+    length_of = dict(json.loads(lengths))
+    chosen: list[int] = []
+    room = _MAX_BYTES
+    for seq in seqs[:_MAX_ROWS]:
+        room -= length_of.get(seq, 0)
+        if chosen and room < 0:
+            break
+        chosen.append(seq)
+    number = _store_again(connection, chosen) if chosen else 0
+    return Retried(number, chosen[-1] if len(chosen) < len(seqs) else None)
+
+
+def _store_again(connection: sqlite3.Connection, seqs: list[int]) -> int:
+    values = {"seqs": json.dumps(seqs)}
+    with transaction(connection):
+        connection.execute(queries.NOTE_FAILED, values)
+        number = connection.execute(queries.RETRY, values).rowcount
+        connection.execute(queries.DELETE_RETRIED, values)
+    return number
