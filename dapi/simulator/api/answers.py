@@ -1,0 +1,123 @@
+"""Decides about one callback as the real container does: the same checks in the same order, with the same words.
+
+Facts: docs/protocol/poc-v2.md, 'Answers'.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+from typing import Annotated, Any, NamedTuple, NoReturn
+from urllib.parse import unquote_to_bytes
+
+import msgspec
+
+_INT64 = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
+
+
+class Refused(Exception):  # noqa: N818
+    """The callback is answered with this status and body."""
+
+    def __init__(self, status: int, error: Any) -> None:
+        super().__init__(f"{status}: {error}")
+        self.status = status
+        self.body = json.dumps({"error": error}, separators=(",", ":")).encode()
+
+
+class Callback(NamedTuple):
+    """What the path of a callback says: the model, and ``generated`` or ``validated``."""
+
+    model: str
+    kind: str
+
+
+class Artifact(msgspec.Struct, frozen=True):
+    """One artifact; unknown fields are ignored."""
+
+    nonce: _INT64 = 0
+    vector_b64: str = ""
+    k_points_steps: list[_INT64] | None = None
+
+
+class Generated(msgspec.Struct, frozen=True):
+    """What is read of a ``generated`` body; all that is missing is zero."""
+
+    block_height: _INT64 = 0
+    node_id: _INT64 = 0
+    artifacts: list[Artifact] | None = None
+
+
+class Validated(msgspec.Struct, frozen=True):
+    """What is read of a ``validated`` body."""
+
+    block_height: _INT64 = 0
+    public_key: str = ""
+    n_total: _INT64 = 0
+    n_mismatch: _INT64 = 0
+
+
+def route(raw_path: bytes) -> Callback:
+    """Return what a request target asks for; raises Refused (404) for all that the real router does not know.
+
+    The raw path is split, so an escaped slash is no slash; the model is unescaped twice.
+    """
+    segments = raw_path.partition(b"?")[0].split(b"/")
+    is_known = (
+        len(segments) == 5
+        and not segments[0]
+        and segments[1:3] == [b"v2", b"poc-batches"]
+        and segments[4] in (b"generated", b"validated")
+    )
+    if not is_known:
+        raise Refused(404, "Not Found")
+    return Callback(model_of(segments[3]), segments[4].decode())
+
+
+def model_of(escaped: bytes) -> str:
+    """Return the model id of a path; raises Refused."""
+    model = unquote_to_bytes(unquote_to_bytes(escaped))
+    if not model:
+        raise Refused(400, "model_id required")
+    try:
+        return model.decode()
+    except UnicodeDecodeError:
+        raise Refused(400, "invalid model_id") from None
+
+
+def bind(content_type: str | None, body: bytes, wanted: Any) -> Any:
+    """Read a JSON body as the real binding does; an empty one, and null, bind to zeros. Raises Refused."""
+    if (content_type or "").partition(";")[0].strip().lower() != "application/json":
+        raise Refused(400, {"message": "Unsupported Media Type"})
+    if not body.strip():
+        return wanted()
+    try:
+        found = msgspec.json.decode(body, type=wanted | None)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise Refused(400, {"message": str(error)}) from None
+    return wanted() if found is None else found
+
+
+def check_vectors(artifacts: list[Artifact], *, takes_steps: bool) -> None:
+    """Refuse the whole body for one vector that is empty or no base64; later versions take steps in its place."""
+    for artifact in artifacts:
+        if takes_steps and artifact.k_points_steps:
+            continue
+        if not artifact.vector_b64:
+            raise Refused(400, "empty artifact vector")
+        try:
+            base64.b64decode(artifact.vector_b64, validate=True)
+        except binascii.Error:
+            raise Refused(400, "invalid base64 in artifact vector") from None
+
+
+def check_key(public_key: str) -> None:
+    """Refuse a key that is no hex; an empty and a short one pass, as in the real one."""
+    for letter in public_key:
+        if letter not in "0123456789abcdefABCDEF":
+            refuse_hex(letter)
+
+
+def refuse_hex(letter: str) -> NoReturn:
+    """Raise Refused with the words of the real one."""
+    raise Refused(500, f"encoding/hex: invalid byte: U+{ord(letter):04X} {letter!r}")

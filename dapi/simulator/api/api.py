@@ -1,0 +1,274 @@
+"""The simulated api container: what a host of a network with PoC v2 runs, with everything that can happen to it.
+
+What becomes of it::
+
+             start, or the end of a crash        a block after unsynced_seconds
+    STOPPED ─────────────────────────────▶ UNSYNCED ────────────────────────▶ RUNNING
+       ▲                                      │                                 │
+       └──────────────────stop, crash─────────┴─────────────────────────────────┘
+"""
+
+from __future__ import annotations
+
+import base64
+import enum
+import hashlib
+import time
+from collections import deque
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import msgspec
+from twisted.application.service import Service
+from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.task import LoopingCall, deferLater
+from twisted.logger import Logger
+
+from dapi.simulator.api.answers import (
+    Callback,
+    Generated,
+    Refused,
+    Validated,
+    bind,
+    check_key,
+    check_vectors,
+    route,
+)
+from dapi.simulator.api.artifacts import Artifacts
+from dapi.simulator.api.http import CallbackResource, JsonResource
+from dapi.simulator.api.settings import ApiSettings, Faults, Line
+from dapi.simulator.api.stages import Stage
+from dapi.simulator.ml_node.listener import Listener
+
+_KEPT_STAGES = 10
+_REMEMBERED_POSTS = 100_000
+
+
+class ApiState(enum.Enum):
+    """What the container does now."""
+
+    STOPPED = "stopped"
+    UNSYNCED = "started, and has seen no block yet"
+    RUNNING = "running"
+
+
+class Post(NamedTuple):
+    """A POST as it came: the raw request target, a hash of the body, and the status it was answered with."""
+
+    target: bytes
+    digest: bytes
+    size: int
+    status: int
+
+
+class Commit(NamedTuple):
+    """What the chain has of a stage and model: how many artifacts, and the height of the block that it is in."""
+
+    height: int
+    artifacts: int
+
+
+class SimulatedApi(Service):
+    """One host's api container on three ports of 127.0.0.1, which it keeps over crashes.
+
+    ``height`` is the latest block that it knows; a test moves it with ``see_block``. ``stage`` is the active stage,
+    None in the inference phase. ``nodes`` are the host's nodes: by number, the model that each runs. ``posts`` are the
+    callbacks that came, ``commits`` what the chain has, by stage start and model.
+    """
+
+    log = Logger()
+
+    def __init__(self, reactor: Any, settings: ApiSettings | None = None, *, nodes: Mapping[int, str]) -> None:
+        self.settings = settings or ApiSettings()
+        self.faults = Faults()
+        self.state = ApiState.STOPPED
+        self.height = 1
+        self.stage: Stage | None = None
+        self.nodes = dict(nodes)
+        self.statuses: dict[int, str] = {}
+        self.posts: deque[Post] = deque(maxlen=_REMEMBERED_POSTS)
+        self.commits: dict[tuple[int, str], list[Commit]] = {}
+        self.votes: list[Validated] = []
+        self.artifacts: dict[tuple[int, str], Artifacts] = {}
+        self.lost = 0
+        self.started_at = 0.0
+        self._reactor = reactor
+        self._flushing = LoopingCall(self.flush)
+        self._flushing.clock = reactor
+        self._callbacks = CallbackResource(reactor, self, lambda: self.started_at)
+        public = JsonResource({b"/v1/epochs/latest": self._epochs, b"/v1/poc/artifacts/state": self._artifacts_state})
+        admin = JsonResource({b"/admin/v1/nodes": self._nodes})
+        self._listeners = [Listener(reactor, 0, resource) for resource in (self._callbacks, public, admin)]
+
+    @property
+    def callback_url(self) -> str:
+        """Where callbacks are taken; kept over crashes."""
+        return f"http://127.0.0.1:{self._listeners[0].port}"
+
+    @property
+    def public_url(self) -> str:
+        """Where state and epochs are told."""
+        return f"http://127.0.0.1:{self._listeners[1].port}"
+
+    @property
+    def admin_url(self) -> str:
+        """Where the nodes are told."""
+        return f"http://127.0.0.1:{self._listeners[2].port}"
+
+    def startService(self) -> None:
+        """Open the ports; 503 until a block was seen."""
+        super().startService()  # type: ignore[no-untyped-call]
+        for listener in self._listeners:
+            listener.listen()
+        self.state = ApiState.UNSYNCED
+        self.started_at = time.time()
+        self._syncing = deferLater(self._reactor, self.settings.unsynced_seconds, self._sync)
+        self._syncing.addErrback(lambda _: None)
+        self._flushing.start(self.settings.flush_seconds, now=False).addErrback(
+            lambda failure: self.log.failure("the simulated api container flushes no more", failure)
+        )
+
+    def stopService(self) -> Deferred[None]:
+        """Close the ports; what is not flushed is lost, at a clean stop, too. Fires when nothing is left."""
+        super().stopService()  # type: ignore[no-untyped-call]
+        self.state = ApiState.STOPPED
+        self.lost += sum(artifacts.crash() for artifacts in self.artifacts.values())
+        self._syncing.cancel()
+        if self._flushing.running:
+            self._flushing.stop()
+        self._callbacks.cancel_all()
+        closing = [closed for each in self._listeners for closed in (each.close(), each.abort())]
+        return gatherResults(closing).addCallback(lambda _: None)
+
+    async def crash(self, down_seconds: float = 0.0) -> None:
+        """Be killed, and start again ``down_seconds`` later."""
+        await self.stopService()
+        await deferLater(self._reactor, down_seconds)
+        self.startService()
+
+    def see_block(self, height: int) -> None:
+        """Know the block at a height from now on."""
+        self.height = height
+
+    def flush(self) -> None:
+        """Bring what is in memory to disk, and commit what is on disk if that is more than before."""
+        if self.faults.flush_fails:
+            return
+        for artifacts in self.artifacts.values():
+            artifacts.flush()
+        self._commit()
+
+    def damage(self, model: str, kept: int) -> None:
+        """Cut what is on disk of the active stage."""
+        if self.stage is not None:
+            self.artifacts[self.stage.start, model].damage(kept)
+
+    def committed(self, start: int, model: str) -> int:
+        """Return the count of the last commit of a stage and model, 0 without one."""
+        commits = self.commits.get((start, model))
+        return commits[-1].artifacts if commits else 0
+
+    def take_callback(self, raw_path: bytes, content_type: str | None, body: bytes) -> None:
+        """Do what a POST asks for; raises Refused."""
+        callback = route(raw_path)
+        if callback.kind == "generated":
+            self._take_generated(callback, bind(content_type, body, Generated))
+        else:
+            self._take_validated(bind(content_type, body, Validated))
+
+    def record_post(self, raw_path: bytes, body: bytes, status: int) -> None:
+        """Remember how a POST was answered."""
+        self.posts.append(Post(raw_path, hashlib.sha256(body).digest(), len(body), status))
+
+    def _take_generated(self, callback: Callback, body: Generated) -> None:
+        line, stage = self.settings.line, self.stage
+        if self.state is not ApiState.RUNNING or stage is None or not stage.takes_generated(self.height):
+            raise Refused(503, "not in PoC generate phase")
+        if line is not Line.B and body.block_height != stage.start:
+            raise Refused(400, "block_height is not the active PoC stage")
+        if body.node_id not in self.nodes:
+            raise Refused(400, "unknown node_num")
+        check_vectors(body.artifacts or [], takes_steps=line is Line.D)
+        if self.faults.store_fails:
+            if line is Line.B:
+                return
+            raise Refused(503, "failed to store artifacts")
+        key = (body.block_height, callback.model)
+        artifacts = self.artifacts.setdefault(key, Artifacts())
+        artifacts.add((artifact.nonce for artifact in body.artifacts or []), body.node_id)
+        starts = sorted({start for start, _ in self.artifacts})
+        for key in [key for key in self.artifacts if key[0] in starts[:-_KEPT_STAGES]]:
+            del self.artifacts[key]
+
+    def _take_validated(self, body: Validated) -> None:
+        is_open = self.stage is not None and self.stage.takes_validated(self.height)
+        if self.state is not ApiState.RUNNING or not is_open:
+            raise Refused(503, "not in PoC validate phase")
+        check_key(body.public_key)
+        self.votes.append(body)
+
+    def _sync(self) -> None:
+        self.state = ApiState.RUNNING
+
+    def _commit(self) -> None:
+        stage = self.stage
+        if stage is None or not stage.start < self.height + 1 <= stage.end or self.faults.commits_refused:
+            return
+        for (start, model), artifacts in self.artifacts.items():
+            if start == stage.start and artifacts.count > self.committed(start, model):
+                self.commits.setdefault((start, model), []).append(Commit(self.height + 1, artifacts.count))
+
+    def _artifacts_state(self, args: dict[str, str]) -> Any:
+        if not args.get("height"):
+            raise Refused(400, "height query parameter required")
+        try:
+            height = int(args["height"])
+        except ValueError:
+            raise Refused(400, "invalid height parameter") from None
+        model = args.get("model_id")
+        if not model:
+            raise Refused(400, "model_id query parameter required")
+        artifacts = self.artifacts.get((height, model))
+        is_active = self.stage is not None and self.stage.start == height and self.state is ApiState.RUNNING
+        if artifacts is None or not (is_active or self.settings.line is Line.B):
+            raise Refused(404, "not found for height (may be pruned or not yet created)")
+        root = base64.b64encode(hashlib.sha256(repr(sorted(artifacts.flushed)).encode()).digest()).decode()
+        told = {"poc_stage_start_block_height": height, "model_id": model, "count": artifacts.count}
+        return {**told, "root_hash": root if artifacts.count else ""}
+
+    def _epochs(self, _args: dict[str, str]) -> Any:
+        """Return the epochs; fields that are zero are left out."""
+        stage = self.stage or Stage(1)
+        durations = {name: value for name, value in msgspec.structs.asdict(stage.durations).items() if value}
+        told: dict[str, Any] = {
+            "block_height": self.height,
+            "phase": str(stage.phase(self.height)) if self.stage and not stage.is_confirmation else "Inference",
+            "epoch_params": durations,
+            "latest_epoch": {"index": 1, "poc_start_block_height": stage.start},
+            "epoch_stages": {
+                "poc_start": stage.start,
+                "poc_generation_end": stage.start + stage.durations.poc_stage_duration,
+                "poc_validation_start": stage.validation_start,
+                "poc_validation_end": stage.validation_end,
+                "poc_exchange_window": {"start": stage.start + 1, "end": stage.end},
+                "next_poc_start": stage.start + stage.durations.epoch_length,
+            },
+        }
+        if self.stage is not None and stage.is_confirmation:
+            told["is_confirmation_poc_active"] = True
+            phase = 2 if self.height <= stage.end else 3
+            told["active_confirmation_poc_event"] = {
+                "trigger_height": stage.start,
+                "generation_start_height": stage.start,
+                "phase": phase,
+            }
+        return told
+
+    def _nodes(self, _args: dict[str, str]) -> Any:
+        return [
+            {
+                "node": {"id": f"node{number}", "node_num": number, "host": "127.0.0.1", "models": {model: {}}},
+                "state": {"poc_current_status": self.statuses.get(number, "IDLE"), "current_status": "INFERENCE"},
+            }
+            for number, model in sorted(self.nodes.items())
+        ]

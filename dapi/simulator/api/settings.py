@@ -1,0 +1,45 @@
+"""What kind of api container is simulated, and what can be made to go wrong with it."""
+
+from __future__ import annotations
+
+import enum
+
+import msgspec
+
+
+class Line(enum.Enum):
+    """The lines of the network's code, which answer differently."""
+
+    B = "v0.2.12 and v0.2.13: any height opens a store, a failed store is answered with 200"
+    C = "from v0.2.14 on: only the active stage, a failed store is answered with 503"
+    D = "later: artifacts may have steps in place of a vector"
+
+
+class ApiSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """``flush_seconds`` is the real ``poc_commit_interval_seconds``.
+
+    After a start the container answers 503 for ``unsynced_seconds``, until it has seen a block.
+    """
+
+    line: Line = Line.C
+    flush_seconds: float = 5.0
+    unsynced_seconds: float = 0.4
+
+
+class Faults(msgspec.Struct):
+    """What goes wrong now; may be changed at any time.
+
+    ``status`` answers each callback with that status (302 and 307 with a Location), ``text`` with that error text.
+    ``hangs`` answers nothing. ``store_fails`` is a full disk: B answers 200 and keeps nothing, C 503. ``flush_fails``
+    keeps everything in memory. ``slow_seconds_per_mb`` delays an answer by the size of its body. ``junk_bytes`` answers
+    200 with that many bytes of junk. ``commits_refused`` has the chain refuse each commit, of which nothing tells.
+    """
+
+    status: int | None = None
+    text: str = "told to fail"
+    hangs: bool = False
+    store_fails: bool = False
+    flush_fails: bool = False
+    slow_seconds_per_mb: float = 0.0
+    junk_bytes: int | None = None
+    commits_refused: bool = False
