@@ -15,14 +15,14 @@ import random
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from twisted.internet.defer import Deferred, gatherResults, succeed
 from twisted.internet.task import deferLater, react
 
-from dapi.chain.block_watcher import BlockWatcher
+from bench.heads import Heads, SameChain
 from dapi.chain.keyring import SigningKey
 from dapi.chain.nodes import ChainNodes
 from dapi.chain.rpc import ChainRpc
@@ -132,21 +132,6 @@ def grants() -> cosmos_pb2.QueryGrantsResponse:
     return cosmos_pb2.QueryGrantsResponse(grants=[cosmos_pb2.Grant(authorization=authorization)])
 
 
-class Heads(BlockWatcher):
-    """The chain's head, without asking for it."""
-
-    problem: str | None = None
-
-    def __init__(self, head: ChainStatus) -> None:
-        self.head = head
-        self.status_error = None
-        self.ring: Callable[[], object] = lambda: None
-
-    def observe(self, observer: Callable[[], object]) -> None:
-        """Keep the only observer."""
-        self.ring = observer
-
-
 class Result(NamedTuple):
     """Messages a second, the milliseconds of the reactor's thread for each, and the number of blocks."""
 
@@ -175,6 +160,7 @@ async def drain(reactor: Any, load: Load, folder: str) -> Result:
         Submissions(database, outbox),
         chain,
         heads,
+        SameChain(),
         key=key,
         participant_address=participant,
         poc_version=PocVersion(chain),
@@ -193,8 +179,7 @@ async def drain(reactor: Any, load: Load, folder: str) -> Result:
                 if (await outbox.counts())["confirmed"] == load.messages:
                     break
             chain.produce_block()
-            heads.head = chain.head
-            heads.ring()
+            heads.move(chain.head)
         seconds, thread_seconds = time.perf_counter() - started, time.thread_time() - thread_started
     finally:
         await submitter.stopService()

@@ -5,12 +5,14 @@ from __future__ import annotations
 import base64
 import hashlib
 import random as random_module
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 from twisted.application.service import MultiService
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, succeed
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 from dapi.broker.broker import Broker
 from dapi.broker.reconciler import Reconciler
@@ -21,7 +23,7 @@ from dapi.chain.keyring import SigningKey, load_signing_key, load_signing_key_fi
 from dapi.chain.rpc import ChainRpc
 from dapi.config import ChainNodeConfig
 from dapi.database import Database
-from dapi.errors import ConfigError
+from dapi.errors import ConfigError, StoreError
 from dapi.messages import Kind
 from dapi.messages.addresses import address_of
 from dapi.mlnode.client import NetworkVersion
@@ -39,11 +41,12 @@ from dapi.orchestration.validation import StageValidation, ValidationTools
 from dapi.outbox.cosmos_message_client import CosmosMessageClient
 from dapi.outbox.outbox import Outbox
 from dapi.phases.poc_version import PocVersion
+from dapi.submission.chain_identity import ChainIdentity
 from dapi.submission.deadlines import Deadlines
 from dapi.submission.settings import SubmitterSettings
 from dapi.submission.submissions import Submissions
 from dapi.submission.submitter import Submitter
-from dapi.timing.retry import RetryDelay
+from dapi.timing.retry import RetryDelay, retry
 
 # All batches of a stage come in one answer, of gigabytes on a large network, which the chain first has to put together.
 _LARGE_ANSWER_SECONDS = 60.0
@@ -51,6 +54,9 @@ _LARGE_ANSWER_SECONDS = 60.0
 
 class ChainService(MultiService):
     """Follows the chain, submits to it with ``key``, and, unless ``drives_nodes`` is false, conducts the nodes.
+
+    ``on_another_chain`` is called with the reason when the chain is another one than it was since the start: then all
+    parts of dapi have to be made anew, because they remember the old one. It may be called again.
 
     Stopping fires when none of it is left on the reactor; what is under way is on disk, and is taken up again.
     """
@@ -70,6 +76,7 @@ class ChainService(MultiService):
         random: random_module.Random,
         network_version: NetworkVersion,
         drives_nodes: bool,
+        on_another_chain: Callable[[str], object],
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._reactor = reactor
@@ -79,15 +86,16 @@ class ChainService(MultiService):
         self._rpc = ChainRpc(reactor, urls)
         self._patient_rpc = ChainRpc(reactor, self._rpc.nodes, timeout_seconds=_LARGE_ANSWER_SECONDS)
         events = BlockEvents(reactor, urls, random=random, nodes=self._rpc.nodes)
-        self._watcher = BlockWatcher(reactor, self._rpc, events)
+        self._watcher = BlockWatcher(reactor, self._rpc, events, on_another_chain=on_another_chain)
         self._clock_offset = ClockOffset()
         self._watcher.observe(self._record_block)
         self.poc_version = PocVersion(self._rpc)
         broker.refuse_commands_while(lambda: self.poc_version.moved_reason)
         self.submissions = Submissions(database, outbox)
+        self._identity = ChainIdentity(self._rpc, self.submissions, on_another_chain)
+        self._expecting: Deferred[None] = succeed(None)
         address = address_of(self._public_key)
         self.submitter = self._make_submitter(config, key, address)
-        self._watcher.setServiceParent(self)  # type: ignore[no-untyped-call]
         self.submitter.setServiceParent(self)  # type: ignore[no-untyped-call]
         self.conductor: Conductor | None = None
         self.phase_status: PhaseStatus | None = None
@@ -125,9 +133,35 @@ class ChainService(MultiService):
         """Return what ``GET status`` shows of the chain's nodes."""
         return self._rpc.nodes.status()
 
+    def startService(self) -> None:
+        """Start all of it; the chain is followed as soon as the database has told which one it is of."""
+        super().startService()  # type: ignore[no-untyped-call]
+        self._expecting = Deferred.fromCoroutine(self._expect_known_chain())
+        self._expecting.addErrback(self._log_unexpected)
+
+    async def _expect_known_chain(self) -> None:
+        known = await retry(
+            self._reactor,
+            self.submissions.known_block,
+            errors=(StoreError,),
+            delay=RetryDelay(self._random),
+            on_error=lambda error: self.log.warn("the chain is not followed yet: {error}", error=str(error)),
+        )
+        if known is not None:
+            self._rpc.nodes.expect_chain_of(known)
+        if self.running:
+            self._watcher.setServiceParent(self)  # type: ignore[no-untyped-call]
+
+    def _log_unexpected(self, failure: Failure) -> None:
+        # What a stop breaks off may fail with any error.
+        if self.running:
+            self.log.failure("the chain cannot be followed", failure)
+
     def stopService(self) -> Deferred[None]:
         """Stop all of it; fires when nothing is left."""
-        return Deferred.fromCoroutine(self._stop(super().stopService()))  # type: ignore[no-untyped-call]
+        parts_stopped = super().stopService()  # type: ignore[no-untyped-call]
+        self._expecting.cancel()
+        return Deferred.fromCoroutine(self._stop(parts_stopped))
 
     async def _stop(self, parts_stopped: Deferred[Any]) -> None:
         await parts_stopped
@@ -140,6 +174,7 @@ class ChainService(MultiService):
             self.submissions,
             self._rpc,
             self._watcher,
+            self._identity,
             key=key,
             participant_address=address,
             poc_version=self.poc_version,
@@ -171,6 +206,7 @@ class ChainService(MultiService):
             self._reactor,
             self._rpc,
             self._watcher,
+            self._identity,
             broker,
             self._reconciler,
             stages,
@@ -198,6 +234,7 @@ class ChainService(MultiService):
             self._reactor,
             self._rpc,
             self._watcher,
+            self._identity,
             broker,
             version=VersionFollowing(self._rpc, network_version),
             declaring=declaring,

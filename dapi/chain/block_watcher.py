@@ -19,6 +19,8 @@ from dapi.timing.observers import Observers
 
 _STATUS_SECONDS = 5.0
 _HALTED_AFTER_SECONDS = 10.0
+# So long all nodes have to tell of another chain before that is taken for one that began anew.
+_ANOTHER_CHAIN_SECONDS = 60.0
 
 
 class BlockWatcher(LoopService):
@@ -36,6 +38,10 @@ class BlockWatcher(LoopService):
     ``problem`` says why nothing should be sent now (not reachable, catching up, another chain, no block for 10 s); it
     is None while the chain moves. ``status_error`` is set while the nodes refuse to be asked at all. The watcher
     measures on this machine's clock how long no block came: block times may differ from it.
+
+    When all nodes are of another chain than the one that was expected, and no block of that one was seen, the watcher
+    follows the other chain. When blocks of the first one were seen, it calls ``on_another_chain`` with the reason after
+    a minute, again and again: whoever acts on blocks has to begin anew.
     """
 
     log = Logger()
@@ -46,6 +52,7 @@ class BlockWatcher(LoopService):
         rpc: ChainRpc,
         events: BlockEvents | None = None,
         *,
+        on_another_chain: Callable[[str], object] = lambda reason: None,
         poll_seconds: float = 1.0,
         quiet_seconds: float = 10.0,
     ) -> None:
@@ -55,6 +62,8 @@ class BlockWatcher(LoopService):
         self._rpc = rpc
         self._nodes = rpc.nodes
         self._events = events
+        self._on_another_chain = on_another_chain
+        self._other_chain_since: float | None = None
         self._poll_seconds = poll_seconds
         self._max_quiet_seconds = quiet_seconds
         self._observers = Observers[[]]()
@@ -123,8 +132,20 @@ class BlockWatcher(LoopService):
             self._replace_events()
             if had_problem and self._status_problem is None and self.head is head:
                 self._observers()
+            self._notice_another_chain()
         finally:
             self._is_asking = False
+
+    def _notice_another_chain(self) -> None:
+        reason, now = self._nodes.of_another_chain(), self._reactor.seconds()
+        if reason is None:
+            self._other_chain_since = None
+        elif self.head is None:
+            self._nodes.take_other_chain()
+        elif self._other_chain_since is None:
+            self._other_chain_since = now
+        elif now - self._other_chain_since >= _ANOTHER_CHAIN_SECONDS:
+            self._on_another_chain(reason)
 
     @property
     def _quiet_seconds(self) -> float:

@@ -136,6 +136,18 @@ class ChainNodes:
         if self.latest is None:
             self._known = block
 
+    def of_another_chain(self) -> str | None:
+        """Say why all nodes are of another chain than the one that is known; None when not all of them are."""
+        if any(node.standing is not Standing.OTHER_CHAIN for node in self._nodes):
+            return None
+        return f"{self._nodes[0].name}: {self._nodes[0].problem}"
+
+    def take_other_chain(self) -> None:
+        """Let the next status decide which chain it is: this process has seen no block of the one that was expected."""
+        self._known = None
+        for node in self._nodes:
+            node.standing = Standing.SOUND
+
     # Which node to ask.
 
     def in_order(self, turn: int = 0) -> list[ChainNode]:

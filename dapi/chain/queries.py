@@ -26,12 +26,13 @@ async def account_number(rpc: ChainRpc, address: str) -> int:
 async def contradiction_to(rpc: ChainRpc, known: BlockInfo) -> str | None:
     """Say in words why the chain is another one than that of a block that is ``known``; None when it has that block.
 
-    For a block that was kept over a restart. Raises ChainUnavailableError when it cannot be told now (the chain has not
-    come to that height again, or cannot be asked), and ChainPrunedError when no node has the block any more.
+    For a block that was kept over a restart; of one with the height 0 only the chain's id is known. Raises
+    ChainUnavailableError when it cannot be told now (the chain has not come to that height again, or cannot be asked),
+    and ChainPrunedError when no node has the block any more.
     """
     status = await rpc.status()
     other = contradiction(known, status.block)
-    if other is not None or status.height == known.height:
+    if other is not None or known.height in (0, status.height):
         return other
     if status.height < known.height:
         raise ChainUnavailableError(f"the chain is at block {status.height}, and was at {known.height} before")

@@ -67,8 +67,10 @@ def _name_verdicts(table: str, condition: str) -> str:
 # (''); a stage's own is NULL until it is known. Of what is finished, only
 # what the chain does not have keeps its body (deleting a row gives its space back, emptying it does not). The indexes
 # serve exactly the filters of a listing, newest first, and the order of sending. A long column stands last: SQLite
-# reads those before it alone. ``chain`` has one row, once a chain was seen. What is of another chain is set apart: it
-# is finished, its id begins with that chain's, and its height is negative, so that nothing finds it for this one.
+# reads those before it alone. ``chain`` has one row, once a chain was seen: its id, and one of its latest blocks, of
+# which the hash may be ''. What is of another chain is set apart: it is finished, its id begins with that chain's, and
+# its height is negative, so that nothing finds it for this one. ``block_hash`` of a stage is what its nodes compute
+# with, as the chain writes it; it is NULL until it is known, as ``run`` is.
 # ``seen_by_http`` is how many of the ``seen`` came by HTTP, NULL for what an earlier version took in.
 # ``earlier_transactions`` has what was answered to the transactions that a message was in before: of those with one
 # ``answer`` the last, and how many there were, so that their number is bounded.
@@ -147,5 +149,12 @@ SCHEMA_VERSIONS = (
         seq INTEGER NOT NULL, answer TEXT NOT NULL, tx_hash TEXT NOT NULL, reason TEXT, included_height INTEGER,
         first_at REAL NOT NULL, last_at REAL NOT NULL, times INTEGER NOT NULL, PRIMARY KEY (seq, answer)
     ) WITHOUT ROWID;
+    """,
+    # Until here it did not know any block of that chain, and no stage its block hash.
+    """
+    ALTER TABLE chain ADD COLUMN height INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE chain ADD COLUMN time_ns INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE chain ADD COLUMN hash TEXT NOT NULL DEFAULT '';
+    ALTER TABLE stages ADD COLUMN block_hash TEXT;
     """,
 )

@@ -31,6 +31,7 @@ from dapi.phases.duty import Duty
 from dapi.phases.epoch_queries import epoch_info
 from dapi.phases.phases import EpochInfo, PocStage, Situation
 from dapi.phases.poc_version import PocVersion
+from dapi.submission.chain_identity import ChainIdentity
 from dapi.submission.deadlines import Deadlines
 from dapi.timing.loop import LoopService, Wake
 from dapi.timing.retry import RetryDelay, retry
@@ -55,6 +56,7 @@ class Conductor(LoopService):
         reactor: Any,
         rpc: ChainRpc,
         watcher: BlockWatcher,
+        identity: ChainIdentity,
         broker: Broker,
         reconciler: Reconciler,
         stages: StageBook,
@@ -73,6 +75,7 @@ class Conductor(LoopService):
         self._validated: Deferred[None] = succeed(None)
         self._rpc = rpc
         self._watcher = watcher
+        self._identity = identity
         self._broker = broker
         self._reconciler = reconciler
         self._stages = stages
@@ -135,7 +138,7 @@ class Conductor(LoopService):
             delay=self._retry_delay,
             on_error=self._turn_failed,
         )
-        await until_it_works(self._remember_stages)
+        await until_it_works(self._enter_chain)
         await until_it_works(self._take_turns)
 
     def _turn_failed(self, error: Exception) -> None:
@@ -146,7 +149,11 @@ class Conductor(LoopService):
             self.log.warn("the nodes are left as they are for now: {problem}", problem=str(error))
         self._problem = str(error)
 
-    async def _remember_stages(self) -> None:
+    async def _enter_chain(self) -> None:
+        """Wait for the chain, and remember its stages; if it is another one than before, none is left."""
+        while (head := self._watcher.head) is None or self._watcher.problem is not None:
+            await self._wake.wait(_LOOK_AGAIN_SECONDS)
+        await self._identity.enter(head)
         self._deadlines.remember(record.stage for record in await self._stages.latest())
 
     async def _take_turns(self) -> None:
@@ -160,7 +167,7 @@ class Conductor(LoopService):
         if head is None or self._watcher.problem is not None:
             # A chain that stands still, or a node of it that lags behind, says nothing about what to do.
             return
-        await self._deadlines.enter_chain(head.chain_id)
+        await self._identity.enter(head)
         info = await epoch_info(self._rpc, head.height)
         self._poc_version.learn(info)
         if not self._poc_version.is_v1:
@@ -201,7 +208,8 @@ class Conductor(LoopService):
         if self._work is None:
             work = await begin_work(self._rpc, record, info, self._public_key)
             if work is not None:
-                await self._stages.record_run(stage.height, run_id(work.block_hash, self._public_key))
+                run = run_id(work.block_hash, self._public_key)
+                await self._stages.record_run(stage.height, run, work.block_hash)
             self._work = work
         if self._work is not None:
             self._work.record = record

@@ -27,6 +27,7 @@ from dapi.phases.epoch_queries import epoch_info
 from dapi.phases.host_queries import is_unknown_query
 from dapi.phases.phases import EpochInfo, PocStage
 from dapi.phases.poc_version import PocVersion
+from dapi.submission.chain_identity import ChainIdentity
 from dapi.timing.log_limits import OncePerMinute
 from dapi.timing.loop import LoopService, Wake
 from dapi.timing.retry import RetryDelay
@@ -69,6 +70,7 @@ class Host(LoopService):
         reactor: Any,
         rpc: ChainRpc,
         watcher: BlockWatcher,
+        identity: ChainIdentity,
         broker: Broker,
         *,
         version: VersionFollowing,
@@ -84,6 +86,7 @@ class Host(LoopService):
         self._rpc = rpc
         self._watcher = watcher
         self._poc_version = poc_version
+        self._identity = identity
         tasks: Sequence[HostTask | None] = (version, declaring, claiming, counting)
         self._tasks = [task for task in tasks if task is not None]
         self._problems: dict[str, str] = {}
@@ -129,8 +132,9 @@ class Host(LoopService):
         if head is None or self._watcher.problem is not None:
             return
         try:
+            await self._identity.enter(head)
             info = await epoch_info(self._rpc, head.height)
-        except ChainError as error:
+        except (ChainError, StoreError) as error:
             self._record_problem("epoch", error)
             return
         self._over("epoch")

@@ -148,9 +148,14 @@ class StageWork:
 
 
 async def begin_work(rpc: ChainRpc, record: StageRecord, info: EpochInfo, public_key: str) -> StageWork | None:
-    """Ask the chain for what the nodes need in a stage; None while it tells no block hash. Raises ChainError."""
+    """Ask the chain for what the nodes need in a stage; None while it tells no block hash. Raises ChainError.
+
+    The hash is asked for once: a chain node may not have the block any more when dapi is started again.
+    """
     stage = record.stage
-    if stage.is_confirmation:
+    if record.block_hash is not None:
+        block_hash = record.block_hash
+    elif stage.is_confirmation:
         # Empty until the end of the block in which generation starts. A hash stays as the chain writes it: nodes seed
         # their computation with its text.
         block_hash = info.confirmation.seed_block_hash if info.confirmation is not None else ""

@@ -13,7 +13,7 @@ from dapi.messages.inference_pb2 import MsgSubmitPocValidation
 from dapi.outbox.ledger import NodeLedger, NotOfTheirStage, not_of_their_stage, stage_ledger
 from dapi.phases.phases import PocStage
 
-_COLUMNS = "stage, node_count, is_handed_out"
+_COLUMNS = "stage, node_count, is_handed_out, block_hash"
 _VERDICTS = (
     "SELECT message FROM unfinished WHERE height = ?1 AND kind = ?2"
     " UNION ALL SELECT message FROM finished WHERE height = ?1 AND kind = ?2 AND state = ?3 AND message IS NOT NULL"
@@ -27,12 +27,13 @@ class StageRecord(msgspec.Struct, frozen=True):
 
     ``node_count`` is fixed when the stage begins, and sent in its inits: another one would restart every node.
     ``is_handed_out`` is true when its validation needs nothing more: all participants have a verdict, or its window is
-    over.
+    over. ``block_hash`` is the text that the nodes seed their computation with, None as long as it is not known.
     """
 
     stage: PocStage
     node_count: int
     is_handed_out: bool
+    block_hash: str | None = None
 
 
 class StageBook:
@@ -65,11 +66,15 @@ class StageBook:
 
         return self._database.write(write)
 
-    def record_run(self, height: int, run: str) -> Deferred[None]:
-        """Record the run of the stage ``height`` (see ``run_id``): batches of another one are not sent."""
+    def record_run(self, height: int, run: str, block_hash: str) -> Deferred[None]:
+        """Record the run of the stage ``height`` (see ``run_id``): batches of another one are not sent.
+
+        Also record the block hash that it has, so that no restart depends on a chain node that still has the block.
+        """
 
         def write(connection: sqlite3.Connection) -> None:
-            connection.execute("UPDATE stages SET run = ? WHERE height = ?", (run, height))
+            statement = "UPDATE stages SET run = ?, block_hash = ? WHERE height = ?"
+            connection.execute(statement, (run, block_hash, height))
 
         return self._database.write(write)
 
@@ -96,6 +101,6 @@ class StageBook:
         return stage_ledger(self._database, height)
 
 
-def _record(row: tuple[str, int, int]) -> StageRecord:
-    encoded, node_count, is_handed_out = row
-    return StageRecord(msgspec.json.decode(encoded, type=PocStage), node_count, bool(is_handed_out))
+def _record(row: tuple[str, int, int, str | None]) -> StageRecord:
+    encoded, node_count, is_handed_out, block_hash = row
+    return StageRecord(msgspec.json.decode(encoded, type=PocStage), node_count, bool(is_handed_out), block_hash)

@@ -214,9 +214,10 @@ BATCHES_TO_EXPIRE = """SELECT DISTINCT coalesce(parent, seq) FROM unfinished
 
 # -- Another chain
 
-CHAIN = "SELECT id FROM chain"
+CHAIN = "SELECT id, height, time_ns, hash FROM chain"
 FORGET_CHAIN = "DELETE FROM chain"
-ENTER_CHAIN = "INSERT INTO chain (id) VALUES (:chain_id)"
+ENTER_CHAIN = "INSERT INTO chain (id, height, time_ns, hash) VALUES (:chain_id, :height, :time_ns, :hash)"
+KEEP_BLOCK = "UPDATE chain SET height = :height, time_ns = :time_ns, hash = :hash WHERE id = :chain_id"
 
 # What was made for the chain before; its transactions can be in no block of this one.
 DELETE_ALL_PARTS = "DELETE FROM unfinished WHERE parent IS NOT NULL"

@@ -55,6 +55,7 @@ class Parts:
         *,
         status: Callable[[], object],
         on_broken: Callable[[str], object],
+        on_another_chain: Callable[[str], object],
         random: random_module.Random,
     ) -> None:
         self._reactor = reactor
@@ -87,7 +88,7 @@ class Parts:
         self.callback_listener = HttpListener(
             reactor, "callbacks", callback_site, api.ml_server_port, api.ml_server_host
         )
-        self.chain = self._make_chain()
+        self.chain = self._make_chain(on_another_chain)
         chain, phases = ((self.chain,), self.chain.phase_status) if self.chain is not None else ((), None)
         is_local = is_loopback(api.admin_server_host)
         self.backups = Backups(reactor, path)
@@ -121,7 +122,7 @@ class Parts:
             connections=connections,
         )
 
-    def _make_chain(self) -> ChainService | None:
+    def _make_chain(self, on_another_chain: Callable[[str], object]) -> ChainService | None:
         config = self._config.chain_node
         if config.url is None:
             return None
@@ -136,6 +137,7 @@ class Parts:
             random=self._random,
             network_version=self._network_version,
             drives_nodes=self._config.poc.follow_chain,
+            on_another_chain=on_another_chain,
         )
 
     def _batch_handler(self, node_num: int) -> BatchHandler:

@@ -74,7 +74,17 @@ class DapiService(MultiService):
         super().__init__()  # type: ignore[no-untyped-call]
         self._reactor = reactor
         self._config = config
-        self._make_parts = partial(Parts, reactor, config, status=self.status, on_broken=on_broken, random=random)
+        self._on_broken = on_broken
+        self._make_parts = partial(
+            Parts,
+            reactor,
+            config,
+            status=self.status,
+            on_broken=on_broken,
+            on_another_chain=self._begin_afresh,
+            random=random,
+        )
+        self._is_beginning_afresh = False
         self._started_at: float | None = None
         self._retry_delay = RetryDelay(random)
         self._registering: Deferred[None] = succeed(None)
@@ -128,6 +138,32 @@ class DapiService(MultiService):
 
     def stopService(self) -> Deferred[None]:
         """Stop all parts, in order; fires with None when nothing is left, fails with a part's failure."""
+        self._is_beginning_afresh = False
+        return self._stop()
+
+    def _begin_afresh(self, reason: str) -> None:
+        """Stop and start again: the chain is another one, and only what the database says is to be known of it.
+
+        If dapi cannot start again, its process should end.
+        """
+        if not self.running or self._is_beginning_afresh:
+            return
+        self.log.critical("dapi begins afresh, because the chain is another one: {reason}", reason=reason)
+        self._is_beginning_afresh = True
+
+        def start(_: object) -> None:
+            # Not if it was stopped for good meanwhile.
+            if self._is_beginning_afresh:
+                self._is_beginning_afresh = False
+                self.startService()
+
+        def give_up(failure: Failure) -> None:
+            self.log.failure("dapi cannot begin afresh", failure)
+            self._on_broken(f"it could not begin afresh: {failure.getErrorMessage()}")
+
+        self._stop().addBoth(start).addErrback(give_up)
+
+    def _stop(self) -> Deferred[None]:
         if not self.running:
             return self._stopped.wait() if self._is_stopping else succeed(None)
         Service.stopService(self)

@@ -35,11 +35,6 @@ class Deadlines:
         for height in sorted(self._stages)[:-_MAX_STAGES]:
             del self._stages[height]
 
-    async def enter_chain(self, chain_id: str) -> None:
-        """Forget all stages if they are of another chain than this one; see Submissions. Raises StoreError."""
-        if await self._submissions.enter_chain(chain_id):
-            self._stages.clear()
-
     def check(self, height: int) -> Deferred[dict[object, str]]:
         """Expire messages whose window has ended at the block ``height``.
 

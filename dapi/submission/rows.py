@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 import msgspec
 
+from dapi.chain.rpc_answers import BlockInfo
 from dapi.chain.transactions import (
     BATCH_TYPE_URL,
     CLAIM_TYPE_URL,
@@ -35,6 +36,8 @@ TYPE_URLS = {
 }
 
 _ANSWER_CHARACTERS = 60
+# Of a block's hash, in the name of a chain.
+_HASH_DIGITS = 8
 
 Changes = Counter[State]
 """What each state gained, in batches."""
@@ -194,28 +197,43 @@ def _finish(connection: sqlite3.Connection, changes: Changes, whole: set[int], e
         count(changes, RowState(before).shown, end.state, 1)
 
 
-def enter_chain(connection: sqlite3.Connection, changes: Changes, chain_id: str, now: float) -> tuple[str, int] | None:
-    """Begin afresh for a chain, unless the database is of it; return the chain before, and how many batches were left.
-
-    What was not finished for the chain before expires. All of it is set apart, and its stages are forgotten. A database
-    that is of no chain yet becomes one of this chain, as it is.
-    """
+def known_block(connection: sqlite3.Connection) -> BlockInfo | None:
+    """Return the block by which the chain of this database is known, None when it is of no chain yet."""
     found = connection.execute(queries.CHAIN).fetchone()
-    if found is not None and found[0] == chain_id:
+    return BlockInfo(*found) if found is not None else None
+
+
+def keep_block(connection: sqlite3.Connection, block: BlockInfo) -> None:
+    """Know the chain of this database by this block from now on."""
+    connection.execute(queries.KEEP_BLOCK, msgspec.structs.asdict(block))
+
+
+def enter_chain(
+    connection: sqlite3.Connection, changes: Changes, block: BlockInfo, other: str | None, now: float
+) -> tuple[str, int] | None:
+    """Begin afresh for the chain of a block when it is another one; ``other`` says why it is, None if it is not.
+
+    Return the name of the chain before, and how many batches were left; None when it is the same. What was not finished
+    for the chain before expires. All of it is set apart, and its stages are forgotten. A database that is of no chain
+    yet becomes one of this chain, as it is.
+    """
+    known = known_block(connection)
+    if known is None:
+        connection.execute(queries.ENTER_CHAIN, msgspec.structs.asdict(block))
+    if known is None or other is None:
         return None
-    left = 0
-    if found is not None:
-        connection.execute(queries.DELETE_ALL_PARTS)
-        seqs = {seq for (seq,) in connection.execute(queries.ALL_UNFINISHED)}
-        left = len(seqs)
-        _finish(connection, changes, seqs, End(State.EXPIRED, now, reason=f"it is of another chain: {found[0]}"))
-        # So that nobody sends it again.
-        count(changes, State.FAILED, State.EXPIRED, len(connection.execute(queries.EXPIRE_FAILED).fetchall()))
-        connection.execute(queries.SET_APART, {"former": found[0]})
-        for statement in (queries.FORGET_STAGES, queries.FORGET_LAST_TIMEOUT, queries.FORGET_CHAIN):
-            connection.execute(statement)
-    connection.execute(queries.ENTER_CHAIN, {"chain_id": chain_id})
-    return (found[0], left) if found is not None else None
+    # A chain may begin anew under its id again and again.
+    former = f"{known.chain_id}@{known.hash[:_HASH_DIGITS].lower()}" if known.hash else known.chain_id
+    connection.execute(queries.DELETE_ALL_PARTS)
+    seqs = {seq for (seq,) in connection.execute(queries.ALL_UNFINISHED)}
+    _finish(connection, changes, seqs, End(State.EXPIRED, now, reason=f"it is of another chain: {former}"))
+    # So that nobody sends it again.
+    count(changes, State.FAILED, State.EXPIRED, len(connection.execute(queries.EXPIRE_FAILED).fetchall()))
+    connection.execute(queries.SET_APART, {"former": former})
+    for statement in (queries.FORGET_STAGES, queries.FORGET_LAST_TIMEOUT, queries.FORGET_CHAIN):
+        connection.execute(statement)
+    connection.execute(queries.ENTER_CHAIN, msgspec.structs.asdict(block))
+    return former, len(seqs)
 
 
 def stages_unfinished(connection: sqlite3.Connection, received_before: float) -> list[tuple[int, Kind, State]]:

@@ -13,9 +13,10 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
+from dapi.chain.rpc_answers import BlockInfo
 from dapi.database import Database, transaction
 from dapi.messages import Kind, State
 from dapi.outbox import queries
@@ -45,28 +46,34 @@ class Submissions:
         self._database = database
         self._outbox = outbox
         self._now = now
-        # The one that the database is known to be of.
-        self._chain_id: str | None = None
 
     def observe(self, observer: Callable[[], object]) -> None:
         """Call ``observer`` whenever there may be something new to send."""
         self._outbox.observe(observer)
 
-    def enter_chain(self, chain_id: str) -> Deferred[bool]:
-        """Set apart what is of another chain than this one: it is never sent. Fires with whether there was another one.
+    def known_block(self) -> Deferred[BlockInfo | None]:
+        """Fire with the block by which the chain of the database is known, None when it is of no chain yet.
 
-        To be called before anything else is asked or changed for a chain.
+        Of an earlier version's database only the chain's id is known: the block has the height 0.
         """
-        if chain_id == self._chain_id:
-            return succeed(False)
-        return self._change(rows.enter_chain, chain_id, self._now()).addCallback(self._entered, chain_id)
+        return self._database.write(rows.known_block)
 
-    def _entered(self, former: tuple[str, int] | None, chain_id: str) -> bool:
-        self._chain_id = chain_id
+    def keep_block(self, block: BlockInfo) -> Deferred[None]:
+        """Know the chain of the database by this block from now on."""
+        return self._change(lambda connection, _: rows.keep_block(connection, block))
+
+    def enter_chain(self, block: BlockInfo, other: str | None) -> Deferred[None]:
+        """Begin afresh for the chain of this block if it is another one than the database's; ``other`` says why it is.
+
+        What is of the chain before is set apart, and never sent. To be called before anything else is asked or changed
+        for a chain; see ChainIdentity.
+        """
+        return self._change(rows.enter_chain, block, other, self._now()).addCallback(self._entered, block, other)
+
+    def _entered(self, former: tuple[str, int] | None, block: BlockInfo, other: str | None) -> None:
         if former is not None:
-            text = "the chain is {chain_id} now: {number} messages for {former} are set apart, and are not sent"
-            self.log.critical(text, chain_id=chain_id, former=former[0], number=former[1])
-        return former is not None
+            text = "this is another chain, {reason}: {number} messages for {former} are set apart, and are not sent"
+            self.log.critical(text, reason=other, number=former[1], former=former[0], chain_id=block.chain_id)
 
     def next_messages(self, height: int, room: Room) -> Deferred[list[Message]]:
         """Fire with the messages that belong into the next transaction, all of one stage and kind.

@@ -24,6 +24,7 @@ from dapi.chain.transaction_finder import Search, TransactionFinder
 from dapi.chain.transactions import TimestampSource
 from dapi.errors import ChainError, StoreError
 from dapi.phases.poc_version import PocVersion
+from dapi.submission.chain_identity import ChainIdentity
 from dapi.submission.decisions import Answer, Decisions
 from dapi.submission.grants import GrantCheck
 from dapi.submission.in_flight import InFlight
@@ -56,6 +57,7 @@ class Submitter(LoopService):
         submissions: Submissions,
         rpc: ChainRpc,
         watcher: BlockWatcher,
+        identity: ChainIdentity,
         *,
         key: SigningKey,
         participant_address: str,
@@ -66,6 +68,7 @@ class Submitter(LoopService):
         super().__init__(reactor)
         self._submissions = submissions
         self._watcher = watcher
+        self._identity = identity
         self._settings = settings = settings or SubmitterSettings()
         self._delay = RetryDelay(random, settings.retry_min_seconds, settings.retry_max_seconds)
         self._timestamps = TimestampSource(random)
@@ -153,7 +156,7 @@ class Submitter(LoopService):
         while self._watcher.head is None:
             self._heed_status_error()
             await self._wake_to_send.wait(self._delay())
-        await self._submissions.enter_chain(self._watcher.head.chain_id)
+        await self._identity.enter(self._watcher.head)
         self._timestamps.last = await self._submissions.last_timeout()
         self._in_flight.replace(await self._submissions.transactions_in_flight())
 
@@ -161,6 +164,7 @@ class Submitter(LoopService):
         while self.running:
             self._heed_status_error()
             if self._watcher.head is not None and self._watcher.problem is None:
+                await self._identity.enter(self._watcher.head)
                 await self._poc_version.ask(self._watcher.head.height)
                 await self._grants.check(self._watcher.head)
             await self._sender.send()

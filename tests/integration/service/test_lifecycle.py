@@ -62,6 +62,27 @@ async def test_lives_in_anybodys_multi_service(tmp_path: Path) -> None:
 
 
 @pytest_twisted.ensureDeferred
+async def test_begins_afresh_with_another_chain(start: Start, tmp_path: Path, log: Log) -> None:
+    service = await start(config(tmp_path / "a.db", node("a")))
+    before = service.database
+    # It may be told several times, by parts that stop meanwhile.
+    for _ in range(2):
+        service._begin_afresh("its chain id is b, not a")
+    await until(lambda: service.running and service.database is not before)
+    await when_loaded(service)
+    assert [each.id for each in service.broker.nodes()] == ["a"]
+    assert len(log.lines(containing="dapi begins afresh")) == 1
+
+
+@pytest_twisted.ensureDeferred
+async def test_stays_stopped_when_it_is_stopped_while_it_begins_afresh(start: Start, tmp_path: Path) -> None:
+    service = await start(config(tmp_path / "a.db"))
+    service._begin_afresh("its chain id is b, not a")
+    await service.stopService()
+    assert not service.running
+
+
+@pytest_twisted.ensureDeferred
 async def test_starts_again_on_the_same_database(start: Start, tmp_path: Path) -> None:
     service = await start(config(tmp_path / "a.db", node("a"), node("b")))
     batch = generated_batch(node_id=2)

@@ -26,6 +26,7 @@ from dapi.phases.poc_version import PocVersion
 from dapi.simulator.chain.chain import SimulatedChain
 from dapi.simulator.chain.epochs import EpochParams, Epochs
 from dapi.simulator.chain.messages import SubmitPocBatch
+from dapi.submission.chain_identity import ChainIdentity
 from dapi.submission.settings import SubmitterSettings
 from dapi.submission.submissions import Submissions
 from dapi.submission.submitter import Submitter
@@ -137,11 +138,14 @@ class Dapi:
         self.rpc = SpyRpc(reactor, urls, timeout_seconds=timeout_seconds)
         self.watcher = BlockWatcher(reactor, self.rpc, poll_seconds=0.05)
         # Without events the status is asked for at every poll.
+        self.said_to_be_another: list[str] = []
+        submissions = Submissions(self.database, self.outbox)
         self.submitter = Submitter(
             reactor,
-            Submissions(self.database, self.outbox),
+            submissions,
             self.rpc,
             self.watcher,
+            ChainIdentity(self.rpc, submissions, self.said_to_be_another.append),
             key=self.key,
             participant_address=participant or self.key.address,
             poc_version=PocVersion(self.rpc),

@@ -10,6 +10,7 @@ from twisted.logger import LogLevel
 from twisted.trial.unittest import SynchronousTestCase
 
 from dapi.chain.block_watcher import BlockWatcher
+from dapi.chain.rpc_answers import BlockInfo
 from tests.logs import log_of
 from tests.unit.chain.chain_nodes import Nodes, RpcTestCase, status
 from tests.unit.chain.events_in_memory import ChainPeer, EventsInMemory, NodesAtHeights
@@ -23,10 +24,14 @@ class SeveralNodesTests(RpcTestCase):
         super().setUp()
         self.heights = {"a": 10, "b": 10}
         self.nodes = Nodes(a={"status": self.status_of("a")}, b={"status": self.status_of("b")})
-        self.watcher = BlockWatcher(self.clock, self.client(self.nodes))
+        self.others: list[str] = []
+        self.watcher = self.make_watcher()
         self.log = log_of(self)
         self.watcher.startService()
         self.addCleanup(self.stop)
+
+    def make_watcher(self) -> BlockWatcher:
+        return BlockWatcher(self.clock, self.client(self.nodes), on_another_chain=self.others.append)
 
     def stop(self) -> None:
         self.successResultOf(self.watcher.stopService())
@@ -93,6 +98,40 @@ class SeveralNodesTests(RpcTestCase):
         self.assertEqual(self.height, 10)
         self.assertEqual(len(self.problems()), 1)
         self.assertEqual(len(self.log.lines(LogLevel.critical)), 2)
+
+    def test_when_all_are_of_another_chain_for_a_minute_dapi_is_told(self) -> None:
+        self.nodes.answers["b"] = TCPConnectionRefusedError()
+        self.nodes.answers["a"] = status(3, seconds=40)
+        # One of them that cannot be asked may be of the old chain.
+        self.pass_time(90)
+        self.assertEqual(self.others, [])
+        self.nodes.answers["b"] = status(3, seconds=41)
+        self.pass_time(50)
+        self.nodes.answers["b"] = status(11)
+        self.pass_time(2)
+        self.nodes.answers["b"] = status(4, seconds=45)
+        self.pass_time(55)
+        self.assertEqual((self.others, self.height), ([], 11))
+        self.pass_time(10)
+        self.assertTrue(self.others[0].startswith("a:26657: it is at block 3"), self.others)
+
+    def test_without_a_block_of_the_expected_one_another_chain_is_followed(self) -> None:
+        self.stop()
+        self.watcher = self.make_watcher()
+        self.watcher._nodes.expect_chain_of(BlockInfo("gonka-test", 90, 1, "AB90"))
+        self.watcher.startService()
+        self.pass_time(3)
+        self.assertEqual((self.height, self.watcher.problem, self.others), (10, None, []))
+
+    def test_a_node_of_the_expected_one_goes_before_the_first_url(self) -> None:
+        self.stop()
+        self.nodes.answers["a"] = status(10, network="other")
+        self.watcher = self.make_watcher()
+        self.watcher._nodes.expect_chain_of(BlockInfo("gonka-test", 9, 1, "AB9"))
+        self.watcher.startService()
+        self.pass_time(3)
+        assert self.watcher.head is not None
+        self.assertEqual((self.watcher.head.chain_id, self.watcher.head.node), ("gonka-test", "b:26657"))
 
     def test_when_all_are_catching_up(self) -> None:
         for host in ("a", "b"):

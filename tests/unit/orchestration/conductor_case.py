@@ -11,12 +11,12 @@ from twisted.internet.task import Clock
 from twisted.logger import LogLevel
 from twisted.trial.unittest import SynchronousTestCase
 
+from bench.heads import Heads, SameChain
 from dapi.broker.broker import Broker
 from dapi.broker.duties import Intention
 from dapi.broker.node_worker import NodeWorker
 from dapi.broker.nodes import Node
 from dapi.broker.reconciler import Reconciler
-from dapi.chain.block_watcher import BlockWatcher
 from dapi.chain.keyring import SigningKey
 from dapi.chain.rpc import ChainRpc
 from dapi.chain.rpc_answers import BlockInfo, ChainStatus, QueryResult
@@ -104,21 +104,8 @@ class FakeRpc(ChainRpc):
         return answer
 
 
-class FakeWatcher(BlockWatcher):
-    """A head that the test moves."""
-
-    problem: str | None = None
-
-    def __init__(self) -> None:
-        self.head = None
-        self.ring: Callable[[], object] = lambda: None
-
-    def observe(self, observer: Callable[[], object]) -> None:
-        self.ring = observer
-
-    def move(self, height: int) -> None:
-        self.head = ChainStatus("gonka-test", height, 0, f"AB{height}", 1, False, True, "a:26657")
-        self.ring()
+def head_at(height: int) -> ChainStatus:
+    return ChainStatus("gonka-test", height, 0, f"AB{height}", 1, False, True, "a:26657")
 
 
 class FakeReconciler(Reconciler):
@@ -190,7 +177,7 @@ class ConductorTestCase(SynchronousTestCase):
         self.clock = Clock()
         self.database = SynchronousDatabase(self.mktemp())
         self.addCleanup(self.database.close)
-        self.rpc, self.watcher = FakeRpc(), FakeWatcher()
+        self.rpc, self.watcher = FakeRpc(), Heads()
         self.broker = FakeBroker(self.clock)
         self.reconciler = FakeReconciler(self.broker)
         self.log = log_of(self)
@@ -212,6 +199,7 @@ class ConductorTestCase(SynchronousTestCase):
             self.clock,
             self.rpc,
             self.watcher,
+            SameChain(),
             self.broker,
             self.reconciler,
             self.stages,
@@ -245,7 +233,7 @@ class ConductorTestCase(SynchronousTestCase):
         self.clock.advance(0)
 
     def move(self, height: int) -> None:
-        self.watcher.move(height)
+        self.watcher.move(head_at(height))
         self.clock.advance(0)
 
     def retry(self) -> None:

@@ -12,6 +12,7 @@ from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
+from bench.heads import Heads, SameChain
 from dapi.broker.broker import BrokerStatus
 from dapi.broker.nodes import ModelConfig
 from dapi.chain.rpc_answers import QueryResult
@@ -36,7 +37,7 @@ from dapi.simulator.chain.state import Model
 from dapi.submission.submissions import Submissions
 from tests.logs import log_of
 from tests.nodes import SynchronousDatabase
-from tests.unit.orchestration.conductor_case import KEY, FakeBroker, FakeWatcher
+from tests.unit.orchestration.conductor_case import KEY, FakeBroker, head_at
 from tests.unit.phases.test_stage_queries import STAGE, SimulatedRpc
 
 # Epoch 2's PoC, and the block whose state shows what is owed for epoch 1.
@@ -108,7 +109,7 @@ class HostTestCase(SynchronousTestCase):
         self.clock = Clock()
         self.database = SynchronousDatabase(self.mktemp())
         self.addCleanup(self.database.close)
-        self.rpc, self.watcher, self.broker = HostRpc(), FakeWatcher(), HostBroker(self.clock)
+        self.rpc, self.watcher, self.broker = HostRpc(), Heads(), HostBroker(self.clock)
         self.rpc.state.models[MODEL] = Model(MODEL)
         for node_id in ("a", "b"):
             self.broker.serve(node_id, MODEL)
@@ -125,6 +126,7 @@ class HostTestCase(SynchronousTestCase):
             self.clock,
             self.rpc,
             self.watcher,
+            SameChain(),
             self.broker,
             version=VersionFollowing(self.rpc, self.version),
             declaring=Declaring(self.rpc, self.broker, self.outbox, self.submissions, KEY.address),
@@ -143,7 +145,7 @@ class HostTestCase(SynchronousTestCase):
 
     def move(self, height: int) -> None:
         self.rpc.state.begin_block(height, height)
-        self.watcher.move(height)
+        self.watcher.move(head_at(height))
         self.settle()
 
     def settle(self) -> None:

@@ -20,6 +20,7 @@ from tests.unit.orchestration.conductor_case import (
     VALIDATION_END,
     VALIDATION_START,
     ConductorTestCase,
+    head_at,
 )
 
 
@@ -216,7 +217,7 @@ class FailureTests(ConductorTestCase):
         self.move(VALIDATION_START)
         self.assertEqual(self.validations, [])
         self.rpc.failing = set()
-        self.watcher.move(VALIDATION_START + 1)
+        self.watcher.move(head_at(VALIDATION_START + 1))
         self.retry()
         self.assertEqual(len(self.validations), 1)
 
@@ -320,6 +321,14 @@ class DoneTests(ConductorTestCase):
             self.move(height)
         seeds = self.successResultOf(self.outbox.batches(kind=Kind.SEED)).batches
         self.assertEqual(sorted(row.batch_id for row in seeds), ["seed-2", "seed-3"])
+
+    def test_the_block_hash_is_not_asked_for_again_after_a_restart(self) -> None:
+        self.move(START)
+        # A chain node that was pruned does not have the block any more.
+        self.rpc.failing.add("block")
+        self.restart()
+        self.move(START + 1)
+        self.assertEqual({each.block_hash for each in self.reconciler.intentions.values()}, {f"AB{START}"})
 
     def test_a_validation_that_was_cut_short_is_taken_up_again(self) -> None:
         self.move(VALIDATION_START)

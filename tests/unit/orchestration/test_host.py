@@ -13,7 +13,7 @@ from dapi.outbox.outbox import OutboxEntry
 from dapi.phases.phases import regular_stage
 from dapi.simulator.chain.messages import HardwareNode, SubmitSeed
 from dapi.simulator.chain.state import GroupMember, GroupNode, Model, SettleAmount
-from tests.unit.orchestration.conductor_case import KEY, RETRY_SECONDS
+from tests.unit.orchestration.conductor_case import KEY, RETRY_SECONDS, head_at
 from tests.unit.orchestration.host_case import MODEL, SECOND_POC, SETTLED, HostTestCase
 from tests.unit.orchestration.test_claims import PARAMETERS
 from tests.unit.phases.test_stage_queries import STAGE
@@ -96,7 +96,7 @@ class DeclaringTests(HostTestCase):
         self.move(20)
         self.rpc.state.begin_block(22, 22)
         self.include()
-        self.watcher.move(21)
+        self.watcher.move(head_at(21))
         self.settle()
         self.assertEqual(self.states(Kind.HARDWARE), [State.CONFIRMED])
         self.move(22)
@@ -230,7 +230,7 @@ class ClaimingTests(HostTestCase):
         self.rpc.state.begin_block(SETTLED + 1, SETTLED + 1)
         self.include("paid 1000: Rewards claimed successfully")
         self.rpc.state.settle_amounts.clear()
-        self.watcher.move(SETTLED)
+        self.watcher.move(head_at(SETTLED))
         self.settle()
         self.assertEqual(self.host.warnings(), [])
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from typing import Any
 
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.interfaces import IReactorTime
 
-from dapi.chain.block_watcher import BlockWatcher
+from bench.heads import Heads, SameChain
 from dapi.chain.keyring import SigningKey
 from dapi.chain.nodes import ChainNodes
 from dapi.chain.rpc import ChainRpc
@@ -99,20 +99,6 @@ class FakeRpc(ChainRpc):
         return succeed(QueryResult(answer.SerializeToString(), 1))
 
 
-class FakeWatcher(BlockWatcher):
-    """A head that the test moves."""
-
-    problem: str | None = None
-
-    def __init__(self, head: ChainStatus) -> None:
-        self.head = head
-        self.status_error = None
-        self.ring: Callable[[], object] = lambda: None
-
-    def observe(self, observer: Callable[[], object]) -> None:
-        self.ring = observer
-
-
 class SubmitterTestCase(StoreTestCase):
     """A submitter that is started, and stopped at the end of the test."""
 
@@ -123,7 +109,7 @@ class SubmitterTestCase(StoreTestCase):
         self.recorder = CosmosMessageClient(self.outbox)
         self.submissions = Submissions(self.database, self.outbox)
         self.chain = FakeRpc(self.clock)
-        self.watcher = FakeWatcher(self.chain.head)
+        self.watcher = Heads(self.chain.head)
         self.poc_version = self.start_anew()
         self.addCleanup(self.stop)
         self.settle()
@@ -137,6 +123,7 @@ class SubmitterTestCase(StoreTestCase):
             self.submissions,
             self.chain,
             self.watcher,
+            SameChain(),
             key=key,
             participant_address=key.address,
             poc_version=poc_version,
@@ -163,8 +150,8 @@ class SubmitterTestCase(StoreTestCase):
         self.settle()
 
     def block(self, height: int, **changes: Any) -> None:
-        self.watcher.head = self.chain.head = status_at(height, **changes)
-        self.watcher.ring()
+        self.chain.head = status_at(height, **changes)
+        self.watcher.move(self.chain.head)
         self.settle()
 
     def pass_time(self, seconds: float) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from dapi.chain.identity import contradiction
 from dapi.chain.keyring import SigningKey
+from dapi.chain.rpc_answers import BlockInfo
 from dapi.errors import UnknownBatchError
 from dapi.messages import State
 from dapi.orchestration.seed import seed_entry
@@ -10,6 +12,8 @@ from dapi.orchestration.stages import StageBook
 from dapi.phases.phases import EpochParameters, regular_stage
 from tests.logs import log_of
 from tests.unit.submission.submissions_case import HASH, SubmissionsTestCase
+
+SECOND_NS = 10**9
 
 
 class AnotherChainTests(SubmissionsTestCase):
@@ -21,9 +25,13 @@ class AnotherChainTests(SubmissionsTestCase):
     def stages(self) -> StageBook:
         return StageBook(self.database)
 
-    def enter(self, chain_id: str) -> bool:
-        entered: bool = self.wait(self.submissions.enter_chain(chain_id))
-        return entered
+    def enter(self, chain_id: str, height: int = 10, block_hash: str = "", other: str | None = None) -> None:
+        """Enter a chain as ChainIdentity does."""
+        block = BlockInfo(chain_id, height, height * SECOND_NS, block_hash)
+        known = self.wait(self.submissions.known_block())
+        if known is not None and other is None:
+            other = contradiction(known, block)
+        self.wait(self.submissions.enter_chain(block, other))
 
     def put_seed(self) -> int:
         """How often the seed of this epoch is kept now."""
@@ -32,9 +40,10 @@ class AnotherChainTests(SubmissionsTestCase):
 
     def test_one_that_is_of_no_chain_yet_is_of_the_first_one(self) -> None:
         self.record(1)
-        self.assertIs(self.enter("old"), False)
+        self.assertIsNone(self.wait(self.submissions.known_block()))
+        self.enter("old")
         self.begin_anew()
-        self.assertIs(self.enter("old"), False)
+        self.enter("old", 11)
         self.assertEqual(self.counts(), {"stored": 1})
         self.assertEqual(self.log.events, [])
 
@@ -46,7 +55,7 @@ class AnotherChainTests(SubmissionsTestCase):
         self.send(self.next(max_nonces=10)[:1], "CD" * 32, 8)
         stored = self.record(2)
         self.begin_anew()
-        self.assertIs(self.enter("new"), True)
+        self.enter("new")
         self.assertEqual(self.counts(), {"expired": 3})
         rows = self.rows()
         self.assertEqual(set(rows), {f"old/{batch_id}" for batch_id in (in_flight, in_parts, stored)})
@@ -54,7 +63,7 @@ class AnotherChainTests(SubmissionsTestCase):
         self.assertEqual(self.next(), [])
         self.assertEqual(self.wait(self.submissions.transactions_in_flight()), [])
         self.assertEqual(self.wait(self.submissions.last_timeout()), 0)
-        lines = self.log.lines(containing="the chain is new now: 3 messages for old are set apart")
+        lines = self.log.lines(containing="its chain id is new, not old: 3 messages for old are set apart")
         self.assertEqual(len(lines), 1)
 
     def test_seeds_verdicts_and_stages_begin_afresh(self) -> None:
@@ -90,3 +99,20 @@ class AnotherChainTests(SubmissionsTestCase):
             self.begin_anew()
         self.assertEqual({row.state for row in self.rows().values()}, {State.EXPIRED, State.STORED})
         self.assertEqual(len(self.rows()), 3)
+
+    def test_again_and_again_under_the_same_id(self) -> None:
+        for block_hash in ("ABCDEF0123", "1234567890", "FEDCBA9876"):
+            self.enter("test", 10, block_hash)
+            self.put_seed()
+            self.record(1)
+            self.begin_anew()
+        self.assertEqual(self.counts(), {"stored": 2, "expired": 4})
+        apart = {row.batch_id.partition("/")[0] for row in self.rows().values() if row.state is State.EXPIRED}
+        self.assertEqual(apart, {"test@abcdef01", "test@12345678"})
+
+    def test_the_block_that_is_kept(self) -> None:
+        self.enter("test", 10, "AB")
+        kept = BlockInfo("test", 30, 7, "CD")
+        self.wait(self.submissions.keep_block(kept))
+        self.begin_anew()
+        self.assertEqual(self.wait(self.submissions.known_block()), kept)

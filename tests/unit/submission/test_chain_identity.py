@@ -1,0 +1,135 @@
+"""Whether the chain that is followed is the database's: asked once, and again when blocks were missed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.internet.defer import Deferred, fail, succeed
+
+from dapi.chain.rpc import ChainRpc
+from dapi.chain.rpc_answers import BlockInfo, ChainStatus
+from dapi.errors import ChainPrunedError, ChainUnavailableError
+from dapi.submission.chain_identity import ChainIdentity
+from tests.logs import log_of
+from tests.unit.submission.submissions_case import SubmissionsTestCase
+from tests.unit.submission.submitter_case import status_at
+
+
+class OneBlockRpc(ChainRpc):
+    """A chain at ``head``; each block has the hash ``block_hash``."""
+
+    def __init__(self) -> None:
+        self.head = status_at(10)
+        self.block_hash = "AB"
+        self.error: Exception | None = None
+        self.asked: list[int] = []
+
+    def status(self) -> Deferred[ChainStatus]:
+        return succeed(self.head)
+
+    def block(self, height: int) -> Deferred[BlockInfo]:
+        self.asked.append(height)
+        if self.error is not None:
+            return fail(self.error)
+        return succeed(status_at(height, block_hash=self.block_hash).block)
+
+
+class ChainIdentityTests(SubmissionsTestCase):
+    def setUp(self) -> None:
+        super().setUp()
+        self.log = log_of(self)
+        self.chain = OneBlockRpc()
+        self.others: list[str] = []
+        self.restart()
+
+    def restart(self) -> None:
+        self.begin_anew()
+        self.identity = ChainIdentity(self.chain, self.submissions, self.others.append)
+
+    def enter(self, height: int, **changes: Any) -> None:
+        self.chain.head = status_at(height, **changes)
+        self.wait(Deferred.fromCoroutine(self.identity.enter(self.chain.head)))
+
+    def known(self) -> BlockInfo:
+        known: BlockInfo = self.wait(self.submissions.known_block())
+        return known
+
+    def test_the_first_block_is_kept_and_then_one_of_twenty(self) -> None:
+        for height in range(10, 40):
+            self.enter(height)
+        self.assertEqual(self.known(), status_at(30).block)
+        self.assertEqual(self.chain.asked, [])
+
+    def test_the_same_chain_after_a_restart(self) -> None:
+        self.enter(10)
+        self.record(1)
+        self.restart()
+        self.enter(50)
+        self.assertEqual((self.chain.asked, self.known(), self.counts()), ([10], status_at(50).block, {"stored": 1}))
+
+    def test_another_block_at_a_known_height(self) -> None:
+        self.enter(10)
+        self.record(1)
+        self.restart()
+        self.chain.block_hash = "CD"
+        self.enter(50)
+        self.assertEqual(self.counts(), {"expired": 1})
+        self.assertEqual(len(self.log.lines(containing="its block 10 has the hash CD, not AB: 1 messages")), 1)
+        self.assertEqual((self.known(), self.others), (status_at(50).block, []))
+
+    def test_a_height_that_fell_while_the_time_rose(self) -> None:
+        self.enter(100)
+        self.record(1)
+        self.restart()
+        self.enter(3, block_time_ns=status_at(200).block_time_ns)
+        self.assertEqual((self.counts(), self.chain.asked), ({"expired": 1}, []))
+        self.assertEqual(len(self.log.lines(containing="it began anew: 1 messages")), 1)
+
+    def test_a_height_that_fell_with_the_time_has_to_rise_again(self) -> None:
+        self.enter(100)
+        self.record(1)
+        self.restart()
+        self.assertRaises(ChainUnavailableError, self.enter, 90)
+        self.enter(101)
+        self.assertEqual(self.counts(), {"stored": 1})
+
+    def test_a_block_that_no_node_has_any_more_tells_nothing(self) -> None:
+        self.enter(10)
+        self.record(1)
+        self.restart()
+        self.chain.error = ChainPrunedError("lowest height is 40")
+        self.enter(50)
+        self.assertEqual(self.counts(), {"stored": 1})
+
+    def test_what_cannot_be_asked_now_is_asked_again(self) -> None:
+        self.enter(10)
+        self.restart()
+        self.chain.error = ChainUnavailableError("no answer")
+        self.assertRaises(ChainUnavailableError, self.enter, 50)
+        self.chain.error, self.chain.block_hash = None, "CD"
+        self.enter(50)
+        self.assertEqual(len(self.log.lines(containing="this is another chain")), 1)
+
+    def test_a_database_that_knows_only_the_id(self) -> None:
+        self.wait(self.submissions.enter_chain(BlockInfo("chain", 0, 0, ""), None))
+        self.enter(50)
+        self.assertEqual((self.chain.asked, self.known()), ([], status_at(50).block))
+
+    def test_after_missed_blocks_our_latest_one_is_looked_at_again(self) -> None:
+        self.enter(10)
+        self.enter(12)
+        self.assertEqual(self.chain.asked, [])
+        self.enter(15)
+        self.assertEqual(self.chain.asked, [12])
+        self.chain.error = ChainPrunedError("lowest height is 40")
+        self.enter(50)
+        self.assertEqual(self.others, [])
+
+    def test_another_chain_after_missed_blocks(self) -> None:
+        self.enter(10)
+        self.chain.block_hash = "CD"
+        for _ in range(2):
+            self.assertRaises(ChainUnavailableError, self.enter, 50)
+        self.assertEqual(self.others, ["its block 10 has the hash CD, not AB"] * 2)
+        # It is not entered: that is for those who know nothing of the old one.
+        self.assertEqual(self.known(), status_at(10).block)
