@@ -344,6 +344,9 @@ class Broker(MultiService):
                     check_apart(config, missing.setdefault(config.address, config))
                 except ConfigError as error:
                     self.log.warn("{node_id}: not registered: {error}", node_id=config.id, error=str(error))
+        if not missing:
+            # The usual start: it waits for no other program that holds the database.
+            return []
         # With one commit: thousands of them would take a minute.
         registered = await self._store.save_all(list(missing.values()))
         await self._in_slices(self._own, registered)
