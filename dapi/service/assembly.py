@@ -66,15 +66,8 @@ class Parts:
         )
         # A file that cannot be used would only be missed once an https node is there.
         trust_root_of(config.tls.ca_file)
-        api, storage = config.api, config.storage
-        path = str(Path(storage.path).expanduser())
-        self.database = Database(
-            reactor,
-            path,
-            reserve_bytes=storage.reserve_bytes,
-            is_new_wanted=storage.new_database,
-            on_broken=on_broken,
-        )
+        api, path = config.api, str(Path(config.storage.path).expanduser())
+        self.database = self._make_database(path, on_broken)
         self.outbox = Outbox(reactor, self.database)
         knows_stages = config.chain_node.url is not None and config.poc.follow_chain
         self._recorder = CosmosMessageClient(self.outbox, knows_stages=knows_stages)
@@ -99,6 +92,16 @@ class Parts:
         # The callbacks' port before all else, so that no batch finds the door closed because something takes its time.
         first = (self.database, self.callback_listener, self.broker)
         self.in_starting_order = (*first, *chain, self.backups, self.admin_listener)
+
+    def _make_database(self, path: str, on_broken: Callable[[str], object]) -> Database:
+        storage = self._config.storage
+        return Database(
+            self._reactor,
+            path,
+            reserve_bytes=storage.reserve_bytes,
+            is_new_wanted=storage.new_database,
+            on_broken=on_broken,
+        )
 
     def callback_url(self) -> str:
         """Return the base that nodes append ``/generated`` and ``/validated`` to; the system may choose its port."""
