@@ -2,24 +2,29 @@
 
 pytest alone misses what trial catches: a pending delayed call, an open socket, a logged error, a Deferred that failed
 and was dropped. A test that expects a logged error takes the fixture ``logged_errors`` and flushes it.
+
+What was logged during a test that fails is shown with it.
 """
 
 from __future__ import annotations
 
 import gc
 import threading
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Generator, Iterator
 from typing import Any
 
 import pytest
 import pytest_twisted
 from twisted.internet.task import deferLater
-from twisted.logger import ILogObserver, LogEvent, globalLogPublisher
+from twisted.logger import ILogObserver, LogEvent, eventAsText, globalLogPublisher
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-_SETTLE_SECONDS = 0.2
+# Only a test that leaves something behind waits as long.
+_SETTLE_SECONDS = 10
 _TURN_SECONDS = 0.01
+_SHOWN_LINES = 300
 
 
 @implementer(ILogObserver)
@@ -43,6 +48,37 @@ class LoggedErrors:
         return flushed
 
 
+_LOGGED: deque[str] = deque(maxlen=_SHOWN_LINES)
+
+
+@implementer(ILogObserver)
+class Latest:
+    """Keeps the latest events of the log."""
+
+    def __call__(self, event: LogEvent) -> None:
+        """Keep one event as text: an event that is kept would keep what it tells of from being collected."""
+        _LOGGED.append(eventAsText(event, includeTimestamp=True, includeSystem=True))
+
+
+@pytest.fixture(autouse=True)
+def latest_log() -> Iterator[None]:
+    """Keep the latest events of the log, for a test that fails."""
+    _LOGGED.clear()
+    observer = Latest()
+    globalLogPublisher.addObserver(observer)
+    yield
+    globalLogPublisher.removeObserver(observer)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Show the log of a test that failed, with its output."""
+    report = yield
+    if report.failed:
+        report.sections.append((f"Log ({report.when})", "\n".join(_LOGGED)))
+    return report
+
+
 @pytest.fixture
 def logged_errors() -> Iterator[LoggedErrors]:
     """The failures logged so far; what a test does not flush fails it."""
@@ -61,7 +97,7 @@ def _in_use() -> set[Any]:
 
 
 @pytest.fixture(autouse=True)
-def clean_reactor(logged_errors: LoggedErrors) -> Iterator[None]:
+def clean_reactor(latest_log: None, logged_errors: LoggedErrors) -> Iterator[None]:
     """Fail a test that leaves something behind; set up before all other fixtures, it looks after they are gone."""
     from twisted.internet import reactor
 

@@ -13,7 +13,8 @@ from twisted.python.failure import Failure
 
 from tests.integration.waiting import soon
 
-_PATIENCE_SECONDS = 30
+# A process of its own takes longer to start, and a demo to come to a phase.
+_PATIENCE_SECONDS = 120
 
 
 class WatchedProcess(ProcessProtocol):

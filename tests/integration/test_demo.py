@@ -72,6 +72,8 @@ def start(tmp_path: Path) -> Iterator[Callable[..., DemoProcess]]:
     yield start
     for demo in demos:
         pytest_twisted.blockon(demo.kill())
+        # Shown when the test fails.
+        print(f"== the demo\n{demo.output}\n{demo.errors}")
 
 
 async def get_batches(admin: str) -> list[dict[str, Any]]:

@@ -21,7 +21,7 @@ PROJECT = Path(__file__).parent.parent.parent
 PIP = (sys.executable, "-m", "pip", "--disable-pip-version-check")
 OFFLINE = ("--quiet", "--no-deps", "--no-index", "--no-build-isolation")
 TWISTD = "import sys; sys.argv[0] = 'twistd'; from twisted.scripts.twistd import run; run()"
-PATIENCE_SECONDS = 60
+PATIENCE_SECONDS = 300
 
 
 def run(*command: str | Path, cwd: Path) -> str:

@@ -16,8 +16,8 @@ from tests.integration.waiting import soon
 
 SHORT = ("--nodes", "6", "--http-nodes", "2", "--epochs", "1", "--nonces", "20", "--block-seconds", "0.35")
 FAULTS = ("--faults", "stalls,stale,grant", "--index", "off")
-# Twice what it takes where nothing else runs.
-PATIENCE_SECONDS = 100
+# Several times what it takes where nothing else runs.
+PATIENCE_SECONDS = 300
 
 
 @pytest_twisted.ensureDeferred

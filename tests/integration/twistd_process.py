@@ -56,8 +56,10 @@ def twistd(tmp_path: Path) -> Any:
         return process
 
     yield run
-    for process in runs:
+    for number, process in enumerate(runs, start=1):
         pytest_twisted.blockon(process.kill())
+        # Shown when the test fails.
+        print(f"== twistd, run {number}\n{process.output}")
 
 
 def customized(folder: Path, module: str, **environ: str) -> dict[str, str]:

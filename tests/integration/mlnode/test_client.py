@@ -121,8 +121,8 @@ async def test_each_call_has_a_connection_of_its_own() -> None:
 
 @pytest_twisted.ensureDeferred
 async def test_time_out_ends_a_dripping_body() -> None:
-    async with node(drip, total_timeout_seconds=0.2) as (server, client):
-        with pytest.raises(MLNodeError, match=r"node1: state: no complete answer within 0\.2 s"):
+    async with node(drip, total_timeout_seconds=1) as (server, client):
+        with pytest.raises(MLNodeError, match=r"node1: state: no complete answer within 1 s"):
             await client.state()
         # Without close(): the failed call has ended its connection itself.
         await soon(server.peers[0].lost)
@@ -130,7 +130,7 @@ async def test_time_out_ends_a_dripping_body() -> None:
 
 @pytest_twisted.ensureDeferred
 async def test_time_out_ends_silence() -> None:
-    async with node(be_silent, total_timeout_seconds=0.2) as (server, client):
+    async with node(be_silent, total_timeout_seconds=1) as (server, client):
         with pytest.raises(MLNodeError, match="no complete answer"):
             await client.stop()
         await soon(server.peers[0].lost)
@@ -198,9 +198,9 @@ async def test_certificate_of_an_authority_of_ones_own(tmp_path: Path) -> None:
 
 @pytest_twisted.ensureDeferred
 async def test_time_out_ends_a_tls_handshake_that_is_not_answered() -> None:
-    async with node(be_silent, total_timeout_seconds=0.2) as (server, client):
+    async with node(be_silent, total_timeout_seconds=1) as (server, client):
         over_tls = MLNodeClient(
-            reactor, client.base_url.replace("http:", "https:"), node_id="node1", total_timeout_seconds=0.2
+            reactor, client.base_url.replace("http:", "https:"), node_id="node1", total_timeout_seconds=1
         )
         with pytest.raises(MLNodeError, match="no complete answer"):
             await over_tls.state()

@@ -14,7 +14,7 @@ from typing import IO
 
 import pytest
 
-_PATIENCE_SECONDS = 60
+_PATIENCE_SECONDS = 180
 
 
 @contextlib.contextmanager

@@ -20,7 +20,7 @@ from dapi.database import Database
 T = TypeVar("T")
 
 # Of waiting for a thread; only a test that fails waits as long.
-_PATIENCE_SECONDS = 10
+PATIENCE_SECONDS = 60
 
 COUNT_NODES = "SELECT count(*) FROM nodes"
 
@@ -55,7 +55,7 @@ class ThreadClock(Clock):
             if results:
                 break
             try:
-                self._handed_over.get(timeout=_PATIENCE_SECONDS)()
+                self._handed_over.get(timeout=PATIENCE_SECONDS)()
             except queue.Empty:
                 raise AssertionError("no thread did anything") from None
         (result,) = results
@@ -74,7 +74,7 @@ class Obstacle:
 
     def _hold(self, connection: sqlite3.Connection) -> None:
         self.reached.set()
-        self._removed.wait(_PATIENCE_SECONDS)
+        self._removed.wait(PATIENCE_SECONDS)
 
     def remove(self) -> None:
         """Let the writer go on."""

@@ -13,7 +13,7 @@ from twisted.internet.defer import CancelledError, Deferred
 
 from dapi.database import transaction
 from dapi.errors import StoreBusyError, StoreClosedError
-from tests.unit.database.store_tools import COUNT_NODES, Obstacle, StoreTestCase, add_node
+from tests.unit.database.store_tools import COUNT_NODES, PATIENCE_SECONDS, Obstacle, StoreTestCase, add_node
 
 
 class UseTests(StoreTestCase):
@@ -124,7 +124,7 @@ class HungDiskTests(StoreTestCase):
         self.addCleanup(self.obstacle.remove)
 
     def test_status_tells_for_how_long(self) -> None:
-        self.assertTrue(self.obstacle.reached.wait(10))
+        self.assertTrue(self.obstacle.reached.wait(PATIENCE_SECONDS))
         self.clock.advance(7)
         self.assertEqual(self.database.status()["writing_seconds"], 7.0)
         self.obstacle.remove()
@@ -133,15 +133,15 @@ class HungDiskTests(StoreTestCase):
 
     def test_status_does_not_look_at_the_disk(self) -> None:
         before = self.database.status()["bytes"]
-        self.assertTrue(self.obstacle.reached.wait(10))
+        self.assertTrue(self.obstacle.reached.wait(PATIENCE_SECONDS))
         os.truncate(self.path, 5)
         self.assertEqual(self.database.status()["bytes"], before)
 
     def hold(self, held: threading.Event, _: sqlite3.Connection) -> bool:
-        return held.wait(10)
+        return held.wait(PATIENCE_SECONDS)
 
     def test_what_waits_is_bounded(self) -> None:
-        self.assertTrue(self.obstacle.reached.wait(10))
+        self.assertTrue(self.obstacle.reached.wait(PATIENCE_SECONDS))
         for use in (self.database.write, self.database.read):
             held = threading.Event()
             self.addCleanup(held.set)
@@ -165,7 +165,7 @@ class TogetherTests(StoreTestCase):
         self.commits: list[str] = []
         self.clock.wait_for(self.database.write(lambda connection: connection.set_trace_callback(self.trace)))
         self.obstacle = Obstacle(self.database)
-        self.assertTrue(self.obstacle.reached.wait(10))
+        self.assertTrue(self.obstacle.reached.wait(PATIENCE_SECONDS))
         self.database.commit_together()
 
     def trace(self, statement: str) -> None:
@@ -187,7 +187,7 @@ class TogetherTests(StoreTestCase):
         first = self.database.write(partial(self.add, name="a"))
         second = Obstacle(self.database)
         self.obstacle.remove()
-        self.assertTrue(second.reached.wait(10))
+        self.assertTrue(second.reached.wait(PATIENCE_SECONDS))
         self.clock.turn()
         self.assertNoResult(first)
         self.assertEqual(self.look(COUNT_NODES), [(0,)])

@@ -176,13 +176,13 @@ class ChoiceTests(SubmissionsTestCase):
 
     def test_a_huge_backlog_costs_no_time(self) -> None:
         self.fill(MANY)
-        started = time.perf_counter()
+        started = time.process_time()
         for number in range(16):
             self.assertGreater(len(self.send(self.next(height=10**6), str(number))), 10)
         self.wait(self.submissions.transactions_in_flight())
         self.wait(self.submissions.oldest_received_at())
-        # 50 calls; one that read all rows would take as long alone.
-        self.assertLess(time.perf_counter() - started, 1.0)
+        # Of CPU. 50 calls; one that read all rows would take as long alone.
+        self.assertLess(time.process_time() - started, 1.0)
 
     def test_what_comes_in_does_not_wait_for_a_huge_backlog_that_expires(self) -> None:
         self.fill(21_000)
