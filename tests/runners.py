@@ -4,19 +4,21 @@ Unit tests run under pytest and then under trial, and both must have run the sam
 silence what it does not recognise (trial a pytest function, pytest a file of another name).
 
 Integration tests wait most of their time, so their files are shared out to a few pytest processes side by side. Some of
-them run once more, on asyncio's reactor: whoever embeds dapi may have that one.
+them run once more, on asyncio's reactor: whoever embeds dapi may have that one. What each process wrote is kept in
+``build/integration``; the last lines name what failed, each with its file.
 """
 
 from __future__ import annotations
 
 import re
+import shutil
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 
 _PROCESSES = 3
 _FOLDER = Path("tests/integration")
+_OUTPUT = Path("build/integration")
 # The whole tree and the sockets: what is the reactor's business.
 _ON_ASYNCIO = ("service/test_assembly.py", "service/test_lifecycle.py", "websocket/test_sockets.py")
 
@@ -51,25 +53,38 @@ def unit() -> None:
 
 
 def integration() -> None:
-    """Run the integration tests in several processes; leave with the first exit code that is not 0."""
+    """Run the integration tests in several processes; leave with the first exit code that is not 0.
+
+    Each of the processes ends with the tests that took longest; the last lines name those that failed.
+    """
     files = sorted(str(path) for path in _FOLDER.rglob("test_*.py"))
     parts = {f"part {number + 1} of {_PROCESSES}": files[number::_PROCESSES] for number in range(_PROCESSES)}
     parts["on asyncio"] = ["--reactor=asyncio", *(str(_FOLDER / name) for name in _ON_ASYNCIO)]
-    failed = 0
-    with tempfile.TemporaryDirectory() as folder:
-        started = []
-        for name, arguments in parts.items():
-            output = Path(folder, name)
-            command = [sys.executable, "-m", "pytest", "-q", *arguments]
-            with output.open("wb") as file:
-                process = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT)
-            started.append((name, process, output))
-        for name, process, output in started:
-            code = process.wait()
-            print(f"== integration tests, {name}")
-            print(output.read_text(errors="replace"), end="", flush=True)
-            failed = failed or code
+    shutil.rmtree(_OUTPUT, ignore_errors=True)
+    _OUTPUT.mkdir(parents=True)
+    started = []
+    for name, arguments in parts.items():
+        output = _OUTPUT / f"{name.replace(' ', '-')}.log"
+        command = [sys.executable, "-m", "pytest", "-q", "--durations=5", *arguments]
+        with output.open("wb") as file:
+            process = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT)
+        started.append((name, process, output))
+    failed, failures = 0, []
+    for name, process, output in started:
+        code = process.wait()
+        print(f"== integration tests, {name}")
+        text = output.read_text(errors="replace")
+        print(text, end="", flush=True)
+        failures += [f"{line} ({output})" for line in failures_of(text)]
+        failed = failed or code
+    for line in failures:
+        print(line, flush=True)
     sys.exit(failed)
+
+
+def failures_of(output: str) -> list[str]:
+    """Return the lines in which pytest names, with its file, each test that failed."""
+    return re.findall(r"^(?:FAILED|ERROR) \S+::.*", output, re.MULTILINE)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What runs on asyncio's reactor finds no other one installed."""
+"""What runs on asyncio's reactor finds no other one installed, and what failed is named."""
 
 from __future__ import annotations
 
@@ -11,6 +11,16 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests import runners
 
 ROOT = Path(runners.__file__).parents[1]
+
+
+class OutputTests(SynchronousTestCase):
+    def test_what_failed_is_named_with_its_file(self) -> None:
+        named = [
+            "FAILED tests/integration/test_twistd.py::test_a_busy_port_refuses - AssertionError",
+            "ERROR tests/integration/test_clock.py::test_everything_goes_on[3600.0] - left behind:",
+        ]
+        output = f"F..E\nError: what dapi said\n=== short test summary info ===\n{named[0]}\n{named[1]}\n2 failed\n"
+        self.assertEqual(runners.failures_of(output), named)
 
 
 class AsyncioTests(SynchronousTestCase):
