@@ -22,7 +22,8 @@ from dapi.messages import content_id
 from dapi.simulator.chain.chain import SimulatedChain
 from dapi.simulator.chain.epochs import EpochParams, Epochs
 from tests.batches import generated_batch, generated_fields, validated_fields
-from tests.integration.test_pull_the_plug import all_batches, free_port
+from tests.integration.ports import free_port
+from tests.integration.test_pull_the_plug import all_batches
 from tests.integration.twistd_process import Run, Twistd, admin_port, get, post, twistd
 from tests.integration.waiting import until, until_awaited
 
@@ -39,7 +40,7 @@ STAGE = 10
 BLOCK_SECONDS = 0.15
 DROPPED = 0.2
 BLOCK_NS = 6 * 10**9
-PATIENCE_SECONDS = 50
+PATIENCE_SECONDS = 150
 SECRET = bytes(range(1, 33))
 HEADERS = Headers({"content-type": ["application/json"]})
 

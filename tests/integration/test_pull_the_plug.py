@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import socket
 from collections.abc import AsyncIterator
 from functools import partial
 from typing import Any
@@ -17,6 +16,7 @@ from dapi.messages import ProofBatch, content_id
 from dapi.simulator.ml_node.node import SimulatedMLNode
 from dapi.simulator.ml_node.settings import quick_settings
 from tests.batches import PUBLIC_KEY
+from tests.integration.ports import free_port
 from tests.integration.twistd_process import Run, admin_port, get, post, twistd
 from tests.integration.waiting import soon
 
@@ -24,7 +24,7 @@ __all__ = ["twistd"]
 
 KILLS = 4
 DELIVERED_BEFORE_A_KILL = 100
-PATIENCE_SECONDS = 60
+PATIENCE_SECONDS = 120
 POC = {"block_height": 1000, "block_hash": "AB" * 32, "public_key": PUBLIC_KEY}
 
 
@@ -45,12 +45,6 @@ async def nodes() -> AsyncIterator[list[SimulatedMLNode]]:
         node.startService()
     yield nodes
     await gatherResults([node.stopService() for node in nodes])
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port: int = server.getsockname()[1]
-    return port
 
 
 async def all_batches(port: int) -> list[dict[str, Any]]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import socket
 from collections.abc import AsyncIterator, Callable, Coroutine
 from pathlib import Path
 from typing import Any
@@ -11,8 +10,6 @@ from typing import Any
 import msgspec
 import pytest_twisted
 from twisted.internet import reactor as global_reactor
-from twisted.internet.defer import Deferred
-from twisted.internet.task import deferLater
 
 from dapi.broker.nodes import NodeConfig, decode_node_config
 from dapi.chain.keyring import SigningKey
@@ -26,21 +23,24 @@ from dapi.simulator.chain.chain import SimulatedChain
 from dapi.simulator.chain.epochs import EpochParams, Epochs
 from dapi.simulator.ml_node.node import SimulatedMLNode
 from dapi.simulator.ml_node.settings import quick_settings
-from tests.integration.waiting import soon, until
+from tests.integration.ports import free_port
+from tests.integration.waiting import until, until_awaited
 
 reactor: Any = global_reactor
-# Two blocks, or this: what a node may take to be where the phase wants it.
-SOON_SECONDS = 10
 SECRET = b"\1" * 32
 FIRST_POC = 6
-# Stages that last longer than SOON_SECONDS at two blocks a second, with time for what comes at the switch to be sent.
+# Stages that last as long as a test waits at two blocks a second, with time for what comes at the switch to be sent.
 LONG = EpochParams(
-    epoch_length=200,
-    poc_stage_duration=30,
-    poc_exchange_duration=12,
-    poc_validation_delay=12,
-    poc_validation_duration=40,
+    epoch_length=1000,
+    poc_stage_duration=150,
+    poc_exchange_duration=60,
+    poc_validation_delay=60,
+    poc_validation_duration=200,
 )
+GENERATION_END = FIRST_POC + LONG.poc_stage_duration
+VALIDATION_START = GENERATION_END + LONG.poc_validation_delay
+VALIDATION_END = VALIDATION_START + LONG.poc_validation_duration
+SECOND_POC = FIRST_POC + LONG.epoch_length
 
 
 class WholeDapi:
@@ -60,8 +60,7 @@ class WholeDapi:
         self.service: DapiService | None = None
         self.chain_settings: dict[str, Any] = {}
         # The same over a restart: another one would make another init.
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            self.callback_port = free.getsockname()[1]
+        self.callback_port = free_port()
         self.chain = SimulatedChain(
             reactor,
             random.Random(1),
@@ -135,7 +134,7 @@ class WholeDapi:
         return self.chain_service.phase_status
 
     async def when_all(self, phase: str | None) -> None:
-        """Wait until every node is in this phase (None: inference), which has to be soon."""
+        """Wait until every node is in this phase (None: inference)."""
         for node in self.nodes.values():
             await when_in(node, phase)
 
@@ -199,17 +198,12 @@ def phase_of(node: SimulatedMLNode) -> str | None:
 
 async def until_answered(ask: Callable[[], Coroutine[Any, Any, bool]]) -> None:
     """Wait until the answer is yes; what becomes of a database has no event to wait for."""
-
-    async def ask_again_and_again() -> None:
-        while not await ask():
-            await deferLater(reactor, 0.05)
-
-    await soon(Deferred.fromCoroutine(ask_again_and_again()))
+    await until_awaited(ask)
 
 
 async def when_in(node: SimulatedMLNode, phase: str | None) -> None:
-    """Wait until a node is in this phase, which has to be soon."""
-    await until(lambda: phase_of(node) == phase, SOON_SECONDS)
+    """Wait until a node is in this phase."""
+    await until(lambda: phase_of(node) == phase)
 
 
 async def when_all_is_delivered(node: SimulatedMLNode) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 from collections.abc import AsyncIterator, Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +20,9 @@ from dapi.simulator.ml_node.node import SimulatedMLNode
 from dapi.simulator.ml_node.settings import quick_settings
 from dapi.timing.retry import RetryDelay
 from tests.batches import PUBLIC_KEY
-from tests.integration import waiting
+from tests.integration.waiting import soon, until
 
 reactor: Any = global_reactor
-
-# All has to be well within 10 s.
-soon = partial(waiting.soon, patience_seconds=10)
-until = partial(waiting.until, patience_seconds=10)
 
 GENERATE = Intention(Duty.GENERATE, 1000, "AB" * 32, PUBLIC_KEY, 9)
 NEXT = Intention(Duty.GENERATE, 2000, "CD" * 32, PUBLIC_KEY, 9)
@@ -131,8 +126,9 @@ async def test_unreachable_and_back(dapi: DapiWithNodes) -> None:
     assert "refused" in str(dapi.reconciler.status()["a"].problem)
     node.startService()
     await soon(node.ledger.when_delivered(1, via="websocket"))
+    await until(dapi.is_at("a", current="GENERATING"))
     standing = dapi.reconciler.status()["a"]
-    assert (standing.current, standing.tries, standing.problem) == ("GENERATING", 0, None)
+    assert (standing.tries, standing.problem) == (0, None)
     assert len(inits(node)) == 1
 
 
@@ -159,6 +155,7 @@ async def test_start_does_not_wait_for_inference_that_comes_up(dapi: DapiWithNod
     assert node.state == "INFERENCE"
     dapi.reconciler.intend({"a": GENERATE})
     await soon(node.ledger.when_delivered(1, via="websocket"))
+    await until(dapi.is_at("a", current="GENERATING"))
     assert dapi.reconciler.status()["a"].problem is None
 
 

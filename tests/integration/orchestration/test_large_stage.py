@@ -23,7 +23,7 @@ from dapi.orchestration.samples import Samples, Sampling, query_samples
 from dapi.simulator.chain.rpc import _RpcResource
 from dapi.timing.waiters import Waiters
 from tests.integration.waiting import soon, until
-from tests.integration.whole_dapi import FIRST_POC, LONG, WholeDapi, whole
+from tests.integration.whole_dapi import FIRST_POC, VALIDATION_START, WholeDapi, whole
 
 __all__ = ["whole"]
 
@@ -165,6 +165,6 @@ async def test_verdicts_on_all(whole: WholeDapi, monkeypatch: pytest.MonkeyPatch
     whole.start()
     whole.produce_to(FIRST_POC + 1)
     await whole.when_all("generate")
-    whole.produce_to(FIRST_POC + LONG.poc_stage_duration + LONG.poc_validation_delay + 1)
+    whole.produce_to(VALIDATION_START + 1)
     expected = {(FIRST_POC, key.address, whole.key.address) for key in keys(PARTICIPANTS)}
     await until(lambda: expected <= whole.chain.state.validations.keys())

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import AsyncIterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,17 +19,22 @@ from dapi.broker.nodes import ModelConfig, NodeConfig
 from dapi.messages import Kind, State
 from dapi.messages.addresses import address_of
 from dapi.outbox.pages import BatchRow
-from dapi.simulator.chain.epochs import EpochParams
 from dapi.simulator.chain.messages import ClaimRewards, HardwareNode
 from dapi.simulator.chain.state import Model
 from dapi.simulator.ml_node.node import SimulatedMLNode
 from tests.chain_tools import BATCH_URL, CLAIM_URL, HARDWARE_URL, SEED_URL, VALIDATION_URL, Key
 from tests.integration.waiting import soon, until
-from tests.integration.whole_dapi import FIRST_POC, WholeDapi, until_answered, when_in
+from tests.integration.whole_dapi import (
+    FIRST_POC,
+    SECOND_POC,
+    VALIDATION_START,
+    WholeDapi,
+    until_answered,
+    when_all_is_delivered,
+    when_in,
+)
 from tests.logs import Log, captured_log
 
-SHORT = EpochParams()
-SECOND_POC = FIRST_POC + SHORT.epoch_length
 REWARD = 1_000_000
 
 
@@ -36,7 +42,7 @@ class PaidDapi(WholeDapi):
     """A whole dapi, with what tests of money look at."""
 
     def __init__(self, folder: Path) -> None:
-        super().__init__(folder, SHORT, block_seconds=0.2)
+        super().__init__(folder, block_seconds=0.2)
         # Of nodes that are registered otherwise than they are.
         self.configs: dict[str, NodeConfig] = {}
 
@@ -76,10 +82,28 @@ class PaidDapi(WholeDapi):
         (row,) = await self.rows(Kind.CLAIM)
         return row
 
-    async def when_settled(self) -> None:
-        """Wait until the block that settles epoch 1; epoch 2 needs weight for nothing that is looked at here."""
-        await soon(self.chain.when_height(FIRST_POC + 20))
+    async def when_generated(self) -> None:
+        """Come to epoch 1's PoC, and wait until the chain has some batches of each node, and no more are made."""
+        self.produce_to(FIRST_POC)
+        await self.when_all("generate")
+        for node in self.nodes.values():
+            await soon(node.ledger.when_delivered(1))
+            node.settings.batches_per_walk = 0
+            await when_all_is_delivered(node)
         await self.when_nothing_is_left()
+
+    async def when_validated(self) -> None:
+        """Come through epoch 1's PoC, up to the block after the one that sets its validators."""
+        await self.when_generated()
+        self.produce_to(VALIDATION_START)
+        await until(lambda: self.chain.state.validations)
+        await self.when_nothing_is_left()
+        self.produce_to(self.chain.state.epochs.set_new_validators(FIRST_POC) + 1)
+
+    async def when_settled(self) -> None:
+        """Come to the block that settles epoch 1; epoch 2 needs weight for nothing that is looked at here."""
+        await self.when_validated()
+        await self.when_all(None)
         self.produce_to(self.chain.state.epochs.set_new_validators(SECOND_POC))
 
 
@@ -132,8 +156,8 @@ async def test_an_unknown_model_is_left_out_and_told(paid: PaidDapi) -> None:
 
 async def until_the_unknown_model_is_told(paid: PaidDapi, log: Log) -> None:
     paid.start()
-    await soon(paid.chain.when_height(FIRST_POC + 20))
-    assert paid.declared() == {"node1": ("simulated",), "node2": ()}
+    await until(lambda: paid.declared() == {"node1": ("simulated",), "node2": ()})
+    await paid.when_validated()
 
     async def is_told() -> bool:
         return (await paid.epoch(1))["nodes"]["node2"]["not_counted"] is not None
@@ -142,13 +166,16 @@ async def until_the_unknown_model_is_told(paid: PaidDapi, log: Log) -> None:
     nodes = (await paid.epoch(1))["nodes"]
     assert nodes["node2"]["not_counted"] == "confirmed but not counted: governance knows none of its models"
     assert nodes["node1"]["not_counted"] is None
-    warnings = paid.phases.status()["warnings"]
     for name in ("node1", "node2"):
         told = f"{name}: governance knows no model unheard-of: declared without; a node without a known model"
-        assert [warning for warning in warnings if warning.startswith(told)]
+        await until(partial(is_warned_of, paid, told))
         assert len(log.warnings(told)) == 1
     told = "node2: its batches of epoch 1 are confirmed but not counted: governance knows none of its models"
-    assert told in warnings
+    await until(partial(is_warned_of, paid, told))
+
+
+def is_warned_of(paid: PaidDapi, told: str) -> bool:
+    return any(warning.startswith(told) for warning in paid.phases.status()["warnings"])
 
 
 @pytest_twisted.ensureDeferred
@@ -177,10 +204,10 @@ async def test_a_node_that_is_added_renamed_or_removed_while_dapi_runs(paid: Pai
 async def test_no_phase_changes_what_is_declared(paid: PaidDapi) -> None:
     node = paid.node("node1")
     paid.start()
-    await soon(paid.chain.when_height(FIRST_POC + 2))
-    await when_in(node, "generate")
-    await soon(paid.chain.when_height(FIRST_POC + 22))
+    await until(paid.declared)
+    await paid.when_validated()
     await when_in(node, None)
+    await soon(paid.chain.when_height(paid.chain.height + 5))
     assert len(await paid.rows(Kind.HARDWARE)) == 1
 
 
@@ -193,7 +220,7 @@ async def test_a_claim_that_is_refused_with_code_0_is_loud(paid: PaidDapi) -> No
         await paid.when_settled()
         row = await paid.when_claimed(State.FAILED)
         # The row is written before the line is: wait for both.
-        loud = "1 claim messages of stage 46 failed: not paid: Inference validation missed"
+        loud = f"1 claim messages of stage {SECOND_POC} failed: not paid: Inference validation missed"
         await until(lambda: log.lines(LogLevel.error, loud))
     assert row.reason == "not paid: Inference validation missed significantly"
     assert not paid.chain.state.balances
@@ -264,7 +291,7 @@ async def test_nodes_are_called_below_the_chains_version_where_they_answer_there
     assert paid.chain.state.mlnode_version == "v3.0.8"
     service = paid.start()
     with captured_log() as log:
-        await soon(paid.chain.when_height(FIRST_POC))
+        paid.produce_to(FIRST_POC)
         for node in (behind_nginx, bare, other):
             await when_in(node, "generate")
             # The WebSocket is reached without the version.

@@ -86,9 +86,7 @@ async def test_a_callback_url_that_a_node_cannot_reach(
     port, listening = service.admin_listener.port, service.callback_listener.port
     status, _ = await call(port, "/admin/v1/poc/start", BLOCK)
     assert status == 200
-    begun_at = time.monotonic()
     await until(lambda: bool(log.warnings("has never delivered")))
-    assert time.monotonic() - begun_at < 10
     (line,) = log.warnings("has never delivered")
     assert line.startswith(f"a: generates, has no WebSocket, and has never delivered to http://localhost:{nobody}/v1")
     assert f"the URL has port {nobody}, and dapi listens on {listening}" in line
