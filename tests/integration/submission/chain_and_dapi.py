@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from twisted.internet import reactor as global_reactor
 from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.task import deferLater
 
 from dapi.chain.block_watcher import BlockWatcher
 from dapi.chain.keyring import SigningKey
@@ -32,7 +33,7 @@ from dapi.submission.submissions import Submissions
 from dapi.submission.submitter import Submitter
 from tests.batches import generated_batch, validated_batch
 from tests.earlier_verdicts import put_earlier_verdict
-from tests.integration.waiting import until, until_awaited
+from tests.integration.waiting import PATIENCE_SECONDS, until, until_awaited
 
 reactor: Any = global_reactor
 STAGE = 10
@@ -127,7 +128,7 @@ class Dapi:
         *,
         seed: int = 1,
         participant: str | None = None,
-        timeout_seconds: float = 2,
+        timeout_seconds: float = PATIENCE_SECONDS,
         **settings: Any,
     ) -> None:
         self.key = key(seed)
@@ -235,6 +236,31 @@ class Dapi:
         """Make a block, and wait until all that is under way was looked for in it, and what was found is on disk."""
         height = chain.simulated.produce_block().height
         await until(lambda: self.submitter._looked_up[0] >= height)
+
+    async def at_rest(self, chain: Chain) -> None:
+        """Wait until each message is in a mempool, or waits for a later block than the next one."""
+
+        def is_at_rest() -> bool:
+            can_be_next = f"state = 'stored' AND not_before <= {chain.simulated.height + 1}"
+            query = f"SELECT count(*) FILTER (WHERE {can_be_next}), count(DISTINCT tx_hash) FROM unfinished"
+            return self.look(query) == [(0, len(chain.blockchain.mempool))]
+
+        await until(is_at_rest)
+
+    async def blocks_until(self, chain: Chain, predicate: Callable[[dict[str, int]], bool]) -> dict[str, int]:
+        """Make a block, look all up, and give time to what comes by time, until the counts by state are as wanted."""
+
+        async def found() -> dict[str, int] | None:
+            counts = await self.outbox.counts()
+            if predicate(counts):
+                return counts
+            await self.next_block(chain)
+            await deferLater(reactor, 0.1)
+            return None
+
+        counts = await until_awaited(found)
+        assert counts is not None
+        return counts
 
 
 class Maker:

@@ -17,7 +17,7 @@ from twisted.internet.task import deferLater
 from dapi.messages import State
 from dapi.simulator.chain.node_service import SimulatedNode
 from tests.integration.submission.chain_and_dapi import Chain, Dapi
-from tests.integration.waiting import soon
+from tests.integration.waiting import soon, until
 
 reactor: Any = global_reactor
 BATCHES = 60
@@ -56,7 +56,7 @@ async def chain() -> AsyncIterator[Any]:
 async def test_the_other_node_takes_all(chain: Chain, tmp_path: Path, trouble: str) -> None:
     begin, end = TROUBLES[trouble]
     first, second = chain.simulated.nodes
-    dapi = Dapi(tmp_path / "outbox.db", [first.url, second.url], timeout_seconds=0.3)
+    dapi = Dapi(tmp_path / "outbox.db", [first.url, second.url], timeout_seconds=1)
     dapi.start()
     try:
         for nonce in range(BATCHES):
@@ -69,6 +69,6 @@ async def test_the_other_node_takes_all(chain: Chain, tmp_path: Path, trouble: s
             await deferLater(reactor, 0.02)
         await dapi.when_all(State.CONFIRMED, BATCHES)
         assert len(chain.batch_ids()) == BATCHES
-        assert dapi.watcher.problem is None
+        await until(lambda: dapi.watcher.problem is None)
     finally:
         await dapi.stop()

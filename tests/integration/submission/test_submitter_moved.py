@@ -13,6 +13,7 @@ from twisted.web.server import Site
 from dapi.messages import State
 from dapi.simulator.chain.rules import Rules
 from tests.integration.submission.chain_and_dapi import Maker, reactor
+from tests.integration.waiting import until
 from tests.logs import captured_log
 
 
@@ -28,6 +29,7 @@ async def test_a_network_that_moved_to_poc_v2_gets_nothing_until_it_is_back(make
         await dapi.record(2)
         await dapi.record(3)
         status = await dapi.when_status(state="moved")
+        await until(lambda: log.lines(LogLevel.critical))
     assert log.lines(LogLevel.critical) == [status["reason"]]
     assert "PoC v2" in status["reason"]
     assert "1161" in status["reason"]
@@ -68,6 +70,6 @@ async def test_503_from_anywhere_says_the_same(maker: Maker) -> None:
         await dapi.record(1)
         status = await dapi.when_status(state="moved")
         assert "poc_v2" in status["reason"]
-        assert (await dapi.outbox.counts())["stored"] == 1
+        await dapi.when(lambda counts: counts["stored"] == 1)
     finally:
         await moved.listening.stopListening()

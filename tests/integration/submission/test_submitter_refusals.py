@@ -8,7 +8,6 @@ from functools import partial
 import pytest
 import pytest_twisted
 from twisted.internet.defer import Deferred
-from twisted.internet.task import deferLater
 from twisted.logger import LogLevel
 
 from dapi.errors import UnknownBatchError
@@ -18,7 +17,7 @@ from dapi.simulator.chain.messages import HostMessage, SubmitPocBatch
 from dapi.simulator.chain.rules import Rules, TxRefused
 from dapi.simulator.chain.transactions import Transaction
 from tests.chain_tools import BATCH_URL, VALIDATION_URL
-from tests.integration.submission.chain_and_dapi import STAGE, Chain, Maker, key, reactor, reason_of
+from tests.integration.submission.chain_and_dapi import STAGE, Chain, Maker, key, reason_of
 from tests.integration.waiting import until
 from tests.logs import captured_log
 
@@ -132,10 +131,7 @@ async def test_one_that_nobody_names_is_found_by_halving(maker: Maker) -> None:
     assert len(set(dapi.rpc.sent)) < 16
     # It is refused by nodes, not by a block, so it is tried again; and goes through when they take it.
     chain.state.refuse_tx = lambda _: None
-    for _ in range(5):
-        await dapi.next_block(chain)
-        await deferLater(reactor, 0.1)
-    await dapi.when_all(State.CONFIRMED, 17)
+    await dapi.blocks_until(chain, lambda counts: counts["confirmed"] == 17)
     assert set(chain.blockchain.batch_counts().values()) == {1}
 
 
@@ -203,20 +199,27 @@ async def test_the_log_counts_all_that_expires_not_only_what_was_under_way(maker
     await dapi.record(3)
     with captured_log() as log:
         await dapi.next_block(chain)
-    assert (await dapi.outbox.counts())["expired"] == 3
+        await dapi.when(lambda counts: counts["expired"] == 3)
+        await until(lambda: log.lines(LogLevel.error))
     (line,) = log.lines(LogLevel.error)
     assert line.startswith(f"3 generated messages of stage {STAGE} expired: inference 1108: ")
 
 
 @pytest_twisted.ensureDeferred
 async def test_windows_that_are_checked_by_the_mempool_give_the_same(maker: Maker) -> None:
-    chain = maker.chain(0.1, SHORT, rules=Rules(windows_in_check_tx=True))
+    chain = maker.chain(None, SHORT, rules=Rules(windows_in_check_tx=True))
     dapi = maker.dapi(chain)
     await dapi.record(1)
     await dapi.record_verdict()
+    # What the mempool refuses is offered again when its window opens.
+    while (counts := await dapi.outbox.counts())["confirmed"] < 2:
+        assert counts["expired"] == 0
+        await dapi.at_rest(chain)
+        await dapi.next_block(chain)
     rows = await dapi.when_all(State.CONFIRMED, 2)
     assert [row.included_height in range(18, 24) for row in rows.values() if row.kind == "validated"] == [True]
-    await chain.simulated.when_height(24)
+    while chain.simulated.height < 24:
+        await dapi.next_block(chain)
     await dapi.record(2)
     await dapi.when(lambda counts: counts["expired"] == 1)
 
@@ -228,6 +231,7 @@ async def test_a_stage_that_the_chain_never_had_is_final(maker: Maker) -> None:
     with captured_log() as log:
         receipt = await dapi.record(1, block_height=STAGE - 5)
         rows = await dapi.when_all(State.FAILED, 1)
+        await until(lambda: log.lines(LogLevel.error))
     assert reason_of(rows[receipt.batch_id]).startswith("inference 1107: ")
     (line,) = log.lines(LogLevel.error)
     assert line.startswith(f"1 generated messages of stage {STAGE - 5} failed: inference 1107: ")
@@ -246,9 +250,17 @@ async def test_a_confirmation_that_is_over_is_final(maker: Maker) -> None:
 
 @pytest_twisted.ensureDeferred
 async def test_a_stage_that_is_still_to_come_is_waited_for(maker: Maker) -> None:
-    chain = maker.chain(0.1, EpochParams(epoch_length=40), first_height=35)
+    chain = maker.chain(None, EpochParams(epoch_length=40), first_height=35)
     dapi = maker.dapi(chain)
     await dapi.record(1, block_height=STAGE + 40)
+    await chain.mempool(1)
+    await dapi.next_block(chain)
+    await dapi.when(lambda counts: counts["stored"] == 1)
+    while chain.simulated.height < STAGE + 40:
+        assert not chain.blockchain.mempool
+        await dapi.next_block(chain)
+    await chain.mempool(1)
+    await dapi.next_block(chain)
     (row,) = (await dapi.when_all(State.CONFIRMED, 1)).values()
     assert row.included_height == STAGE + 41
     # Not asked for in every block until then.
@@ -310,11 +322,14 @@ async def test_without_a_grant_all_wait_and_go_when_it_is_given(maker: Maker) ->
     await chain.mempool(2)
     await dapi.next_block(chain)
     await dapi.when(lambda counts: counts["confirmed"] == 1)
+    await chain.mempool(1)
     chain.simulated.grant(PARTICIPANT, key(7).address, BATCH_URL)
-    await chain.mempool(1)
+    # Seen when the grants are looked through, or by what is sent in each block; in two blocks all is there.
     await dapi.next_block(chain)
-    await chain.mempool(1)
-    await dapi.next_block(chain)
+    await until(lambda: not dapi.look("SELECT 1 FROM unfinished WHERE state = 'stored'"))
+    if (await dapi.outbox.counts())["confirmed"] < 21:
+        await until(lambda: chain.blockchain.mempool)
+        await dapi.next_block(chain)
     await dapi.when_all(State.CONFIRMED, 21)
     assert (await dapi.when_status(state="submitting"))["held"] == {}
 
