@@ -1,5 +1,7 @@
 """Makes the disk of a process slow: as its ``sitecustomize``, it has each commit take ``SLOW_DISK_SECONDS``.
 
+It writes a line to the output when an fsync begins.
+
 A commit in the write-ahead log is one fsync; copying the log into the file, when the last connection is closed, is two.
 """
 
@@ -37,6 +39,8 @@ class SlowConnection(sqlite3.Connection):
 
 
 def _sync(times: int) -> None:
+    # Unbuffered, so that it is in its place among the lines of the log.
+    os.write(1, b"the disk syncs\n" * times)
     time.sleep(times * float(os.environ["SLOW_DISK_SECONDS"]))
 
 
