@@ -129,7 +129,8 @@ class NodeTestBed:
     """A simulated node, the callback server that it posts to, and its clients."""
 
     def __init__(self, prefix: str = "") -> None:
-        self.settings = quick_settings()
+        # What is slow is not to be taken for lost; whoever wants acks to be missed waits less for them.
+        self.settings = quick_settings(ack_wait_seconds=2, silence_seconds=10)
         self.node = SimulatedMLNode(reactor, random.Random(1), settings=self.settings, prefix=prefix)
         self.node.startService()
         self.ledger = self.node.ledger

@@ -16,7 +16,7 @@ from dapi.chain.rpc import ChainRpc
 from dapi.simulator.chain.chain import SimulatedChain
 from dapi.websocket.client import WebSocketState
 from dapi.websocket.settings import ConnectionSettings
-from tests.integration.waiting import soon, until
+from tests.integration.waiting import PATIENCE_SECONDS, soon, until
 
 reactor: Any = global_reactor
 NEVER_SECONDS = 3600.0
@@ -35,7 +35,7 @@ class WatchedChain:
     async def start(self, *more_urls: str, quiet_seconds: float = 10, poll_seconds: float = 0.05) -> None:
         self.chain.startService()
         urls = [*more_urls, self.chain.url]
-        self.rpc = ChainRpc(reactor, urls, timeout_seconds=2)
+        self.rpc = ChainRpc(reactor, urls, timeout_seconds=PATIENCE_SECONDS)
         settings = ConnectionSettings(retry_min_seconds=0.1, retry_max_seconds=0.2)
         self.events = BlockEvents(reactor, urls, random=random.Random(2), settings=settings)
         self.watcher = BlockWatcher(

@@ -14,7 +14,7 @@ from dapi.chain.transaction_finder import Reach, Search, TransactionFinder
 from dapi.simulator.chain.node_service import SimulatedNode
 from tests.chain_tools import batch
 from tests.integration.simulated_chain import ChainAndClient
-from tests.integration.waiting import soon
+from tests.integration.waiting import PATIENCE_SECONDS, soon
 
 reactor: Any = global_reactor
 
@@ -25,7 +25,7 @@ class Finding(ChainAndClient):
     def __init__(self) -> None:
         super().__init__()
         self.second: SimulatedNode = self.chain.add_node()
-        self.rpc = ChainRpc(reactor, [self.chain.url, self.second.url], timeout_seconds=1)
+        self.rpc = ChainRpc(reactor, [self.chain.url, self.second.url], timeout_seconds=PATIENCE_SECONDS)
         self.finder = TransactionFinder(self.rpc)
         self.hashes: dict[int, str] = {}
 

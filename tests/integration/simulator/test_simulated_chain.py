@@ -20,7 +20,7 @@ from dapi.simulator.chain.rpc import NEW_BLOCK
 from dapi.simulator.chain.wire import bytes_field, message_field, varint_field
 from tests.chain_tools import SECOND_NS, Key, batch
 from tests.integration.simulated_chain import ChainAndClient, post, request, subscriber
-from tests.integration.waiting import soon
+from tests.integration.waiting import soon, until
 
 
 @pytest_twisted.async_yield_fixture
@@ -226,10 +226,11 @@ async def test_restart(pair: ChainAndClient) -> None:
 
 @pytest_twisted.ensureDeferred
 async def test_while_it_is_down_nothing_listens(pair: ChainAndClient) -> None:
-    restarted = pair.chain.restart(down_seconds=0.2)
-    await deferLater(reactor, 0.1)
+    restarted = pair.chain.restart(down_seconds=3)
+    await until(lambda: not pair.chain.running)
     with pytest.raises(NoAnswerError):
         await post(pair.chain, request("status"))
+    assert not restarted.called
     await soon(restarted)
     assert (await post(pair.chain, request("status")))[0] == 200
 
@@ -333,13 +334,15 @@ async def test_a_subscriber_that_is_leaving_stops_no_blocks(pair: ChainAndClient
 @pytest_twisted.ensureDeferred
 async def test_who_answers_no_ping_is_dropped(pair: ChainAndClient, monkeypatch: pytest.MonkeyPatch) -> None:
     socket = await subscriber(pair.chain)
-    pair.chain.node.server._ping()
-    await deferLater(reactor, 0.05)
-    pair.chain.node.server._ping()
+    (chains_end,) = pair.chain.node.server._sockets
+    for _ in range(2):
+        pair.chain.node.server._ping()
+        await until(lambda: chains_end._was_heard)
     assert not socket.closed.called
-    await deferLater(reactor, 0.05)
-    monkeypatch.setattr(socket, "sendPong", lambda payload=None: None)
+    pings: list[object] = []
+    monkeypatch.setattr(socket, "onPing", pings.append)
     pair.chain.node.server._ping()
-    await deferLater(reactor, 0.05)
+    await until(lambda: pings)
+    assert not socket.closed.called
     pair.chain.node.server._ping()
     await soon(socket.closed)

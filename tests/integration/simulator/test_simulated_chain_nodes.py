@@ -21,7 +21,7 @@ from dapi.simulator.chain.node import NodeSettings
 from dapi.simulator.chain.rpc import NEW_BLOCK
 from tests.chain_tools import SECOND_NS, batch
 from tests.integration.simulated_chain import ChainAndClient, post, request, subscriber
-from tests.integration.waiting import soon, until
+from tests.integration.waiting import PATIENCE_SECONDS, soon, until
 
 
 @pytest_twisted.async_yield_fixture
@@ -31,7 +31,7 @@ async def pair() -> AsyncIterator[ChainAndClient]:
     await pair.end()
 
 
-def client_of(url: str, timeout_seconds: float = 10) -> ChainRpc:
+def client_of(url: str, timeout_seconds: float = PATIENCE_SECONDS) -> ChainRpc:
     return ChainRpc(reactor, [url], timeout_seconds=timeout_seconds, large_timeout_seconds=timeout_seconds)
 
 
@@ -100,6 +100,8 @@ async def test_a_frozen_node_accepts_and_does_not_answer_until_it_runs_again(pai
     assert answer["result"]["sync_info"]["latest_block_height"] == "10"
     event = await soon(socket.received.get())
     assert event["result"]["data"]["value"]["block"]["header"]["height"] == "11"
+    await soon(rpc.close())
+    rpc = client_of(other.url)
     assert (await soon(rpc.status())).height == 11
     # So is a transaction whose sender has long gone.
     await until(lambda: len(pair.chain.blockchain.mempool))

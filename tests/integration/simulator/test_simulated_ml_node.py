@@ -49,8 +49,8 @@ async def test_init_answers_with_the_phase_and_switches_when_equal(bed: NodeTest
 @pytest_twisted.ensureDeferred
 async def test_it_answers_during_a_restart(bed: NodeTestBed) -> None:
     """(docs/protocol/node.md, 'Restarts')"""
-    bed.settings.restart_seconds = (1.0, 1.0)
-    bed.settings.init_seconds = 0.5
+    bed.settings.restart_seconds = (3.0, 3.0)
+    bed.settings.init_seconds = 1.5
     await bed.init()
     restarted = Deferred.fromCoroutine(bed.init(block_height=1001))
     await bed.when(lambda: bed.node.run is not None and bed.node.run.state is RunState.ENDING)
@@ -231,7 +231,7 @@ async def test_calls_told_to_fail_or_to_come_late(bed: NodeTestBed) -> None:
 
 @pytest_twisted.ensureDeferred
 async def test_a_call_has_its_effect_though_its_client_is_gone(bed: NodeTestBed) -> None:
-    bed.settings.http_delays["/api/v1/stop"] = 0.2
+    bed.settings.http_delays["/api/v1/stop"] = 1.0
     await bed.init()
     stopping = bed.http.post(bed.node.base_url + "/api/v1/stop")
     await bed.when(lambda: bed.node.state == "STOPPED")

@@ -57,6 +57,7 @@ async def test_with_a_client_batches_go_over_the_websocket_alone(bed: NodeTestBe
 @pytest_twisted.ensureDeferred
 async def test_without_an_ack_the_batch_goes_both_ways(bed: NodeTestBed) -> None:
     """(docs/protocol/node.md, 'How a node delivers')"""
+    bed.settings.ack_wait_seconds = 0.3
     client = bed.connect(acks=False)
     await soon(client.closed)
     await bed.init()
@@ -77,6 +78,7 @@ async def test_without_an_ack_the_batch_goes_both_ways(bed: NodeTestBed) -> None
 async def test_a_refused_batch_is_tried_again_with_a_new_id(bed: NodeTestBed) -> None:
     """(docs/protocol/node.md, 'How a node delivers')"""
     bed.settings.batches_per_walk = 0
+    bed.settings.ack_wait_seconds = 0.3
     bed.callbacks.answer = 503
     await bed.init()
     client = await bed.open(acks=False)
@@ -133,6 +135,7 @@ async def test_acks_that_are_lost(bed: NodeTestBed) -> None:
     outcomes = [attempt.outcome for entry in bed.ledger.batches for attempt in entry.attempts if attempt.message_id]
     assert outcomes[:3] == ["acknowledged", "ack lost", "acknowledged"]
     bed.settings.ignore_acks = True
+    bed.settings.ack_wait_seconds = 0.3
     await bed.when(lambda: bed.ledger.counts["doubled"] >= 3)
 
 

@@ -19,8 +19,8 @@ from dapi.poc.websocket_client import WebSocketClient
 from dapi.poc.websocket_settings import WebSocketSettings
 
 reactor: Any = global_reactor
-# A tenth of the promised delays.
-QUICK = {"retry_min_seconds": 0.3, "retry_max_seconds": 0.5, "settle_seconds": 0.1, "close_timeout_seconds": 0.3}
+# A tenth of the promised delays; an answer may take its time on a busy machine.
+QUICK = {"retry_min_seconds": 0.3, "retry_max_seconds": 0.5, "settle_seconds": 0.1, "close_timeout_seconds": 10}
 
 
 class Server:
@@ -93,6 +93,7 @@ class NodeProtocol(WebSocketServerProtocol):
         self.received: list[bytes] = []
         self.closes: list[int | None] = []
         self.is_deaf = False
+        self.pings = 0
 
     def connectionMade(self) -> None:
         self.factory.server.made_at.append(reactor.seconds())
@@ -105,6 +106,10 @@ class NodeProtocol(WebSocketServerProtocol):
 
     def onMessage(self, payload: bytes, isBinary: bool) -> None:
         self.received.append(payload)
+
+    def onPing(self, payload: bytes) -> None:
+        self.pings += 1
+        super().onPing(payload)
 
     def onCloseFrame(self, code: Any, reasonRaw: Any) -> Any:
         self.closes.append(code)

@@ -28,10 +28,11 @@ CRITICAL = 1.95
 
 
 class Attempts:
-    """What all clients do: when an attempt began, and when it had failed."""
+    """What all clients do: the delays that they drew, and how long they waited; a busy machine adds to the latter."""
 
     def __init__(self) -> None:
         self.failed = 0
+        self.drawn: list[float] = []
         self.delays: list[float] = []
 
 
@@ -46,6 +47,10 @@ class CountedClient(WebSocketClient):
         super().record_failure(reason)
         self._failed_at = time.monotonic()
         self.attempts.failed += 1
+
+    def _choose_delay(self, _failed_attempts: int) -> float:
+        self.attempts.drawn.append(super()._choose_delay(_failed_attempts))
+        return self.attempts.drawn[-1]
 
     def _connect(self, factory: IProtocolFactory) -> Deferred[IProtocol]:
         if self._failed_at is not None:
@@ -114,4 +119,8 @@ async def test_a_thousand_are_tried_again_in_time_and_at_little_cost() -> None:
     assert cost < max(ALLOWED_PER_ATTEMPT, 6 * bare)
     first = attempts.delays[:NODES]
     assert min(first) >= 3.0
-    assert distance_from_uniform(attempts.delays, 3, 5) < CRITICAL / NODES**0.5
+    asked = attempts.drawn[:NODES]
+    assert 3 <= min(asked) <= max(asked) <= 5
+    assert distance_from_uniform(asked, 3, 5) < CRITICAL / NODES**0.5
+    # None is left waiting: a second delay would take as long again.
+    assert sorted(first)[NODES // 2] < 3 * 4

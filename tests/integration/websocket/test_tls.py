@@ -11,8 +11,8 @@ import pytest_twisted
 from dapi.poc.websocket_client import WebSocketClient
 from dapi.websocket.client import WebSocketState
 from tests.integration.certificates import Authority
-from tests.integration.waiting import until
-from tests.integration.websocket.servers import NodeServer, RawServer, Running, flood_with_pings, reactor
+from tests.integration.waiting import soon, until
+from tests.integration.websocket.servers import NodeServer, RawServer, Running, flood_with_pings
 from tests.unit.websocket.client_in_memory import message
 
 
@@ -35,7 +35,7 @@ async def test_the_right_certificate(running: Running, authority: Authority, tmp
     await until(lambda: server.connections and server.connections[0].received)
     assert client.status().state is WebSocketState.OPEN
     await client.stopService()
-    assert server.closes == [1000]
+    await until(lambda: server.closes == [1000])
 
 
 @pytest_twisted.ensureDeferred
@@ -85,8 +85,8 @@ async def test_a_ca_file_replaces_what_the_system_trusts_and_without_one_our_own
 @pytest_twisted.ensureDeferred
 async def test_a_server_that_speaks_no_tls(running: Running) -> None:
     server = running.serve(RawServer(None))
-    client = running.connect(f"https://localhost:{server.port}", handshake_timeout_seconds=0.3)
-    assert (await ended(client)) == "no answer to the upgrade within 0.3 s"
+    client = running.connect(f"https://localhost:{server.port}", handshake_timeout_seconds=1)
+    assert (await ended(client)) == "no answer to the upgrade within 1 s"
     await until(lambda: len(server.made_at) == 2)
 
 
@@ -106,9 +106,11 @@ async def test_stop_over_tls_does_not_wait_for_a_peer_that_is_deaf(
     server = running.serve(
         NodeServer(lambda node: node.transport.pauseProducing(), tls=authority.options_for("localhost"))
     )
-    client = running.connect(f"https://localhost:{server.port}", ca_file=authority.write(tmp_path))
+    client = running.connect(
+        f"https://localhost:{server.port}", ca_file=authority.write(tmp_path), close_timeout_seconds=0.3
+    )
     await until(lambda: client.status().state is WebSocketState.OPEN)
-    await client.stopService().addTimeout(1, reactor)
+    await soon(client.stopService())
 
 
 @pytest_twisted.ensureDeferred
@@ -132,9 +134,12 @@ async def test_a_peer_that_does_not_read_over_tls(running: Running, authority: A
     server = running.serve(NodeServer(flood_with_pings, tls=authority.options_for("localhost")))
     server.shrink_receive_buffer()
     client = running.connect(
-        f"https://localhost:{server.port}", ca_file=authority.write(tmp_path), ping_timeout_seconds=0.5
+        f"https://localhost:{server.port}",
+        ca_file=authority.write(tmp_path),
+        ping_timeout_seconds=0.5,
+        close_timeout_seconds=0.3,
     )
     await until(lambda: client.status().paused)
     await until(lambda: client.status().reason == "the node read nothing for 0.5 s")
     await until(lambda: client.status().paused)
-    await client.stopService().addTimeout(1, reactor)
+    await soon(client.stopService())
