@@ -21,6 +21,7 @@ from dapi.chain.block_watcher import BlockWatcher
 from dapi.chain.clock_offset import ClockOffset
 from dapi.chain.keyring import SigningKey, load_signing_key, load_signing_key_file
 from dapi.chain.rpc import ChainRpc
+from dapi.chain.rpc_answers import ChainStatus
 from dapi.config import ChainNodeConfig
 from dapi.database import Database
 from dapi.errors import ConfigError, StoreError
@@ -118,6 +119,11 @@ class ChainService(MultiService):
             self._host.setServiceParent(self)  # type: ignore[no-untyped-call]
             self._reconciler.setServiceParent(self)  # type: ignore[no-untyped-call]
             self.conductor.setServiceParent(self)  # type: ignore[no-untyped-call]
+
+    @property
+    def head(self) -> ChainStatus | None:
+        """The latest block that any chain node told, None before the first."""
+        return self._watcher.head
 
     @property
     def clock_offset_seconds(self) -> float | None:

@@ -78,7 +78,8 @@ class NodeStanding(msgspec.Struct, frozen=True):
     ``current`` is what the node last said that it does (None: not known), since the time ``since`` (unix seconds).
     ``under_way`` is the duty that a command is bringing it to. ``tries`` counts the commands that failed since one
     succeeded or the intention changed. ``problem`` says why the last command, or the last question, failed.
-    ``batches_of_others`` counts the batches that came from another run than the one that is intended.
+    ``batches_of_others`` counts the batches that came from another run than the one that is intended. For
+    ``silent_seconds`` no batch has come from a node that is intended to generate; None for any other node.
     """
 
     intended: Duty | None
@@ -88,6 +89,7 @@ class NodeStanding(msgspec.Struct, frozen=True):
     problem: str | None
     tries: int
     batches_of_others: int = 0
+    silent_seconds: float | None = None
 
 
 class _Given(NamedTuple):
@@ -166,6 +168,7 @@ class NodeReconciler:
             problem=self._problem,
             tries=self._tries,
             batches_of_others=self._batches_of_others,
+            silent_seconds=self._silent_seconds(),
         )
 
     def is_at(self, duty: Duty) -> bool:
@@ -179,12 +182,16 @@ class NodeReconciler:
 
     def warning(self) -> str | None:
         """Say in words that the node has been intended to generate for 60 s and sent no batch; None: all is well."""
-        self._count_batches()
-        silent_seconds = self._reactor.seconds() - self._silent_since
-        if self._intention is None or self._intention.duty is not Duty.GENERATE or silent_seconds < _SILENT_SECONDS:
+        silent_seconds = self._silent_seconds()
+        if silent_seconds is None or silent_seconds < _SILENT_SECONDS:
             return None
         problem = f" ({self._problem})" if self._problem is not None else ""
         return f"{self.worker.node.id}: is to generate, and no batch came from it for {silent_seconds:.0f} s{problem}"
+
+    def _silent_seconds(self) -> float | None:
+        self._count_batches()
+        is_to_generate = self._intention is not None and self._intention.duty is Duty.GENERATE
+        return round(self._reactor.seconds() - self._silent_since, 3) if is_to_generate else None
 
     def _look_at(self, batch: ProofBatch) -> None:
         """Give a node its init again that computes with another block hash or key: its status does not tell.

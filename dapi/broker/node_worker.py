@@ -186,6 +186,11 @@ class NodeWorker(Service):
                 order.waiter.callback(self._refuse(reason))
                 return
 
+    @property
+    def has_failed(self) -> bool:
+        """Whether the last command failed, and no other one is under way."""
+        return self._last is not None and not self._last.result.succeeded and self._current is None
+
     def status(self) -> WorkerStatus:
         """Return what the worker, its WebSocket and its batches do."""
         return WorkerStatus(

@@ -18,7 +18,7 @@ class Reserve:
     def __init__(self, path: Path, size: int, free_bytes: Callable[[str], int] | None) -> None:
         self._path = Path(f"{path}.reserve")
         self._size = size
-        self._free_bytes = _free_bytes if free_bytes is None else free_bytes
+        self.free_bytes = _free_bytes if free_bytes is None else free_bytes
 
     @property
     def no_room(self) -> str:
@@ -39,7 +39,7 @@ class Reserve:
             found = self._path.stat() if self._path.exists() else None
             if found is not None and found.st_size == self._size <= found.st_blocks * 512:
                 return True
-            if self._free_bytes(str(self._path.parent)) < 2 * self._size:
+            if self.free_bytes(str(self._path.parent)) < 2 * self._size:
                 return False
             with os.fdopen(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as reserve:
                 os.posix_fallocate(reserve.fileno(), 0, self._size)

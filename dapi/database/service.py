@@ -44,6 +44,7 @@ from dapi.database.lane import Lane
 from dapi.database.reserve import Reserve
 from dapi.errors import StartError, StoreBrokenError, StoreBusyError, StoreClosedError, StoreError
 from dapi.messages.sizes import MIB
+from dapi.timing.histogram import Histogram
 from dapi.timing.timer import Timer
 from dapi.timing.waiters import Waiters
 
@@ -89,6 +90,8 @@ class Database(Service):
     When the database breaks (a failed fsync, a corrupt page), everything is refused and nothing is tried again: the
     page cache need not say what is on disk. ``on_broken`` is called once, with the reason; the process should stop and
     recover from the file. The promise ends at the disk's own honesty; a file above 64 MiB is not checked at start.
+
+    ``commit_seconds`` has how long its commits took.
     """
 
     log = Logger()
@@ -113,7 +116,8 @@ class Database(Service):
         self._now = now
         self._writer = Lane(reactor, "dapi database writer")
         self._reader = Lane(reactor, "dapi database reader")
-        # For how long the last write took that changed something.
+        # Of the writes that changed something; and the last of them.
+        self.commit_seconds = Histogram()
         self._commit_seconds = 0.0
         # The threads replace it as a whole, and the reactor's thread logs it.
         self._health = _Health(DatabaseState.OK, "", self._now())
@@ -187,6 +191,10 @@ class Database(Service):
         It sees all that was committed before.
         """
         return self._submit(self._reader, partial(self._read, function))
+
+    def free_bytes(self) -> Deferred[int]:
+        """Fire with the bytes that are free on the disk of the file, the reserve not counted; fails with StoreError."""
+        return self._submit(self._reader, lambda: self._reserve.free_bytes(str(self._path.parent)))
 
     def commit_together(self) -> None:
         """Commit all writes that are queued at once from now on, not each by itself: a stop is near.
@@ -268,6 +276,7 @@ class Database(Service):
         yield
         if self._connection.total_changes != changes:
             self._commit_seconds = self._reactor.seconds() - began
+            self.commit_seconds.observe(self._commit_seconds)
 
     def _read(self, function: Callable[[sqlite3.Connection], T]) -> T:
         self._refuse_if_broken()

@@ -94,6 +94,11 @@ class Conductor(LoopService):
         poc_version.observe(self._wake.ring)
 
     @property
+    def blocks_left(self) -> int | None:
+        """How many blocks are left for what is unfinished; see Deadlines."""
+        return self._deadlines.blocks_left
+
+    @property
     def problem(self) -> str | None:
         """What keeps the phases from being followed now, so that ``situation`` is that of an earlier turn."""
         # The chain's own problem goes first: while it lasts, nobody finds out whether the other one is over.

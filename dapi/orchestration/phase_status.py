@@ -9,6 +9,7 @@ import attrs
 import msgspec
 from twisted.internet.defer import Deferred
 
+from dapi.broker.node_reconciler import NodeStanding
 from dapi.broker.reconciler import Reconciler
 from dapi.orchestration.claims import Claim
 from dapi.orchestration.conductor import Conductor
@@ -40,6 +41,10 @@ class PhaseStatus:
             "validation": validation.status() if validation is not None else None,
             "host": self._host.status() if self._host is not None else None,
         }
+
+    def standings(self) -> dict[str, NodeStanding]:
+        """Return where each enabled node stands."""
+        return self._reconciler.status()
 
     def latest_stages(self, limit: int) -> Deferred[list[dict[str, Any]]]:
         """Fire with the latest stages, the newest first, each with what became of each node's work, and its worth.

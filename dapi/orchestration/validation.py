@@ -118,6 +118,11 @@ class StageValidation:
             self._assignments.record_verdict(address_of(public_key), self._tools.reactor.seconds())
             self._wake.ring()
 
+    def counts(self) -> dict[str, int]:
+        """Tell how many participants there are, have been handed out, and have a verdict."""
+        status = self._assignments.status()
+        return {name: status[name] for name in ("participants", "handed", "answered")}
+
     def status(self) -> dict[str, Any]:
         """Tell how far it is, in participants; see ``Assignments.status``."""
         return {

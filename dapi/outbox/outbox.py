@@ -21,8 +21,9 @@ from dapi.errors import StoreBusyError
 from dapi.messages import Kind, Receipt, State, Via
 from dapi.messages.sizes import MIB
 from dapi.outbox import queries
+from dapi.outbox.counts import Counts, by_state, count
 from dapi.outbox.pages import BatchPage, page
-from dapi.outbox.retries import Retried, retry_one, retry_some
+from dapi.outbox.retries import ByKind, Retried, retry_one, retry_some
 from dapi.outbox.story import BatchStory, story
 from dapi.outbox.whole import WholePage, whole_page
 from dapi.timing.observers import Observers
@@ -81,7 +82,7 @@ class Outbox:
         self._is_committing = False
         self._is_stop_near = False
         # None until they were asked for, and after a failure that may have left some of its group on disk.
-        self._counts: Counter[State] | None = None
+        self._counts: Counts | None = None
         self._observers: Observers[[]] = Observers()
 
     def observe(self, observer: Callable[[], object]) -> None:
@@ -126,8 +127,12 @@ class Outbox:
 
     def counts(self) -> Deferred[dict[str, int]]:
         """Count batches; fires with their number by state, every state included. Fails with StoreError."""
+        return self.counts_by_kind().addCallback(by_state)
+
+    def counts_by_kind(self) -> Deferred[Counts]:
+        """Count batches by kind and state; see Counts. Fails with StoreError."""
         # By the writer: its results come in the order of its work, so no commit is counted twice or left out.
-        counts = self._database.write(_count) if self._counts is None else succeed(self._counts)
+        counts = self._database.write(count) if self._counts is None else succeed(self._counts)
         return counts.addCallback(self._counted)
 
     def story(self, batch_id: str) -> Deferred[BatchStory]:
@@ -155,7 +160,7 @@ class Outbox:
 
         Fires when that is on disk. Fails with UnknownBatchError when no failed batch has this id, or with StoreError.
         """
-        return self._database.write(partial(retry_one, batch_id)).addCallback(lambda _: self._retried(1))
+        return self._database.write(partial(retry_one, batch_id)).addCallback(self._retried).addCallback(lambda _: None)
 
     def retry_some(
         self, *, node_id: str | None = None, kind: Kind | None = None, before: int | None = None
@@ -164,20 +169,19 @@ class Outbox:
 
         ``before`` is the ``next`` of the call before. Fires when that is on disk. Fails with StoreError.
         """
+        retrying = self._database.write(partial(retry_some, node_id=node_id, kind=kind, before=before))
+        return retrying.addCallback(self._retried)
 
-        def retried(done: Retried) -> Retried:
-            self._retried(done.batches)
-            return done
-
-        return self._database.write(partial(retry_some, node_id=node_id, kind=kind, before=before)).addCallback(retried)
-
-    def _retried(self, number: int) -> None:
-        if number:
-            self.count_changes({State.FAILED: -number, State.STORED: number})
+    def _retried(self, done: tuple[Retried, ByKind]) -> Retried:
+        retried, by_kind = done
+        for kind, number in by_kind.items():
+            self.count_changes({(kind, State.FAILED): -number, (kind, State.STORED): number})
+        if retried.batches:
             self._observers()
+        return retried
 
-    def count_changes(self, changes: Mapping[State, int]) -> None:
-        """Keep the counts right after batches changed their state; ``changes`` is what each state gained."""
+    def count_changes(self, changes: Mapping[tuple[Kind | None, State], int]) -> None:
+        """Keep the counts right after batches changed their state; ``changes`` is what each kind and state gained."""
         if self._counts is not None:
             self._counts.update(changes)
 
@@ -216,11 +220,11 @@ class Outbox:
     def _stored(self, stored: _Stored, group: _Group) -> None:
         self._pending_bytes -= group.size
         if self._counts is not None:
-            self._counts[State.STORED] += stored.new
+            self._counts.update({(kind, State.STORED): number for kind, number in stored.new.items()})
         # The disk goes on before those who wait hear of it.
         self._commit()
         group.fire_receipts(stored.seen_before)
-        if stored.new:
+        if stored.new.total():
             self._observers()
 
     def _not_stored(self, failure: Failure, group: _Group) -> None:
@@ -233,9 +237,9 @@ class Outbox:
         for delivery in refused:
             delivery.receipt.errback(failure.value)
 
-    def _counted(self, counts: Counter[State]) -> dict[str, int]:
+    def _counted(self, counts: Counts) -> Counts:
         self._counts = counts
-        return {state.value: counts[state] for state in State}
+        return counts
 
 
 class _Delivery:
@@ -286,7 +290,7 @@ _Row = tuple[OutboxEntry, int, int, float]
 
 
 class _Stored(NamedTuple):
-    new: int
+    new: Counter[Kind]
     seen_before: dict[str, int]
 
 
@@ -297,7 +301,7 @@ def _store(rows: list[_Row], now: float, connection: sqlite3.Connection) -> _Sto
     """Insert what is new and count what is not; return how many are new, and how often the others had been seen."""
     if len(rows) <= _MAX_ROWS:
         return _store_group(rows, now, connection)
-    new = 0
+    new = Counter[Kind]()
     seen_before: dict[str, int] = {}
     # A statement can have only so many values.
     with transaction(connection):
@@ -317,7 +321,7 @@ def _store_group(rows: list[_Row], now: float, connection: sqlite3.Connection) -
     statement = queries.STORE.format(rows=",".join([queries.STORE_ROW] * len(rows)))
     new = connection.execute(statement, values).rowcount
     if new == len(rows):
-        return _Stored(new, {})
+        return _Stored(Counter(entry.kind for entry, *_ in rows), {})
     batch_ids = _json([entry.batch_id for entry, *_ in rows])
     (found,) = connection.execute(queries.FIND, {"batch_ids": batch_ids}).fetchone()
     # Those that were just inserted have the highest numbers of all.
@@ -329,12 +333,7 @@ def _store_group(rows: list[_Row], now: float, connection: sqlite3.Connection) -
     with transaction(connection):
         for see_again in queries.SEE_AGAIN:
             connection.execute(see_again, {"now": now, "times": times_again})
-    return _Stored(new, seen_before)
-
-
-def _count(connection: sqlite3.Connection) -> Counter[State]:
-    (found,) = connection.execute(queries.COUNT).fetchone()
-    return Counter(msgspec.json.decode(found, type=dict[State, int]))
+    return _Stored(Counter(entry.kind for entry, *_ in rows if entry.batch_id not in seen_before), seen_before)
 
 
 def _json(value: object) -> str:

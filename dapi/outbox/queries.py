@@ -52,17 +52,18 @@ FAILED_LENGTHS = f"""SELECT json_group_array(json_array(seq, length(message))) F
 # failed -> stored, but for a row that the disk has damaged; DELETE_RETRIED has to follow.
 RETRY = f"""INSERT OR IGNORE INTO unfinished (seq, state, attempts, {_SHARED}) SELECT seq, 'stored', attempts, {_SHARED}
     FROM finished WHERE {_FAILED_WHOLE}"""
-DELETE_RETRIED = (
-    f"DELETE FROM finished WHERE {_FAILED_WHOLE} AND seq IN (SELECT seq FROM unfinished WHERE seq IN {_SEQS})"
-)
+DELETE_RETRIED = f"""DELETE FROM finished
+    WHERE {_FAILED_WHOLE} AND seq IN (SELECT seq FROM unfinished WHERE seq IN {_SEQS}) RETURNING kind"""
 
 # -- Telling what is kept
 
-# The number of batches by state, without those whose state is damaged. A part is none.
-COUNT = f"""SELECT json_group_object(state, number) FROM (SELECT state, sum(number) AS number FROM (
-    SELECT {SHOWN_STATE} AS state, count(*) - count(parent) AS number FROM unfinished GROUP BY kind, unfinished.state
-    UNION ALL SELECT state, count(*) FROM finished GROUP BY kind, state)
-    WHERE state IN ({", ".join(f"'{state}'" for state in State)}) GROUP BY state)"""
+# The number of batches by kind and state, without those whose state is damaged; a damaged kind is NULL. A part is none.
+COUNT = f"""SELECT json_group_array(json_array(kind, state, number)) FROM (
+    SELECT kind, state, sum(number) AS number FROM (
+    SELECT iif({_ANY_KIND}, kind, NULL) AS kind, {SHOWN_STATE} AS state, count(*) - count(parent) AS number
+        FROM unfinished GROUP BY unfinished.kind, unfinished.state
+    UNION ALL SELECT iif({_ANY_KIND}, kind, NULL), state, count(*) FROM finished GROUP BY finished.kind, state)
+    WHERE state IN ({", ".join(f"'{state}'" for state in State)}) GROUP BY kind, state)"""
 
 # The columns of a NodeLedger for each node of which there are messages of one stage.
 LEDGER = f"""WITH message AS (
@@ -173,7 +174,9 @@ ADD_PART = f"""INSERT INTO unfinished (state, parent, {_SHARED})
     FROM unfinished WHERE seq = :seq"""
 
 # stored -> in_parts, unless the row that was cut is a part: DELETE_CUT_PART deletes that.
-PUT_IN_PARTS = "UPDATE unfinished SET state = 'in_parts', reason = NULL WHERE seq = :seq AND parent IS NULL"
+PUT_IN_PARTS = (
+    "UPDATE unfinished SET state = 'in_parts', reason = NULL WHERE seq = :seq AND parent IS NULL RETURNING kind"
+)
 DELETE_CUT_PART = "DELETE FROM unfinished WHERE seq = :seq AND parent IS NOT NULL RETURNING parent"
 
 # -- Into a transaction, and out of it
@@ -222,7 +225,7 @@ KEEP_BLOCK = "UPDATE chain SET height = :height, time_ns = :time_ns, hash = :has
 # What was made for the chain before; its transactions can be in no block of this one.
 DELETE_ALL_PARTS = "DELETE FROM unfinished WHERE parent IS NOT NULL"
 ALL_UNFINISHED = "SELECT seq FROM unfinished"
-EXPIRE_FAILED = "UPDATE finished SET state = 'expired' WHERE state = 'failed' RETURNING seq"
+EXPIRE_FAILED = "UPDATE finished SET state = 'expired' WHERE state = 'failed' RETURNING kind"
 SET_APART = "UPDATE finished SET batch_id = :former || '/' || batch_id, height = -height WHERE height > 0"
 FORGET_STAGES = "DELETE FROM stages"
 FORGET_LAST_TIMEOUT = "DELETE FROM numbers WHERE name = 'last_timeout_ns'"
@@ -248,4 +251,4 @@ FINISH = f"""INSERT INTO finished
         :reason || iif(:state = 'expired' AND state = 'stored' AND reason != :reason, '; before: ' || reason, ''),
         {_ALL_BUT_MESSAGE}, iif(:state != 'confirmed' OR kind = 'validated', message, NULL)
     FROM unfinished WHERE seq IN {_SEQS}"""
-DELETE = f"DELETE FROM unfinished WHERE seq IN {_SEQS} RETURNING state"
+DELETE = f"DELETE FROM unfinished WHERE seq IN {_SEQS} RETURNING kind, state"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+from collections import Counter
 from typing import NamedTuple
 
 from dapi.database import transaction
@@ -11,6 +12,7 @@ from dapi.errors import UnknownBatchError
 from dapi.messages import Kind, State
 from dapi.messages.sizes import MIB
 from dapi.outbox import queries
+from dapi.outbox.counts import kind_of
 from dapi.outbox.pages import matching
 
 # Of one transaction: what comes meanwhile waits for it.
@@ -26,18 +28,24 @@ class Retried(NamedTuple):
     next: int | None
 
 
-def retry_one(batch_id: str, connection: sqlite3.Connection) -> None:
+ByKind = Counter[Kind | None]
+"""How many were stored again, by kind."""
+
+
+def retry_one(batch_id: str, connection: sqlite3.Connection) -> tuple[Retried, ByKind]:
     """Store the failed batch with this id again; raises UnknownBatchError."""
     found = connection.execute(queries.FIND_FAILED, {"batch_id": batch_id}).fetchone()
     if found is None:
         raise UnknownBatchError(f"no failed batch has the id {batch_id!r}")
-    if not _store_again(connection, [found[0]]):
+    by_kind = _store_again(connection, [found[0]])
+    if not by_kind:
         raise UnknownBatchError(f"the batch {batch_id!r} cannot be sent again: the disk has damaged its row")
+    return Retried(1, None), by_kind
 
 
 def retry_some(
     connection: sqlite3.Connection, *, node_id: str | None, kind: Kind | None, before: int | None
-) -> Retried:
+) -> tuple[Retried, ByKind]:
     """Store failed batches that match again, the newest of those ``before`` a cursor; see Outbox.retry_some."""
     failed = f"SELECT seq FROM ({matching(node_id, kind, State.FAILED)}) ORDER BY seq DESC LIMIT :limit"
     values = {"node_id": node_id, "before": _NEWEST if before is None else before, "limit": _MAX_ROWS + 1}
@@ -51,14 +59,13 @@ def retry_some(
         if chosen and room < 0:
             break
         chosen.append(seq)
-    number = _store_again(connection, chosen) if chosen else 0
-    return Retried(number, chosen[-1] if len(chosen) < len(seqs) else None)
+    by_kind = _store_again(connection, chosen) if chosen else ByKind()
+    return Retried(by_kind.total(), chosen[-1] if len(chosen) < len(seqs) else None), by_kind
 
 
-def _store_again(connection: sqlite3.Connection, seqs: list[int]) -> int:
+def _store_again(connection: sqlite3.Connection, seqs: list[int]) -> ByKind:
     values = {"seqs": json.dumps(seqs)}
     with transaction(connection):
         connection.execute(queries.NOTE_FAILED, values)
-        number = connection.execute(queries.RETRY, values).rowcount
-        connection.execute(queries.DELETE_RETRIED, values)
-    return number
+        connection.execute(queries.RETRY, values)
+        return ByKind(kind_of(kind) for (kind,) in connection.execute(queries.DELETE_RETRIED, values).fetchall())

@@ -13,6 +13,7 @@ from twisted.logger import Logger
 from dapi.messages import ProofBatch, Receipt, ValidatedBatch, Via, content_id
 from dapi.messages.printable import printable
 from dapi.poc.deliveries import Deliveries
+from dapi.timing.histogram import Histogram
 from dapi.timing.observers import Observers
 
 _OFFERS_REMEMBERED = 1024
@@ -53,22 +54,47 @@ class BatchCounts(msgspec.Struct):
     by_http: int = 0
 
 
+class WayCounts(msgspec.Struct):
+    """How many batches came one way, by kind, and the bytes that they came in."""
+
+    generated: int = 0
+    generated_bytes: int = 0
+    validated: int = 0
+    validated_bytes: int = 0
+
+
+class AckTimes:
+    """How long the messages of any number of nodes waited for their acknowledgements, by way."""
+
+    def __init__(self) -> None:
+        self.over_websocket = Histogram()
+        self.by_http = Histogram()
+
+
 class BatchHandler:
     """Handles the batches of one node, whichever way they come.
 
     Whose batch it is follows from the connection, or from the number in a callback. ``node_id`` is the node's name and
     ``node_num`` its number; both are None for the handler of callbacks that name no node. ``deliveries`` follows what
-    the node generates, and logs it.
+    the node generates, and logs it. ``over_websocket`` and ``by_http`` count what came which way; ``ack_times`` may be
+    shared with other handlers.
     """
 
     log = Logger()
 
     def __init__(
-        self, node_id: str | None, node_num: int | None, recorder: Recorder, deliveries: Deliveries | None = None
+        self,
+        node_id: str | None,
+        node_num: int | None,
+        recorder: Recorder,
+        deliveries: Deliveries | None = None,
+        ack_times: AckTimes | None = None,
     ) -> None:
         self.node_id = node_id
         self.node_num = node_num
         self.counts = BatchCounts()
+        self.over_websocket, self.by_http = WayCounts(), WayCounts()
+        self.ack_times = ack_times or AckTimes()
         self._recorder = recorder
         self._deliveries = deliveries
         self._last_num = node_num
@@ -94,13 +120,16 @@ class BatchHandler:
             self._deliveries.end()
 
     def handle_generated_batch(
-        self, batch: ProofBatch, via: Via = Via.WEBSOCKET, begun_at: float | None = None
+        self, batch: ProofBatch, via: Via = Via.WEBSOCKET, begun_at: float | None = None, *, size: int = 0
     ) -> Deferred[Receipt]:
         """Have a generated batch recorded; the Deferred is the Recorder's.
 
-        ``begun_at`` is when the node began to send it, on the reactor's clock; None for now.
+        ``begun_at`` is when the node began to send it, on the reactor's clock; None for now. It came in ``size`` bytes.
         """
         self.counts.generated += 1
+        way = self.by_http if via is Via.HTTP else self.over_websocket
+        way.generated += 1
+        way.generated_bytes += size
         if self.node_id is None:
             raise ValueError("a generated batch belongs to a node, and this handler has none")
         if batch.node_num != self.node_num:
@@ -124,9 +153,14 @@ class BatchHandler:
             self._deliveries.follow(batch, via, recorded)
         return self._count(recorded)
 
-    def handle_validated_batch(self, batch: ValidatedBatch, via: Via = Via.WEBSOCKET) -> Deferred[Receipt]:
+    def handle_validated_batch(
+        self, batch: ValidatedBatch, via: Via = Via.WEBSOCKET, *, size: int = 0
+    ) -> Deferred[Receipt]:
         """Have a verdict on another participant's batch recorded; the Deferred is the Recorder's."""
         self.counts.validated += 1
+        way = self.by_http if via is Via.HTTP else self.over_websocket
+        way.validated += 1
+        way.validated_bytes += size
         batch_id = content_id(batch)
         self._watch_for_bypass(batch_id, via)
         if not batch.nonces:

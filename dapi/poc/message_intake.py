@@ -80,6 +80,7 @@ class MessageIntake:
 
     def __init__(
         self,
+        clock: IReactorTime,
         handler: BatchHandler,
         counter: MessageCounter,
         *,
@@ -88,13 +89,16 @@ class MessageIntake:
         acknowledge: Callable[[str], None],
         on_done: Callable[[], None],
     ) -> None:
+        self._clock = clock
         self._handler = handler
+        self._ack_seconds = handler.ack_times.over_websocket
         self._counter = counter
         self._max_messages = max_messages
         self._max_bytes = max_bytes
         self._acknowledge = acknowledge
         self._on_done = on_done
-        self._queue: deque[bytes] = deque()
+        # With the time at which each came.
+        self._queue: deque[tuple[bytes, float]] = deque()
         self._is_draining = False
         self._pending_bytes = 0
         self.pending = 0
@@ -108,9 +112,9 @@ class MessageIntake:
         """Have a message stored, now or in its turn; return False when it is already known to be a bad one."""
         self._counter.counts.messages += 1
         if self._queue or not self._has_room(payload):
-            self._queue.append(payload)
+            self._queue.append((payload, self._clock.seconds()))
             return True
-        return self._hand_over(payload)
+        return self._hand_over(payload, self._clock.seconds())
 
     def clear_queue(self) -> None:
         """Drop the queued messages: the node sends them again, since their connection is gone."""
@@ -121,7 +125,7 @@ class MessageIntake:
             self.pending < self._max_messages and self._pending_bytes + len(payload) <= self._max_bytes
         )
 
-    def _hand_over(self, payload: bytes) -> bool:
+    def _hand_over(self, payload: bytes, came_at: float) -> bool:
         try:
             message = decode_envelope(payload)
         except MessageError as error:
@@ -131,22 +135,23 @@ class MessageIntake:
         self.pending += 1
         self._pending_bytes += size
         # Of the message only the id is kept: its batch needs a multiple of its bytes, and is with the handler now.
-        stored = maybeDeferred(self._handle, message)
-        stored.addBoth(self._finish, message.id, size)
+        stored = maybeDeferred(self._handle, message, size)
+        stored.addBoth(self._finish, message.id, size, came_at)
         stored.addErrback(self._counter.count_failure)
         return True
 
-    def _handle(self, message: Envelope) -> Deferred[Receipt]:
+    def _handle(self, message: Envelope, size: int) -> Deferred[Receipt]:
         if isinstance(message, GeneratedMessage):
-            return self._handler.handle_generated_batch(message.batch)
-        return self._handler.handle_validated_batch(message.batch)
+            return self._handler.handle_generated_batch(message.batch, size=size)
+        return self._handler.handle_validated_batch(message.batch, size=size)
 
-    def _finish(self, result: Receipt | Failure, message_id: str, size: int) -> None:
+    def _finish(self, result: Receipt | Failure, message_id: str, size: int, came_at: float) -> None:
         try:
             if isinstance(result, Failure):
                 self._counter.count_failure(result)
             else:
                 self._acknowledge(message_id)
+                self._ack_seconds.observe(self._clock.seconds() - came_at)
         finally:
             self.pending -= 1
             self._pending_bytes -= size
@@ -158,6 +163,6 @@ class MessageIntake:
         if self._is_draining:
             return
         self._is_draining = True
-        while self._queue and self._has_room(self._queue[0]):
-            self._hand_over(self._queue.popleft())
+        while self._queue and self._has_room(self._queue[0][0]):
+            self._hand_over(*self._queue.popleft())
         self._is_draining = False

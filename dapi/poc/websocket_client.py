@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from dapi.poc.batch_handler import BatchHandler
-from dapi.poc.message_intake import MessageCounter
+from dapi.poc.message_intake import MessageCounter, MessageCounts
 from dapi.poc.websocket_protocol import WebSocketNodeProtocol
 from dapi.poc.websocket_settings import WebSocketSettings
 from dapi.poc.websocket_url import websocket_address
@@ -73,6 +73,10 @@ class WebSocketClient(SupervisedWebSocket[WebSocketNodeProtocol]):
             pending=connection.pending if connection is not None else 0,
             paused=connection is not None and connection.is_paused,
         )
+
+    def message_counts(self) -> MessageCounts:
+        """Return what became of the messages, as it is now."""
+        return msgspec.structs.replace(self._counter.counts)
 
     def make_connection(self, address: WebSocketAddress) -> WebSocketNodeProtocol:
         """Make the protocol of the next connection."""

@@ -36,6 +36,7 @@ class WebSocketNodeProtocol(WatchedConnection):
         super().__init__(clock, address, settings, observer)
         self._counter = counter
         self._intake = MessageIntake(
+            clock,
             handler,
             counter,
             max_messages=settings.max_pending_messages,

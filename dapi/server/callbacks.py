@@ -53,7 +53,7 @@ class Callbacks:
 
     ``batch_handler`` returns the handler of the node with a number; it raises UnknownNodeError when there is no such
     node, and NotReadyError while the nodes are not loaded. ``unnamed_handler`` gets the validated batches: nothing in
-    them names the node that sends.
+    them names the node that sends. Its ``ack_times`` are those of all callbacks.
     """
 
     log = Logger()
@@ -86,16 +86,20 @@ class Callbacks:
         return app.resource()
 
     def _store_generated(self, request: Request) -> Deferred[Receipt]:
-        batch = decode_generated(body_of(request))
+        body = body_of(request)
+        batch = decode_generated(body)
         begun_at = request.begun_at if isinstance(request, JsonRequest) else None
-        return self._batch_handler(batch.node_num).handle_generated_batch(batch, via=Via.HTTP, begun_at=begun_at)
+        handler = self._batch_handler(batch.node_num)
+        return handler.handle_generated_batch(batch, Via.HTTP, begun_at, size=len(body))
 
     def _store_validated(self, request: Request) -> Deferred[Receipt]:
-        return self._unnamed_handler.handle_validated_batch(decode_validated(body_of(request)), via=Via.HTTP)
+        body = body_of(request)
+        return self._unnamed_handler.handle_validated_batch(decode_validated(body), Via.HTTP, size=len(body))
 
     async def _answer(self, request: Request, kind: Kind, store: Callable[[Request], Deferred[Receipt]]) -> bytes:
         if request.getHeader("content-length") is None:
             raise HttpError(411, "send the batch with a Content-Length")
+        came_at = self._reactor.seconds()
         try:
             storing = shielded(store(request), f"storing a {kind} batch")
             await storing.addTimeout(self.answer_seconds, self._reactor)
@@ -114,6 +118,7 @@ class Callbacks:
             self.counts.generated += 1
         else:
             self.counts.validated += 1
+        self._unnamed_handler.ack_times.by_http.observe(self._reactor.seconds() - came_at)
         return answer(request, 200, b"")
 
     def _count_refusal(self, error: DapiError) -> None:

@@ -13,6 +13,7 @@ import msgspec
 from dapi.messages import Kind, State
 from dapi.messages.inference_pb2 import MsgSubmitPocBatch
 from dapi.outbox import queries
+from dapi.outbox.counts import kind_of
 from dapi.submission.rows import Changes, End, Message, count, lose
 
 # What a message takes in a transaction beside its own bytes: creator, type URLs, grantee, lengths.
@@ -135,8 +136,8 @@ def _cut(connection: sqlite3.Connection, changes: Changes, seq: int, size: int) 
         connection.execute(queries.ADD_PART, {**values, "crc32": zlib.crc32(message), "message": message})
     if cut_part := connection.execute(queries.DELETE_CUT_PART, {"seq": seq}).fetchone():
         return int(cut_part[0])
-    connection.execute(queries.PUT_IN_PARTS, {"seq": seq})
-    count(changes, State.STORED, State.IN_FLIGHT, 1)
+    (kind,) = connection.execute(queries.PUT_IN_PARTS, {"seq": seq}).fetchone()
+    count(changes, kind_of(kind), State.STORED, State.IN_FLIGHT, 1)
     return seq
 
 

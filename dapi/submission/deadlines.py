@@ -23,11 +23,15 @@ class Deadlines:
 
     Only stored messages expire: one that is in a transaction may be on the chain, so the Submitter decides. A stage
     that the chain has never told of has no deadline here: the chain answers its messages.
+
+    ``blocks_left`` is how many blocks the next window has left in which something is unfinished, as of the last check;
+    None: nothing is, but for what has been in a transaction for a few seconds.
     """
 
     def __init__(self, submissions: Submissions) -> None:
         self._submissions = submissions
         self._stages: dict[int, PocStage] = {}
+        self.blocks_left: int | None = None
 
     def remember(self, stages: Iterable[PocStage]) -> None:
         """Learn stages and their windows; of those that are known, the latest 50 are kept."""
@@ -46,12 +50,15 @@ class Deadlines:
 
     async def _check(self, height: int) -> dict[object, str]:
         warnings: dict[object, str] = {}
+        blocks_left: int | None = None
         for stage_height, kind, state in await self._submissions.stages_unfinished(_SECONDS_TO_BE_CONFIRMED):
             stage = self._stages.get(stage_height)
             if stage is None:
                 continue
             last = stage.window(kind).last
             left = last - height
+            if left > 0 or state is not State.STORED:
+                blocks_left = min(max(0, left), left if blocks_left is None else blocks_left)
             if left <= 0:
                 if state is State.STORED:
                     await self._submissions.expire(stage_height, kind, f"its window ended with block {last}")
@@ -62,4 +69,5 @@ class Deadlines:
                 if is_late:
                     wait = f"{kind} messages of stage {stage_height} wait, {left} blocks are left"
                     warnings[stage_height, kind] = wait + _WITHOUT_SEED if kind is Kind.SEED else wait
+        self.blocks_left = blocks_left
         return warnings

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import NamedTuple
 
 from twisted.logger import Logger
@@ -35,11 +36,22 @@ class Answer(NamedTuple):
         return f"{self.codespace} {self.code}: {self.log}"
 
 
+# Of each codespace, the codes that are told apart where they are counted: a chain may answer any number.
+_CODES = {"inference": range(1100, 1200), "sdk": range(1, 64), "authz": range(1, 16), "rpc": range(1, 64)}
+
+
+def _code_label(answer: Answer) -> str:
+    is_known = answer.code in _CODES.get(answer.codespace, ())
+    return f"{answer.codespace}/{answer.code}" if is_known else "other"
+
+
 class Decisions:
     """Brings messages that are in flight to their end, or stores them again. Its methods raise StoreError, ChainError.
 
     Final is only a code from a block, or the end of the window. What a mempool says is the word of one node at one
     moment: its messages are stored again, and are sent again some blocks later.
+
+    ``outcomes`` counts the transactions by what became of them and by their code, such as ``inference/1108``.
     """
 
     log = Logger()
@@ -56,6 +68,7 @@ class Decisions:
         self._watcher = watcher
         self._signing, self._pace = state.signing, state.pace
         self._problems, self._in_flight = state.problems, state.in_flight
+        self.outcomes: Counter[tuple[str, str]] = Counter()
 
     async def confirm(self, transaction: TransactionInFlight, result: TxResult) -> None:
         """Confirm the messages of a transaction that is in a block with code 0; a claim that is not paid fails."""
@@ -72,10 +85,12 @@ class Decisions:
         self._pace.confirmed()
         self._problems.confirmed()
         self._problems.release(transaction.messages[0].kind)
+        self.outcomes["confirmed", "0"] += 1
 
     async def time_has_passed(self, transaction: TransactionInFlight) -> None:
         """Store the messages of a transaction again that is in no block, and can be in none any more."""
         await self.store_again(transaction, _PASSED, has_vanished=True)
+        self.outcomes["vanished", ""] += 1
 
     async def store_again(
         self,
@@ -119,6 +134,8 @@ class Decisions:
             await self.store_again(transaction, reason)
         else:
             await self._act_on_blamed(transaction, outcome, answer)
+        # At the end: what fails on the way is done again.
+        self.outcomes[outcome.value.replace(" ", "_"), _code_label(answer)] += 1
 
     async def _make_smaller(self, transaction: TransactionInFlight, outcome: Outcome, answer: Answer) -> None:
         """Have the messages of a transaction that was refused as a whole go in halves, and the next ones be smaller."""

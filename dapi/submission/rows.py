@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
@@ -26,6 +25,7 @@ from dapi.database.schema import RowState
 from dapi.messages import Kind, State
 from dapi.messages.inference_pb2 import MsgSubmitPocValidation
 from dapi.outbox import queries
+from dapi.outbox.counts import Counts, kind_of
 
 TYPE_URLS = {
     Kind.GENERATED: BATCH_TYPE_URL,
@@ -39,8 +39,8 @@ _ANSWER_CHARACTERS = 60
 # Of a block's hash, in the name of a chain.
 _HASH_DIGITS = 8
 
-Changes = Counter[State]
-"""What each state gained, in batches."""
+Changes = Counts
+"""What each kind and state gained, in batches."""
 
 
 class Message(msgspec.Struct, frozen=True):
@@ -119,7 +119,7 @@ def put_in_flight(
     moved = connection.execute(queries.PUT_IN_FLIGHT, values).fetchall()
     if moved:
         connection.execute(queries.SAVE_LAST_TIMEOUT, values)
-        count(changes, State.STORED, State.IN_FLIGHT, _batches(moved))
+        count(changes, messages[0].kind, State.STORED, State.IN_FLIGHT, _batches(moved))
     return bool(moved)
 
 
@@ -143,7 +143,7 @@ def store_again(
     parents = connection.execute(queries.DELETE_PARTS_NOT_WANTED, values).fetchall()
     _finish_batches_without_parts(connection, changes, parents, End(State.CONFIRMED, now))
     moved = connection.execute(queries.STORE_AGAIN, values).fetchall()
-    count(changes, State.IN_FLIGHT, State.STORED, _batches(moved))
+    count(changes, messages[0].kind, State.IN_FLIGHT, State.STORED, _batches(moved))
 
 
 def confirm(connection: sqlite3.Connection, changes: Changes, messages: Sequence[Message], end: End) -> None:
@@ -193,8 +193,8 @@ def _finish_batches_without_parts(
 def _finish(connection: sqlite3.Connection, changes: Changes, whole: set[int], end: End) -> None:
     values = {**end._asdict(), "seqs": json.dumps(list(whole))}
     connection.execute(queries.FINISH, values)
-    for (before,) in connection.execute(queries.DELETE, values).fetchall():
-        count(changes, RowState(before).shown, end.state, 1)
+    for kind, before in connection.execute(queries.DELETE, values).fetchall():
+        count(changes, kind_of(kind), RowState(before).shown, end.state, 1)
 
 
 def known_block(connection: sqlite3.Connection) -> BlockInfo | None:
@@ -228,7 +228,8 @@ def enter_chain(
     seqs = {seq for (seq,) in connection.execute(queries.ALL_UNFINISHED)}
     _finish(connection, changes, seqs, End(State.EXPIRED, now, reason=f"it is of another chain: {former}"))
     # So that nobody sends it again.
-    count(changes, State.FAILED, State.EXPIRED, len(connection.execute(queries.EXPIRE_FAILED).fetchall()))
+    for (kind,) in connection.execute(queries.EXPIRE_FAILED).fetchall():
+        count(changes, kind_of(kind), State.FAILED, State.EXPIRED, 1)
     connection.execute(queries.SET_APART, {"former": former})
     for statement in (queries.FORGET_STAGES, queries.FORGET_LAST_TIMEOUT, queries.FORGET_CHAIN):
         connection.execute(statement)
@@ -269,10 +270,10 @@ def is_on_chain(connection: sqlite3.Connection, verdict: Message) -> bool | None
     return any(other == found[0] for (other,) in others) if others else None
 
 
-def count(changes: Changes, before: State, after: State, number: int) -> None:
-    """Note that so many batches went from one state to another."""
-    changes[before] -= number
-    changes[after] += number
+def count(changes: Changes, kind: Kind | None, before: State, after: State, number: int) -> None:
+    """Note that so many batches of a kind went from one state to another."""
+    changes[kind, before] -= number
+    changes[kind, after] += number
 
 
 def _batches(moved: list[tuple[int | None]]) -> int:

@@ -205,6 +205,7 @@ class Sender:
         self._full_until = (self._height, self._reactor.seconds() + self._settings.offer_again_seconds)
         self._pace.mempool_is_full(self._in_flight.known)
         await self._decisions.store_again(transaction, f"{_NO_ROOM}: {log}")
+        self._decisions.outcomes["no_room", ""] += 1
 
     async def _sign_anew(self, transaction: TransactionInFlight) -> bytes | None:
         """Make the bytes of a transaction anew: same messages, same timestamp, same bytes."""

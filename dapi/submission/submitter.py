@@ -103,6 +103,10 @@ class Submitter(LoopService):
         self._wake_to_look_up.ring()
         self._wake_to_send.ring()
 
+    def outcomes(self) -> dict[tuple[str, str], int]:
+        """Return how many transactions had which outcome and code; see Decisions."""
+        return dict(self._decisions.outcomes)
+
     def status(self) -> dict[str, Any]:
         """Return where the chain stands and how the sending goes.
 

@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import enum
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Callable, Sequence
 from random import Random
 from typing import Any, Final, Generic, TypeVar
@@ -41,7 +42,7 @@ from dapi.websocket.address import WebSocketAddress, websocket_endpoint
 from dapi.websocket.factory import WatchedConnectionFactory
 from dapi.websocket.journal import ConnectionJournal
 from dapi.websocket.protocol import WatchedConnection
-from dapi.websocket.reasons import Ending, failed_attempt
+from dapi.websocket.reasons import Ending, cause_of, failed_attempt
 from dapi.websocket.settings import ConnectionSettings
 
 C = TypeVar("C", bound=WatchedConnection)
@@ -124,7 +125,8 @@ class SupervisedWebSocket(Service, Generic[C], ABC):
     ``startService`` or ``restart`` comes without a delay (but ``settle_seconds`` after the end of an older connection).
 
     ``name`` begins each log line, ``random`` gives the delays. ConfigError when an address or ``settings.ca_file``
-    cannot be used.
+    cannot be used. ``interruptions`` counts by their cause (see ``cause_of``) the attempts that failed and the
+    connections that ended by themselves.
     """
 
     log = Logger()
@@ -158,6 +160,7 @@ class SupervisedWebSocket(Service, Generic[C], ABC):
         # A node may accept and close right after: not worth a line.
         self._steady = Timer(reactor, _STEADY_SECONDS, lambda: self._journal.opened(self._address))
         self._state = _State.STOPPED
+        self.interruptions: Counter[str] = Counter()
         self._status = ConnectionStatus(
             state=WebSocketState.STOPPED, reason=None, since=reactor.seconds(), until=None, connections=0
         )
@@ -315,6 +318,7 @@ class SupervisedWebSocket(Service, Generic[C], ABC):
 
     def _fail(self, state: _State, reason: str, *, is_planned: bool = False) -> None:
         self._enter(state, reason)
+        self.interruptions[cause_of(reason)] += 1
         self.record_failure(reason)
         if is_planned:
             self._journal.replaced(self._address, reason)

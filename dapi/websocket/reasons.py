@@ -17,6 +17,7 @@ from twisted.python.failure import Failure
 from dapi.messages.printable import printable
 
 _STATUS_LINE = re.compile(r"HTTP/\d\.\d (\d{3})\b")
+_STATUS = re.compile(r"(\d{3}): ")
 _POLICY_VIOLATION = 1008
 _MESSAGE_TOO_BIG = 1009
 
@@ -30,6 +31,27 @@ _HINTS = {
     503: "the node, or the proxy before it, is not ready",
     504: "the proxy got no answer from the node",
 }
+
+
+# How a reason begins, and the word for it.
+_CAUSES = (
+    ("DNS: ", "dns"),
+    ("TCP: ", "tcp"),
+    ("connect: ", "connect"),
+    ("TLS: ", "tls"),
+    ("no answer to the upgrade", "no_answer"),
+    ("the node closed the connection without an answer", "no_answer"),
+    ("no WebSocket answer", "no_websocket"),
+    ("the node sends what is no WebSocket", "no_websocket"),
+    ("closed by the node: 1008", "closed_by_node_1008"),
+    ("closed by the node: ", "closed_by_node"),
+    ("closed by us: ", "closed_by_dapi"),
+    ("connection lost", "lost"),
+    ("no answer to a ping", "no_pong"),
+    ("the node read nothing", "not_reading"),
+    ("replaced: no batch", "replaced_idle"),
+    ("replaced: ", "replaced"),
+)
 
 
 class Ending(NamedTuple):
@@ -95,6 +117,14 @@ def lost(failure: Failure) -> Ending:
         # Twisted calls that clean: the kernel closes the sockets of a process that was killed.
         return Ending(False, "connection lost: the node's process ended, or closed it without a close frame")
     return Ending(False, f"connection lost: {printable(failure.getErrorMessage()) or type(failure.value).__name__}")
+
+
+def cause_of(reason: str) -> str:
+    """Return one word for a reason: of a few, whatever the peer sends."""
+    status = _STATUS.match(reason)
+    if status is not None:
+        return f"http_{status[1]}" if int(status[1]) in _HINTS else "http_other"
+    return next((cause for begin, cause in _CAUSES if reason.startswith(begin)), "other")
 
 
 def _tls_words(error: TLSError) -> str:

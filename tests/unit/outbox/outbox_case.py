@@ -55,6 +55,8 @@ class OutboxTestCase(StoreTestCase):
         """The counts that are not 0."""
         counts = self.clock.wait_for(self.outbox.counts())
         self.assertEqual(list(counts), [state.value for state in State])
+        by_kind = self.clock.wait_for(self.outbox.counts_by_kind())
+        self.assertEqual(by_kind.total(), sum(counts.values()))
         return {state: number for state, number in counts.items() if number}
 
     def batches(self, **filters: Any) -> BatchPage:

@@ -7,7 +7,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from dapi.errors import StoreBusyError
 from dapi.messages import ProofBatch, Receipt, ValidatedBatch, Via, content_id
-from dapi.poc.batch_handler import BatchHandler
+from dapi.poc.batch_handler import BatchHandler, WayCounts
 from tests.batches import generated_batch, validated_batch
 from tests.logs import log_of
 
@@ -52,6 +52,14 @@ class BatchHandlerTests(SynchronousTestCase):
             self.recorder.calls,
             [("generated", {"batch_id": content_id(batch), "node_id": "node-a", "via": Via.HTTP})],
         )
+
+    def test_what_comes_is_counted_by_way_and_kind(self) -> None:
+        self.handler.handle_generated_batch(generated_batch(), size=5)
+        self.handler.handle_generated_batch(generated_batch(), Via.HTTP, size=6)
+        self.handler.handle_validated_batch(validated_batch(), size=7)
+        self.handler.handle_validated_batch(validated_batch(), size=8)
+        self.assertEqual(self.handler.over_websocket, WayCounts(1, 5, 2, 15))
+        self.assertEqual(self.handler.by_http, WayCounts(1, 6, 0, 0))
 
     def test_validated_batch_goes_to_the_recorder(self) -> None:
         batch = validated_batch()

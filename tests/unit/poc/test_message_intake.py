@@ -31,6 +31,7 @@ class IntakeTestCase(SynchronousTestCase):
 
     def make(self, handler: BatchHandler, acknowledge: Callable[[str], None] | None = None) -> MessageIntake:
         return MessageIntake(
+            self.clock,
             handler,
             self.counter,
             max_messages=self.max_messages,
@@ -53,6 +54,21 @@ class AcknowledgeTests(IntakeTestCase):
         self.recorder.store(0)
         self.assertEqual(self.acks, ["b", "a"])
         self.assertEqual(self.intake.pending, 0)
+
+    def test_the_time_to_the_acknowledgement_counts_also_what_was_queued(self) -> None:
+        handler = BatchHandler("node-a", 1, self.recorder)
+        intake = self.make(handler)
+        for name in "abc":
+            intake.store(message(name))
+        self.clock.advance(2)
+        self.recorder.store(0)
+        self.clock.advance(2)
+        self.recorder.fail(StoreBusyError("full"))
+        self.recorder.store()
+        times = handler.ack_times.over_websocket
+        self.assertEqual((times.cumulative()[-1], times.sum), (2, 2 + 4))
+        self.assertEqual(handler.over_websocket.generated, 3)
+        self.assertGreater(handler.over_websocket.generated_bytes, 3 * 100)
 
     def test_validated_batches_too(self) -> None:
         self.intake.store(message("v", "validated", **validated_fields(block_hash="v")))
@@ -87,7 +103,7 @@ class AcknowledgeTests(IntakeTestCase):
 
     def test_a_handler_that_raises_at_once(self) -> None:
         class Raising(BatchHandler):
-            def handle_generated_batch(self, *_batch: object) -> Deferred[Receipt]:
+            def handle_generated_batch(self, *_batch: object, **_more: object) -> Deferred[Receipt]:
                 raise ZeroDivisionError("ours")
 
         self.make(Raising("node-a", 1, self.recorder)).store(message("a"))
@@ -197,7 +213,7 @@ class BoundTests(IntakeTestCase):
         answers = iter([first])
 
         class AtOnce(BatchHandler):
-            def handle_generated_batch(self, *_batch: object) -> Deferred[Receipt]:
+            def handle_generated_batch(self, *_batch: object, **_more: object) -> Deferred[Receipt]:
                 return next(answers, succeed(Receipt("id", 1)))
 
         self.max_messages = 1

@@ -16,7 +16,7 @@ from twisted.web.iweb import IResponse
 from dapi.errors import NotReadyError, StoreBrokenError, StoreBusyError, UnknownNodeError
 from dapi.http.site import JsonSite
 from dapi.messages import ProofBatch, Receipt, ValidatedBatch, Via, content_id
-from dapi.poc.batch_handler import BatchHandler
+from dapi.poc.batch_handler import BatchHandler, WayCounts
 from dapi.server.callbacks import CallbackCounts, Callbacks
 from tests.batches import generated_batch, generated_fields, validated_batch, validated_fields
 from tests.logs import log_of
@@ -93,6 +93,19 @@ class CallbackTests(SynchronousTestCase):
             self.assertEqual(self.recorder.given[-1], (batch, content_id(batch), "node1", Via.HTTP))
         self.assertEqual(self.callbacks.counts, CallbackCounts(generated=2))
         self.assertEqual(self.clock.getDelayedCalls(), [])
+        size = len(json.dumps(generated_fields()))
+        self.assertEqual(self.node_handler.by_http, WayCounts(generated=2, generated_bytes=2 * size))
+
+    def test_the_time_to_the_answer_is_measured(self) -> None:
+        times = BatchHandler(None, None, self.recorder)
+        self.http = ResourceClient(self, Callbacks(self.clock, self.handler_by_num, times).resource())
+        waiting = self.post("/v1/poc-batches/generated", generated_fields())
+        self.http.flush()
+        self.clock.advance(3)
+        self.recorder.stored()
+        self.answered(waiting)
+        self.refused(self.post("/v1/poc-batches/generated", {}), 400)
+        self.assertEqual((times.ack_times.by_http.sum, times.ack_times.by_http.cumulative()[-1]), (3, 1))
 
     def test_validated_needs_no_node(self) -> None:
         self.error = NotReadyError("the nodes are not loaded yet")

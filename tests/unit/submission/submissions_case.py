@@ -69,6 +69,8 @@ class SubmissionsTestCase(StoreTestCase):
         kept = self.wait(self.outbox.counts())
         anew = Outbox(self.clock, self.database)
         self.assertEqual(kept, self.wait(anew.counts()))
+        by_kind = self.wait(self.outbox.counts_by_kind())
+        self.assertEqual(+by_kind, +self.wait(anew.counts_by_kind()))
         return {state: number for state, number in kept.items() if number}
 
     def rows(self) -> dict[str, Any]:

@@ -41,8 +41,9 @@ class DeadlineTests(SubmissionsTestCase):
         self.assertEqual(
             self.check(100 + EXCHANGE_END - 1), ["generated messages of stage 100 wait, 1 blocks are left"]
         )
-        self.assertEqual(self.counts(), {"stored": 1})
+        self.assertEqual((self.counts(), self.deadlines.blocks_left), ({"stored": 1}, 1))
         self.assertEqual(self.check(100 + EXCHANGE_END), [])
+        self.assertEqual(self.deadlines.blocks_left, None)
         reason = f"its window ended with block {100 + EXCHANGE_END}"
         self.assertEqual((self.counts(), self.rows()[batch_id].reason), ({"expired": 1}, reason))
         self.assertEqual(len(self.log.lines(containing=f"1 generated messages of stage 100 expired: {reason}")), 1)

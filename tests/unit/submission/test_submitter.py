@@ -30,6 +30,23 @@ class SubmitterTests(SubmitterTestCase):
         self.assertEqual(self.counts(), {"confirmed": 1})
         self.assertEqual(self.submitter.status()["transactions_in_flight"], 0)
 
+    def test_transactions_are_counted_by_what_became_of_them(self) -> None:
+        self.record(1)
+        self.include(self.chain.sent[-1], 11)
+        self.block(11)
+        self.record(2)
+        self.include(self.chain.sent[-1], 12, 1145, "inference", "no node")
+        self.block(12)
+        self.assertEqual(self.submitter.outcomes(), {("confirmed", "0"): 1, ("final", "inference/1145"): 1})
+        for nonce, codespace in enumerate(("made-up", "inference"), 3):
+            self.record(nonce)
+            self.include(self.chain.sent[-1], 11 + nonce, 10**6 + nonce, codespace, "no")
+            self.block(11 + nonce)
+        self.assertEqual(self.submitter.outcomes()["final", "other"], 2)
+        self.chain.broadcast_error = ChainRefusedError(19, "sdk", "in the mempool")
+        self.record(7)
+        self.assertEqual(self.submitter.outcomes()["final", "sdk/19"], 1)
+
     def test_what_is_in_flight_is_looked_up_once_a_block_whatever_comes_in(self) -> None:
         for nonce in range(10):
             self.record(nonce)

@@ -1,5 +1,10 @@
 """Why there is no connection, in words that an operator can act on."""
 
+import re
+from pathlib import Path
+
+from hypothesis import given
+from hypothesis import strategies as st
 from OpenSSL.SSL import Error as TLSError
 from OpenSSL.SSL import SysCallError
 from service_identity import VerificationError
@@ -9,8 +14,10 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 from dapi.messages.printable import printable
+from dapi.websocket import reasons
 from dapi.websocket.reasons import (
     Ending,
+    cause_of,
     ended_before_answer,
     ended_by_peer,
     ended_by_us,
@@ -18,6 +25,47 @@ from dapi.websocket.reasons import (
     lost,
     refused_upgrade,
 )
+
+
+class CauseTests(SynchronousTestCase):
+    """One word for each reason, of a few."""
+
+    def test_every_reason_has_a_cause(self) -> None:
+        lost_connection, done = Failure(ConnectionLost()), Failure(ConnectionDone())
+        for reason, cause in (
+            (refused_upgrade("HTTP/1.1 404 Not Found", ""), "http_404"),
+            (refused_upgrade("HTTP/1.1 418 Teapot", ""), "http_other"),
+            (refused_upgrade("SSH-2.0", "junk"), "no_websocket"),
+            (failed_attempt(Failure(DNSLookupError("no results"))), "dns"),
+            (failed_attempt(Failure(error.ConnectionRefusedError())), "tcp"),
+            (failed_attempt(Failure(ValueError("invalid hostname"))), "connect"),
+            (ended_before_answer(Failure(TLSError())).reason, "tls"),
+            (ended_before_answer(Failure(VerificationError([]))).reason, "tls"),
+            (ended_before_answer(done).reason, "no_answer"),
+            (ended_by_us(1009, "", 5).reason, "closed_by_dapi"),
+            (ended_by_peer(1008, "other client").reason, "closed_by_node_1008"),
+            (ended_by_peer(1000, "").reason, "closed_by_node"),
+            (ended_by_peer(None, None).reason, "closed_by_node"),
+            (lost(done).reason, "lost"),
+            (lost(lost_connection).reason, "lost"),
+        ):
+            self.assertEqual(cause_of(reason), cause, reason)
+
+    def test_the_reasons_of_open_connections_have_one_too(self) -> None:
+        folder = Path(reasons.__file__).parents[1]
+        sources = [
+            folder / name for name in ("websocket/protocol.py", "poc/websocket_protocol.py", "poc/websocket_client.py")
+        ]
+        text = "".join(path.read_text(encoding="utf-8") for path in sources)
+        found = re.findall(r'(?:\.end\(|Ending\([^"]*)f?"([^"]* [^"]+)"', text)
+        self.assertGreaterEqual(len(found), 6)
+        self.assertEqual([reason for reason in found if cause_of(reason) == "other"], [])
+
+    @given(st.text())
+    def test_no_peer_makes_up_new_ones(self, text: str) -> None:
+        causes = {cause_of(refused_upgrade(text, text)), cause_of(ended_by_peer(1000, text).reason), cause_of(text)}
+        known = {cause for _, cause in reasons._CAUSES} | {f"http_{status}" for status in reasons._HINTS}
+        self.assertLessEqual(causes, known | {"http_other", "other"})
 
 
 class ReasonTests(SynchronousTestCase):
