@@ -29,6 +29,7 @@ setup(
         "attrs>=24",
         "msgspec>=0.22",
         "hyperlink>=21",
+        "prometheus_client>=0.26",
         "PyYAML>=6",
         "protobuf>=7.35",
         "bech32>=1.2",

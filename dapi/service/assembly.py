@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import random as random_module
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 import msgspec
+from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
 from dapi.broker.broker import Broker
@@ -19,6 +20,7 @@ from dapi.database import Database
 from dapi.database.backup import Backups
 from dapi.http.endpoints import trust_root_of
 from dapi.http.listener import HttpListener
+from dapi.http.routes import Route
 from dapi.http.settings import HttpSettings
 from dapi.http.site import JsonSite
 from dapi.messages.sizes import MIB
@@ -26,7 +28,7 @@ from dapi.messages.urls import is_loopback, parse_url, without_user
 from dapi.mlnode.client import MAIN_NETWORK_PARAMS, TEST_NETWORK_PARAMS, MLNodeClient, NetworkVersion
 from dapi.outbox.cosmos_message_client import CosmosMessageClient
 from dapi.outbox.outbox import Outbox
-from dapi.poc.batch_handler import BatchHandler
+from dapi.poc.batch_handler import AckTimes, BatchHandler
 from dapi.poc.deliveries import Deliveries
 from dapi.poc.websocket_client import WebSocketClient
 from dapi.poc.websocket_settings import WebSocketSettings
@@ -34,6 +36,8 @@ from dapi.server.admin import AdminApi
 from dapi.server.backup_routes import BackupRoutes
 from dapi.server.callbacks import Callbacks
 from dapi.server.health import HealthRoutes
+from dapi.server.metric_families import Snapshot
+from dapi.server.metrics import Metrics
 
 _CALLBACK_PATH = "/v1/poc-batches"
 _MAX_ADMIN_BODY_BYTES = MIB
@@ -42,8 +46,8 @@ _MAX_ADMIN_BODY_BYTES = MIB
 class Parts:
     """The parts of one dapi. ``in_starting_order`` lists the services; ``chain`` is None where none is configured.
 
-    ``status`` is what the admin API asks. Making the parts reads the key that signs and the authorities' file; it
-    raises ConfigError or StartError when either cannot be used.
+    ``status`` is what the admin API asks, ``snapshot`` what the metrics are made of. Making the parts reads the key
+    that signs and the authorities' file; it raises ConfigError or StartError when either cannot be used.
     """
 
     log = Logger()
@@ -54,6 +58,7 @@ class Parts:
         config: Config,
         *,
         status: Callable[[], object],
+        snapshot: Callable[[], Deferred[Snapshot]],
         on_broken: Callable[[str], object],
         on_another_chain: Callable[[str], object],
         random: random_module.Random,
@@ -73,25 +78,31 @@ class Parts:
         self._recorder = CosmosMessageClient(self.outbox, knows_stages=knows_stages)
         params = TEST_NETWORK_PARAMS if config.poc.network == "test" else MAIN_NETWORK_PARAMS
         store = NodeStore(self.database)
+        self.ack_times = AckTimes()
         self._network_version = NetworkVersion()
         self.broker = Broker(reactor, store, self._make_worker, callback_url=self.callback_url, params=params)
-        self.callbacks = Callbacks(reactor, self._batch_handler, BatchHandler(None, None, self._recorder))
+        self.unnamed_handler = BatchHandler(None, None, self._recorder, ack_times=self.ack_times)
+        self.callbacks = Callbacks(reactor, self._batch_handler, self.unnamed_handler)
         health = self._make_health().routes()
         callback_site = JsonSite(reactor, self.callbacks.resource(health))
         self.callback_listener = HttpListener(
             reactor, "callbacks", callback_site, api.ml_server_port, api.ml_server_host
         )
         self.chain = self._make_chain(on_another_chain)
-        chain, phases = ((self.chain,), self.chain.phase_status) if self.chain is not None else ((), None)
-        is_local = is_loopback(api.admin_server_host)
         self.backups = Backups(reactor, path)
-        others = (*health, *BackupRoutes(self.backups).routes())
-        admin = AdminApi(reactor, self.broker, self.outbox, status, phases=phases, local_only=is_local, others=others)
-        admin_site = JsonSite(reactor, admin.resource(), HttpSettings(max_body_bytes=_MAX_ADMIN_BODY_BYTES))
-        self.admin_listener = HttpListener(reactor, "admin", admin_site, api.admin_server_port, api.admin_server_host)
-        # The callbacks' port before all else, so that no batch finds the door closed because something takes its time.
-        first = (self.database, self.callback_listener, self.broker)
-        self.in_starting_order = (*first, *chain, self.backups, self.admin_listener)
+        metrics = Metrics(reactor, snapshot)
+        self.admin_listener = self._make_admin(
+            status, (*health, *metrics.routes(), *BackupRoutes(self.backups).routes())
+        )
+
+    @property
+    def in_starting_order(self) -> tuple[Any, ...]:
+        """The services, each after those that it needs.
+
+        The callbacks' port is before all else, so that no batch finds the door closed because something takes its time.
+        """
+        order = (self.database, self.callback_listener, self.broker, self.chain, self.backups, self.admin_listener)
+        return tuple(part for part in order if part is not None)
 
     def _make_database(self, path: str, on_broken: Callable[[str], object]) -> Database:
         storage = self._config.storage
@@ -107,6 +118,14 @@ class Parts:
         """Return the base that nodes append ``/generated`` and ``/validated`` to; the system may choose its port."""
         base = self._config.api.poc_callback_url or f"http://127.0.0.1:{self.callback_listener.port}"
         return base.rstrip("/") + _CALLBACK_PATH
+
+    def _make_admin(self, status: Callable[[], object], others: Iterable[Route]) -> HttpListener:
+        reactor, api = self._reactor, self._config.api
+        phases = self.chain.phase_status if self.chain is not None else None
+        is_local = is_loopback(api.admin_server_host)
+        admin = AdminApi(reactor, self.broker, self.outbox, status, phases=phases, local_only=is_local, others=others)
+        site = JsonSite(reactor, admin.resource(), HttpSettings(max_body_bytes=_MAX_ADMIN_BODY_BYTES))
+        return HttpListener(reactor, "admin", site, api.admin_server_port, api.admin_server_host)
 
     def _make_health(self) -> HealthRoutes:
         def pending() -> tuple[int, int]:
@@ -155,7 +174,7 @@ class Parts:
                 poc_url=node.poc_url,
                 callback_url=without_user(callback_url),
             )
-        handler = BatchHandler(node.id, node.num, self._recorder, Deliveries(self._reactor, node.id))
+        handler = BatchHandler(node.id, node.num, self._recorder, Deliveries(self._reactor, node.id), self.ack_times)
         websocket_client = WebSocketClient(
             self._reactor,
             node.websocket_base,

@@ -19,7 +19,9 @@ from dapi.config import Config
 from dapi.diagnosis.problem import Problem
 from dapi.errors import NotReadyError, StartError, StoreBusyError, StoreError
 from dapi.messages.urls import is_loopback
+from dapi.server.metric_families import Snapshot
 from dapi.service.assembly import Parts
+from dapi.service.metric_source import MetricSource
 from dapi.service.problem_watch import ProblemWatch
 from dapi.service.status import NO_CHAIN, ServiceStatus
 from dapi.timing.clock import follows_wall_clock
@@ -80,6 +82,7 @@ class DapiService(MultiService):
             reactor,
             config,
             status=self.status,
+            snapshot=self._snapshot,
             on_broken=on_broken,
             on_another_chain=self._begin_afresh,
             random=random,
@@ -112,6 +115,9 @@ class DapiService(MultiService):
     def problems(self) -> list[Problem]:
         """Return what is wrong, the gravest first, as it was found at most a few seconds ago; costs nothing."""
         return self._watch.problems
+
+    def _snapshot(self) -> Deferred[Snapshot]:
+        return MetricSource(self._reactor, self._parts, self.problems()).snapshot()
 
     def _with_problems(self, status: dict[str, Any]) -> dict[str, Any]:
         return {"problems": msgspec.to_builtins(self._watch.look()), **status}

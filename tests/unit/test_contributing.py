@@ -54,7 +54,7 @@ class ExampleTests(SynchronousTestCase):
 
     def test_each_example_names_a_place(self) -> None:
         examples = section("To change …").split("\n- ")[1:]
-        self.assertEqual(len(examples), 5)
+        self.assertEqual(len(examples), 6)
         for example in examples:
             self.assertRegex(example, PLACED)
 

@@ -1,0 +1,67 @@
+"""A snapshot of parts, and metrics read back from their text."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from prometheus_client.parser import text_string_to_metric_families
+
+from dapi.database.service import DatabaseState
+from dapi.outbox.counts import Counts
+from dapi.poc.batch_handler import BatchCounts, WayCounts
+from dapi.poc.message_intake import MessageCounts
+from dapi.server.metric_families import HistogramSample, NodeSample, PortSample, Snapshot
+from dapi.timing.histogram import Histogram
+from dapi.websocket.client import WebSocketState
+
+Series = tuple[str, frozenset[tuple[str, str]]]
+
+
+def node_sample(node_id: str, **fields: Any) -> NodeSample:
+    values: dict[str, Any] = {
+        "is_enabled": True,
+        "websocket": WebSocketState.OPEN,
+        "connections": 1,
+        "interruptions": {},
+        "over_websocket": WayCounts(),
+        "by_http": WayCounts(),
+        "batches": BatchCounts(),
+        "messages": MessageCounts(),
+    }
+    return NodeSample(node_id=node_id, **(values | fields))
+
+
+def snapshot(**fields: Any) -> Snapshot:
+    nothing = HistogramSample.of(Histogram())
+    values: dict[str, Any] = {
+        "version": "1",
+        "nodes": [],
+        "unnamed": WayCounts(),
+        "unnamed_doubled": 0,
+        "http_refused": {},
+        "ports": {"callbacks": PortSample({}, 0, 0)},
+        "ack_seconds": {"websocket": nothing, "http": nothing},
+        "commit_seconds": nothing,
+        "outbox": Counts(),
+        "pending": (0, 0),
+        "database": {"state": DatabaseState.OK, "bytes": 1, "wal_bytes": 2, "writing_seconds": 0.0},
+        "disk_free_bytes": 3,
+        "chain": None,
+        "phases": None,
+        "problems": {},
+    }
+    return Snapshot(**(values | fields))
+
+
+def series_of(text: bytes) -> dict[Series, float]:
+    """Read a scrape: the value of each series."""
+    return {
+        (sample.name, frozenset(sample.labels.items())): sample.value
+        for family in text_string_to_metric_families(text.decode())
+        for sample in family.samples
+    }
+
+
+def value_of(series: dict[Series, float], name: str, **labels: str) -> float | None:
+    """Return the value of one series, None where it is not there."""
+    return series.get((name, frozenset(labels.items())))
