@@ -78,7 +78,7 @@ class Submissions:
     def next_messages(self, height: int, room: Room) -> Deferred[list[Message]]:
         """Fire with the messages that belong into the next transaction, all of one stage and kind.
 
-        A seed goes first, and alone; then what is of the oldest stage. ``height`` is the block that the transaction can
+        A seed goes first, and alone; then what expires first. ``height`` is the block that the transaction can
         be in at the earliest. A batch with too many nonces for the ``room`` is cut into parts here. One that the disk
         has damaged fails here.
         """

@@ -13,7 +13,9 @@ from dapi.errors import UnknownBatchError
 from dapi.messages import Kind, Via
 from dapi.messages.inference_pb2 import MsgSubmitPocBatch
 from dapi.orchestration.seed import seed_entry
+from dapi.orchestration.stages import StageBook
 from dapi.outbox.outbox import OutboxEntry
+from dapi.phases.phases import ConfirmationEvent, EpochParameters, confirmation_stage, regular_stage
 from tests.unit.submission.submissions_case import HASH, OTHER, SubmissionsTestCase
 
 MANY = 100_000
@@ -39,6 +41,28 @@ class ChoiceTests(SubmissionsTestCase):
         self.assertEqual(
             self.chosen(),
             [(10, "seed", 1), (20, "seed", 1), (10, "generated", 2), (10, "validated", 1), (20, "generated", 1)],
+        )
+
+    def test_what_expires_first_goes_first(self) -> None:
+        parameters = EpochParameters(400, 60, 5, 5, 20)
+        regular = regular_stage(parameters, 1, 10)
+        event = ConfirmationEvent(1, trigger_height=30, generation_start=31, seed_block_hash="ab")
+        for stage in (regular, confirmation_stage(EpochParameters(400, 10, 5, 5, 20), event)):
+            self.wait(StageBook(self.database).begin(stage, 3))
+        for kind, height in (
+            (Kind.CLAIM, 10),
+            (Kind.VALIDATED, 10),
+            (Kind.GENERATED, 10),
+            (Kind.GENERATED, 30),
+            (Kind.HARDWARE, 410),
+            # Its stage is not known.
+            (Kind.VALIDATED, 5),
+        ):
+            self.wait(self.outbox.put(OutboxEntry(f"{kind}-{height}", kind, None, height, 1, Via.OWN, b"\x10\1")))
+        self.assertEqual(
+            [(height, kind) for height, kind, _ in self.chosen()],
+            # The ends: 45, 75, 95, 410 (the next PoC), 496, unknown.
+            [(30, "generated"), (10, "generated"), (10, "validated"), (410, "hardware"), (10, "claim"), (5, "validated")],
         )
 
     def test_of_one_stage_and_kind_as_they_came(self) -> None:
