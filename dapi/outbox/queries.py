@@ -145,8 +145,8 @@ CONFIRMED_VERDICTS = """SELECT message FROM finished
 
 # The stage and kind that go first, of these ``:kinds``, a JSON list in the order of what is sent first, and the run of
 # their rows. A seed is sent before all else: without it the whole stage counts nothing. Then comes what expires first:
-# nodes have to be declared when their PoC starts, the rest as long as its window is open; what has no known window comes
-# last. Looks at one row of each, and at none that is of another run than its stage or of no stage.
+# nodes have to be declared when their PoC starts, and what has no known window comes last. Looks at one row of each,
+# and at none that is of another run than its stage or of no stage.
 NEXT_GROUP = """WITH RECURSIVE compared_with_none(height) AS (
     SELECT min(height) FROM unfinished WHERE state = 'stored' AND run = ''
     UNION ALL SELECT (SELECT min(height) FROM unfinished

@@ -121,6 +121,9 @@ class Decisions:
             await self._signing.refresh()
             is_for_another = self._signing.account_number != transaction.account_number
             outcome = Outcome.SIGN_AGAIN if is_for_another else Outcome.PROBLEM
+        elif outcome is Outcome.GAS_LIMIT:
+            is_lower = await self._signing.lower_gas_limit(answer.log)
+            outcome = Outcome.SIGN_AGAIN if is_lower else Outcome.PROBLEM
         messages = transaction.messages
         if outcome is Outcome.TOO_LARGE or (outcome is Outcome.TOO_MUCH and len(messages) > 1):
             await self._make_smaller(transaction, outcome, answer)

@@ -27,6 +27,8 @@ class Outcome(enum.Enum):
     """The chain has one already: confirmed if it is this one, final if it is another."""
     SIGNATURE = "signature"
     """The chain knows the signer by another account number, or not at all: a problem if ours is the right one."""
+    GAS_LIMIT = "gas limit"
+    """Its gas limit is above what the chain allows in a block: again with that, if it says how much; else a problem."""
     PROBLEM = "problem"
     """Something that people can mend keeps all messages of its kind out: they wait until it is mended."""
     TOO_LARGE = "too large"
@@ -58,7 +60,7 @@ _SDK = {
     11: Outcome.TOO_MUCH,
     13: Outcome.PROBLEM,
     TOO_LARGE: Outcome.TOO_LARGE,
-    41: Outcome.PROBLEM,
+    41: Outcome.GAS_LIMIT,
 }
 # A chain with PoC v2 does not know this message at all any more.
 _UNKNOWN_MESSAGE = re.compile(r"unable to resolve type URL /inference\.inference\.MsgSubmitPoc(Batch|Validation)")

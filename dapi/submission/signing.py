@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import re
+
+from twisted.logger import Logger
+
 from dapi.chain.keyring import SigningKey
 from dapi.chain.queries import account_number
 from dapi.chain.rpc import ChainRpc
@@ -9,9 +13,16 @@ from dapi.chain.transactions import DEFAULT_GAS_LIMIT, TransactionSigner
 from dapi.errors import ChainRefusedError, ChainUnavailableError
 from dapi.submission.problems import is_of_a_moved_network
 
+_MAX_GAS = re.compile(r"tx gas limit (\d+) exceeds block max gas (\d+)")
+
 
 class Signing:
-    """Has the ``signer``, None until the account's number is known."""
+    """Has the ``signer``, None until the account's number is known.
+
+    ``gas_limit`` is that of each transaction: the one of the settings, or what the chain allows in a block.
+    """
+
+    log = Logger()
 
     def __init__(
         self,
@@ -21,7 +32,7 @@ class Signing:
         gas_limit: int = DEFAULT_GAS_LIMIT,
     ) -> None:
         self._rpc = rpc
-        self._gas_limit = gas_limit
+        self.gas_limit = gas_limit
         self.key = key
         self.participant_address = participant_address
         self.signer: TransactionSigner | None = None
@@ -43,4 +54,20 @@ class Signing:
             problem = f"the signer's account {self.key.address}: {error.log}; if it does not exist, send coins to it"
             raise ChainUnavailableError(problem) from error
         self.account_number = number
-        self.signer = TransactionSigner(self.key, chain_id, number, self.participant_address, self._gas_limit)
+        self.signer = TransactionSigner(self.key, chain_id, number, self.participant_address, self.gas_limit)
+
+    async def lower_gas_limit(self, log: str) -> bool:
+        """Sign with as much gas as the chain allows, if the refusal ``log`` (code 41) says how much that is.
+
+        Return whether the transaction may pass when it is signed again. Raises ChainError.
+        """
+        found = _MAX_GAS.search(log)
+        refused, allowed = (int(found[1]), int(found[2])) if found is not None else (0, 0)
+        if not 0 < allowed < refused:
+            return False
+        if allowed < self.gas_limit:
+            text = "the chain allows {allowed} gas in a block: transactions have this limit now, not {before}"
+            self.log.warn(text, allowed=allowed, before=self.gas_limit)
+            self.gas_limit = allowed
+            await self.refresh()
+        return self.gas_limit < refused

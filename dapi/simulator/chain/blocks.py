@@ -93,7 +93,7 @@ class Blockchain:
         height = self.latest.height + 1
         time_ns = max(time_ns, self.latest.time_ns + 1)
         self.state.begin_block(height, time_ns)
-        txs = self.mempool.take(MAX_BLOCK_BYTES)
+        txs = self.mempool.take(MAX_BLOCK_BYTES, self.state.rules.max_gas)
         records = tuple(self._deliver(tx, height, index) for index, tx in enumerate(txs))
         end_block(self.state)
         parts = f"{self.state.chain_id}/{height}/{time_ns}/{self.latest.hash}/{[tx.hash for tx in txs]}"

@@ -27,6 +27,7 @@ from dapi.simulator.chain.transactions import Transaction
 from dapi.simulator.chain.wire import any_field, message_field
 
 UPCOMING_EPOCH_NOT_FOUND = 1128
+_GAS_PER_BYTE, _GAS_OF_SIGNATURE, _GAS_PER_MESSAGE = 10, 1000, 13_000
 
 PocMessage = SubmitPocBatch | SubmitPocValidation
 
@@ -58,7 +59,17 @@ def deliver_tx(state: ChainState, tx: Transaction) -> bytes:
             log = f"failed to execute message; message index: {index}: {error.log}"
             raise TxRefused(error.codespace, error.code, log) from error
         responses += any_field(2, f"{message.TYPE_URL}Response", response)
+    limit, used = tx.auth.fee.gas_limit, gas_used(tx)
+    if used > limit:
+        writes.undo()
+        log = f"out of gas in location: WritePerByte; gasWanted: {limit}, gasUsed: {used}: out of gas"
+        raise TxRefused("sdk", 11, log)
     return responses
+
+
+def gas_used(tx: Transaction) -> int:
+    """Return about the gas that a transaction uses on the real chain: for its bytes, its signature and its messages."""
+    return _GAS_PER_BYTE * len(tx.raw) + _GAS_OF_SIGNATURE + _GAS_PER_MESSAGE * sum(1 for _ in tx.host_messages())
 
 
 def window_refusal(view: StateView, message: PocMessage, height: int) -> TxRefused | None:

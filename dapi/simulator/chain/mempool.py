@@ -75,13 +75,14 @@ class Mempool:
             self._bytes -= len(tx.raw)
             self.nonces.discard(tx.nonce)
 
-    def take(self, max_bytes: int) -> list[Transaction]:
-        """Take what goes into the next block."""
+    def take(self, max_bytes: int, max_gas: int | None = None) -> list[Transaction]:
+        """Take what goes into the next block: the gas that its transactions may use counts, not what they will use."""
         taken: list[Transaction] = []
-        size = 0
+        size = gas = 0
         for tx in self.waiting():
             size += len(tx.raw)
-            if size > max_bytes:
+            gas += tx.auth.fee.gas_limit
+            if size > max_bytes or (max_gas is not None and gas > max_gas):
                 break
             self.remove(tx.hash)
             taken.append(tx)

@@ -334,6 +334,28 @@ async def test_without_a_grant_all_wait_and_go_when_it_is_given(maker: Maker) ->
     assert (await dapi.when_status(state="submitting"))["held"] == {}
 
 
+@pytest_twisted.ensureDeferred
+async def test_the_gas_limit_follows_what_governance_allows(maker: Maker) -> None:
+    chain = maker.chain(None)
+    # About eight messages: the hundred that go together first are halved until they fit.
+    chain.state.rules.max_gas = 200_000
+    chain.switches.is_catching_up = True
+    dapi = maker.dapi(chain)
+    for nonce in range(20):
+        await dapi.record(nonce)
+    with captured_log() as log:
+        chain.switches.is_catching_up = False
+        for _ in range(20):
+            await until(lambda: len(chain.blockchain.mempool) > 0)
+            await dapi.next_block(chain)
+            if (await dapi.outbox.counts())["confirmed"] == 20:
+                break
+    await dapi.when_all(State.CONFIRMED, 20)
+    assert set(chain.blockchain.batch_counts().values()) == {1}
+    assert len(log.warnings("the chain allows 200000 gas in a block")) == 1
+    assert log.lines(LogLevel.error) == []
+
+
 PROBLEMS = {
     "signature": (TxRefused("sdk", 4, "verification failed"), "may sign for"),
     "account": (TxRefused("sdk", 9, "unknown address"), "create the account"),

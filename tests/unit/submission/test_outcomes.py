@@ -29,7 +29,7 @@ class JudgeTests(SynchronousTestCase):
             (2, "authz", Outcome.PROBLEM),
             (6, "authz", Outcome.PROBLEM),
             (13, "sdk", Outcome.PROBLEM),
-            (41, "sdk", Outcome.PROBLEM),
+            (41, "sdk", Outcome.GAS_LIMIT),
             (2, "sdk", Outcome.TOO_MUCH),
             (11, "sdk", Outcome.TOO_MUCH),
             (21, "sdk", Outcome.TOO_LARGE),

@@ -90,7 +90,7 @@ class MempoolTests(SynchronousTestCase):
     def test_what_a_block_makes_impossible_is_dropped_after_it(self) -> None:
         blocks_worth = self.network.tx(self.network.batch(), timeout_ns=self.network.now_ns + SECOND_NS // 2)
         self.network.check(blocks_worth)
-        self.network.node.mempool.take = lambda max_bytes: []  # type: ignore[method-assign]
+        self.network.node.mempool.take = lambda *limits: []  # type: ignore[method-assign]
         self.network.advance(11)
         self.assertEqual(len(self.network.node.mempool), 0)
         self.assertEqual(self.network.check(blocks_worth), ("sdk", 42))

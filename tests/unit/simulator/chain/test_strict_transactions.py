@@ -137,3 +137,19 @@ class LateTests(SynchronousTestCase):
         self.assertEqual(self.network.check(self.network.tx(self.network.batch())), ("sdk", 41))
         raw = self.network.tx(self.network.batch(), gas_limit=50_000_000)
         self.assertEqual(self.network.check(raw), OK)
+
+    def test_a_block_has_as_many_transactions_as_their_gas_limits_allow(self) -> None:
+        """See docs/protocol/chain.md, 'Transactions'."""
+        self.network.state.rules.max_gas = 50_000_000
+        for number in range(3):
+            raw = self.network.tx(self.network.batch(batch_id=f"b-{number}"), gas_limit=20_000_000)
+            self.assertEqual(self.network.check(raw), OK)
+        self.network.advance(self.network.chain.latest.height + 1)
+        self.assertEqual(len(self.network.chain.ledger), 2)
+
+    def test_a_transaction_that_uses_more_gas_than_its_limit_does_nothing(self) -> None:
+        """See docs/protocol/chain.md, 'Transactions'."""
+        batches = [self.network.batch(batch_id=f"b-{number}") for number in range(2)]
+        self.assertEqual(self.network.deliver(self.network.tx(*batches, gas_limit=30_000)), ("sdk", 11))
+        self.assertEqual(self.network.state.batches, {})
+        self.assertEqual(self.network.deliver(self.network.tx(batches[0], gas_limit=30_000)), OK)
