@@ -29,7 +29,7 @@ class BlockWatcher(LoopService):
     It calls its observers at every new head, and when the nodes can be relied on again.
 
     While ``events`` bring blocks, the watcher asks all nodes for their status every 5 s: only that says which of them
-    are behind. Without events (no connection, or no new head from it for ``quiet_seconds``) it asks every
+    are behind. When it shows a block that no event has brought, the watcher asks every ``poll_seconds``. Without events (no connection, or no new head from it for ``quiet_seconds``) it asks every
     ``poll_seconds``. It replaces a connection that is silent for so long while the status shows that the chain moves,
     and one to a node that is not sound while another is. It starts and stops ``events``.
 
@@ -112,7 +112,8 @@ class BlockWatcher(LoopService):
         while self.running:
             self._log_problem()
             await deferLater(self._reactor, self._poll_seconds)
-            is_due = self._reactor.seconds() - self._asked_at >= _STATUS_SECONDS
+            # The events' node may be cut off, if the status was the first to show a block.
+            is_due = self._overtaken_at is not None or self._reactor.seconds() - self._asked_at >= _STATUS_SECONDS
             if is_due or self._status_problem is not None or self._quiet_seconds > self._max_quiet_seconds:
                 await self._ask()
 

@@ -2,7 +2,7 @@
 
 The standings of a node::
 
-                  more than 2 blocks behind, or catching up
+        more than 2 blocks behind, standing still for 2, or catching up
     ┌───────┐ ───────────────────────────────────────────▶ ┌────────┐
     │ SOUND │                                              │ BEHIND │
     └───────┘ ◀─────────────────────────────────────────── └────────┘
@@ -39,6 +39,8 @@ from dapi.timing.log_limits import OncePerMinute
 from dapi.timing.observers import Observers
 
 _MAX_LAG_BLOCKS = 2
+# One that brings no block while the others bring so many is cut off from them.
+_STANDS_STILL_BLOCKS = 2
 # A node that was left comes back with less, so that one at the limit does not come and go with each block.
 _MAX_LAG_TO_RETURN_BLOCKS = 1
 _MIN_SKIP_SECONDS, _MAX_SKIP_SECONDS = 5.0, 60.0
@@ -76,6 +78,8 @@ class ChainNode:
         self.standing = Standing.SOUND
         self.height: int | None = None
         self.lag = 0
+        # The height that the chain had when this node last brought a block.
+        self.moved_at_height = 0
         self.has_tx_index: bool | None = None
         self.problem: str | None = None
         self.is_leave_logged = False
@@ -195,12 +199,14 @@ class ChainNodes:
         if other is not None:
             self._leave(node, Standing.OTHER_CHAIN, other)
             return
-        node.height = status.height
+        if status.height != node.height:
+            node.height, node.moved_at_height = status.height, asked_at_height
         node.lag = max(0, asked_at_height - status.height)
+        stood_still = asked_at_height - max(node.moved_at_height, status.height)
         max_lag = _MAX_LAG_TO_RETURN_BLOCKS if node.standing is Standing.BEHIND else _MAX_LAG_BLOCKS
         if status.catching_up:
             self._leave(node, Standing.BEHIND, "catching up")
-        elif node.lag > max_lag:
+        elif node.lag > max_lag or stood_still >= _STANDS_STILL_BLOCKS:
             self._leave(node, Standing.BEHIND, f"{node.lag} blocks behind")
         elif node.standing is not Standing.SOUND:
             node.standing = Standing.SOUND
@@ -214,7 +220,7 @@ class ChainNodes:
         latest = self.latest
         if latest is None or block.height < latest.height or self._contradiction(block) is not None:
             return False
-        node.height = block.height
+        node.height = node.moved_at_height = block.height
         node.lag = 0
         news = {"height": block.height, "block_time_ns": block.time_ns, "block_hash": block.hash, "node": node.name}
         self._update(msgspec.structs.replace(latest, **news))

@@ -88,14 +88,25 @@ class TransitionTests(NodesTestCase):
                 self.assertIs(self.a.standing, after, f"{before} {event}")
 
     def test_two_blocks_behind_is_sound_and_three_is_not(self) -> None:
-        self.hear(self.a, 100)
         self.hear(self.b, 102)
+        for height in (100, 101, 102):
+            self.hear(self.a, height)
+            self.hear(self.a, height)
+            self.assertEqual((self.a.standing, self.a.lag), (SOUND, 2))
+            self.hear(self.b, height + 3)
+        self.assertIs(self.a.standing, SOUND, "it was not asked since")
+        self.hear(self.a, 102)
+        self.assertEqual((self.a.standing, self.a.lag), (BEHIND, 3))
+
+    def test_one_that_stands_still_while_the_others_go_on_is_left_after_two_blocks(self) -> None:
         self.hear(self.a, 100)
-        self.assertEqual((self.a.standing, self.a.lag), (SOUND, 2))
-        self.hear(self.b, 103)
+        self.hear(self.b, 101)
+        self.hear(self.a, 100)
+        self.assertEqual((self.a.standing, self.a.lag), (SOUND, 1))
+        self.hear(self.b, 102)
         self.assertIs(self.a.standing, SOUND, "it was not asked since")
         self.hear(self.a, 100)
-        self.assertEqual((self.a.standing, self.a.lag), (BEHIND, 3))
+        self.assertEqual((self.a.standing, self.a.lag), (BEHIND, 2))
 
     def test_it_comes_back_when_it_is_one_block_behind(self) -> None:
         self.bring(BEHIND)
