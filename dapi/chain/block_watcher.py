@@ -29,9 +29,10 @@ class BlockWatcher(LoopService):
     It calls its observers at every new head, and when the nodes can be relied on again.
 
     While ``events`` bring blocks, the watcher asks all nodes for their status every 5 s: only that says which of them
-    are behind. When it shows a block that no event has brought, the watcher asks every ``poll_seconds``. Without events (no connection, or no new head from it for ``quiet_seconds``) it asks every
-    ``poll_seconds``. It replaces a connection that is silent for so long while the status shows that the chain moves,
-    and one to a node that is not sound while another is. It starts and stops ``events``.
+    are behind. When it shows a block that no event has brought, the watcher asks every ``poll_seconds``. Without events
+    (no connection, or no new head from it for ``quiet_seconds``) it asks every ``poll_seconds``. It replaces a
+    connection that is silent for so long while the status shows that the chain moves, and one to a node that is not
+    sound while another is. It starts and stops ``events``.
 
     ``head`` is the latest block that any node told, None before the first status; its height never falls. The height
     may grow by more than one between two calls of the observers, so observers act on 'at this height or later'.

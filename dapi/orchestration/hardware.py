@@ -32,9 +32,13 @@ from dapi.submission.submissions import Submissions
 
 # While nothing has changed here, the chain is asked again after so many blocks: its governance may have changed models.
 _LOOK_AGAIN_BLOCKS = 10
-# A diff that changed nothing, or that somebody else undid, is made again only after so many blocks. On the main
-# network, the nodes that count are those that are declared 85 blocks after the start of a PoC.
+# A diff that changed nothing, or that somebody else undid, is made again only after so many blocks.
 _SEND_AGAIN_BLOCKS = 40
+# A short epoch has as many of these pauses.
+_PAUSES_IN_AN_EPOCH = 4
+# In the last blocks before a PoC there is no time for a pause: what is declared when it starts is what counts for sure.
+_LAST_BLOCKS = 5
+_LAST_PAUSE_BLOCKS = 2
 _WITHOUT_EFFECT = "the chain confirmed the declared nodes, and does not show them: they may count nothing"
 # The status changes with each phase, and no weight depends on it: these two are as good as each other.
 _STATUS_THAT_COUNTS = (HARDWARE_NODE_INFERENCE, HARDWARE_NODE_POC)
@@ -82,6 +86,17 @@ def _amounts(node: HardwareNode) -> Counter[tuple[str, int]]:
     return Counter((each.type, each.count) for each in node.hardware)
 
 
+def pause_blocks(info: EpochInfo, usual: int) -> int:
+    """Return how many blocks to wait where it is usually so many: less in a short epoch, and before a PoC starts."""
+    if _is_before_poc(info):
+        return min(usual, _LAST_PAUSE_BLOCKS)
+    return min(usual, max(_LAST_PAUSE_BLOCKS, info.parameters.epoch_length // _PAUSES_IN_AN_EPOCH))
+
+
+def _is_before_poc(info: EpochInfo) -> bool:
+    return info.next_poc_start() - info.block_height <= _LAST_BLOCKS
+
+
 class Declaration(msgspec.Struct, frozen=True):
     """How the chain's nodes compare with ours: ``differs``, and of which nodes it does not know which models."""
 
@@ -93,10 +108,11 @@ class Declaring:
     """Stores a hardware diff for the chain whenever the registered nodes differ from those that it has.
 
     One at a time: a newer one takes the place of one that is not sent yet, and waits for one that is in a transaction.
-    A diff that failed is made again when another PoC has begun, one that is confirmed and still missing after 40
-    blocks. No node is removed while nodes of ours are unreadable, or none is registered: that is rather a dapi without
-    its database than a host without nodes. Nothing is declared while governance knows no model at all: the diff would
-    take all models from the nodes. On a chain that cannot be asked for the models, the nodes are declared with all.
+    A diff that failed is made again when another PoC has begun, one that is confirmed and still missing after 40 blocks
+    or a quarter of a short epoch, and after 2 blocks shortly before a PoC. No node is removed while nodes of ours are
+    unreadable, or none is registered: that is rather a dapi without its database than a host without nodes. Nothing is
+    declared while governance knows no model at all: the diff would take all models from the nodes. On a chain that
+    cannot be asked for the models, the nodes are declared with all.
     """
 
     log = Logger()
@@ -125,7 +141,7 @@ class Declaring:
 
     async def look(self, info: EpochInfo) -> None:
         """Compare, and store what is to be told; raises ChainError, NotReadyError or StoreError."""
-        if not self._has_news and info.block_height < self._looked_at + _LOOK_AGAIN_BLOCKS:
+        if not self._has_news and info.block_height < self._looked_at + pause_blocks(info, _LOOK_AGAIN_BLOCKS):
             return
         self._has_news = False
         differs = True
@@ -156,7 +172,7 @@ class Declaring:
         self.declaration = Declaration(diff is not None, unknown_models(nodes, known))
         self._notice_others([hardware_node(node.config, known).SerializeToString() for node in nodes], diff is not None)
         if diff is not None:
-            await self._store(diff, height, _entry(diff, height, info.next_poc_start()), last)
+            await self._store(diff, info, _entry(diff, height, info.next_poc_start()), last)
         return diff is not None
 
     def _notice_others(self, wanted: list[bytes], differs: bool) -> None:
@@ -167,7 +183,9 @@ class Declaring:
             self._times_undone += 1
         self._is_agreed = not differs
 
-    async def _store(self, diff: MsgSubmitHardwareDiff, height: int, entry: OutboxEntry, last: BatchRow | None) -> None:
+    async def _store(
+        self, diff: MsgSubmitHardwareDiff, info: EpochInfo, entry: OutboxEntry, last: BatchRow | None
+    ) -> None:
         """Store a diff, unless the last one has to be waited for."""
         if last is not None:
             is_same = _content_of(last.batch_id) == _content_of(entry.batch_id)
@@ -177,7 +195,7 @@ class Declaring:
             if is_same and last.state is State.CONFIRMED:
                 self._problem = None if self._times_undone else _WITHOUT_EFFECT
                 # One that is in a later block was confirmed by another chain.
-                if 0 <= height - (last.included_height or 0) < _SEND_AGAIN_BLOCKS:
+                if 0 <= info.block_height - (last.included_height or 0) < pause_blocks(info, _SEND_AGAIN_BLOCKS):
                     return
             if last.state is State.STORED:
                 await self._submissions.expire(last.height, Kind.HARDWARE, "superseded by a newer one", is_loss=False)

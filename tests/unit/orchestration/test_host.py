@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 from twisted.internet.defer import Deferred
 
 from dapi.messages import Kind, State, Via
+from dapi.orchestration.hardware import pause_blocks
 from dapi.orchestration.seed import seed_signature
 from dapi.outbox.ledger import NodeLedger
 from dapi.outbox.outbox import OutboxEntry
-from dapi.phases.phases import regular_stage
+from dapi.phases.phases import EpochInfo, regular_stage
 from dapi.simulator.chain.messages import HardwareNode, SubmitSeed
 from dapi.simulator.chain.state import GroupMember, GroupNode, Model, SettleAmount
 from tests.unit.orchestration.conductor_case import KEY, RETRY_SECONDS, head_at
@@ -156,15 +158,32 @@ class DeclaringTests(HostTestCase):
         self.move(20)
         # The chain has taken it, and shows what it showed before.
         self.finish(State.CONFIRMED, 20, None)
-        for height in range(21, 60):
+        # A quarter of this chain's epoch.
+        for height in range(21, 30):
             self.move(height)
         self.assertEqual(self.states(Kind.HARDWARE), [State.CONFIRMED])
         self.assertIn("confirmed the declared nodes, and does not show them", self.host.warnings()[0])
-        self.move(60)
+        self.move(30)
         self.assertEqual(self.states(Kind.HARDWARE), [State.STORED, State.CONFIRMED])
         self.include()
-        self.move(61)
+        self.move(31)
         self.assertEqual(self.host.warnings(), [])
+
+    def test_what_is_undone_just_before_a_poc_is_made_again_before_it_starts(self) -> None:
+        self.move(SECOND_POC - 4)
+        self.include()
+        self.move(SECOND_POC - 3)
+        del self.rpc.state.hardware_nodes[KEY.address, "a"]
+        for height in (SECOND_POC - 2, SECOND_POC - 1):
+            self.move(height)
+        self.assertEqual(self.states(Kind.HARDWARE), [State.STORED, State.CONFIRMED])
+
+    def test_in_the_long_epochs_of_the_main_network_it_pauses_for_long(self) -> None:
+        parameters = msgspec.structs.replace(PARAMETERS, epoch_length=17_280)
+        info = EpochInfo(20, 1, STAGE, parameters, 200, None)
+        self.assertEqual((pause_blocks(info, 40), pause_blocks(info, 10)), (40, 10))
+        short = msgspec.structs.replace(PARAMETERS, epoch_length=18)
+        self.assertEqual(pause_blocks(EpochInfo(20, 1, STAGE, short, 200, None), 40), 4)
 
 
 class ClaimingTests(HostTestCase):
