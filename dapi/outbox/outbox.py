@@ -136,7 +136,10 @@ class Outbox:
         return counts.addCallback(self._counted)
 
     def story(self, batch_id: str) -> Deferred[BatchStory]:
-        """Fire with all that is known of one batch. Fails with UnknownBatchError, or with StoreError."""
+        """Fire with all that is known of one batch. Fails with UnknownBatchError, or with StoreError.
+
+        The first 8 characters of its id, or more, are enough where no other id begins with them.
+        """
         return self._database.read(partial(story, batch_id=batch_id))
 
     def whole_batches(

@@ -102,6 +102,10 @@ NOTE_FAILED = f"""INSERT INTO {_EARLIER}
     SELECT seq, 'failed ' || tx_hash, tx_hash, reason, included_height, finished_at, finished_at, 1
     FROM finished WHERE {_FAILED_WHOLE} AND tx_hash IS NOT NULL {_OR_ONCE_MORE}"""
 
+# The ids that begin with ``:begin``: ``:end`` is the least text after all of them.
+BEGINNING_WITH = """SELECT batch_id FROM unfinished WHERE batch_id >= :begin AND batch_id < :end AND parent IS NULL
+    UNION ALL SELECT batch_id FROM finished WHERE batch_id >= :begin AND batch_id < :end LIMIT 2"""
+
 # What a batch's row does not tell of it: attempts, deliveries by HTTP, its parts by state, its transactions.
 STORY = """SELECT attempts, seen_by_http FROM unfinished WHERE seq = :seq
     UNION ALL SELECT attempts, seen_by_http FROM finished WHERE seq = :seq"""

@@ -14,6 +14,8 @@ from dapi.outbox import queries
 from dapi.outbox.pages import BatchRow, DamagedRow, one_row
 
 _MAX_TRANSACTIONS = 200
+_MIN_BEGINNING = 8
+_LAST_CHARACTER = chr(0x10FFFF)
 # How the reason of a transaction begins that the chain has answered with a code.
 _CODE = re.compile(r"(\w+) (\d+)(?::|$)")
 
@@ -52,10 +54,10 @@ class BatchStory(NamedTuple):
 
 
 def story(connection: sqlite3.Connection, *, batch_id: str) -> BatchStory:
-    """Read all about one batch; raises UnknownBatchError."""
+    """Read all about one batch, given by its id or by the beginning of it; raises UnknownBatchError."""
     # All of it as it is at one moment.
     connection.execute("BEGIN")
-    row = one_row(connection, batch_id)
+    row = one_row(connection, batch_id) or one_row(connection, _beginning_with(connection, batch_id))
     if row is None:
         raise UnknownBatchError(f"no batch has the id {batch_id!r}")
     connection.text_factory = _text
@@ -75,6 +77,16 @@ def story(connection: sqlite3.Connection, *, batch_id: str) -> BatchStory:
     if isinstance(row, BatchRow):
         transactions += _last(row, {record.tx_hash for record in transactions})
     return BatchStory(row, _ways(row, by_http), _number(attempts), parts, transactions)
+
+
+def _beginning_with(connection: sqlite3.Connection, begin: str) -> str:
+    if len(begin) < _MIN_BEGINNING:
+        return begin
+    values = {"begin": begin, "end": begin + _LAST_CHARACTER}
+    found = [batch_id for (batch_id,) in connection.execute(queries.BEGINNING_WITH, values)]
+    if len(found) > 1:
+        raise UnknownBatchError(f"more than one batch has an id that begins with {begin!r}: give more of it")
+    return found[0] if found else begin
 
 
 def _last(row: BatchRow, known: set[str]) -> list[TransactionRecord]:

@@ -21,6 +21,7 @@ from dapi.server.admin import AdminApi
 from dapi.service import make_service
 from dapi.tap import Options
 from tests.fake_broker import FakePhaseStatus
+from tests.unit.cli.test_main import commands
 from tests.unit.server import test_admin
 
 reactor: Any = global_reactor
@@ -124,6 +125,7 @@ class SettingTests(SynchronousTestCase):
 
     def test_options_exist(self) -> None:
         known = {f"--{name}" for name, *_ in (*Options.optParameters, *Options.optFlags)} | {"--help"}
+        known |= {option for _, command in commands() for parameter in command.params for option in parameter.opts}
         told = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", README))
         self.assertEqual(told - known, set())
         self.assertIn("--config", told)
@@ -192,6 +194,11 @@ class EmbeddingTests(SynchronousTestCase):
 
 
 class CommandTests(SynchronousTestCase):
+    def test_commands_of_dapi_exist(self) -> None:
+        told = re.findall(r"^(dapi [a-z-]+) .*#", README, re.MULTILINE)
+        self.assertIn("dapi status", told)
+        self.assertEqual(set(told) - {name for name, _ in commands()}, set())
+
     def test_make_targets_exist(self) -> None:
         targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
         for text in (README, CONTRIBUTING):

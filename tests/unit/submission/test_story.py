@@ -8,6 +8,7 @@ from dapi.errors import UnknownBatchError
 from dapi.messages import Kind, Via, content_id
 from dapi.outbox.story import BatchStory, TransactionRecord
 from tests.batches import generated_batch
+from tests.unit.outbox.outbox_case import entry
 from tests.unit.submission.submissions_case import HASH, OTHER, SubmissionsTestCase
 
 THIRD = "EF" * 32
@@ -35,6 +36,20 @@ class StoryTests(SubmissionsTestCase):
         self.record(1)
         with self.assertRaisesRegex(UnknownBatchError, "'other'"):
             self.story("other")
+
+    def test_the_beginning_of_an_id(self) -> None:
+        for batch_id in ("beginning-1", "beginning-2", "begin"):
+            self.wait(self.outbox.put(entry(batch_id)))
+        self.assertEqual(self.story("begin").row.seq, 3)
+        self.assertEqual(self.story("beginning-1").row.seq, 1)
+        with self.assertRaisesRegex(UnknownBatchError, "more than one"):
+            self.story("beginning")
+        with self.assertRaisesRegex(UnknownBatchError, "no batch has the id 'beg'"):
+            self.story("beg")
+        batch_id = self.record(1)
+        self.assertEqual(self.story(batch_id[:8]).row, self.rows()[batch_id])
+        self.wait(self.submissions.fail(self.send(self.next(max_nonces=1)), HASH, "no"))
+        self.assertEqual(self.story(batch_id[:63]).row, self.rows()[batch_id])
 
     def test_a_batch_that_was_just_stored(self) -> None:
         batch_id = self.record(1)
@@ -128,8 +143,6 @@ class StoryTests(SubmissionsTestCase):
         self.assertEqual((self.story(batch_id).parts, self.counts()), ({}, {"confirmed": 1}))
 
     def test_a_claim_of_ours_came_no_way(self) -> None:
-        from tests.unit.outbox.outbox_case import entry
-
         self.wait(self.outbox.put(entry("claim-1", kind=Kind.CLAIM, node_id=None, via=Via.OWN)))
         self.assertEqual(self.story("claim-1").ways, {Via.OWN: 1})
 

@@ -1,0 +1,150 @@
+"""``dapi nodes``, ``dapi node …`` and ``dapi poc …``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from tests.unit.cli.cli_case import CliTestCase, recorded
+
+FIELDS = ("--host", "10.0.0.7", "--poc-port", "8080", "--inference-port", "5000")
+STAGE = ("--height", "7", "--hash", "ABCD", "--public-key", "02ab")
+
+
+class NodesTests(CliTestCase):
+    def test_a_line_for_each(self) -> None:
+        self.client.set("GET", "/nodes", recorded("nodes")[1])
+        lines = self.shown("nodes").splitlines()
+        self.assertEqual(lines[1], "node1 yes GENERATING open 30s 42 0 0")
+        self.assertEqual(self.told("nodes"), recorded("nodes")[1])
+
+    def test_none(self) -> None:
+        self.client.set("GET", "/nodes", [])
+        self.assertIn("no node is registered", self.shown("nodes"))
+
+
+class NodeTests(CliTestCase):
+    def setUp(self) -> None:
+        super().setUp()
+        self.nodes = recorded("nodes")[1]
+        self.config = self.nodes[0]["node"]
+        self.client.set("GET", "/nodes", self.nodes)
+        self.client.set("POST", "/nodes", self.config)
+        self.client.set("PUT", "/nodes/node1", self.config)
+
+    def sent(self) -> Any:
+        return self.client.calls[-1]
+
+    def test_add(self) -> None:
+        model = ("--model", "Qwen/QwQ-32B --tp 4", "--model", "other")
+        shown = self.shown("node", "add", "new", *FIELDS, *model, "--hardware", "NVIDIA H100: 80GB:8")
+        self.assertIn("node1 is registered: number 1, 127.0.0.1", shown)
+        body = {
+            "id": "new",
+            "host": "10.0.0.7",
+            "poc_port": 8080,
+            "inference_port": 5000,
+            "models": {"Qwen/QwQ-32B": {"args": ["--tp", "4"]}, "other": {"args": []}},
+            "hardware": [{"type": "NVIDIA H100: 80GB", "count": 8}],
+        }
+        self.assertEqual(self.sent(), ("POST", "/nodes", body))
+
+    def test_add_one_that_is_there(self) -> None:
+        self.assertIn("`dapi node set node1`", self.refused("node", "add", "node1", *FIELDS))
+        self.assertEqual([method for method, *_ in self.client.calls], ["GET"])
+
+    def test_add_what_dapi_refuses(self) -> None:
+        self.client.set("POST", "/nodes", {"error": "node new: models: is missing"}, status=400)
+        self.assertEqual(self.refused("node", "add", "new", *FIELDS), "dapi: node new: models: is missing\n")
+
+    def test_add_a_file(self) -> None:
+        path = Path(self.mktemp())
+        for value in ([{"id": "a"}, {"id": "b"}], {"id": "a"}):
+            path.write_text(json.dumps(value), encoding="utf-8")
+            errors = [{"index": 1, "id": "b", "error": "node b: host: is missing"}]
+            self.client.set("POST", "/nodes/batch", (206, {"nodes": [self.config], "errors": errors}))
+            result = self.run_dapi("node", "add", "--file", str(path), code=1)
+            self.assertEqual(result.stdout, "node1 is registered, number 1\n")
+            self.assertEqual(result.stderr, "not registered: node b: host: is missing\n")
+            self.assertEqual(self.sent()[2], value if isinstance(value, list) else [value])
+        self.client.set("POST", "/nodes/batch", (400, {"nodes": [], "errors": errors}))
+        self.assertEqual(self.told("node", "add", "--file", str(path), code=1), {"nodes": [], "errors": errors})
+        self.client.set("POST", "/nodes/batch", (201, {"nodes": [self.config], "errors": []}))
+        self.shown("node", "add", "--file", str(path))
+
+    def test_add_a_file_that_cannot_be_used(self) -> None:
+        path = Path(self.mktemp())
+        self.assertIn("No such file", self.refused("node", "add", "--file", str(path)))
+        path.write_text("[", encoding="utf-8")
+        self.assertIn("is no JSON", self.refused("node", "add", "--file", str(path)))
+
+    def test_wrong_command_lines(self) -> None:
+        for arguments in (
+            ("add",),
+            ("add", "x", "--file", "y"),
+            ("add", "x", "--hardware", "H100"),
+            ("add", "x", "--model", ""),
+            ("set", "node1"),
+            ("set",),
+            ("remove",),
+            ("rename", "node1"),
+        ):
+            self.refused("node", *arguments, code=2)
+        self.assertEqual(self.client.calls, [])
+
+    def test_set_changes_what_is_given_and_leaves_the_rest(self) -> None:
+        self.assertIn("node1 is changed", self.shown("node", "set", "node1", "--poc-port", "8081"))
+        self.assertEqual(self.sent(), ("PUT", "/nodes/node1", {**self.config, "poc_port": 8081}))
+        self.assertIn("'other'", self.refused("node", "set", "other", "--poc-port", "8081"))
+
+    def test_set_never_puts_back_a_url_whose_secret_is_hidden(self) -> None:
+        self.config["websocket_url"] = "ws://node/ws?(hidden)"
+        self.client.set("GET", "/nodes", self.nodes)
+        self.assertIn("--websocket-url", self.refused("node", "set", "node1", "--poc-port", "8081"))
+        self.shown("node", "set", "node1", "--websocket-url", "ws://node/ws?token=1")
+        self.assertEqual(self.sent()[2]["websocket_url"], "ws://node/ws?token=1")
+
+    def test_remove(self) -> None:
+        self.client.set("DELETE", "/nodes/a%2Fb", True)
+        self.assertIn("nothing was done", self.refused("node", "remove", "a/b", typed="n\n"))
+        self.assertEqual(self.client.calls, [])
+        self.assertEqual(self.shown("node", "remove", "a/b", "--yes"), "a/b is removed")
+        told = json.loads(self.run_dapi("node", "remove", "a/b", "--yes", "--json").stdout)
+        self.assertEqual(told, {"node_id": "a/b", "removed": True})
+
+    def test_enable_and_disable(self) -> None:
+        for verb in ("enable", "disable"):
+            answer = {"message": f"node is {verb}d", "node_id": "node1"}
+            self.client.set("POST", f"/nodes/node1/{verb}", answer)
+            self.assertEqual(self.shown("node", verb, "node1"), f"node1 is {verb}d")
+            self.assertEqual(self.told("node", verb, "node1"), answer)
+
+
+class PocTests(CliTestCase):
+    def test_refused_while_the_chain_drives(self) -> None:
+        self.client.set("POST", "/poc/stop", recorded("poc-conflict"))
+        error = self.refused("poc", "stop")
+        self.assertIn("add --force", error)
+        self.assertNotIn("?force", error)
+
+    def test_a_line_for_each_node_and_3_when_one_failed(self) -> None:
+        self.client.set("POST", "/poc/stop", recorded("poc-stop"))
+        lines = self.shown("poc", "stop", "--force", code=3).splitlines()
+        self.assertEqual(lines[:2], ["NODE DONE DOES ERROR", "node1 yes STOPPED -"])
+        self.assertTrue(lines[3].startswith("node3 no UNKNOWN node3: stop: Connection"))
+        self.assertEqual(self.client.calls, [("POST", "/poc/stop?force=true", None)])
+        self.assertEqual(self.told("poc", "stop", "--force", code=3), recorded("poc-stop")[1])
+
+    def test_the_stage_goes_along(self) -> None:
+        pending = {"results": {"node1": {"succeeded": None, "status": "pending", "error": None}}}
+        for verb in ("start", "validate"):
+            self.client.set("POST", f"/poc/{verb}", pending)
+            self.assertIn("node1 goes on pending -", self.shown("poc", verb, *STAGE))
+            body = {"block_height": 7, "block_hash": "ABCD", "public_key": "02ab"}
+            self.assertEqual(self.client.calls[-1], ("POST", f"/poc/{verb}", body))
+            self.refused("poc", verb, *STAGE[:4], code=2)
+
+    def test_no_node(self) -> None:
+        self.client.set("POST", "/poc/inference", {"results": {}})
+        self.assertEqual(self.shown("poc", "inference"), "no node is enabled")
