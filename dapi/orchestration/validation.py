@@ -3,9 +3,12 @@
 Assignments decides who gets what and who is silent; StageValidation does it. Facts: docs/protocol/chain.md,
 'Validation', and docs/protocol/node.md, 'What a node loses'. The states of a validation:
 
-    QUERYING ──second query──▶ COMPLETE ──all have a verdict──▶ OVER
-       ├───────────────────────────┴──────the window ends───────▶ OVER
+    QUERYING ──the batches are here──▶ COMPLETE ──all have a verdict──▶ OVER
+       ├───────────────────────────────────┴──────the window ends───────▶ OVER
        └───stop(), at any time──▶ STOPPED
+
+One query is enough: it names a height that is not before the end of the batches' window, and a node of the chain that
+does not have that height yet refuses to answer (docs/protocol/measured.md, 'Chain nodes that fail').
 """
 
 from __future__ import annotations
@@ -31,16 +34,13 @@ from dapi.orchestration.stages import StageBook
 from dapi.timing.loop import Wake
 from dapi.timing.retry import retry
 
-# At the first query, a node of the chain that lags may have been without the batches of the last block.
-_BLOCKS_TO_THE_SECOND_QUERY = 2
-
 T = TypeVar("T")
 
 
 class ValidationState(enum.Enum):
     """Where a validation is."""
 
-    QUERYING = "more participants may come"
+    QUERYING = "its participants are not known yet"
     COMPLETE = "all participants are known"
     STOPPED = "was stopped before its end, and may be taken up again"
     OVER = "has ended"
@@ -193,9 +193,6 @@ class StageValidation:
         for address in await self._retry(partial(self._tools.stages.participants_answered, self._stage.height)):
             self._assignments.record_verdict(address, now)
         await self._reach(self._stage.batches.last)
-        at_height = await self._retry(self._query_samples)
-        self._wake.ring()
-        await self._reach(at_height + _BLOCKS_TO_THE_SECOND_QUERY)
         await self._retry(self._query_samples)
         self._state = ValidationState.COMPLETE
         self._wake.ring()
@@ -207,10 +204,9 @@ class StageValidation:
         if self._has_ended:
             raise CancelledError
 
-    async def _query_samples(self) -> int:
-        """Add the participants that the chain knows now; return the height at which it was asked."""
-        at_height = self._tools.height()
-        samples = await self._tools.query(self._sampling, at_height)
+    async def _query_samples(self) -> None:
+        """Add the participants with batches in the stage."""
+        samples = await self._tools.query(self._sampling, self._tools.height())
         self._problem = None
         self._dropped = samples.dropped
         self._assignments.add(samples.batches)
@@ -221,7 +217,6 @@ class StageValidation:
             count=self._assignments.status(),
             dropped=samples.dropped,
         )
-        return at_height
 
     async def _retry(self, attempt: Callable[[], Awaitable[T]]) -> T:
         errors = (ChainError, StoreError)

@@ -172,8 +172,7 @@ class ValidatedStage:
         return [decode_validated(body) for _, body in self.callbacks.calls]
 
     async def finish(self) -> None:
-        """Come to the second query, after which nothing is left to do."""
-        self.advance(self.chain.height + 2)
+        """Wait for the end: nothing is left to do."""
         assert self.over is not None
         await soon(self.over)
 

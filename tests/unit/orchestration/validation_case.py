@@ -161,11 +161,6 @@ class ValidationTestCase(SynchronousTestCase):
     def wait(self, seconds: float) -> None:
         self.reactor.pump([0.5] * round(2 * seconds))
 
-    def query_again(self) -> None:
-        """Come to the height at which the batches are queried for the second time."""
-        self.height += 2
-        self.wait(1)
-
     def shown(self, *names: str) -> list[Any]:
         status = self.validation.status()
         return [status[name] for name in names]
