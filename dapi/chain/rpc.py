@@ -27,7 +27,6 @@ from dapi.chain.rpc_answers import (
     RpcError,
     StatusAnswer,
     TxAnswer,
-    TxLookup,
     TxLookups,
     TxResult,
     to_base64,
@@ -135,20 +134,11 @@ class ChainRpc:
         """Return the names of the nodes that answer, the best first."""
         return [node.name for node in self.nodes.in_order() if node.is_reachable]
 
-    def lookup(self, tx_hash: str) -> Deferred[TxLookup]:
-        """Look up a transaction by its hash in hex; fires with the asked node's status, too.
-
-        Only both from the same node prove that the transaction is in no block.
-        """
-
-        async def look_up() -> TxLookup:
-            lookups = await self._first_of(partial(self._look_up, tx_hashes=[tx_hash]))
-            return TxLookup(lookups.status, lookups.results.get(tx_hash))
-
-        return self._run(look_up())
-
     def lookup_all(self, tx_hashes: Collection[str]) -> Deferred[TxLookups]:
-        """Look up several transactions by their hashes in hex, at one node that has an index; see ``lookup``."""
+        """Look up transactions by their hashes in hex; fires with the asked node's status, too.
+
+        Only both from the same node, which has an index, prove that a transaction is in no block.
+        """
         return self._run(self._first_of(partial(self._look_up, tx_hashes=tx_hashes)))
 
     # Blocks and state.

@@ -77,21 +77,11 @@ class TxResult(msgspec.Struct, frozen=True):
     data: bytes = b""
 
 
-class TxLookup(msgspec.Struct, frozen=True):
-    """One node's answer about a transaction: ``result`` is None when it is in no block up to ``status``.
-
-    The same node gave its status first. Nodes index a block shortly after they count it as their latest, so None proves
-    that the transaction is in no block up to height - 1.
-    """
-
-    status: ChainStatus
-    result: TxResult | None
-
-
 class TxLookups(msgspec.Struct, frozen=True):
     """One node's answers about several transactions: ``results`` lacks those that are in no block up to ``status``.
 
-    As with TxLookup, that proves that they are in no block from the node's earliest up to height - 1.
+    The same node gave its status first. Nodes index a block shortly after they count it as their latest, so that proves
+    that they are in no block from the node's earliest up to height - 1.
     """
 
     status: ChainStatus

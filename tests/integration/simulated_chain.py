@@ -12,6 +12,7 @@ from twisted.internet.defer import Deferred, DeferredQueue
 from twisted.internet.endpoints import TCP4ClientEndpoint
 
 from dapi.chain.rpc import ChainRpc
+from dapi.chain.rpc_answers import TxResult, tx_hash_of
 from dapi.http.exchange import Exchanges
 from dapi.simulator.chain.chain import SimulatedChain
 from dapi.simulator.chain.epochs import EpochParams, Epochs
@@ -39,6 +40,11 @@ class ChainAndClient:
         self._timeouts += 1
         timeout_ns = self.chain.blockchain.latest.time_ns + 60 * SECOND_NS + self._timeouts
         return transaction(self.key, *messages or (batch(self.key.address),), **{"timeout_ns": timeout_ns, **changes})
+
+    async def result_of(self, raw: bytes) -> TxResult | None:
+        """What became of a transaction, None while it is in no block."""
+        tx_hash = tx_hash_of(raw)
+        return (await soon(self.rpc.lookup_all([tx_hash]))).results.get(tx_hash)
 
     async def end(self) -> None:
         await soon(self.rpc.close())

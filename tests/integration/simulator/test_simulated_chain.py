@@ -12,7 +12,7 @@ from twisted.internet import reactor
 from twisted.internet.defer import CancelledError
 from twisted.internet.task import deferLater
 
-from dapi.chain.rpc_answers import Broadcast, tx_hash_of
+from dapi.chain.rpc_answers import Broadcast
 from dapi.errors import ChainRefusedError, ChainStaleError, ChainUnavailableError
 from dapi.http.exchange import NoAnswerError
 from dapi.simulator.chain.chain import SimulatedChain
@@ -51,12 +51,12 @@ async def test_a_transaction_from_broadcast_to_block(pair: ChainAndClient) -> No
     raw = pair.tx()
     sent = await soon(pair.rpc.broadcast_tx_sync(raw))
     assert sent is Broadcast.ACCEPTED
-    assert (await soon(pair.rpc.lookup(tx_hash_of(raw)))).result is None
+    assert await pair.result_of(raw) is None
     assert await soon(pair.rpc.broadcast_tx_sync(raw)) is Broadcast.ALREADY_THERE
     pair.chain.produce_block()
-    lookup = await soon(pair.rpc.lookup(tx_hash_of(raw)))
-    assert lookup.result is not None
-    assert (lookup.status.height, lookup.result.height, lookup.result.code) == (11, 11, 0)
+    result = await pair.result_of(raw)
+    assert result is not None
+    assert (result.height, result.code) == (11, 0)
     assert pair.chain.blockchain.batch_counts() == {"b-1": 1}
 
 
@@ -65,7 +65,7 @@ async def test_a_transaction_that_fails_in_its_block(pair: ChainAndClient) -> No
     raw = pair.tx(batch(pair.key.address, node_id=""))
     await soon(pair.rpc.broadcast_tx_sync(raw))
     pair.chain.produce_block()
-    result = (await soon(pair.rpc.lookup(tx_hash_of(raw)))).result
+    result = await pair.result_of(raw)
     assert result is not None
     assert (result.code, result.codespace) == (1145, "inference")
 
@@ -95,7 +95,7 @@ async def test_a_lost_confirmation_is_unknown_until_the_block(pair: ChainAndClie
     raw = pair.tx()
     assert await soon(pair.rpc.broadcast_tx_sync(raw)) is Broadcast.UNKNOWN
     pair.chain.produce_block()
-    result = (await soon(pair.rpc.lookup(tx_hash_of(raw)))).result
+    result = await pair.result_of(raw)
     assert result is not None
     assert result.code == 0
 
@@ -128,7 +128,7 @@ async def test_indexing_off(pair: ChainAndClient) -> None:
     pair.chain.switches.is_indexing_off = True
     assert not (await soon(pair.rpc.status())).has_tx_index
     with pytest.raises(ChainUnavailableError, match="indexing is disabled"):
-        await soon(pair.rpc.lookup("00" * 32))
+        await soon(pair.rpc.lookup_all(["00" * 32]))
 
 
 @pytest_twisted.ensureDeferred
@@ -213,7 +213,7 @@ async def test_restart(pair: ChainAndClient) -> None:
     await soon(pair.chain.restart())
     await soon(socket.closed)
     assert pair.chain.port == port
-    result = (await soon(pair.rpc.lookup(tx_hash_of(first)))).result
+    result = await pair.result_of(first)
     assert result is not None
     assert result.height == 11
     pair.chain.produce_block()
@@ -296,7 +296,7 @@ async def test_new_blocks(pair: ChainAndClient) -> None:
         assert data["value"]["block"]["header"]["height"] == str(height)
         assert data["value"]["block_id"]["hash"] == block.hash
         assert len(data["value"]["block"]["data"]["txs"]) == (height == 12)
-    result = (await soon(pair.rpc.lookup(tx_hash_of(raw)))).result
+    result = await pair.result_of(raw)
     assert result is not None
     assert result.height == 12
     socket.sendClose()

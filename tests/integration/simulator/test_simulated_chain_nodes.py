@@ -45,9 +45,8 @@ async def test_all_nodes_tell_the_same_and_a_transaction_goes_in_at_any(pair: Ch
     for client in (rpc, pair.rpc):
         status = await soon(client.status())
         assert (status.height, status.block_hash) == (block.height, block.hash)
-        lookup = await soon(client.lookup(tx_hash_of(raw)))
-        assert lookup.result is not None
-        assert lookup.result.code == 0
+        lookups = await soon(client.lookup_all([tx_hash_of(raw)]))
+        assert lookups.results[tx_hash_of(raw)].code == 0
     await soon(rpc.close())
 
 

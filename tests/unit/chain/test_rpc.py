@@ -52,28 +52,28 @@ class CallTests(RpcTestCase):
 
     def test_tx(self) -> None:
         nodes = Nodes(a=looked_up(found(5)))
-        answer = self.successResultOf(self.client(nodes).lookup(HASH))
-        self.assertEqual(answer.result, TxResult(HASH, 9, 5, "c", "l", b"\0\1"))
+        answer = self.successResultOf(self.client(nodes).lookup_all([HASH]))
+        self.assertEqual(answer.results[HASH], TxResult(HASH, 9, 5, "c", "l", b"\0\1"))
         self.assertEqual(nodes.params, {"hash": base64.b64encode(bytes.fromhex(HASH)).decode(), "prove": False})
 
     def test_what_the_messages_of_a_transaction_answered(self) -> None:
         answer = found(0)
         answer["result"]["tx_result"]["data"] = base64.b64encode(b"answers").decode()
-        looked = self.successResultOf(self.client(Nodes(a=looked_up(answer))).lookup(HASH)).result
-        self.assertEqual(looked.data if looked is not None else None, b"answers")
+        looked = self.successResultOf(self.client(Nodes(a=looked_up(answer))).lookup_all([HASH])).results
+        self.assertEqual(looked[HASH].data, b"answers")
 
     def test_tx_in_no_block(self) -> None:
-        self.assertIsNone(self.ask(looked_up(error(NOT_FOUND)), lambda client: client.lookup(HASH)).result)
+        self.assertEqual(self.ask(looked_up(error(NOT_FOUND)), lambda client: client.lookup_all([HASH])).results, {})
 
     def test_a_missing_method_is_no_missing_transaction(self) -> None:
         answers = looked_up(error("not found", -32601))
-        refused = self.refuse(answers, lambda client: client.lookup(HASH), ChainRefusedError)
+        refused = self.refuse(answers, lambda client: client.lookup_all([HASH]), ChainRefusedError)
         self.assertEqual((refused.code, refused.codespace), (-32601, "rpc"))
 
     def test_lookup_is_answered_by_one_node(self) -> None:
         nodes = Nodes(a={"status": status(8), "tx": error(NOT_FOUND)}, b={"status": status(99), "tx": found()})
-        answer = self.successResultOf(self.client(nodes).lookup(HASH))
-        self.assertEqual((answer.status.height, answer.result), (8, None))
+        answer = self.successResultOf(self.client(nodes).lookup_all([HASH]))
+        self.assertEqual((answer.status.height, answer.results), (8, {}))
         self.assertEqual(nodes.asked, [("a", "status"), ("a", "tx")])
 
     def test_lookup_moves_on_as_a_whole(self) -> None:
@@ -81,10 +81,9 @@ class CallTests(RpcTestCase):
             a={"status": status(8), "tx": error("transaction indexing is disabled")},
             b={"status": status(99), "tx": found()},
         )
-        answer = self.successResultOf(self.client(nodes).lookup(HASH))
+        answer = self.successResultOf(self.client(nodes).lookup_all([HASH]))
         self.assertEqual((answer.status.height, answer.status.node), (99, "b:26657"))
-        assert answer.result is not None
-        self.assertEqual(answer.result.height, 9)
+        self.assertEqual(answer.results[HASH].height, 9)
 
     def test_abci_query(self) -> None:
         nodes = Nodes(a=result({"response": {"code": 0, "value": "AAE=", "height": "7", "log": ""}}))

@@ -117,7 +117,7 @@ class BroadcastTests(RpcTestCase):
         begin = "failed to execute message; message index: 0: failed to execute message; message creator:"
         end = " node_id:: PoC node id is empty"
         log = begin + " ".join(f"nonces:{nonce} dist:0.5" for nonce in range(10_000)) + end
-        in_block = self.ask(looked_up(found(1145, log)), lambda client: client.lookup(HASH)).result.log
+        in_block = self.ask(looked_up(found(1145, log)), lambda client: client.lookup_all([HASH])).results[HASH].log
         by_mempool = self.refuse(checked(1145, "inference", log), broadcast, ChainRefusedError).log
         for words in (in_block, by_mempool):
             self.assertLess(len(words), 1500)
