@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from itertools import islice
 
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, DeferredList
@@ -17,6 +18,10 @@ from dapi.broker.node_worker import NodeWorker
 from dapi.broker.switch_log import SwitchLog
 from dapi.errors import NotReadyError
 from dapi.phases.duty import Duty
+from dapi.timing.timer import Timer
+
+# To begin a call to a node takes about a millisecond.
+_NODES_A_TURN = 8
 
 
 class Reconciler(Service):
@@ -25,7 +30,8 @@ class Reconciler(Service):
     One command is under way for a node at a time; a newer intention cancels the older one's command. A command that
     failed is given again after ``retry_delay()`` seconds, for ever. A node that does its duty is asked again a few
     seconds after it began, at each ``reconcile`` (not more often than every 5 s) and every ``poll_seconds``. A node
-    that does something else, or was given another command, gets its command again.
+    that does something else, or was given another command, gets its command again. Of many nodes, 8 are looked at in
+    one turn of the reactor, and the others in the next ones.
 
     What was achieved is not stored: after a restart each command is given again, and an equal init disturbs no node.
     """
@@ -48,6 +54,9 @@ class Reconciler(Service):
         self._polling.clock = reactor
         self._intentions: dict[str, Intention] = {}
         self._nodes: dict[str, NodeReconciler] = {}
+        # The ids of those that are still to be looked at, in their order.
+        self._due: dict[str, None] = {}
+        self._next_turn = Timer(reactor, 0, self._look_at_some)
         self._switch_log = SwitchLog(reactor)
         broker.observe_changes(self.reconcile)
 
@@ -64,6 +73,8 @@ class Reconciler(Service):
         super().stopService()  # type: ignore[no-untyped-call]
         if self._polling.running:
             self._polling.stop()
+        self._next_turn.cancel()
+        self._due.clear()
         self._switch_log.flush()
         leaving = DeferredList([node.leave() for node in self._nodes.values()])
         self._nodes.clear()
@@ -93,11 +104,22 @@ class Reconciler(Service):
                 self._nodes[node_id] = NodeReconciler(
                     self._reactor, worker, make_command, retry_delay, self._switch_log.switched
                 )
-        for node_id, node in list(self._nodes.items()):
+        # Those that wait keep their place, however often this is called.
+        self._due.update(dict.fromkeys(self._nodes))
+        if not self._next_turn.is_running:
+            self._look_at_some()
+
+    def _look_at_some(self) -> None:
+        for node_id in list(islice(self._due, _NODES_A_TURN)):
+            del self._due[node_id]
+            node = self._nodes.get(node_id)
             try:
-                node.reconcile(self._intentions.get(node_id))
+                if node is not None:
+                    node.reconcile(self._intentions.get(node_id))
             except Exception:  # noqa: BLE001 - a defect in one must not keep the other nodes from their duties
                 self.log.failure("{node_id}: reconciling has a defect", node_id=node_id)
+        if self._due and self.running:
+            self._next_turn.start()
 
     def status(self) -> dict[str, NodeStanding]:
         """Return where each node stands, by node id."""

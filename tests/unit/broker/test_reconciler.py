@@ -74,6 +74,35 @@ class CommandTests(ReconcilerTestCase):
         self.stub.release()
         self.assertEqual(["pow/init/generate", "websocket restart"], self.told("a"))
 
+    def test_of_many_some_in_each_turn_of_the_reactor(self) -> None:
+        names = [f"n{number:02}" for number in range(20)]
+        self.add(*names)
+        self.clock.pump([0] * 5)
+        self.intend(GENERATE, *names)
+
+        def commanded() -> list[str]:
+            return [name for name in names if self.stubs[name].events]
+
+        # The node that is not named is looked at, too.
+        self.assertEqual(commanded(), names[:7])
+        # In the middle, all are intended to do something else. Each is looked at, and none loses its place.
+        self.intend(INFERENCE, *names)
+        self.assertEqual(commanded(), names[:7])
+        # To a Clock, all turns are one.
+        self.clock.advance(0)
+        self.assertEqual({self.standing(name).current for name in names}, {"INFERENCE"})
+        inits = {name: self.stubs[name].events.count("pow/init/generate") for name in names}
+        self.assertEqual([name for name, count in inits.items() if count], names[:7])
+
+    def test_a_stop_leaves_the_others(self) -> None:
+        names = [f"n{number:02}" for number in range(20)]
+        self.add(*names)
+        self.clock.pump([0] * 5)
+        self.intend(GENERATE, *names)
+        self.successResultOf(self.reconciler.stopService())
+        self.clock.advance(1)
+        self.assertEqual([self.stubs[name].events for name in names[15:]], [[]] * 5)
+
     def test_defect_at_one_node_delays_no_other(self) -> None:
         command_for = self.broker.command_for
 
