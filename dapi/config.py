@@ -110,6 +110,8 @@ class ApiConfig(Struct, frozen=True, kw_only=True):
     admin_server_port: Port = 9200
     poc_callback_url: HttpUrl | None = None
     """The base under which ML nodes reach the callback port; None: that port on 127.0.0.1."""
+    callback_auth: Literal["required", "optional"] = "required"
+    """Whether batches are taken only with the token that dapi tells each node, or also without one."""
 
 
 class ChainNodeConfig(Struct, frozen=True, kw_only=True):

@@ -6,6 +6,7 @@
     ├── ConfigError         the operator's input is wrong: say what to change
     ├── StartError          the process must not start: database, ports, keys
     ├── NotReadyError       dapi is starting or stopping: try again later
+    ├── ForbiddenError      whoever asks has not proven that they may
     ├── MessageError        a message is not valid
     ├── UnknownNodeError    no node has this id or number
     ├── UnknownBatchError   no batch has this id, or it is in another state than is needed
@@ -39,6 +40,10 @@ class StartError(DapiError):
 
 class NotReadyError(DapiError):
     """dapi cannot do this now, because it is still starting, or is stopping already; try again later."""
+
+
+class ForbiddenError(DapiError):
+    """Whoever asks may not do this, or has not proven that they may; the message quotes nothing that they sent."""
 
 
 class MessageError(DapiError):

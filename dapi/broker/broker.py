@@ -13,6 +13,7 @@ from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from dapi.broker.configuration_file import log_differences
 from dapi.broker.duties import MEANINGS, Intention
 from dapi.broker.node_work_group import NodeWorkGroup
 from dapi.broker.node_worker import NodeWorker, WorkerStatus
@@ -27,8 +28,6 @@ from dapi.timing.retry import retry
 _LOAD_RETRY_SECONDS = 2.0
 # Making a worker takes half a millisecond.
 _NODES_A_TURN = 20
-# A token in the URL, keys among a model's arguments.
-_MAY_HOLD_SECRETS = ("websocket_url", "models")
 _NOT_LOADED = "the nodes are not loaded from the database yet"
 
 T = TypeVar("T")
@@ -53,7 +52,8 @@ class Broker(MultiService):
     change follows the other, and one that has begun is finished even when its Deferred is cancelled. A change that
     cannot be stored has no effect.
 
-    Every init carries ``params`` and ``callback_url()``, to which nodes append ``/generated`` and ``/validated``.
+    Every init carries ``params`` and ``callback_url(num, token_num)``, the base with this token of the node (0: without
+    one), to which the node appends ``/generated`` and ``/validated``.
     """
 
     log = Logger()
@@ -65,7 +65,7 @@ class Broker(MultiService):
         make_worker: Callable[[Node], NodeWorker],
         *,
         params: PowParams,
-        callback_url: Callable[[], str],
+        callback_url: Callable[[int, int], str],
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._reactor = reactor
@@ -79,6 +79,8 @@ class Broker(MultiService):
         self._is_loaded = False
         self._problem: str | None = None
         self._highest_num = 0
+        # The latest stage that has begun since the start, None before that.
+        self._stage: int | None = None
         self._removed: frozenset[str] = frozenset()
         self._on_change: Observers[[]] = Observers()
         self._loading: Deferred[None] = succeed(None)
@@ -169,6 +171,21 @@ class Broker(MultiService):
         """
         return self._change(lambda: self._set_enabled(node_id, False))
 
+    def rotate_token(self, node_id: str) -> Deferred[Node]:
+        """Give the node its next callback token; fires with the node as it is now.
+
+        The old one is right, too, and the one that the node is told, until the next stage begins. Fails with
+        UnknownNodeError or StoreError.
+        """
+        return self._change(lambda: self._rotate_token(node_id))
+
+    def begin_stage(self, height: int) -> Deferred[None]:
+        """Tell the nodes their newest tokens from now on; fires when the old ones are wrong. Fails with StoreError."""
+        self._stage = height
+        if not any(_has_other_old_token(worker.node, height) for worker in self._group.workers()):
+            return succeed(None)
+        return self._change(lambda: self._end_old_tokens(height))
+
     def register_missing(self, configs: Iterable[NodeConfig]) -> Deferred[list[Node]]:
         """Register the nodes of a configuration file that the database does not know; fires with those.
 
@@ -192,6 +209,8 @@ class Broker(MultiService):
             if (reason := self._why_no_command()) is not None:
                 raise NotReadyError(reason)
             intention = Intention(duty, block_height, block_hash, public_key, self.node_count)
+            if intention.block_hash:
+                await self.begin_stage(block_height)
             self.log.info("by hand: all nodes that are enabled are commanded to {duty}", duty=duty)
             enabled = [worker for worker in self._group.workers() if worker.node.enabled]
             waiters = {worker.node.id: worker.submit(self.command_for(worker.node, intention)) for worker in enabled}
@@ -208,7 +227,7 @@ class Broker(MultiService):
             params=self._params,
             node_num=node.num,
             node_count=intention.node_count,
-            url=self._callback_url(),
+            url=self._callback_url(node.num, node.told_token_num),
         )
         return MEANINGS[intention.duty].make_command(request)
 
@@ -326,12 +345,25 @@ class Broker(MultiService):
             worker.submit(StopNodeCommand())
         return worker.node
 
+    async def _rotate_token(self, node_id: str) -> Node:
+        worker = self._worker(node_id)
+        tokens = await self._store.rotate_token(node_id, self._stage)
+        worker.node = msgspec.structs.replace(worker.node, **tokens._asdict())
+        self.log.info("{node_id}: has a new callback token, and is told it when the next stage begins", node_id=node_id)
+        return worker.node
+
+    async def _end_old_tokens(self, stage: int) -> None:
+        await self._store.end_old_tokens(stage)
+        for worker in self._group.workers():
+            if _has_other_old_token(worker.node, stage):
+                worker.node = msgspec.structs.replace(worker.node, old_token_num=None)
+
     async def _register_missing(self, configs: list[NodeConfig]) -> list[Node]:
         missing: dict[Address, NodeConfig] = {}
         for config in configs:
             worker = self._group.get(config.id)
             if worker is not None:
-                self._log_differences(config, worker.node.config)
+                log_differences(self.log, config, worker.node.config)
             elif config.id in self._removed:
                 self.log.warn(
                     "{node_id}: in the configuration file, but it was removed and stays so; to have it back, "
@@ -352,22 +384,6 @@ class Broker(MultiService):
         await self._in_slices(self._own, registered)
         return registered
 
-    def _log_differences(self, in_file: NodeConfig, stored: NodeConfig) -> None:
-        differences = [
-            field
-            if field in _MAY_HOLD_SECRETS
-            else f"{field}: {_shown(stored, field)} in the database, {_shown(in_file, field)} in the file"
-            for field in NodeConfig.__struct_fields__
-            if getattr(stored, field) != getattr(in_file, field)
-        ]
-        if differences:
-            self.log.warn(
-                "{node_id}: the configuration file differs, and the database wins; to apply the file, POST the node "
-                "to /admin/v1/nodes ({differences})",
-                node_id=in_file.id,
-                differences="; ".join(differences),
-            )
-
     def _worker(self, node_id: str) -> NodeWorker:
         worker = self._group.get(node_id)
         if worker is None:
@@ -375,8 +391,8 @@ class Broker(MultiService):
         return worker
 
 
-def _shown(config: NodeConfig, field: str) -> str:
-    return msgspec.json.encode(getattr(config, field)).decode()
+def _has_other_old_token(node: Node, stage: int) -> bool:
+    return node.old_token_num is not None and node.old_stage != stage
 
 
 def _is_reached_alike(one: Node, other: Node) -> bool:

@@ -6,7 +6,7 @@ import re
 import sqlite3
 from collections.abc import Iterable, Sequence
 from ipaddress import IPv6Address
-from typing import Annotated, Literal, TypeAlias
+from typing import Annotated, Literal, NamedTuple, TypeAlias
 
 import msgspec
 from twisted.internet.defer import Deferred
@@ -21,6 +21,7 @@ Port: TypeAlias = Annotated[int, msgspec.Meta(ge=1, le=65535)]
 # Host, PoC port and PoC segment.
 Address: TypeAlias = tuple[str, int, str]
 
+_NUMS_OF_TOKENS = "token_num, old_token_num, old_stage"
 _HOST_NAME = re.compile(r"[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]")
 
 
@@ -78,17 +79,32 @@ class NodeConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 class Node(msgspec.Struct, frozen=True):
     """A registered node: its configuration, its number, and whether it is to work.
 
-    The number is what the node writes into its batches; it is given once, and never to another node.
+    The number is what the node writes into its batches; it is given once, and never to another node. ``token_num``
+    tells which of the node's callback tokens is the right one. Until another stage than ``old_stage`` begins, the node
+    is still told ``old_token_num`` (None: no other; 0: the base without a token, as before there were any): a node
+    whose base changes in the middle of a stage begins its proof of work anew.
     """
 
     config: NodeConfig
     num: int
     enabled: bool = True
+    token_num: int = 1
+    old_token_num: int | None = None
+    old_stage: int = -1
 
     @property
     def id(self) -> str:
         """The node's name, which the chain gets to know."""
         return self.config.id
+
+    @property
+    def told_token_num(self) -> int:
+        """The token in the base that the node is told now; 0 for none."""
+        return self.token_num if self.old_token_num is None else self.old_token_num
+
+    def takes_token(self, token_num: int) -> bool:
+        """Tell whether this token of the node is right now; 0 stands for none."""
+        return token_num in (self.token_num, self.old_token_num)
 
     @property
     def poc_url(self) -> str:
@@ -241,21 +257,40 @@ class NodeStore:
         """Remove a node; fires when on disk. Fails with UnknownNodeError or StoreError."""
         return self._database.write(lambda connection: _set(connection, "removed", True, node_id))
 
+    def rotate_token(self, node_id: str, stage: int | None) -> Deferred[TokenNums]:
+        """Give a node its next token; it is told the old one until another stage than ``stage`` begins.
+
+        None stands for the latest stage that is stored. Fires when on disk. Fails with UnknownNodeError or StoreError.
+        """
+        return self._database.write(lambda connection: _rotate_token(connection, node_id, stage))
+
+    def end_old_tokens(self, stage: int) -> Deferred[None]:
+        """End the old tokens of all nodes but those that keep them in this stage; fires when on disk."""
+        return self._database.write(lambda connection: _end_old_tokens(connection, stage))
+
+
+class TokenNums(NamedTuple):
+    """The columns of a node that tell of its tokens; see Node."""
+
+    token_num: int
+    old_token_num: int | None
+    old_stage: int
+
 
 def _load(connection: sqlite3.Connection) -> StoredNodes:
     nodes: list[Node] = []
     removed: set[str] = set()
     unreadable: dict[str, str] = {}
     highest_num = 0
-    for num, node_id, config, is_enabled, is_removed in connection.execute(
-        "SELECT num, id, config, enabled, removed FROM nodes ORDER BY num"
+    for num, node_id, config, is_enabled, is_removed, *tokens in connection.execute(
+        f"SELECT num, id, config, enabled, removed, {_NUMS_OF_TOKENS} FROM nodes ORDER BY num"
     ):
         highest_num = num
         if is_removed:
             removed.add(node_id)
             continue
         try:
-            nodes.append(Node(decode_node_config(msgspec.json.decode(config)), num, bool(is_enabled)))
+            nodes.append(Node(decode_node_config(msgspec.json.decode(config)), num, bool(is_enabled), *tokens))
         except (msgspec.MsgspecError, ConfigError) as error:
             unreadable[node_id] = str(error)
     return StoredNodes(nodes, highest_num, frozenset(removed), unreadable)
@@ -271,12 +306,34 @@ def _save_all(connection: sqlite3.Connection, configs: Sequence[NodeConfig]) -> 
         (msgspec.json.encode(configs).decode(),),
     )
     [(stored,)] = connection.execute(
-        "SELECT json_group_object(id, json_array(num, enabled)) FROM nodes"
+        f"SELECT json_group_object(id, json_array(num, enabled, json_array({_NUMS_OF_TOKENS}))) FROM nodes"
         " WHERE id IN (SELECT value FROM json_each(?))",
         (msgspec.json.encode([config.id for config in configs]).decode(),),
     )
-    saved = msgspec.json.decode(stored, type=dict[str, tuple[int, int]])
-    return [Node(config, saved[config.id][0], bool(saved[config.id][1])) for config in configs]
+    saved = msgspec.json.decode(stored, type=dict[str, tuple[int, int, TokenNums]])
+    return [
+        Node(config, num, bool(is_enabled), *tokens)
+        for config, (num, is_enabled, tokens) in ((config, saved[config.id]) for config in configs)
+    ]
+
+
+def _rotate_token(connection: sqlite3.Connection, node_id: str, stage: int | None) -> TokenNums:
+    # A token that was rotated twice in a stage was never told to the node: the first one stays.
+    found = connection.execute(
+        "UPDATE nodes SET token_num = token_num + 1, old_token_num = coalesce(old_token_num, token_num), old_stage ="
+        " iif(old_token_num IS NULL, coalesce(?1, (SELECT max(height) FROM stages), -1), old_stage)"
+        f" WHERE id = ?2 AND removed = 0 RETURNING {_NUMS_OF_TOKENS}",
+        (stage, node_id),
+    ).fetchall()
+    if not found:
+        raise UnknownNodeError(f"no node has the id {node_id!r}")
+    return TokenNums(*found[0])
+
+
+def _end_old_tokens(connection: sqlite3.Connection, stage: int) -> None:
+    connection.execute(
+        "UPDATE nodes SET old_token_num = NULL WHERE old_token_num IS NOT NULL AND old_stage != ?", (stage,)
+    )
 
 
 def _set(connection: sqlite3.Connection, column: Literal["enabled", "removed"], value: bool, node_id: str) -> None:

@@ -157,4 +157,11 @@ SCHEMA_VERSIONS = (
     ALTER TABLE chain ADD COLUMN hash TEXT NOT NULL DEFAULT '';
     ALTER TABLE stages ADD COLUMN block_hash TEXT;
     """,
+    # Until here nodes were told a callback base without a token, which those that run still have: 0 stands for that.
+    """
+    ALTER TABLE nodes ADD COLUMN token_num INTEGER NOT NULL DEFAULT 1;
+    ALTER TABLE nodes ADD COLUMN old_token_num INTEGER;
+    ALTER TABLE nodes ADD COLUMN old_stage INTEGER NOT NULL DEFAULT -1;
+    UPDATE nodes SET old_token_num = 0, old_stage = coalesce((SELECT max(height) FROM stages), -1);
+    """,
 )

@@ -68,6 +68,8 @@ class ProblemId(enum.StrEnum):
     SENDING_STOPPED = "sending-stopped", _CRITICAL, "sending", "nothing is sent, for a reason inside dapi"
 
     CLOCK_OFF = "clock-off", _WARNING, "process", "this machine's clock is wrong"
+    CALLBACKS_OPEN = "callbacks-open", _WARNING, "callbacks", "whoever reaches the callbacks can post for any node"
+    CALLBACKS_REFUSED = "callbacks-refused", _WARNING, "callbacks", "somebody came without a right callback token"
     ADMIN_OPEN = "admin-open", _WARNING, "admin", "others can reach the admin API"
 
     NOT_DRIVING = "not-driving", _INFO, "phases", "dapi gives the nodes no commands"

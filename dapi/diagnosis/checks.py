@@ -20,6 +20,7 @@ CHECKS: Final[tuple[Callable[[Status], Iterator[Finding]], ...]] = (
     nodes.failures,
     nodes.websockets,
     callbacks.unreached,
+    doors.callbacks,
     doors.admin,
 )
 

@@ -9,6 +9,26 @@ from dapi.diagnosis.problem import Finding, Status
 from dapi.messages.urls import is_loopback
 
 
+def callbacks(status: Status) -> Iterator[Finding]:
+    """Find that batches are taken without a token, or that somebody came without a right one."""
+    found = status["callbacks"]
+    if found["unproven"] == "taken":
+        problem = f"batches are taken without a token: whoever reaches port {found['port']} can post for any node"
+        to_do = "have dapi command the nodes, and set api.callback_auth to required; or let only the nodes reach it"
+        yield Finding(ProblemId.CALLBACKS_OPEN, problem, to_do)
+    if found["refused_lately"]:
+        address, *others = found["refused_by_address"]
+        whence = f"{address} and {len(others)} more" if others else address
+        count = sum(found["refused_by_address"].values())
+        yield Finding(
+            ProblemId.CALLBACKS_REFUSED,
+            f"callbacks without a right token are refused: {count} so far, from {whence}",
+            "if these are nodes that something else than this dapi commands, set api.callback_auth to optional; else "
+            "let nothing but the nodes reach the port",
+            is_logged=True,
+        )
+
+
 def admin(status: Status) -> Iterator[Finding]:
     """Find that the admin API is open to others."""
     host = status["admin"]["host"]

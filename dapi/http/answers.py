@@ -22,6 +22,7 @@ RETRY_AFTER_SECONDS = 5
 
 STATUSES: Final[dict[type, int]] = {
     errors.ConfigError: 400,
+    errors.ForbiddenError: 403,
     errors.MessageError: 400,
     errors.UnknownNodeError: 404,
     errors.UnknownBatchError: 404,
@@ -104,7 +105,7 @@ def new_app() -> Klein:
             for name, value in error.get_headers():
                 if name == "Allow":
                     request.setHeader(name.encode(), value.encode())
-            return error_answer(request, error.code or 500, f"{error.name}: {request.uri.decode('ascii')}")
+            return error_answer(request, error.code or 500, f"{error.name}: {printable(request.uri)}")
         code = status_of(error)
         if code == 500:
             _log.failure(

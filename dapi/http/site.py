@@ -1,5 +1,5 @@
 # mypy: disallow-untyped-calls=False
-# ruff: noqa: N802, N815
+# ruff: noqa: N802
 # twisted.web is mostly without annotations, and has names of its own.
 """An HTTP server that bounds what clients use: bytes, connections, and time.
 
@@ -26,9 +26,9 @@ from __future__ import annotations
 
 import enum
 from collections import Counter
+from collections.abc import Callable
 from io import BytesIO
 from typing import Any, Final, cast
-from urllib.parse import unquote_to_bytes
 
 from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.defer import Deferred, succeed
@@ -39,9 +39,10 @@ from twisted.web.http import RESPONSES, HTTPChannel
 from twisted.web.resource import IResource
 from twisted.web.server import Request, Site
 
-from dapi.http.answers import RETRY_AFTER_SECONDS, error_answer, error_body
+from dapi.errors import DapiError
+from dapi.http.answers import RETRY_AFTER_SECONDS, HttpError, error_body, status_of
+from dapi.http.request import JsonRequest
 from dapi.http.settings import HttpCounts, HttpSettings
-from dapi.messages.printable import printable
 from dapi.timing.timer import Timer
 from dapi.timing.waiters import Waiters
 
@@ -71,71 +72,13 @@ TRANSITIONS: Final[dict[ChannelState, set[ChannelState]]] = {
 """The states that may follow each state."""
 
 
-class JsonRequest(Request):
-    """A request whose faults are answered in JSON, with its body in memory.
-
-    ``begun_at`` is when its head was received, on the reactor's clock; its body may come much later.
-    """
-
-    defaultContentType = b"application/json"
-    channel: JsonChannel
-    begun_at: float | None = None
-
-    def gotLength(self, length: int | None) -> None:
-        """Note when the head has come."""
-        self.begun_at = self.channel.site.reactor.seconds()
-        super().gotLength(length)
-
-    def handleContentChunk(self, data: bytes) -> None:
-        """Keep a part of the body, as long as all bodies together have room."""
-        if self.channel.make_room(len(data)):
-            super().handleContentChunk(data)
-
-    def process(self) -> None:
-        """Hand the whole request to its resource."""
-        try:
-            unquote_to_bytes(self.path).decode()
-        except UnicodeDecodeError:
-            self.answer_fault(400, "the path is not UTF-8")
-            return
-        super().process()
-
-    def getRequestHostname(self) -> bytes:
-        """Return a constant: Klein binds its routes to this, and fails on a Host header that is no host name."""
-        return b"localhost"
-
-    def processingFailed(self, reason: Failure) -> Failure:
-        """Log a defect of dapi; the client learns only that there was one."""
-        self._log.failure(
-            "{method} {path} failed",
-            reason,
-            method=printable(self.method),
-            path=printable(self.path),
-        )
-        self.answer_fault(500, "internal error: see the log of dapi")
-        return reason
-
-    def answer_too_late(self) -> None:
-        """Answer in place of a handler that is too slow; for the handler it is as if the client had gone away."""
-        waiting, self.notifications = self.notifications, []
-        for notified in waiting:
-            notified.errback(Failure(TimeoutError("the request's deadline has passed")))
-        self.setHeader(b"Connection", b"close")
-        self.channel.persistent = False
-        self.answer_fault(503, "not done in time, try again")
-
-    def answer_fault(self, code: int, message: str) -> None:
-        """Finish with ``{"error": message}``."""
-        self.write(error_answer(self, code, message))
-        self.finish()
-
-
 class JsonChannel(HTTPChannel):
     """One connection: HTTP/1.1 with a deadline for each request."""
 
     site: JsonSite
     transport: Any  # besides ITransport: abortConnection, unregisterProducer, and a writing side to close
     persistent: bool
+    _path: bytes  # of HTTPChannel, from the request line on
 
     def connectionMade(self) -> None:
         """Begin, and be counted."""
@@ -203,7 +146,12 @@ class JsonChannel(HTTPChannel):
             return False
 
     def allHeadersReceived(self) -> None:
-        """Refuse by the declared length, before any of the body is read."""
+        """Refuse by the path or the declared length, before any of the body is read."""
+        try:
+            self.site.admit(self._path, self.peer_host)
+        except (DapiError, HttpError) as error:
+            self.refuse(status_of(error), str(error))
+            return
         limit = self.site.settings.max_body_bytes
         if self.length is None:
             self.refuse(411, "send the body with a Content-Length")
@@ -288,15 +236,31 @@ class JsonChannel(HTTPChannel):
             self.requests[0].answer_too_late()
 
 
+def _admit_all(path: bytes, address: str) -> None:
+    """Refuse no request for its path."""
+
+
 class JsonSite(Site):
-    """A site of bounded requests; see HttpSettings for the bounds and HttpCounts for what is counted."""
+    """A site of bounded requests; see HttpSettings for the bounds and HttpCounts for what is counted.
+
+    ``admit`` looks at the path of each request, and the address that it came from, when its head has come: what it
+    raises (HttpError, or an error of ours) is answered, and the body is not read.
+    """
 
     protocol = JsonChannel  # type: ignore[assignment]  # without HTTP/2, which only TLS can negotiate
     noisy = False
     log_ = Logger()
 
-    def __init__(self, reactor: IReactorTime, resource: IResource, settings: HttpSettings | None = None) -> None:
+    def __init__(
+        self,
+        reactor: IReactorTime,
+        resource: IResource,
+        settings: HttpSettings | None = None,
+        *,
+        admit: Callable[[bytes, str], None] = _admit_all,
+    ) -> None:
         self.settings = settings or HttpSettings()
+        self.admit = admit
         super().__init__(
             resource,
             JsonRequest,

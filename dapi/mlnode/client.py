@@ -19,6 +19,7 @@ from twisted.web.iweb import IAgent
 from dapi.errors import MLNodeError
 from dapi.http.exchange import AnswerTooLongError, Exchanges, NoAnswerError
 from dapi.messages import ProofBatch
+from dapi.messages.printable import without_tokens
 
 BATCH_SIZE: Final = 100
 R_TARGET: Final = 1.4013564660458173
@@ -341,5 +342,6 @@ def _below(url: str, version: str) -> str:
 
 def _shown(body: bytes) -> str:
     """Return the beginning of a body as one line that a log can hold."""
-    text = body[: 4 * _SHOWN_CHARACTERS].decode("utf-8", "replace")
+    # A node may quote the init that it refuses.
+    text = without_tokens(body[: 4 * _SHOWN_CHARACTERS].decode("utf-8", "replace"))
     return "".join(c if c.isprintable() else " " for c in text)[:_SHOWN_CHARACTERS]

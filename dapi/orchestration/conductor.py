@@ -209,6 +209,7 @@ class Conductor(LoopService):
     async def _do_stage(self, stage: PocStage, info: EpochInfo) -> str | None:
         """Give the nodes their duties in the stage that is under way; return why its seed is not stored, or None."""
         record = await self._stages.begin(stage, self._broker.node_count)
+        await self._broker.begin_stage(stage.height)
         seed_problem = await self._seeds.store(stage)
         if self._work is None:
             work = await begin_work(self._rpc, record, info, self._public_key)

@@ -94,6 +94,7 @@ class AdminApi:
             ("DELETE", "/nodes/<node_id>", self._delete_node),
             ("POST", "/nodes/<node_id>/enable", self._enable_node),
             ("POST", "/nodes/<node_id>/disable", self._disable_node),
+            ("POST", "/nodes/<node_id>/rotate", self._rotate_token),
             ("POST", "/poc/start", self._command_all(Duty.GENERATE)),
             ("POST", "/poc/validate", self._command_all(Duty.VALIDATE)),
             ("POST", "/poc/inference", self._command_all(Duty.INFERENCE)),
@@ -158,6 +159,11 @@ class AdminApi:
     async def _disable_node(self, request: Request, node_id: str) -> bytes:
         await self._shielded(self._broker.disable_node(node_id))
         return json_answer(request, {"message": "node is disabled", "node_id": node_id})
+
+    async def _rotate_token(self, request: Request, node_id: str) -> bytes:
+        await self._shielded(self._broker.rotate_token(node_id))
+        message = "node has a new callback token, and is told it when the next stage begins"
+        return json_answer(request, {"message": message, "node_id": node_id})
 
     def _command_all(self, duty: Duty) -> Handler:
         async def handle(request: Request) -> bytes:

@@ -4,7 +4,7 @@
 
 A node POSTs a bare batch without a time limit of its own, drops the batch on any status below 400, and else tries again
 without end (docs/protocol/node.md, 'How a node delivers'). So each request is answered in time, and 200 (with an empty
-body) only when the batch is on disk.
+body) only when the batch is on disk. Whose a batch is, and who may deliver at all, says the CallbackDoor.
 """
 
 from __future__ import annotations
@@ -19,28 +19,28 @@ from twisted.logger import Logger
 from twisted.web.resource import IResource
 from twisted.web.server import Request
 
-from dapi.errors import DapiError, MessageError, StoreBrokenError, UnknownNodeError
+from dapi.errors import DapiError, ForbiddenError, MessageError, StoreBrokenError, UnknownNodeError
 from dapi.http.answers import HttpError, answer, body_of, error_answer, new_app, shielded, status_of
+from dapi.http.request import JsonRequest
 from dapi.http.routes import Route, add_routes
-from dapi.http.site import JsonRequest
 from dapi.messages import Kind, Receipt, Via, decode_generated, decode_validated
 from dapi.messages.printable import printable
 from dapi.poc.batch_handler import BatchHandler
+from dapi.server.callback_door import BASES, CallbackDoor
 from dapi.timing.log_limits import OncePerMinute
-
-# Below /v1 as ML nodes know them, and below /mlnode/v1 as later ones do.
-_BASES = ("/v1/poc-batches", "/mlnode/v1/poc-batches")
 
 
 class CallbackCounts(msgspec.Struct):
     """How many batches came by HTTP and were stored, by kind, and how many were not answered with 200, by reason.
 
-    ``late``: storing took too long. ``gone``: the client went away first. Both may be on disk by now.
+    ``late``: storing took too long. ``gone``: the client went away first. Both may be on disk by now. ``forbidden``
+    names a node that has to prove itself, and came without a token; CallbackDoor counts those that came to its path.
     """
 
     generated: int = 0
     validated: int = 0
     bad_message: int = 0
+    forbidden: int = 0
     unknown_node: int = 0
     store_busy: int = 0
     store_broken: int = 0
@@ -49,11 +49,11 @@ class CallbackCounts(msgspec.Struct):
 
 
 class Callbacks:
-    """Stores the batches that ML nodes POST.
+    """Stores the batches that ML nodes POST to a base with or without a token, as far as ``door`` allows.
 
     ``batch_handler`` returns the handler of the node with a number; it raises UnknownNodeError when there is no such
-    node, and NotReadyError while the nodes are not loaded. ``unnamed_handler`` gets the validated batches: nothing in
-    them names the node that sends. Its ``ack_times`` are those of all callbacks.
+    node, and NotReadyError while the nodes are not loaded. ``unnamed_handler`` gets the validated batches that come
+    without a token: nothing in them names the node that sends. Its ``ack_times`` are those of all callbacks.
     """
 
     log = Logger()
@@ -61,47 +61,57 @@ class Callbacks:
     """How long a node waits for the disk: less than the deadline of the whole request. The storing goes on after it."""
 
     def __init__(
-        self, reactor: IReactorTime, batch_handler: Callable[[int], BatchHandler], unnamed_handler: BatchHandler
+        self,
+        reactor: IReactorTime,
+        door: CallbackDoor,
+        batch_handler: Callable[[int], BatchHandler],
+        unnamed_handler: BatchHandler,
     ) -> None:
         self._reactor = reactor
+        self._door = door
         self._batch_handler = batch_handler
         self._unnamed_handler = unnamed_handler
         self._log_limit = OncePerMinute(reactor)
         self.counts = CallbackCounts()
 
     def resource(self, others: Iterable[Route] = ()) -> IResource:
-        """Return the resource with the four routes, and with ``others``, which other parts bring along."""
+        """Return the resource with the routes, each below a token and without one, and with those of other parts."""
         app = new_app()
 
-        async def generated(request: Request) -> bytes:
-            return await self._answer(request, Kind.GENERATED, self._store_generated)
+        async def generated(request: Request, token: str | None = None) -> bytes:
+            return await self._answer(request, token, Kind.GENERATED, self._store_generated)
 
-        async def validated(request: Request) -> bytes:
-            return await self._answer(request, Kind.VALIDATED, self._store_validated)
+        async def validated(request: Request, token: str | None = None) -> bytes:
+            return await self._answer(request, token, Kind.VALIDATED, self._store_validated)
 
-        for number, base in enumerate(_BASES):
-            app.route(f"{base}/generated", methods=["POST"], endpoint=f"generated{number}")(generated)
-            app.route(f"{base}/validated", methods=["POST"], endpoint=f"validated{number}")(validated)
+        for base in (*BASES, *(f"{base}/<token>" for base in BASES)):
+            app.route(f"{base}/generated", methods=["POST"], endpoint=f"{base}/generated")(generated)
+            app.route(f"{base}/validated", methods=["POST"], endpoint=f"{base}/validated")(validated)
         add_routes(app, others)
         return app.resource()
 
-    def _store_generated(self, request: Request) -> Deferred[Receipt]:
+    def _store_generated(self, request: Request, caller: int | None) -> Deferred[Receipt]:
         body = body_of(request)
         batch = decode_generated(body)
+        if caller is None:
+            self._door.check_unproven(batch.node_num)
         begun_at = request.begun_at if isinstance(request, JsonRequest) else None
-        handler = self._batch_handler(batch.node_num)
+        handler = self._batch_handler(batch.node_num if caller is None else caller)
         return handler.handle_generated_batch(batch, Via.HTTP, begun_at, size=len(body))
 
-    def _store_validated(self, request: Request) -> Deferred[Receipt]:
+    def _store_validated(self, request: Request, caller: int | None) -> Deferred[Receipt]:
         body = body_of(request)
-        return self._unnamed_handler.handle_validated_batch(decode_validated(body), Via.HTTP, size=len(body))
+        handler = self._unnamed_handler if caller is None else self._batch_handler(caller)
+        return handler.handle_validated_batch(decode_validated(body), Via.HTTP, size=len(body))
 
-    async def _answer(self, request: Request, kind: Kind, store: Callable[[Request], Deferred[Receipt]]) -> bytes:
+    async def _answer(
+        self, request: Request, token: str | None, kind: Kind, store: Callable[[Request, int | None], Deferred[Receipt]]
+    ) -> bytes:
         if request.getHeader("content-length") is None:
             raise HttpError(411, "send the batch with a Content-Length")
         came_at = self._reactor.seconds()
         try:
-            storing = shielded(store(request), f"storing a {kind} batch")
+            storing = shielded(store(request, self._door.caller(token)), f"storing a {kind} batch")
             await storing.addTimeout(self.answer_seconds, self._reactor)
         except DeferredTimeoutError:
             self.counts.late += 1
@@ -125,6 +135,8 @@ class Callbacks:
         match error:
             case MessageError():
                 self.counts.bad_message += 1
+            case ForbiddenError():
+                self.counts.forbidden += 1
             case UnknownNodeError():
                 self.counts.unknown_node += 1
             case StoreBrokenError():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random as random_module
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
 from dapi.broker.broker import Broker
+from dapi.broker.callback_tokens import CallbackTokens
 from dapi.broker.node_worker import NodeWorker
 from dapi.broker.nodes import Node, NodeStore
 from dapi.chain_service import ChainService, load_key
@@ -34,6 +35,7 @@ from dapi.poc.websocket_client import WebSocketClient
 from dapi.poc.websocket_settings import WebSocketSettings
 from dapi.server.admin import AdminApi
 from dapi.server.backup_routes import BackupRoutes
+from dapi.server.callback_door import CallbackDoor
 from dapi.server.callbacks import Callbacks
 from dapi.server.health import HealthRoutes
 from dapi.server.metric_families import Snapshot
@@ -80,11 +82,10 @@ class Parts:
         store = NodeStore(self.database)
         self.ack_times = AckTimes()
         self._network_version = NetworkVersion()
-        self.broker = Broker(reactor, store, self._make_worker, callback_url=self.callback_url, params=params)
-        self.unnamed_handler = BatchHandler(None, None, self._recorder, ack_times=self.ack_times)
-        self.callbacks = Callbacks(reactor, self._batch_handler, self.unnamed_handler)
+        self.callback_tokens = CallbackTokens(path)
+        self.broker = Broker(reactor, store, self._make_worker, callback_url=self._told_url, params=params)
         health = self._make_health().routes()
-        callback_site = JsonSite(reactor, self.callbacks.resource(health))
+        callback_site = self._make_callback_site(health)
         self.callback_listener = HttpListener(
             reactor, "callbacks", callback_site, api.ml_server_port, api.ml_server_host
         )
@@ -101,7 +102,8 @@ class Parts:
 
         The callbacks' port is before all else, so that no batch finds the door closed because something takes its time.
         """
-        order = (self.database, self.callback_listener, self.broker, self.chain, self.backups, self.admin_listener)
+        intake = (self.database, self.callback_tokens, self.callback_listener)
+        order = (*intake, self.broker, self.chain, self.backups, self.admin_listener)
         return tuple(part for part in order if part is not None)
 
     def _make_database(self, path: str, on_broken: Callable[[str], object]) -> Database:
@@ -114,8 +116,21 @@ class Parts:
             on_broken=on_broken,
         )
 
+    def _make_callback_site(self, others: Sequence[Route]) -> JsonSite:
+        self.callback_door = CallbackDoor(
+            self._reactor,
+            self.callback_tokens,
+            self.broker.nodes,
+            lambda num: self.broker.worker_by_num(num).node,
+            takes_plain=self._config.api.callback_auth == "optional",
+            open_paths=[route.path for route in others],
+        )
+        self.unnamed_handler = BatchHandler(None, None, self._recorder, ack_times=self.ack_times)
+        self.callbacks = Callbacks(self._reactor, self.callback_door, self._batch_handler, self.unnamed_handler)
+        return JsonSite(self._reactor, self.callbacks.resource(others), admit=self.callback_door.admit)
+
     def callback_url(self) -> str:
-        """Return the base that nodes append ``/generated`` and ``/validated`` to; the system may choose its port."""
+        """Return the base of the callbacks, without a node's token; the system may choose its port."""
         base = self._config.api.poc_callback_url or f"http://127.0.0.1:{self.callback_listener.port}"
         return base.rstrip("/") + _CALLBACK_PATH
 
@@ -143,6 +158,11 @@ class Parts:
             pending=pending,
             connections=connections,
         )
+
+    def _told_url(self, node_num: int, token_num: int) -> str:
+        """Return the base that a node is told; 0 stands for the one without a token."""
+        base = self.callback_url()
+        return f"{base}/{self.callback_tokens.token(node_num, token_num)}" if token_num else base
 
     def _make_chain(self, on_another_chain: Callable[[str], object]) -> ChainService | None:
         config = self._config.chain_node

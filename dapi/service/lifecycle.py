@@ -105,7 +105,7 @@ class DapiService(MultiService):
 
     @property
     def callback_url(self) -> str:
-        """The base that nodes append ``/generated`` and ``/validated`` to."""
+        """The base of the callbacks, without a node's token."""
         return self._parts.callback_url()
 
     def status(self) -> Deferred[dict[str, Any]]:

@@ -65,6 +65,7 @@ class ServiceStatus:
                 "port": listener.port,
                 "url": without_user(parts.callback_url()),
                 "connections": listener.site.connections,
+                **parts.callback_door.status(),
                 "batches": parts.callbacks.counts,
                 "answers": listener.site.counts.answers,
                 "connections_refused": listener.site.counts.connections_refused,

@@ -178,7 +178,7 @@ async def test_each_batch_is_on_the_chain_exactly_once(twistd: Run, chain: Troub
     key_file.write_text(SECRET.hex())
     key_file.chmod(0o600)
     ports = {"admin_port": free_port(), "callback_port": free_port()}
-    environ = {"DAPI_CHAIN_NODE__KEY_FILE": str(key_file)}
+    environ = {"DAPI_CHAIN_NODE__KEY_FILE": str(key_file), "DAPI_API__CALLBACK_AUTH": "optional"}
 
     def start() -> Twistd:
         return twistd("--chain-url", chain.simulated.url, environ=environ, **ports)

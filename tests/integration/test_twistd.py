@@ -92,7 +92,8 @@ async def test_systemd_is_told_that_it_is_ready_alive_and_stopping(twistd: Run, 
 @pytest_twisted.ensureDeferred
 async def test_a_slow_disk_holds_up_the_end_for_two_commits_at_most(twistd: Run, tmp_path: Path) -> None:
     (tmp_path / "site").mkdir()
-    process = twistd(environ=customized(tmp_path / "site", "slow_disk", SLOW_DISK_SECONDS="2"))
+    environ = customized(tmp_path / "site", "slow_disk", SLOW_DISK_SECONDS="2", DAPI_API__CALLBACK_AUTH="optional")
+    process = twistd(environ=environ)
     port = await admin_port(process)
     callbacks = re.search(r"callbacks: listening on 127\.0\.0\.1:(\d+)", process.output)
     assert callbacks is not None
@@ -165,7 +166,7 @@ async def test_takes_batches_while_neither_chain_nor_node_answers(twistd: Run, t
         nodes.write_text(json.dumps([node]))
         process = twistd(
             *("--node-config", str(nodes), "--chain-url", f"http://127.0.0.1:{port}"),
-            environ={"DAPI_CHAIN_NODE__KEY_FILE": str(key)},
+            environ={"DAPI_CHAIN_NODE__KEY_FILE": str(key), "DAPI_API__CALLBACK_AUTH": "optional"},
         )
         callbacks = await process.when_written(r"callbacks: listening on 127\.0\.0\.1:(\d+)")
         url = f"http://127.0.0.1:{callbacks[1]}/v1/poc-batches/validated"

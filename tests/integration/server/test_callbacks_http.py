@@ -32,6 +32,7 @@ from dapi.poc.batch_handler import BatchHandler, Recorder
 from dapi.server.callbacks import Callbacks
 from dapi.timing.waiters import Waiters
 from tests.batches import generated_fields, validated_fields
+from tests.doors import Nodes, make_door
 from tests.integration.server.http_tools import connect, parse, serving
 from tests.integration.waiting import PATIENCE_SECONDS, until
 
@@ -81,7 +82,7 @@ def make_callbacks(recorder: Recorder) -> Callbacks:
             raise UnknownNodeError(f"no node has the number {num}")
         return handler
 
-    return Callbacks(reactor, handler_by_num, BatchHandler(None, None, recorder))
+    return Callbacks(reactor, make_door(reactor, Nodes()), handler_by_num, BatchHandler(None, None, recorder))
 
 
 def make() -> tuple[Disk, Callbacks]:

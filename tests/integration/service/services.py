@@ -33,7 +33,8 @@ def node(node_id: str, **more: Any) -> NodeConfig:
 
 
 def config(path: Path, *nodes: NodeConfig, **more: Any) -> Config:
-    api = ApiConfig(ml_server_host="127.0.0.1", ml_server_port=0, admin_server_port=0)
+    # The tests post by hand; what a token is good for is in test_callback_tokens.
+    api = ApiConfig(ml_server_host="127.0.0.1", ml_server_port=0, admin_server_port=0, callback_auth="optional")
     return Config(**{"api": api, "storage": StorageConfig(path=str(path), reserve_bytes=MIB), "nodes": nodes, **more})
 
 

@@ -137,7 +137,8 @@ async def test_starts_from_the_ground_up_and_stops_the_database_last(start: Star
         watch(part)
     service.startService()
     await service.stopService()
-    assert started[:3] == [service.database, service.callback_listener, service.broker]
+    tokens = service._parts.callback_tokens
+    assert started[:4] == [service.database, tokens, service.callback_listener, service.broker]
     assert started[-2:] == [service.admin_listener, service._watch]
     assert set(stopped) == set(started)
     assert stopped[-1] is service.database

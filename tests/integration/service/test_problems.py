@@ -104,7 +104,8 @@ async def test_a_callback_url_that_a_node_cannot_reach(
 
 @pytest_twisted.ensureDeferred
 async def test_a_disk_without_room(start: Start, tmp_path: Path) -> None:
-    settings = config(tmp_path / "a.db")
+    api = ApiConfig(ml_server_host="127.0.0.1", ml_server_port=0, admin_server_port=0)
+    settings = config(tmp_path / "a.db", api=api)
     storage = msgspec.structs.replace(settings.storage, reserve_bytes=2**60)
     service = await start(msgspec.structs.replace(settings, storage=storage))
     _, status = await call(service.admin_listener.port, "/admin/v1/status")

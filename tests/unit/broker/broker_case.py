@@ -20,6 +20,11 @@ from tests.nodes import FakeWebSocket, StubNode, SynchronousDatabase, make_worke
 CALLBACK_URL = "http://10.0.0.1:9100/v1/poc-batches"
 
 
+def callback_url(node_num: int, token_num: int) -> str:
+    """The base that a node is told: its token says which one it is, 0 for none."""
+    return f"{CALLBACK_URL}/{node_num}-{token_num}" if token_num else CALLBACK_URL
+
+
 class BrokerTestCase(SynchronousTestCase):
     """Has a broker with a database of its own, whose nodes are stubs."""
 
@@ -44,7 +49,7 @@ class BrokerTestCase(SynchronousTestCase):
 
     def make_broker(self) -> Broker:
         params, store = TEST_NETWORK_PARAMS, NodeStore(self.database)
-        return Broker(self.clock, store, self.make_worker, params=params, callback_url=lambda: CALLBACK_URL)
+        return Broker(self.clock, store, self.make_worker, params=params, callback_url=callback_url)
 
     def make_worker(self, node: Node) -> NodeWorker:
         stub = self.stubs.setdefault(node.id, StubNode())

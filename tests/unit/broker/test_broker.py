@@ -237,7 +237,7 @@ class AllNodesTests(BrokerTestCase):
             self.assertEqual((num, 4), (body["node_id"], body["node_count"]))
             self.assertEqual((1000, "ABcd", "02aa"), (body["block_height"], body["block_hash"], body["public_key"]))
             self.assertEqual(
-                (CALLBACK_URL, 100, 1.4013564660458173, 1e-7, 1024),
+                (f"{CALLBACK_URL}/{num}-1", 100, 1.4013564660458173, 1e-7, 1024),
                 (
                     body["url"],
                     body["batch_size"],

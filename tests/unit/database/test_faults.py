@@ -110,13 +110,13 @@ class FullDiskTests(StoreTestCase):
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_takes_new_into_the_room_that_drained_rows_left_in_the_file(self) -> None:
-        self.execute(self.database, "INSERT INTO nodes VALUES (1, 'one', zeroblob(131072 + 16384), 1, 0)")
+        self.execute(self.database, "INSERT INTO nodes VALUES (1, 'one', zeroblob(131072 + 16384), 1, 0, 1, NULL, -1)")
         self.room = 0
         self.fill()
         with self.assertRaises(StoreBusyError):
             self.clock.wait_for(self.database.write(lambda _: None, intake=True))
         self.execute(self.database, "DELETE FROM nodes")
-        add = "INSERT INTO nodes VALUES (2, 'two', zeroblob(65536), 1, 0)"
+        add = "INSERT INTO nodes VALUES (2, 'two', zeroblob(65536), 1, 0, 1, NULL, -1)"
         self.clock.wait_for(self.database.write(lambda connection: connection.execute(add).rowcount, intake=True))
         self.assertEqual(self.database.status()["state"], "full")
         with self.assertRaises(StoreBusyError):

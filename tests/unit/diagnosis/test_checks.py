@@ -25,7 +25,13 @@ STANDING: dict[str, Any] = {"intended": "GENERATE", "current": "GENERATING", "pr
 # All is well: dapi follows a chain, and a node generates.
 WELL: dict[str, Any] = {
     "database": {"state": "ok", "reason": "", "since": 1.0, "writing_seconds": 0.1, "path": "/x.db"},
-    "callbacks": {"url": "http://10.0.0.5:9100/v1/poc-batches", "port": 9100},
+    "callbacks": {
+        "url": "http://10.0.0.5:9100/v1/poc-batches",
+        "port": 9100,
+        "unproven": "refused",
+        "refused_by_address": {"10.9.9.9": 3, "10.9.9.8": 1},
+        "refused_lately": False,
+    },
     "admin": {"host": "127.0.0.1", "port": 9200},
     "broker": {"is_loaded": True, "problem": None},
     "nodes": [NODE],
@@ -66,6 +72,13 @@ class FindingTests(CheckTestCase):
 
     def test_nothing_is_wrong(self) -> None:
         self.assertEqual(self.found(), [])
+
+    def test_callbacks_without_a_token(self) -> None:
+        refused = self.one(callbacks__refused_lately=True)
+        self.assertIn("are refused: 4 so far, from 10.9.9.9 and 1 more", refused.problem)
+        self.assertIn("set api.callback_auth to optional", refused.to_do)
+        self.assertIn("can post for any node", self.one(callbacks__unproven="taken").problem)
+        self.assertEqual(self.found(callbacks__unproven="until the next stage"), [])
 
     def test_database(self) -> None:
         full = self.one(database__state="full", database__reason="no room", database__since=7.0)

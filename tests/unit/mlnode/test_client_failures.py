@@ -42,6 +42,12 @@ class RefusalTests(SynchronousTestCase):
                 self.assertEqual(("node1", call, status, '{"detail":"no"}'), _facts(error))
                 self.assertEqual(f'node1: {call} ({status}): refused: {{"detail":"no"}}', str(error))
 
+    def test_no_callback_token_that_the_node_quotes(self) -> None:
+        token = f"cb-1-2-{'A1_-' * 11}"
+        error = self.error(StubbedNode(f'{{"input":{{"url":"http://a/{token}"}}}}'.encode(), 422))
+        self.assertEqual(error.body, '{"input":{"url":"http://a/(hidden)"}}')
+        self.assertNotIn("A1_", str(error))
+
     def test_only_the_first_of_the_body(self) -> None:
         error = self.error(StubbedNode(b"a\n" + "é".encode() * 500, 500))
         self.assertEqual("a " + "é" * 198, error.body)

@@ -137,6 +137,11 @@ class FakeBroker(Broker):
     def __init__(self, clock: Clock) -> None:
         nodes = [Node(node_config(node_id), num) for num, node_id in enumerate(("a", "b"), start=1)]
         self._workers = [make_worker(clock, node, StubNode()) for node in nodes]
+        self.stages_begun: list[int] = []
+
+    def begin_stage(self, height: int) -> Deferred[None]:
+        self.stages_begun.append(height)
+        return succeed(None)
 
     def nodes(self) -> list[Node]:
         return [worker.node for worker in self._workers]

@@ -88,6 +88,7 @@ class PhaseTests(ConductorTestCase):
             self.assertEqual(self.state_of("in the longer window"), still)
         # It is the same stage, as far as the nodes are told.
         self.assertEqual([one.stage.height for one in self.validations], [START])
+        self.assertEqual(set(self.broker.stages_begun), {START})
 
     def test_leaving_a_stage_ends_its_validation(self) -> None:
         self.move(VALIDATION_START)

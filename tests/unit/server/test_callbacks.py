@@ -13,13 +13,16 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 from twisted.web.iweb import IResponse
 
+from dapi.broker.nodes import Node
 from dapi.errors import NotReadyError, StoreBrokenError, StoreBusyError, UnknownNodeError
 from dapi.http.site import JsonSite
 from dapi.messages import ProofBatch, Receipt, ValidatedBatch, Via, content_id
 from dapi.poc.batch_handler import BatchHandler, WayCounts
 from dapi.server.callbacks import CallbackCounts, Callbacks
 from tests.batches import generated_batch, generated_fields, validated_batch, validated_fields
+from tests.doors import Nodes, make_door, started_tokens
 from tests.logs import log_of
+from tests.nodes import node_config
 from tests.unit.server.resource_client import ResourceClient
 
 BASES = ("/v1/poc-batches", "/mlnode/v1/poc-batches")
@@ -55,7 +58,14 @@ class CallbackTests(SynchronousTestCase):
         self.recorder = FakeRecorder()
         self.node_handler = BatchHandler("node1", 1, self.recorder)
         self.error: Exception | None = None
-        self.callbacks = Callbacks(self.clock, self.handler_by_num, BatchHandler(None, None, self.recorder))
+        self.nodes = Nodes(Node(node_config(), 1))
+        self.tokens = started_tokens(self.mktemp())
+        self.use_door(takes_plain=True)
+
+    def use_door(self, *, takes_plain: bool) -> None:
+        self.door = make_door(self.clock, self.nodes, self.tokens, takes_plain=takes_plain)
+        unnamed_handler = BatchHandler(None, None, self.recorder)
+        self.callbacks = Callbacks(self.clock, self.door, self.handler_by_num, unnamed_handler)
         self.http = ResourceClient(self, self.callbacks.resource())
 
     def handler_by_num(self, num: int) -> BatchHandler:
@@ -98,7 +108,7 @@ class CallbackTests(SynchronousTestCase):
 
     def test_the_time_to_the_answer_is_measured(self) -> None:
         times = BatchHandler(None, None, self.recorder)
-        self.http = ResourceClient(self, Callbacks(self.clock, self.handler_by_num, times).resource())
+        self.http = ResourceClient(self, Callbacks(self.clock, self.door, self.handler_by_num, times).resource())
         waiting = self.post("/v1/poc-batches/generated", generated_fields())
         self.http.flush()
         self.clock.advance(3)
@@ -131,6 +141,42 @@ class CallbackTests(SynchronousTestCase):
         self.clock.advance(20)
         channel.dataReceived(body)
         self.assertEqual(begun, [10])
+
+    def test_a_token_names_the_node_of_both_kinds(self) -> None:
+        self.use_door(takes_plain=False)
+        token = self.tokens.token(1, 1)
+        for base in BASES:
+            for kind, fields in (("generated", generated_fields()), ("validated", validated_fields())):
+                waiting = self.post(f"{base}/{token}/{kind}", fields)
+                self.recorder.stored()
+                self.assertEqual(self.answered(waiting)[0].code, 200)
+                self.assertEqual(self.recorder.given[-1][2:], ("node1", Via.HTTP))
+        self.assertEqual(self.callbacks.counts, CallbackCounts(generated=2, validated=2))
+
+    def test_without_a_right_token_nothing_is_stored(self) -> None:
+        self.use_door(takes_plain=False)
+        for token in ("", "/x", f"/{self.tokens.token(1, 2)}", f"/{self.tokens.token(1, 1)[:-1]}"):
+            for kind, fields in (("generated", generated_fields()), ("validated", validated_fields())):
+                message = self.refused(self.post(f"/v1/poc-batches{token}/{kind}", fields), 403)
+                self.assertEqual(message, "the path has no right callback token: a node is told its own with its init")
+        self.assertEqual(self.recorder.given, [])
+        self.assertEqual(self.callbacks.counts, CallbackCounts(forbidden=8))
+
+    def test_a_node_that_was_told_no_token_proves_nothing_for_another(self) -> None:
+        self.nodes = Nodes(
+            Node(node_config(), 1, old_token_num=0), Node(node_config("node2"), 2), Node(node_config("node3"), 3)
+        )
+        self.use_door(takes_plain=False)
+        waiting = self.post("/v1/poc-batches/generated", generated_fields())
+        self.recorder.stored()
+        self.assertEqual(self.answered(waiting)[0].code, 200)
+        self.refused(self.post("/v1/poc-batches/generated", generated_fields(node_id=2)), 403)
+        self.assertEqual(self.callbacks.counts, CallbackCounts(generated=1, forbidden=1))
+
+    def test_no_answer_quotes_a_token(self) -> None:
+        token = self.tokens.token(1, 1)
+        for path in (f"/v1/poc-batches/{token}/other", f"/v1/{token}"):
+            self.assertNotIn(token[-43:], self.refused(self.post(path, b""), 404))
 
     def test_trailing_slash(self) -> None:
         waiting = self.post("/v1/poc-batches/generated/", generated_fields())

@@ -1,0 +1,109 @@
+"""The tokens in the nodes' callback bases, which name a node and prove that it speaks.
+
+A node appends ``/generated`` to whatever base its init gave it (docs/protocol/node.md, 'Callbacks'), so a token in the
+base comes back with each batch, and the node needs to know nothing of it. A token is
+``cb-<node_num>-<token_num>-<HMAC>``: which node, which of its tokens (``token_num`` counts them from 1), and the proof.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import os
+import re
+import secrets
+import stat
+from pathlib import Path
+from typing import NamedTuple
+
+from twisted.application.service import Service
+from twisted.logger import Logger
+
+from dapi.errors import StartError
+
+_SECRET_BYTES = 32
+_TOKEN = re.compile(r"cb-(0|[1-9][0-9]{0,18})-([1-9][0-9]{0,18})-[A-Za-z0-9_-]{43}", re.ASCII)
+
+
+class Proven(NamedTuple):
+    """What a right token says: the node's number, and which of its tokens it is."""
+
+    node_num: int
+    token_num: int
+
+
+class CallbackTokens(Service):
+    """Makes and checks tokens with the secret in the file beside the database at ``path``, ``path`` + ``.secret``.
+
+    ``startService`` reads the secret, and makes it at the first start, readable by its owner only. It raises StartError
+    when it can do neither. A new secret makes all tokens wrong that the nodes were told before.
+    """
+
+    log = Logger()
+
+    def __init__(self, path: str) -> None:
+        self._path = Path(f"{os.path.realpath(path)}.secret")
+        self._secret = b""
+
+    def startService(self) -> None:
+        """Read the secret, or make it."""
+        try:
+            self._secret = self._read() if self._path.exists() else self._make()
+        except OSError as error:
+            raise StartError(
+                f"the secret of the callback tokens, {self._path}, cannot be read or made: {error.strerror}; check the "
+                "path, its permissions and the room on its disk"
+            ) from error
+        super().startService()  # type: ignore[no-untyped-call]
+
+    def token(self, node_num: int, token_num: int) -> str:
+        """Return a token of a node."""
+        if not self._secret:
+            raise RuntimeError("the tokens are not started")
+        said = f"cb-{node_num}-{token_num}"
+        proof = hmac.digest(self._secret, f"dapi callback {said}".encode(), hashlib.sha256)
+        return f"{said}-{base64.urlsafe_b64encode(proof).decode().rstrip('=')}"
+
+    def proven(self, token: str) -> Proven | None:
+        """Return what a token says, None for a wrong one; how wrong it is does not show in the time that this takes."""
+        match = _TOKEN.fullmatch(token)
+        if match is None:
+            return None
+        said = Proven(int(match[1]), int(match[2]))
+        return said if hmac.compare_digest(token, self.token(*said)) else None
+
+    def _read(self) -> bytes:
+        mode = stat.S_IMODE(self._path.stat().st_mode)
+        if mode & 0o077:
+            self.log.warn(
+                "{path} was open to others (mode {mode}) and is not any more: see who could read it, and rotate the "
+                "nodes' tokens (POST /admin/v1/nodes/<id>/rotate)",
+                path=str(self._path),
+                mode=f"{mode:03o}",
+            )
+            self._path.chmod(0o600)
+        secret = self._path.read_bytes()
+        if len(secret) != _SECRET_BYTES:
+            raise StartError(
+                f"{self._path} has {len(secret)} bytes and not {_SECRET_BYTES}: restore it from a back-up, or delete "
+                "it to have a new one made, with which nodes that work now begin anew"
+            )
+        return secret
+
+    def _make(self) -> bytes:
+        """Make the file whole under another name, so that a crash leaves no half of it."""
+        secret = secrets.token_bytes(_SECRET_BYTES)
+        new = Path(f"{self._path}.new")
+        new.unlink(missing_ok=True)
+        with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+            file.write(secret)
+            file.flush()
+            os.fsync(file.fileno())
+        new.replace(self._path)
+        folder = os.open(self._path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+        return secret
