@@ -98,7 +98,8 @@ async def assert_within_3_blocks(chain: str, confirmed: list[dict[str, Any]]) ->
 async def test_batches_of_all_three_nodes_arrive_and_each_is_there_once(
     start: Callable[..., DemoProcess], tmp_path: Path
 ) -> None:
-    demo = start()
+    # Slow blocks give a busy machine the time to have all in one PoC, and each batch in one of the next three blocks.
+    demo = start("--block-seconds", "2")
     admin = (await demo.when_written(r"^admin: (http://127\.0\.0\.1:\d+)$"))[1]
     chain = (await demo.when_written(r"^chain: (http://127\.0\.0\.1:\d+),"))[1]
     await demo.when_written(ALL_ARRIVED)

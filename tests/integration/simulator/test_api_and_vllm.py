@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import AsyncIterator
 from typing import Any
 
+import msgspec
 import pytest_twisted
 from twisted.internet import reactor as global_reactor
 from twisted.internet.defer import Deferred
@@ -15,12 +16,17 @@ from dapi.simulator.api.api import ApiState, SimulatedApi
 from dapi.simulator.api.settings import ApiSettings
 from dapi.simulator.api.stages import Stage
 from dapi.simulator.vllm.sender import SenderSettings, SimulatedVllm, callback_path, generated_body
-from tests.integration.waiting import soon, until
+from tests.integration.waiting import PATIENCE_SECONDS, soon, until
 
 reactor: Any = global_reactor
 MODEL = "Qwen/Qwen3-235B-A22B-Instruct-2507-FP8"
 P = 1_728_000
-QUICK = SenderSettings(artifacts_per_second=1000).scaled(0.02)
+
+
+def quick(factor: float) -> SenderSettings:
+    """A sender that hurries, and gives a try the time that a busy machine needs."""
+    scaled = SenderSettings(artifacts_per_second=1000).scaled(factor)
+    return msgspec.structs.replace(scaled, try_seconds=PATIENCE_SECONDS)
 
 
 @pytest_twisted.async_yield_fixture
@@ -35,7 +41,7 @@ async def api() -> AsyncIterator[SimulatedApi]:
 
 
 async def ask(method: str, url: str, body: bytes | None = None) -> tuple[int, bytes]:
-    exchanges = Exchanges(reactor, None, 5)
+    exchanges = Exchanges(reactor, None, PATIENCE_SECONDS)
     answer = await soon(Deferred.fromCoroutine(exchanges.exchange(method, url, body)))
     await exchanges.close()
     return answer
@@ -63,7 +69,7 @@ async def test_golden_bodies_come_byte_for_byte(api: SimulatedApi) -> None:
 
 @pytest_twisted.ensureDeferred
 async def test_a_sender_delivers_all_that_it_made_over_a_crash(api: SimulatedApi) -> None:
-    sender = SimulatedVllm(reactor, api.callback_url, node_num=1, node_count=3, model=MODEL, settings=QUICK)
+    sender = SimulatedVllm(reactor, api.callback_url, node_num=1, node_count=3, model=MODEL, settings=quick(0.02))
     sender.generate(P)
     await until(lambda: api.committed(P, MODEL) > 0)
     before = api.started_at
@@ -80,8 +86,7 @@ async def test_a_sender_delivers_all_that_it_made_over_a_crash(api: SimulatedApi
 @pytest_twisted.ensureDeferred
 async def test_a_payload_is_dropped_after_the_10th_failure(api: SimulatedApi) -> None:
     api.height = P - 1
-    settings = SenderSettings(artifacts_per_second=1000).scaled(0.001)
-    sender = SimulatedVllm(reactor, api.callback_url, node_num=1, node_count=3, model=MODEL, settings=settings)
+    sender = SimulatedVllm(reactor, api.callback_url, node_num=1, node_count=3, model=MODEL, settings=quick(0.001))
     sender.generate(P)
     await until(lambda: len(api.posts) > 10)
     digests = [post.digest for post in api.posts]

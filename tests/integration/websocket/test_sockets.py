@@ -125,7 +125,8 @@ async def test_a_half_open_peer_is_noticed(running: Running) -> None:
         node.is_deaf = server.opened == 1
 
     server = running.serve(NodeServer(go_deaf))
-    client = running.connect(f"http://127.0.0.1:{server.port}", ping_interval_seconds=0.2, ping_timeout_seconds=3)
+    times = {"ping_interval_seconds": 0.2, "ping_timeout_seconds": 3, "close_timeout_seconds": 0.3}
+    client = running.connect(f"http://127.0.0.1:{server.port}", **times)
     await until_in(client, WebSocketState.WAITING)
     assert client.status().reason == "no answer to a ping within 3 s"
     await until(lambda: server.opened == 2)
