@@ -7,6 +7,7 @@ import contextlib
 import json
 import resource
 import sqlite3
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -28,7 +29,12 @@ from dapi.service import DapiService
 from tests.batches import generated_batch
 from tests.integration.certificates import Authority
 from tests.integration.service.services import Start, call, config, entry, node
+from tests.integration.waiting import until
 from tests.logs import Log
+
+
+def is_warned(log: Log, text: str, warnings: list[str]) -> bool:
+    return [warning.partition(":")[0] for warning in log.warnings(text)] == warnings
 
 
 def params_of_inits(service: DapiService) -> PowParams:
@@ -165,7 +171,8 @@ async def test_too_few_open_files_for_the_nodes_are_warned_of(
         monkeypatch.setattr(resource, "getrlimit", lambda _, limit=limit: (limit, limit))
         service = await start(config(tmp_path / f"{limit}.db", node("a"), node("b")))
         await service.broker.register_missing([])
-        assert [warning.partition(":")[0] for warning in log.warnings("open files")] == warnings
+        # The nodes are there a moment before it is told.
+        await until(partial(is_warned, log, "open files", warnings))
 
 
 @pytest_twisted.ensureDeferred
