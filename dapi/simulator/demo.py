@@ -37,6 +37,7 @@ from twisted.logger import (
 from twisted.python.failure import Failure
 from twisted.web.client import Agent, HTTPConnectionPool
 
+from dapi.broker.nodes import NodeConfig, decode_node_config
 from dapi.config import ApiConfig, ChainNodeConfig, Config, PocConfig, StorageConfig
 from dapi.messages.sizes import MIB
 from dapi.service import DapiService, make_service
@@ -142,8 +143,11 @@ class Demo:
         print(f"admin: {self._admin_url}", flush=True)
         print(f"callbacks: {service.callback_url}", flush=True)
         print(f"chain: {self._chain.url}, PoC starts at block {_FIRST_POC}", flush=True)
-        for node in self._nodes:
-            await self._register(node)
+        # All at once, so that dapi declares them on the chain with one message.
+        await service.broker.register_missing([_registered(node) for node in self._nodes])
+        for node, added in zip(self._nodes, service.broker.nodes(), strict=True):
+            way = "WebSocket" if node.settings.websocket else "no WebSocket"
+            print(f"{added.id}: {node.base_url}, number {added.num}, {way}", flush=True)
         print(_LEGEND, flush=True)
         began = self._reactor.seconds()
         while self._reactor.seconds() - began < seconds:
@@ -164,18 +168,6 @@ class Demo:
             storage=StorageConfig(path=str(Path(self._folder) / "outbox.db"), reserve_bytes=8 * MIB),
             poc=PocConfig(network="test"),
         )
-
-    async def _register(self, node: SimulatedMLNode) -> None:
-        config = {
-            "id": node.node_name,
-            "host": _HOST,
-            "poc_port": node.port,
-            "inference_port": node.port,
-            "models": _MODELS,
-        }
-        added = await self._call("POST", "/admin/v1/nodes", config)
-        way = "WebSocket" if node.settings.websocket else "no WebSocket"
-        print(f"{added['id']}: {node.base_url}, number {added['node_num']}, {way}", flush=True)
 
     async def _consistent_status(self) -> Any:
         """Return a status for which the batches of each kind are counted: no message came during the two calls."""
@@ -221,6 +213,12 @@ class Demo:
         if response.code >= 400:
             raise RuntimeError(f"{method} {path}: {response.code}: {answer.get('error')}")
         return answer
+
+
+def _registered(node: SimulatedMLNode) -> NodeConfig:
+    """Return a node as it is registered."""
+    config = {"id": node.node_name, "host": _HOST, "poc_port": node.port, "inference_port": node.port}
+    return decode_node_config({**config, "models": _MODELS})
 
 
 def _deliveries_of(node: SimulatedMLNode) -> str:

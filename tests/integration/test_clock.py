@@ -67,10 +67,14 @@ async def node() -> AsyncIterator[SimulatedMLNode]:
 @pytest_twisted.async_yield_fixture
 async def chain() -> AsyncIterator[SimulatedChain]:
     """A chain that takes what comes for its first stage, for as long as the test needs."""
+    # The epoch is in preparation until its validators are set, which is when verdicts are no longer taken.
+    durations = EpochParams(
+        epoch_length=40_000, poc_stage_duration=5, poc_exchange_duration=19_000, poc_validation_duration=19_000
+    )
     chain = SimulatedChain(
         reactor,
         random.Random(1),
-        epochs=Epochs(STAGE, EpochParams(epoch_length=40_000, poc_stage_duration=5, poc_exchange_duration=19_000)),
+        epochs=Epochs(STAGE, durations),
         block_seconds=0.2,
         first_height=STAGE,
     )
