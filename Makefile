@@ -28,7 +28,7 @@ $(STAMP): setup.py constraints.txt | $(PY)
 	@touch $@
 
 test: lint types unit integration
-	@echo "== all passed"
+	@$(PY) -m tests.runners summary
 
 lint: $(STAMP)
 	@echo "== ruff"

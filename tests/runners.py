@@ -5,7 +5,8 @@ silence what it does not recognise (trial a pytest function, pytest a file of an
 
 Integration tests wait most of their time, so their files are shared out to a few pytest processes side by side. Some of
 them run once more, on asyncio's reactor: whoever embeds dapi may have that one. What each process wrote is kept in
-``build/integration``; the last lines name what failed, each with its file.
+``build/integration``; the last lines name what failed, each with its file. ``python -m tests.runners summary`` says at
+the end of all which tests were left out, and for want of what.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from pathlib import Path
 _PROCESSES = 3
 _FOLDER = Path("tests/integration")
 _OUTPUT = Path("build/integration")
+_LEFT_OUT = _OUTPUT / "left-out"
 # The whole tree and the sockets: what is the reactor's business.
 _ON_ASYNCIO = ("service/test_assembly.py", "service/test_lifecycle.py", "websocket/test_sockets.py")
 
@@ -65,18 +67,20 @@ def integration() -> None:
     started = []
     for name, arguments in parts.items():
         output = _OUTPUT / f"{name.replace(' ', '-')}.log"
-        command = [sys.executable, "-m", "pytest", "-q", "--durations=5", *arguments]
+        command = [sys.executable, "-m", "pytest", "-q", "-rfEs", "--durations=5", *arguments]
         with output.open("wb") as file:
             process = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT)
         started.append((name, process, output))
-    failed, failures = 0, []
+    failed, failures, left_out = 0, [], []
     for name, process, output in started:
         code = process.wait()
         print(f"== integration tests, {name}")
         text = output.read_text(errors="replace")
         print(text, end="", flush=True)
         failures += [f"{line} ({output})" for line in failures_of(text)]
+        left_out += left_out_of(text)
         failed = failed or code
+    _LEFT_OUT.write_text("".join(f"{line}\n" for line in left_out), encoding="utf-8")
     for line in failures:
         print(line, flush=True)
     sys.exit(failed)
@@ -87,5 +91,23 @@ def failures_of(output: str) -> list[str]:
     return re.findall(r"^(?:FAILED|ERROR) \S+::.*", output, re.MULTILINE)
 
 
+def left_out_of(output: str) -> list[str]:
+    """Return for each group of tests that pytest left out how many, in which file, and why."""
+    return [
+        f"{number} of {file}: {reason}"
+        for number, file, reason in re.findall(r"^SKIPPED \[(\d+)\] (\S+?)(?::\d+)?: (.*)$", output, re.MULTILINE)
+    ]
+
+
+def summary() -> None:
+    """Say that all passed, and which tests were left out."""
+    left_out = _LEFT_OUT.read_text(encoding="utf-8").splitlines()
+    if not left_out:
+        print("== all passed, and none was left out")
+        return
+    print("== all passed but these, which were left out:")
+    print("\n".join(left_out))
+
+
 if __name__ == "__main__":
-    {"unit": unit, "integration": integration}[sys.argv[1]]()
+    {"unit": unit, "integration": integration, "summary": summary}[sys.argv[1]]()

@@ -305,7 +305,9 @@ def _chain(chain: ChainSample | None) -> Iterator[Metric]:
     yield gauge("dapi_sending_state", "How the sending goes: 1 for the state that it is in", ["state"], rows)
     rows = () if chain is None else [(kind, kind in chain.held) for kind in Kind]
     yield gauge("dapi_sending_held", "Whether messages of a kind are held until people mend it", ["kind"], rows)
-    rows = () if chain is None else [(*labels, number) for labels, number in chain.transactions.items()]
+    # There from the beginning: without it nobody sees that none is confirmed.
+    transactions = {("confirmed", "0"): 0, **(chain.transactions if chain is not None else {})}
+    rows = () if chain is None else [(*labels, number) for labels, number in transactions.items()]
     yield counter("dapi_transactions", "Transactions by what became of them", ["outcome", "code"], rows)
     in_flight = chain.in_flight if chain is not None else None
     yield gauge("dapi_transactions_in_flight", "Transactions that wait for a block", [], _known(in_flight))

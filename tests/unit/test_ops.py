@@ -1,0 +1,88 @@
+"""What ``ops/`` has for Prometheus and Grafana speaks of metrics that there are, and says what to do."""
+
+from __future__ import annotations
+
+import re
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from dapi.phases.phases import Phase
+from dapi.server.metric_families import ChainSample, PhaseSample, PortSample, families
+from tests.metric_samples import node_sample, snapshot
+from tests.ops_files import alert_rules, expressions_of_panels, panels, text_of
+
+# Of the process, by prometheus_client.
+OTHERS = {
+    "process_resident_memory_bytes",
+    "process_cpu_seconds_total",
+    "process_open_fds",
+    "process_max_fds",
+    "process_start_time_seconds",
+}
+
+
+def names_of_samples() -> set[str]:
+    """Every name that a scrape can have, and the labels of each are not looked at."""
+    chain = ChainSample("submitting", frozenset(), {("confirmed", "0"): 1}, 1, {"n": "sound"}, 1, 1.0, 1.0, 1.0)
+    phases = PhaseSample(True, Phase.VALIDATE, 1, 1, {"participants": 1, "handed": 1, "answered": 1})
+    node = node_sample("a", interruptions={"lost": 1}, silent_seconds=1.0)
+    whole = snapshot(nodes=[node], chain=chain, phases=phases, ports={"admin": PortSample({200: 1}, 1, 1)})
+    return {sample.name for family in families(whole) for sample in family.samples}
+
+
+class NameTests(SynchronousTestCase):
+    def assert_known(self, expression: str) -> None:
+        without_texts = re.sub(r'"[^"]*"', "", expression)
+        told = set(re.findall(r"\b(?:dapi|process)_\w+", without_texts))
+        self.assertTrue(told or "up{" in without_texts, expression)
+        self.assertEqual(told - names_of_samples() - OTHERS, set(), expression)
+
+    def test_of_the_rules(self) -> None:
+        for rule in alert_rules():
+            self.assert_known(rule["expr"])
+
+    def test_of_the_dashboard(self) -> None:
+        expressions = list(expressions_of_panels())
+        self.assertGreater(len(expressions), 20)
+        for expression in expressions:
+            self.assert_known(expression)
+
+
+class AlertTests(SynchronousTestCase):
+    def test_each_says_what_and_where_to_read_on(self) -> None:
+        names = [rule["alert"] for rule in alert_rules()]
+        self.assertEqual(len(names), len(set(names)))
+        for rule in alert_rules():
+            self.assertIn(rule["labels"]["severity"], ("critical", "warning"))
+            told = rule["annotations"]
+            self.assertEqual(set(told), {"summary", "description", "chapter"}, rule["alert"])
+            self.assertRegex(told["chapter"], r"^docs/[p]roblems\.md#([a-z0-9-]+|\{\{ \$labels\.id \}\})\Z")
+
+    def test_each_is_tried_in_a_case(self) -> None:
+        cases = text_of("alerts.test.yml")
+        self.assertEqual([rule["alert"] for rule in alert_rules() if f'"{rule["alert"]}"' not in cases], [])
+
+
+class DashboardTests(SynchronousTestCase):
+    def test_panels_do_not_overlap_and_have_titles(self) -> None:
+        taken: set[tuple[int, int]] = set()
+        self.assertEqual(len({panel["id"] for panel in panels()}), len(panels()))
+        for panel in panels():
+            self.assertTrue(panel["title"])
+            place = panel["gridPos"]
+            self.assertLessEqual(place["x"] + place["w"], 24)
+            cells = {
+                (x, y)
+                for x in range(place["x"], place["x"] + place["w"])
+                for y in range(place["y"], place["y"] + place["h"])
+            }
+            self.assertFalse(cells & taken, panel["title"])
+            taken |= cells
+
+    def test_every_panel_explains_itself(self) -> None:
+        unexplained = [each["title"] for each in panels() if each["type"] != "row" and not each["description"]]
+        self.assertEqual(unexplained, [])
+
+    def test_no_address_of_anybody_is_in_it(self) -> None:
+        text = text_of("dashboard.json")
+        self.assertNotRegex(text, r"https?://")
