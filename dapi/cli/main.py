@@ -9,8 +9,9 @@ import click
 
 from dapi import __version__
 from dapi.cli.batches import batch, batches, export, retry
+from dapi.cli.check import check
 from dapi.cli.completion import completion
-from dapi.cli.database import backup
+from dapi.cli.database import backup, restore
 from dapi.cli.exit_codes import ExitCode
 from dapi.cli.nodes import node, nodes
 from dapi.cli.poc import poc
@@ -31,7 +32,11 @@ def cli(context: click.Context) -> None:
     context.ensure_object(Session)
 
 
-for command in (status, nodes, node, batches, batch, retry, export, epochs, restart_advice, poc, backup, completion):
+_COMMANDS = (
+    *(status, nodes, node, batches, batch, retry, export, epochs, restart_advice, poc),
+    *(check, backup, restore, completion),
+)
+for command in _COMMANDS:
     cli.add_command(command)
 
 

@@ -1,0 +1,220 @@
+"""Checks of this machine: the key, the database and its disk, the ports, the callback URL, open files."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import resource
+import secrets
+import shutil
+import socket
+import sqlite3
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+
+from dapi.broker.nodes import NodeConfig
+from dapi.chain_service import load_key
+from dapi.cli.checks.result import Check, failed, passed, skipped
+from dapi.config import Config
+from dapi.database.file import open_to_read
+from dapi.database.restore import look_into
+from dapi.errors import DapiError, StartError
+from dapi.messages.sizes import MIB
+from dapi.messages.urls import ip_address_of, is_loopback, parse_url, without_user
+
+_CONNECT_SECONDS = 3.0
+_FILES_PER_NODE = 2
+_OTHER_FILES = 200
+# A larger database is not read whole: that would take minutes.
+_CHECKED_BYTES = 1024 * MIB
+
+
+def local_checks(config: Config) -> Iterator[Check]:
+    """Yield the checks of this machine."""
+    path = Path(os.path.realpath(Path(config.storage.path).expanduser()))
+    is_running = is_in_use(path)
+    yield _key(config)
+    yield from _database(config, path, is_running)
+    yield _port("callback port", config.api.ml_server_host, config.api.ml_server_port, is_running)
+    yield _port("admin port", config.api.admin_server_host, config.api.admin_server_port, is_running)
+    yield from _callback_url(config, is_running)
+    yield _open_files(config)
+
+
+def is_in_use(path: Path) -> bool:
+    """Return whether a dapi has the database open; makes no file."""
+    with contextlib.suppress(OSError):
+        lock = os.open(f"{path}.lock", os.O_RDWR)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        finally:
+            os.close(lock)
+    return False
+
+
+def known_nodes(config: Config) -> list[NodeConfig]:
+    """Return the nodes that dapi works with: those of the settings, and those of the database, which wins."""
+    nodes = {node.id: node for node in config.nodes}
+    path = Path(os.path.realpath(Path(config.storage.path).expanduser()))
+    statement = "SELECT id, config, removed OR NOT enabled FROM nodes"
+    if not path.exists():
+        return list(nodes.values())
+    with contextlib.suppress(sqlite3.Error), contextlib.closing(open_to_read(path)) as connection:
+        for node_id, text, is_left_alone in connection.execute(statement).fetchall():
+            nodes.pop(node_id, None)
+            # One that cannot be read is told by dapi itself.
+            with contextlib.suppress(msgspec.MsgspecError):
+                if not is_left_alone:
+                    nodes[node_id] = msgspec.json.decode(text, type=NodeConfig)
+    return list(nodes.values())
+
+
+def _key(config: Config) -> Check:
+    if config.chain_node.url is None:
+        return skipped("key", "no chain is configured, so nothing is signed", "set chain_node.url and a key")
+    try:
+        return passed("key", f"signs for {load_key(config.chain_node).address}")
+    except DapiError as error:
+        return failed("key", str(error), "look at chain_node.signer_key_name, keyring_dir and KEYRING_PASSWORD")
+
+
+def _database(config: Config, path: Path, is_running: bool) -> Iterator[Check]:
+    folder = next(each for each in path.parents if each.exists())
+    if not os.access(folder, os.W_OK | os.X_OK):
+        yield failed("database", f"{folder} cannot be written by this user", "set storage.path, or change its owner")
+    elif is_running:
+        yield skipped("database", f"a dapi uses {path} now")
+    elif not path.exists():
+        yield passed("database", f"{path} will be made")
+    else:
+        yield _look_into(path)
+    free, wanted = shutil.disk_usage(folder).free, 2 * config.storage.reserve_bytes
+    if free < wanted:
+        text = f"{free // MIB} MiB are free in {folder}"
+        yield failed("disk", text, f"have {wanted // MIB} MiB free at least: with less, dapi takes no batches")
+    else:
+        yield passed("disk", f"{free // MIB} MiB are free in {folder}")
+
+
+def _look_into(path: Path) -> Check:
+    if path.stat().st_size > _CHECKED_BYTES:
+        return skipped("database", f"{path} is larger than {_CHECKED_BYTES // MIB} MiB, and is not read whole")
+    try:
+        found = look_into(path, is_copy=False)
+    except StartError as error:
+        return failed("database", str(error), "restore it from a back-up (dapi restore), or set storage.path")
+    counts = ", ".join(f"{number} {state}" for state, number in found.batches.items()) or "no batches"
+    return passed("database", f"{path} is whole: {counts}")
+
+
+def _port(name: str, host: str, port: int, is_running: bool) -> Check:
+    if port == 0:
+        return passed(name, "the system chooses one")
+    problem = _why_not_free(host, port)
+    if problem is None:
+        return passed(name, f"{host}:{port} is free")
+    if is_running:
+        return skipped(name, f"{host}:{port} is in use, and a dapi runs here")
+    return failed(name, f"{host}:{port}: {problem}", "stop the program that has it, or set another port or address")
+
+
+def _why_not_free(host: str, port: int) -> str | None:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family) as tried:
+        tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            tried.bind((host, port))
+            tried.listen(1)
+        except OSError as error:
+            return "another program has it" if error.errno == errno.EADDRINUSE else str(error.strerror or error)
+    return None
+
+
+def _callback_url(config: Config, is_running: bool) -> Iterator[Check]:
+    name, url = "callback URL", config.api.poc_callback_url
+    far = [node.id for node in config.nodes if not is_loopback(parse_url(node.poc_url).host)]
+    if url is None:
+        if far:
+            text = f"none is set, and {len(far)} nodes, such as {far[0]}, are not on this machine"
+            yield failed(name, text, "set api.poc_callback_url to where the nodes reach this machine")
+        else:
+            yield passed(name, "none is set, and all nodes are on this machine")
+        return
+    parts, shown = parse_url(url), without_user(url)
+    if is_loopback(parts.host) and far:
+        text = f"{shown}: for {far[0]}, which is not on this machine, {parts.host} is the node itself"
+        yield failed(name, text, "set api.poc_callback_url to where the nodes reach this machine")
+        return
+    try:
+        socket.getaddrinfo(parts.host, parts.port, type=socket.SOCK_STREAM)
+    except OSError as error:
+        text = f"{shown}: the name is not found here: {error.strerror}"
+        yield failed(name, text, "use a name that the nodes find, or an address")
+        return
+    yield _reached_from_here(name, config, parts.host, parts.port or 80, shown, is_running)
+    if ip_address_of(parts.host) is None and "." not in parts.host and parts.host != "localhost":
+        text = f"{parts.host} looks like the name of a compose service, which only containers of its network find"
+        yield skipped("callback URL, name", text, "use an address, unless the nodes are in the same network")
+    yield skipped(
+        "callback URL, from the nodes",
+        "only a node can tell whether it reaches this machine",
+        f"on the node: curl -i {shown}/v1/poc-batches/generated (405 is right); or, once dapi runs: dapi node test ID",
+    )
+
+
+def _reached_from_here(name: str, config: Config, host: str, port: int, shown: str, is_running: bool) -> Check:
+    """Try whether the URL leads to the callback port: a word that is sent there has to arrive."""
+    here = (config.api.ml_server_host, config.api.ml_server_port)
+    not_here = "whether the nodes reach it from where they are is another matter"
+    if is_running:
+        try:
+            socket.create_connection((host, port), _CONNECT_SECONDS).close()
+        except OSError as error:
+            return skipped(name, f"{shown} is not reached from this machine itself ({error}); {not_here}")
+        return passed(name, f"something answers at {shown}, from this machine")
+    if here[1] == 0 or _why_not_free(*here) is not None:
+        return skipped(name, "the callback port is not free, so that it cannot be tried")
+    if _arrives(here, (host, port)):
+        return passed(name, f"{shown} leads to the callback port, from this machine")
+    text = f"{shown} does not lead to port {here[1]} from this machine itself; {not_here}"
+    return skipped(name, text, "look at the port of the URL, and at what forwards it")
+
+
+def _arrives(here: tuple[str, int], there: tuple[str, int]) -> bool:
+    word = secrets.token_bytes(16)
+    arrived = threading.Event()
+    family = socket.AF_INET6 if ":" in here[0] else socket.AF_INET
+    with socket.create_server(here, family=family) as server:
+        server.settimeout(_CONNECT_SECONDS)
+
+        def take() -> None:
+            with contextlib.suppress(OSError):
+                connection, _ = server.accept()
+                with connection:
+                    connection.settimeout(_CONNECT_SECONDS)
+                    if connection.recv(len(word), socket.MSG_WAITALL) == word:
+                        arrived.set()
+
+        taking = threading.Thread(target=take, daemon=True)
+        taking.start()
+        with contextlib.suppress(OSError), socket.create_connection(there, _CONNECT_SECONDS) as connection:
+            connection.sendall(word)
+        taking.join()
+    return arrived.is_set()
+
+
+def _open_files(config: Config) -> Check:
+    # twistd dapi raises the soft limit to this.
+    _soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    needed = len(config.nodes) * _FILES_PER_NODE + _OTHER_FILES
+    if hard != resource.RLIM_INFINITY and hard < needed:
+        text = f"{len(config.nodes)} nodes may need {needed} open files, and {hard} are allowed"
+        return failed("open files", text, "raise the limit: ulimit -n, LimitNOFILE= or ulimits:")
+    return passed("open files", f"as many as {len(config.nodes)} nodes need are allowed")

@@ -1,0 +1,84 @@
+"""``dapi check`` and ``dapi restore`` as processes, beside a simulated chain and a simulated node."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest_twisted
+
+from dapi.cli.exit_codes import ExitCode
+from tests.integration.cli.dapi_process import Begin, begin, ended
+from tests.integration.ports import free_port
+from tests.integration.whole_dapi import WholeDapi, whole
+
+__all__ = ["begin", "whole"]
+
+
+def settings(whole: WholeDapi, folder: Path, **chain: str) -> str:
+    """Write the settings of a dapi between this chain and its nodes; return their path."""
+    api = {"ml_server_host": "127.0.0.1", "ml_server_port": free_port(), "admin_server_port": free_port()}
+    node = whole.nodes["one"]
+    config: dict[str, Any] = {
+        "api": {**api, "poc_callback_url": f"http://127.0.0.1:{api['ml_server_port']}"},
+        "chain_node": {"url": whole.chain.url, "key_file": str(whole.key_file), **chain},
+        "storage": {"path": str(folder / "outbox.db"), "reserve_bytes": 2**23},
+        "nodes": [
+            {
+                "id": "one",
+                "host": "127.0.0.1",
+                "poc_port": node.port,
+                "inference_port": 1,
+                "models": {"m": {"args": []}},
+            }
+        ],
+    }
+    path = folder / "config.yaml"
+    # JSON is YAML.
+    path.write_text(json.dumps(config), encoding="utf-8")
+    return str(path)
+
+
+@pytest_twisted.ensureDeferred
+async def test_all_that_can_be_tried(whole: WholeDapi, begin: Begin, tmp_path: Path) -> None:
+    whole.node("one")
+    whole.chain.produce_block()
+    done = await ended(begin("check", "--config", settings(whole, tmp_path), "--json"))
+    assert (done.code, done.errors) == (0, ""), done
+    results = {each["name"].partition(" 127.")[0]: each["result"] for each in done.json()["checks"]}
+    passing = {"settings", "key", "database", "disk", "callback port", "admin port", "callback URL", "open files"}
+    passing |= {"chain node", "clock", "phases", f"account {whole.key.address}", "node one"}
+    assert {name for name, result in results.items() if result == "PASS"} == passing
+    assert results["grants"] == results["callback URL, from the nodes"] == "SKIPPED"
+    assert not (tmp_path / "outbox.db").exists()
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_node_that_is_down_and_no_grant(whole: WholeDapi, begin: Begin, tmp_path: Path) -> None:
+    await whole.node("one").stopService()
+    whole.chain.produce_block()
+    cold = "A" + "k" * 43
+    done = await ended(begin("check", "--config", settings(whole, tmp_path, account_public_key=cold), "--json"))
+    assert done.code == ExitCode.NO, done
+    failures = {each["name"]: each for each in done.json()["checks"] if each["result"] == "FAIL"}
+    assert set(failures) == {"node one", "grants"}
+    assert "grant-ml-ops-permissions" in failures["grants"]["to_do"]
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_dapi_starts_from_a_copy(whole: WholeDapi, begin: Begin, tmp_path: Path) -> None:
+    whole.node("one")
+    service = whole.start()
+    url = f"http://127.0.0.1:{service.admin_listener.port}"
+    assert (await ended(begin("backup", "copy.db", DAPI_URL=url))).code == 0
+    database = str(tmp_path / "outbox.db")
+    busy = await ended(begin("restore", "copy.db", "--database", database, "--yes"))
+    assert (busy.code, "in use by another dapi" in busy.errors) == (ExitCode.REFUSED, True)
+    await whole.stop()
+    restored = await ended(begin("restore", "copy.db", "--database", database, "--yes", "--json"))
+    assert restored.code == 0, restored
+    assert Path(restored.json()["moved_to"]).exists()
+    service = whole.start()
+    done = await ended(begin("status", "--json", DAPI_URL=f"http://127.0.0.1:{service.admin_listener.port}"))
+    assert done.json()["database"]["state"] == "ok"
