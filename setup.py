@@ -18,7 +18,7 @@ setup(
     packages=[*find_packages(include=["dapi", "dapi.*"]), "twisted.plugins"],
     # An editable install without this is served by an import hook, which plugin discovery does not look at.
     package_dir={"": "."},
-    package_data={"dapi": ["py.typed"], "dapi.messages": ["*.pyi", "proto/*.proto"]},
+    package_data={"dapi": ["py.typed"], "dapi.messages": ["*.pyi", "proto/*.proto"], "dapi.server.page": ["static/*"]},
     entry_points={"console_scripts": ["dapi = dapi.cli.main:run"]},
     zip_safe=False,
     install_requires=[
@@ -41,11 +41,13 @@ setup(
     ],
     extras_require={
         "test": [
+            "axe-playwright-python",  # whether people with a screen reader can use the page
             "cosmospy-protobuf",  # another implementation, which transactions are compared with
             "grpcio-tools",
             "hypothesis",
             "mypy",
             "mypy-zope",
+            "playwright",
             "pytest",
             "pytest-twisted",
             "ruff",

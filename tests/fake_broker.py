@@ -53,6 +53,7 @@ class FakeWorker(NodeWorker):
             last=self.last,
             websocket=FakeWebSocket([]).status(),
             batches=BatchCounts(),
+            deliveries=None,
             poc_url=self.node.poc_url,
         )
 

@@ -40,6 +40,7 @@ from dapi.errors import MLNodeError
 from dapi.messages.urls import without_user
 from dapi.mlnode.client import MLNodeClient
 from dapi.poc.batch_handler import BatchCounts, BatchHandler
+from dapi.poc.deliveries import DeliveryStatus
 from dapi.poc.websocket_client import WebSocketClient, WebSocketStatus
 from dapi.timing.clock import unix_seconds
 
@@ -76,6 +77,7 @@ class WorkerStatus(msgspec.Struct, frozen=True):
     last: CommandRecord | None
     websocket: WebSocketStatus
     batches: BatchCounts
+    deliveries: DeliveryStatus | None
     poc_url: str
     version: str = ""
     version_problem: str | None = None
@@ -202,6 +204,7 @@ class NodeWorker(Service):
             last=self._last,
             websocket=self.websocket_client.status(),
             batches=self.batch_handler.counts,
+            deliveries=self.batch_handler.deliveries(),
             poc_url=self._shown_url,
             version=self.ml_client.version,
             version_problem=self.ml_client.version_problem,

@@ -9,17 +9,18 @@ first byte to its answer, and every answer to a fault is JSON ``{"error": …}``
 
 A connection (``JsonChannel``) is in one of these states, and lost in any of them::
 
-            first byte              whole request
-    IDLE ───────────────▶ RECEIVING ─────────────▶ ANSWERING
-     │ ▲                   │     │                     │
-     │ └───────────────────┼─────┼──── answered ───────┘
+            first byte              whole request            has no end
+    IDLE ───────────────▶ RECEIVING ─────────────▶ ANSWERING ────────────▶ STREAMING
+     │ ▲                   │     │                     │                      │
+     │ └───────────────────┼─────┼──── answered ───────┴──────────────────────┘
      │ quiet for too long, │     │ too large, too late, malformed,
      │ last answer, stop   │     │ or no room for its body
      ▼                     │     ▼
     CLOSING ◀──── quiet ───┘  REFUSED
 
-The deadline runs while a request is received and answered. What comes on a REFUSED connection is read and dropped, so
-that the client reads the refusal; one that is REFUSED or CLOSING is aborted after ``linger_seconds``.
+The deadline runs while a request is received and answered. An answer without an end has no deadline: its handler calls
+``stream``. What comes on a REFUSED connection is dropped, so that the client reads the refusal; one that is REFUSED or
+CLOSING is aborted after ``linger_seconds``.
 """
 
 from __future__ import annotations
@@ -55,16 +56,18 @@ class ChannelState(enum.Enum):
     IDLE = "idle"
     RECEIVING = "receiving"
     ANSWERING = "answering"
+    STREAMING = "streaming"
     REFUSED = "refused"
     CLOSING = "closing"
     LOST = "lost"
 
 
-_IDLE, _RECEIVING, _ANSWERING, _REFUSED, _CLOSING, _LOST = ChannelState
+_IDLE, _RECEIVING, _ANSWERING, _STREAMING, _REFUSED, _CLOSING, _LOST = ChannelState
 TRANSITIONS: Final[dict[ChannelState, set[ChannelState]]] = {
     _IDLE: {_RECEIVING, _CLOSING, _LOST},
     _RECEIVING: {_ANSWERING, _REFUSED, _CLOSING, _LOST},
-    _ANSWERING: {_IDLE, _LOST},
+    _ANSWERING: {_IDLE, _STREAMING, _LOST},
+    _STREAMING: {_IDLE, _LOST},
     _REFUSED: {_LOST},
     _CLOSING: {_LOST},
     _LOST: set(),
@@ -166,6 +169,10 @@ class JsonChannel(HTTPChannel):
             self.turn(ChannelState.ANSWERING)
             super().allContentReceived()
 
+    def stream(self) -> None:
+        """Let the answer go on for as long as the client stays; when the server stops, it ends at once."""
+        self.turn(ChannelState.STREAMING)
+
     def requestDone(self, request: Request) -> None:
         """End an answered request; go on with the next one unless the server is stopping."""
         self.turn(ChannelState.IDLE)
@@ -175,7 +182,9 @@ class JsonChannel(HTTPChannel):
 
     def loseConnection(self) -> None:
         """Close, once the client has read what is written already, or ``linger_seconds`` later."""
-        if self.state in (ChannelState.IDLE, ChannelState.RECEIVING):
+        if self.state is ChannelState.STREAMING:
+            self.abort()
+        elif self.state in (ChannelState.IDLE, ChannelState.RECEIVING):
             self.turn(ChannelState.CLOSING)
             self._linger.start()
         super().loseConnection()
@@ -346,7 +355,7 @@ class JsonSite(Site):
         abort.start()
         all_closed = self._when_empty.wait().addCallback(lambda _: abort.cancel())
         for channel in list(self._channels):
-            if channel.state is ChannelState.IDLE:
+            if channel.state in (ChannelState.IDLE, ChannelState.STREAMING):
                 channel.loseConnection()
         return all_closed
 

@@ -12,7 +12,7 @@ from twisted.logger import Logger
 
 from dapi.messages import ProofBatch, Receipt, ValidatedBatch, Via, content_id
 from dapi.messages.printable import printable
-from dapi.poc.deliveries import Deliveries
+from dapi.poc.deliveries import Deliveries, DeliveryStatus
 from dapi.timing.histogram import Histogram
 from dapi.timing.observers import Observers
 
@@ -52,6 +52,11 @@ class BatchCounts(msgspec.Struct):
     with_nan: int = 0
     not_stored: int = 0
     by_http: int = 0
+
+    @property
+    def by_way(self) -> tuple[int, int]:
+        """How many came over the WebSocket, and how many by HTTP."""
+        return self.generated + self.validated - self.by_http, self.by_http
 
 
 class WayCounts(msgspec.Struct):
@@ -113,6 +118,10 @@ class BatchHandler:
         the way when it began to send: ``observer`` is called with that time, on the reactor's clock; None for now.
         """
         self._bypass_observers.add(observer)
+
+    def deliveries(self) -> DeliveryStatus | None:
+        """Return when the last batch came and how fast it was on disk; None where nobody follows that."""
+        return self._deliveries.status() if self._deliveries is not None else None
 
     def end_stage(self) -> None:
         """Hear that the node is to generate no more."""

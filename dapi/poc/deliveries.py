@@ -3,18 +3,30 @@
 from __future__ import annotations
 
 from collections import OrderedDict, deque
+from collections.abc import Sequence
 from functools import partial
 
 import attrs
+import msgspec
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from dapi.messages import ProofBatch, Receipt, Via
+from dapi.timing.clock import unix_seconds
 from dapi.timing.log_limits import OncePerMinute
 
 _STAGES = 8
 _TIMES = 1024
+_RECENT_TIMES = 256
+
+
+class DeliveryStatus(msgspec.Struct, frozen=True):
+    """When the last batch came (unix seconds), and within how many ms half and 99 % of the last 256 could be acked."""
+
+    last_at: float | None
+    p50_ms: float | None
+    p99_ms: float | None
 
 
 @attrs.define
@@ -42,7 +54,11 @@ class _Stage:
 
     @property
     def p99_seconds(self) -> float:
-        return sorted(self.seconds)[max(0, -(-99 * len(self.seconds) // 100) - 1)]
+        return _percentile(sorted(self.seconds), 99)
+
+
+def _percentile(sorted_values: Sequence[float], percent: int) -> float:
+    return sorted_values[max(0, -(-percent * len(sorted_values) // 100) - 1)]
 
 
 class Deliveries:
@@ -59,15 +75,33 @@ class Deliveries:
         self._stages: OrderedDict[int, _Stage] = OrderedDict()
         self._ended_height = -1
         self._limit = OncePerMinute(clock)
+        self._last_at: float | None = None
+        self._recent: deque[float] = deque(maxlen=_RECENT_TIMES)
+        # Sorted when somebody asks, and not again before the next one comes.
+        self._sorted: list[float] | None = None
+
+    def status(self) -> DeliveryStatus:
+        """Return when the last batch came, and how fast the last ones were on disk."""
+        if self._last_at is None:
+            return DeliveryStatus(None, None, None)
+        if self._sorted is None:
+            self._sorted = sorted(self._recent)
+        p50, p99 = (
+            (round(1000 * _percentile(self._sorted, each), 1) for each in (50, 99)) if self._sorted else (None, None)
+        )
+        return DeliveryStatus(round(unix_seconds(self._clock, self._last_at), 1), p50, p99)
 
     def follow(self, batch: ProofBatch, via: Via, recorded: Deferred[Receipt]) -> None:
         """Count a batch that has come, once ``recorded`` fires, which keeps its result."""
         stage = self._stages.get(batch.block_height) or self._begin(batch.block_height, via)
         self._stages.move_to_end(batch.block_height)
-        begun_at = self._clock.seconds()
+        begun_at = self._last_at = self._clock.seconds()
 
         def count(receipt: Receipt) -> Receipt:
-            stage.add(receipt, len(batch.nonces), via, self._clock.seconds() - begun_at)
+            seconds = self._clock.seconds() - begun_at
+            stage.add(receipt, len(batch.nonces), via, seconds)
+            self._recent.append(seconds)
+            self._sorted = None
             return receipt
 
         recorded.addCallback(count)

@@ -40,6 +40,9 @@ from dapi.server.callbacks import Callbacks
 from dapi.server.health import HealthRoutes
 from dapi.server.metric_families import Snapshot
 from dapi.server.metrics import Metrics
+from dapi.server.page.live import LivePage
+from dapi.server.page.minutes import ByWay
+from dapi.server.page.routes import PageRoutes
 
 _CALLBACK_PATH = "/v1/poc-batches"
 _MAX_ADMIN_BODY_BYTES = MIB
@@ -90,10 +93,10 @@ class Parts:
             reactor, "callbacks", callback_site, api.ml_server_port, api.ml_server_host
         )
         self.chain = self._make_chain(on_another_chain)
-        self.backups = Backups(reactor, path)
-        metrics = Metrics(reactor, snapshot)
+        self.backups, self.page = Backups(reactor, path), self._make_page(status)
+        routes = (Metrics(reactor, snapshot), BackupRoutes(self.backups), PageRoutes(self.page))
         self.admin_listener = self._make_admin(
-            status, (*health, *metrics.routes(), *BackupRoutes(self.backups).routes())
+            status, (*health, *(route for part in routes for route in part.routes()))
         )
 
     @property
@@ -103,7 +106,7 @@ class Parts:
         The callbacks' port is before all else, so that no batch finds the door closed because something takes its time.
         """
         intake = (self.database, self.callback_tokens, self.callback_listener)
-        order = (*intake, self.broker, self.chain, self.backups, self.admin_listener)
+        order = (*intake, self.broker, self.chain, self.backups, self.page, self.admin_listener)
         return tuple(part for part in order if part is not None)
 
     def _make_database(self, path: str, on_broken: Callable[[str], object]) -> Database:
@@ -163,6 +166,18 @@ class Parts:
         """Return the base that a node is told; 0 stands for the one without a token."""
         base = self.callback_url()
         return f"{base}/{self.callback_tokens.token(node_num, token_num)}" if token_num else base
+
+    def _make_page(self, status: Callable[[], object]) -> LivePage:
+        def restart() -> dict[str, Any] | None:
+            phases = self.chain.phase_status if self.chain is not None else None
+            return phases.restart_advice() if phases is not None else None
+
+        def counts() -> dict[str, ByWay]:
+            if not self.broker.is_loaded:
+                return {}
+            return {worker.node.id: worker.batch_handler.counts.by_way for worker in self.broker.workers()}
+
+        return LivePage(self._reactor, status=status, restart=restart, counts=counts)
 
     def _make_chain(self, on_another_chain: Callable[[str], object]) -> ChainService | None:
         config = self._config.chain_node

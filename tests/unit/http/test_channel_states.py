@@ -58,6 +58,9 @@ class ChannelStateTests(SynchronousTestCase):
                 self.transport.send(b"GET")
             case ChannelState.ANSWERING:
                 self.transport.send(SLOW)
+            case ChannelState.STREAMING:
+                self.transport.send(SLOW)
+                self.channel.stream()
             case ChannelState.REFUSED:
                 self.transport.send(b"malformed\r\n\r\n")
             case ChannelState.CLOSING:
@@ -71,6 +74,7 @@ class ChannelStateTests(SynchronousTestCase):
         self.seen: set[tuple[ChannelState, ChannelState]] = set()
         idle, receiving, answering = ChannelState.IDLE, ChannelState.RECEIVING, ChannelState.ANSWERING
         refused, closing, lost = ChannelState.REFUSED, ChannelState.CLOSING, ChannelState.LOST
+        streaming = ChannelState.STREAMING
         self.transport.send(HEAD)
         self.walk(idle, receiving)
         self.transport.send(b"abc")
@@ -81,11 +85,15 @@ class ChannelStateTests(SynchronousTestCase):
         self.walk(answering, idle, receiving, answering)
         self.answer()
         self.walk(answering, idle)
+        self.transport.send(SLOW)
+        self.channel.stream()
+        self.answer()
+        self.walk(idle, receiving, answering, streaming, idle)
         self.clock.advance(self.settings.idle_seconds)
         self.walk(idle, closing)
         self.clock.advance(self.settings.linger_seconds)
         self.walk(closing, lost)
-        for state in (idle, receiving, answering, refused):
+        for state in (idle, receiving, answering, streaming, refused):
             self.bring_to(state)
             self.transport.lose()
             self.walk(state, lost)
@@ -130,6 +138,15 @@ class ChannelStateTests(SynchronousTestCase):
         self.assertIs(self.channel.state, ChannelState.ANSWERING)
         self.answer()
         self.assertIs(self.channel.state, ChannelState.CLOSING)
+
+    def test_a_stream_has_no_deadline_and_ends_with_the_server(self) -> None:
+        self.bring_to(ChannelState.STREAMING)
+        self.clock.advance(10 * self.settings.deadline_seconds)
+        self.assertIs(self.channel.state, ChannelState.STREAMING)
+        closed = self.site.close_connections()
+        self.successResultOf(closed)
+        self.assertTrue(self.transport.aborted)
+        self.resource.waiting.clear()
 
     def test_the_other_ways_are_refused(self) -> None:
         for state, following in product(ChannelState, ChannelState):

@@ -8,7 +8,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from dapi.errors import StoreBusyError
 from dapi.messages import Receipt, Via
-from dapi.poc.deliveries import Deliveries
+from dapi.poc.deliveries import Deliveries, DeliveryStatus
+from dapi.timing.clock import unix_seconds
 from tests.batches import generated_batch
 from tests.logs import log_of
 
@@ -46,6 +47,30 @@ class DeliveriesTests(SynchronousTestCase):
         )
         self.deliveries.end()
         self.assertEqual(len(self.log.lines()), 2)
+
+    def test_when_the_last_one_came_and_how_fast_they_were(self) -> None:
+        self.assertEqual(self.deliveries.status(), DeliveryStatus(None, None, None))
+        for _ in range(98):
+            self.deliver(seconds=0.01)
+        self.deliver(seconds=0.02)
+        began_at = unix_seconds(self.clock)
+        self.deliver(seconds=5.0)
+        status = self.deliveries.status()
+        self.assertAlmostEqual(status.last_at or 0, began_at, delta=0.2)
+        self.assertEqual((status.p50_ms, status.p99_ms), (10.0, 20.0))
+        # A stage's end takes nothing away; what is older than 256 batches does not count any more.
+        self.deliveries.end()
+        self.assertEqual(self.deliveries.status(), status)
+        for _ in range(256):
+            self.deliver(seconds=0.03)
+        self.assertEqual(self.deliveries.status().p99_ms, 30.0)
+
+    def test_one_that_is_not_stored_has_come_all_the_same(self) -> None:
+        self.deliveries.follow(generated_batch(), Via.HTTP, fail(StoreBusyError("full")))
+        status = self.deliveries.status()
+        self.assertIsNotNone(status.last_at)
+        self.assertEqual((status.p50_ms, status.p99_ms), (None, None))
+        self.flushLoggedErrors(StoreBusyError)
 
     def test_what_comes_late_is_no_beginning(self) -> None:
         self.deliver()

@@ -45,16 +45,9 @@ class MakeServiceTests(SynchronousTestCase):
         service = make_service(Config(chain_node=chain_node), MemoryReactorClock())
         assert service.chain is not None
         listeners = (service.callback_listener, service.admin_listener)
-        tokens = service._parts.callback_tokens
-        parts = {
-            service.database,
-            tokens,
-            service.broker,
-            service.chain,
-            *listeners,
-            service._watch,
-            service._parts.backups,
-        }
+        made = service._parts
+        others = (service._watch, made.callback_tokens, made.backups, made.page)
+        parts = {service.database, service.broker, service.chain, *listeners, *others}
         self.assertEqual(parts, set(service))
         self.assertEqual([part for part in service if part.running], [])
         self.assertEqual([listener.port for listener in listeners], [9100, 9200])
