@@ -12,7 +12,7 @@ import subprocess
 
 import pytest
 
-PACKAGES = {"promtool": "prometheus"}
+PACKAGES = {"promtool": "prometheus", "chromium": "chromium"}
 """The Debian package of each program."""
 
 NOTHING_IS_LEFT_OUT = "DAPI_LEAVE_NOTHING_OUT"
@@ -24,11 +24,16 @@ def needs(program: str) -> pytest.MarkDecorator:
     return pytest.mark.skipif(is_left_out, reason=f"for want of {program} (Debian: {PACKAGES[program]})")
 
 
-def run(program: str, *arguments: str, text: bytes = b"") -> str:
-    """Run a program with ``text`` as its input; return what it wrote, AssertionError when it fails or is missing."""
+def path_of(program: str) -> str:
+    """Return where a program is; AssertionError when it is missing."""
     path = shutil.which(program)
     assert path is not None, f"there is no {program}: install Debian's package {PACKAGES[program]}"
-    done = subprocess.run([path, *arguments], input=text, capture_output=True, timeout=120, check=False)
+    return path
+
+
+def run(program: str, *arguments: str, text: bytes = b"") -> str:
+    """Run a program with ``text`` as its input; return what it wrote, AssertionError when it fails or is missing."""
+    done = subprocess.run([path_of(program), *arguments], input=text, capture_output=True, timeout=120, check=False)
     output = (done.stdout + done.stderr).decode()
     assert done.returncode == 0, output
     return output

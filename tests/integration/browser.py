@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
-import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 from twisted.internet import reactor
 from twisted.internet.interfaces import IReactorFromThreads
 from twisted.internet.threads import deferToThreadPool
 from twisted.python.threadpool import ThreadPool
 
+from tests import programs
 from tests.integration.waiting import soon
 
 T = TypeVar("T")
 
-CHROMIUM = shutil.which("chromium")
 PATIENCE_SECONDS = 60.0
 # A browser that looks for its maker's servers is slow where there are none.
 _ARGUMENTS = (
@@ -29,8 +27,6 @@ _ARGUMENTS = (
 )
 
 expect.set_options(timeout=500 * PATIENCE_SECONDS)
-
-needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="needs chromium")
 
 
 async def browse(url: str, visit: Callable[[Page], T], *, is_dark: bool = False, width: int = 1280) -> T:
@@ -63,7 +59,7 @@ def _chromium() -> Iterator[Browser]:
     # Root, as in a container, has no sandbox.
     sandbox = () if os.getuid() else ("--no-sandbox",)
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=[*_ARGUMENTS, *sandbox])
+        browser = playwright.chromium.launch(executable_path=programs.path_of("chromium"), args=[*_ARGUMENTS, *sandbox])
         try:
             yield browser
         finally:

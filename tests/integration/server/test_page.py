@@ -21,12 +21,13 @@ from dapi.http.answers import json_answer, new_app
 from dapi.http.routes import Route, add_routes
 from dapi.server.page.live import LivePage
 from dapi.server.page.routes import PageRoutes
-from tests.integration.browser import browse, keep_screenshot, needs_chromium
+from tests import programs
+from tests.integration.browser import browse, keep_screenshot
 from tests.integration.server.http_tools import serving
 from tests.integration.whole_dapi import FIRST_POC, WholeDapi, whole  # noqa: F401 - a fixture
 from tests.page_data import PROBLEM, node, status
 
-pytestmark = needs_chromium
+pytestmark = programs.needs("chromium")
 reactor: Any = global_reactor
 
 STAGE = {
