@@ -184,6 +184,8 @@ class PocConfig(Struct, frozen=True, kw_only=True):
 class LogConfig(Struct, frozen=True, kw_only=True):
     """What twistd writes into the log."""
 
+    format: Literal["text", "json"] = "text"
+    """Whether a line is a text, or a JSON object."""
     level: LogLevels = "info"
     """The lowest level that is written, and the rooms that have another one."""
 

@@ -16,14 +16,15 @@ from typing import Any
 from twisted.application.service import IService, MultiService
 from twisted.internet.error import ReactorNotRunning
 from twisted.internet.interfaces import IReactorCore
-from twisted.logger import ILogObserver, LegacyLogObserverWrapper, Logger
+from twisted.logger import FileLogObserver, ILogObserver, LegacyLogObserverWrapper, Logger
 from twisted.python import usage
 from twisted.python.components import Componentized
 
 from dapi.config import OPTIONS, Config, load_config
 from dapi.errors import ConfigError, DapiError
 from dapi.timing.clock import make_monotonic
-from dapi.timing.log_levels import filtered
+from dapi.timing.log_json import json_line
+from dapi.timing.log_levels import LogLevels
 
 # For this long a thread waits after a system call until the busy reactor's thread lets it go on. A commit waits several
 # times; Python's own 5 ms are too long for that.
@@ -108,12 +109,15 @@ def makeService(options: Options) -> IService:
     sys.excepthook = _show_without_traceback
     make_monotonic(reactor)
     _allow_many_connections()
-    service = make_service(options.settings, reactor, on_broken=lambda reason: _stop(reactor, reason))
+    levels = LogLevels(options.settings.log.level)
+    service = make_service(
+        options.settings, reactor, on_broken=lambda reason: _stop(reactor, reason), log_levels=levels
+    )
     sys.excepthook = partial(_show_without_traceback, log_is_elsewhere=_log_is_elsewhere(options.parent))
     # All that is imported and made by now stays. Full collections went through it again and again, and each held the
     # reactor up for 0.15 s; with 200 nodes they took a tenth of the CPU.
     gc.freeze()
-    root = _Root(service, options)
+    root = _Root(service, options, levels)
     if "NOTIFY_SOCKET" in os.environ:
         # Behind dapi: started after it, stopped before it.
         SystemdNotifier(reactor, os.environ).setServiceParent(root)  # type: ignore[no-untyped-call]
@@ -131,25 +135,31 @@ def _allow_many_connections() -> None:
 class _Root(MultiService):
     """What twistd runs: it gives the application a log of the levels that are wanted."""
 
-    def __init__(self, service: IService, options: Options) -> None:
+    def __init__(self, service: IService, options: Options, levels: LogLevels) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._twistd_options = options.parent
-        self._log_levels = options.settings.log.level
+        self._log_format = options.settings.log.format
+        self._log_levels = levels
         service.setServiceParent(self)
 
     def setServiceParent(self, parent: Any) -> None:  # noqa: N802
         """Enter the application, before twistd begins to log."""
         super().setServiceParent(parent)  # type: ignore[no-untyped-call]
         if isinstance(parent, Componentized) and self._twistd_options is not None:
-            observer = _log_observer(self._twistd_options)
-            parent.setComponent(ILogObserver, filtered(observer, self._log_levels))
+            observer = _log_observer(self._twistd_options, self._log_format)
+            parent.setComponent(ILogObserver, self._log_levels.filtered(observer))
 
 
-def _log_observer(twistd_options: usage.Options) -> ILogObserver:
-    """Return the observer that twistd would have made: for a file, the terminal or syslog."""
+def _log_observer(twistd_options: usage.Options, log_format: str) -> ILogObserver:
+    """Return the observer that twistd would have made: for a file, the terminal or syslog.
+
+    Lines of a file or the terminal are in ``log_format``; syslog has lines of its own.
+    """
     from twisted.scripts._twistd_unix import UnixAppLogger
 
     observer: Any = UnixAppLogger(twistd_options)._getLogObserver()
+    if isinstance(observer, FileLogObserver) and log_format == "json":
+        return FileLogObserver(observer._outFile, json_line)
     # That of syslog is of the older kind.
     return observer if ILogObserver.providedBy(observer) else LegacyLogObserverWrapper(observer)
 

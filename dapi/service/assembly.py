@@ -38,11 +38,13 @@ from dapi.server.backup_routes import BackupRoutes
 from dapi.server.callback_door import CallbackDoor
 from dapi.server.callbacks import Callbacks
 from dapi.server.health import HealthRoutes
+from dapi.server.log_routes import LogRoutes
 from dapi.server.metric_families import Snapshot
 from dapi.server.metrics import Metrics
 from dapi.server.page.live import LivePage
 from dapi.server.page.minutes import ByWay
 from dapi.server.page.routes import PageRoutes
+from dapi.timing.log_levels import LogLevels
 
 _CALLBACK_PATH = "/v1/poc-batches"
 _MAX_ADMIN_BODY_BYTES = MIB
@@ -67,6 +69,7 @@ class Parts:
         on_broken: Callable[[str], object],
         on_another_chain: Callable[[str], object],
         random: random_module.Random,
+        log_levels: LogLevels | None = None,
     ) -> None:
         self._reactor = reactor
         self._config = config
@@ -94,7 +97,7 @@ class Parts:
         )
         self.chain = self._make_chain(on_another_chain)
         self.backups, self.page = Backups(reactor, path), self._make_page(status)
-        routes = (Metrics(reactor, snapshot), BackupRoutes(self.backups), PageRoutes(self.page))
+        routes = (Metrics(reactor, snapshot), BackupRoutes(self.backups), PageRoutes(self.page), LogRoutes(log_levels))
         self.admin_listener = self._make_admin(
             status, (*health, *(route for part in routes for route in part.routes()))
         )

@@ -25,6 +25,7 @@ from dapi.service.metric_source import MetricSource
 from dapi.service.problem_watch import ProblemWatch
 from dapi.service.status import NO_CHAIN, ServiceStatus
 from dapi.timing.clock import follows_wall_clock
+from dapi.timing.log_levels import LogLevels
 from dapi.timing.log_limits import SayOnce
 from dapi.timing.retry import RetryDelay, retry
 from dapi.timing.waiters import Waiters
@@ -40,18 +41,22 @@ def make_service(
     *,
     on_broken: Callable[[str], object] | None = None,
     random: random_module.Random | None = None,
+    log_levels: LogLevels | None = None,
 ) -> DapiService:
     """Return dapi as one service, stopped; several of them may run in one process, each with its own ports and file.
 
     ``reactor`` is the global one by default. ``on_broken`` is called once, with the reason, when nothing can be stored
     any more (a failed fsync, a corrupt file): the service then refuses everything, and its process should end and start
-    anew; by default it is only logged. ``random`` gives the delays between retries. Raises ConfigError or StartError
+    anew; by default it is only logged. ``random`` gives the delays between retries. ``log_levels`` are those that the
+    admin API may change, where this process writes a log. Raises ConfigError or StartError
     when the key that signs, or the file of authorities, cannot be used.
     """
     if reactor is None:
         from twisted.internet import reactor
     random = random or random_module.Random()  # noqa: S311 - delays are no secrets
-    return DapiService(reactor, config, on_broken=on_broken or (lambda reason: None), random=random)
+    return DapiService(
+        reactor, config, on_broken=on_broken or (lambda reason: None), random=random, log_levels=log_levels
+    )
 
 
 class DapiService(MultiService):
@@ -71,7 +76,13 @@ class DapiService(MultiService):
     log = Logger()
 
     def __init__(
-        self, reactor: Any, config: Config, *, on_broken: Callable[[str], object], random: random_module.Random
+        self,
+        reactor: Any,
+        config: Config,
+        *,
+        on_broken: Callable[[str], object],
+        random: random_module.Random,
+        log_levels: LogLevels | None = None,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._reactor = reactor
@@ -86,6 +97,7 @@ class DapiService(MultiService):
             on_broken=on_broken,
             on_another_chain=self._begin_afresh,
             random=random,
+            log_levels=log_levels,
         )
         self._is_beginning_afresh = False
         self._started_at: float | None = None

@@ -19,7 +19,7 @@ from twisted.internet.defer import gatherResults
 from twisted.web.client import Agent
 
 from tests.batches import validated_fields
-from tests.integration.twistd_process import Run, Twistd, admin_port, customized, get, post, twistd
+from tests.integration.twistd_process import Run, Twistd, admin_port, customized, get, post, put, twistd
 from tests.integration.waiting import soon, until_awaited
 
 __all__ = ["twistd"]
@@ -299,6 +299,22 @@ async def test_a_log_in_a_file_has_the_level_that_is_asked_for(twistd: Run, tmp_
     assert refusal(process).startswith("admin")
     lines = (tmp_path / "dapi.log").read_text().splitlines()
     assert [re.search(r"#(\w+)\]", line)[1] for line in lines if "#" in line] == ["warn", "critical"]  # type: ignore[index]
+
+
+@pytest_twisted.ensureDeferred
+async def test_the_log_is_json_lines_on_request_and_its_level_changes_while_it_runs(twistd: Run) -> None:
+    process = twistd(environ={"DAPI_LOG__FORMAT": "json"})
+    port = int((await process.when_written(r'"message":"admin: listening on 127\.0\.0\.1:(\d+)"'))[1])
+    assert await get(port, "/admin/v1/log") == {"level": "info", "configured": "info"}
+    await put(port, "/admin/v1/log", {"level": "critical"})
+    process.signal("TERM")
+    await process.when_ended()
+    lines = [json.loads(line) for line in process.output.splitlines()]
+    assert all(line["time"] and line["message"] for line in lines)
+    warnings = [line["message"] for line in lines if line["level"] == "warn"]
+    assert any(message.startswith("no chain is configured") for message in warnings)
+    # What twistd says at its end is of a lower level.
+    assert "Server Shut Down." not in {line["message"] for line in lines}
 
 
 @pytest_twisted.ensureDeferred

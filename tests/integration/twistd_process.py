@@ -86,6 +86,11 @@ async def post(port: int, path: str, body: Any = None) -> Any:
     return await _call("POST", port, path, json=body)
 
 
+async def put(port: int, path: str, body: Any) -> Any:
+    """PUT to the admin API; return the decoded answer of a 200."""
+    return await _call("PUT", port, path, json=body)
+
+
 async def _call(method: str, port: int, path: str, **body: Any) -> Any:
     url = f"http://127.0.0.1:{port}{path}"
     response = await soon(treq.request(method, url, agent=Agent(reactor), **body))
