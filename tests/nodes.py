@@ -187,7 +187,9 @@ class FakeWebSocket(WebSocketClient):
 class NoRecorder(Recorder):
     """Keeps nothing, and says so never."""
 
-    def submit_poc_batch(self, batch: ProofBatch, *, batch_id: str, node_id: str, via: Via) -> Deferred[Receipt]:
+    def submit_poc_batch(
+        self, batch: ProofBatch, *, batch_id: str, node_id: str, via: Via, has_others_nonces: bool = False
+    ) -> Deferred[Receipt]:
         return succeed(Receipt(batch_id, 1))
 
     def submit_poc_validation(

@@ -15,6 +15,7 @@ from twisted.python.failure import Failure
 
 from dapi.broker.configuration_file import log_differences
 from dapi.broker.duties import MEANINGS, Intention
+from dapi.broker.node_counts import NodeCounts
 from dapi.broker.node_work_group import NodeWorkGroup
 from dapi.broker.node_worker import NodeWorker, WorkerStatus
 from dapi.broker.node_worker_commands import Command, CommandResult, StopNodeCommand
@@ -81,6 +82,7 @@ class Broker(MultiService):
         self._highest_num = 0
         # The latest stage that has begun since the start, None before that.
         self._stage: int | None = None
+        self._node_counts = NodeCounts()
         self._removed: frozenset[str] = frozenset()
         self._on_change: Observers[[]] = Observers()
         self._loading: Deferred[None] = succeed(None)
@@ -121,6 +123,10 @@ class Broker(MultiService):
         """
         self._check_loaded()
         return self._highest_num + 1
+
+    def node_counts(self, height: int) -> frozenset[int]:
+        """Return the node counts of the stage that began at this height, none when it is not known."""
+        return self._node_counts.of(height)
 
     def observe_changes(self, observer: Callable[[], object]) -> None:
         """Call ``observer`` each time the nodes were loaded, or one was added, changed or removed."""
@@ -179,10 +185,11 @@ class Broker(MultiService):
         """
         return self._change(lambda: self._rotate_token(node_id))
 
-    def begin_stage(self, height: int) -> Deferred[None]:
+    def begin_stage(self, height: int, node_count: int) -> Deferred[None]:
         """Tell the nodes their newest tokens from now on; fires when the old ones are wrong. Fails with StoreError."""
         self._stage = height
-        if not any(_has_other_old_token(worker.node, height) for worker in self._group.workers()):
+        self._node_counts.record(height, node_count)
+        if not any(worker.node.keeps_old_token_until(height) for worker in self._group.workers()):
             return succeed(None)
         return self._change(lambda: self._end_old_tokens(height))
 
@@ -210,7 +217,7 @@ class Broker(MultiService):
                 raise NotReadyError(reason)
             intention = Intention(duty, block_height, block_hash, public_key, self.node_count)
             if intention.block_hash:
-                await self.begin_stage(block_height)
+                await self.begin_stage(block_height, self.node_count)
             self.log.info("by hand: all nodes that are enabled are commanded to {duty}", duty=duty)
             enabled = [worker for worker in self._group.workers() if worker.node.enabled]
             waiters = {worker.node.id: worker.submit(self.command_for(worker.node, intention)) for worker in enabled}
@@ -277,6 +284,7 @@ class Broker(MultiService):
             )
         self._problem = "; ".join(f"{node_id}: left out: {problem}" for node_id, problem in problems.items()) or None
         self._highest_num = stored.highest_num
+        self._node_counts.record_all(stored.node_counts)
         self._removed = stored.removed
         self._is_loaded = True
         self.log.info("{count} nodes loaded, highest number {num}", count=len(stored.nodes), num=stored.highest_num)
@@ -322,7 +330,7 @@ class Broker(MultiService):
         self._highest_num = max(self._highest_num, node.num)
         self._removed -= {node.id}
         worker = self._group.get(node.id)
-        if worker is not None and _is_reached_alike(worker.node, node):
+        if worker is not None and worker.node.is_reached_like(node):
             worker.node = node
         else:
             self._group.put(self._make_worker(node))
@@ -355,7 +363,7 @@ class Broker(MultiService):
     async def _end_old_tokens(self, stage: int) -> None:
         await self._store.end_old_tokens(stage)
         for worker in self._group.workers():
-            if _has_other_old_token(worker.node, stage):
+            if worker.node.keeps_old_token_until(stage):
                 worker.node = msgspec.structs.replace(worker.node, old_token_num=None)
 
     async def _register_missing(self, configs: list[NodeConfig]) -> list[Node]:
@@ -389,11 +397,3 @@ class Broker(MultiService):
         if worker is None:
             raise UnknownNodeError(f"no node has the id {node_id!r}")
         return worker
-
-
-def _has_other_old_token(node: Node, stage: int) -> bool:
-    return node.old_token_num is not None and node.old_stage != stage
-
-
-def _is_reached_alike(one: Node, other: Node) -> bool:
-    return (one.poc_url, one.websocket_base) == (other.poc_url, other.websocket_base)

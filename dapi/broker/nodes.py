@@ -102,6 +102,14 @@ class Node(msgspec.Struct, frozen=True):
         """The token in the base that the node is told now; 0 for none."""
         return self.token_num if self.old_token_num is None else self.old_token_num
 
+    def keeps_old_token_until(self, stage: int) -> bool:
+        """Tell whether the node has an old token, which ends when this stage begins."""
+        return self.old_token_num is not None and self.old_stage != stage
+
+    def is_reached_like(self, other: Node) -> bool:
+        """Tell whether another one has the same addresses."""
+        return (self.poc_url, self.websocket_base) == (other.poc_url, other.websocket_base)
+
     def takes_token(self, token_num: int) -> bool:
         """Tell whether this token of the node is right now; 0 stands for none."""
         return token_num in (self.token_num, self.old_token_num)
@@ -218,13 +226,14 @@ class StoredNodes(msgspec.Struct, frozen=True):
     """What the database holds: the registered nodes, by number, and the highest number ever given (0: none).
 
     ``removed``: ids of nodes that were removed; ``unreadable``: ids of nodes whose configuration is of another
-    version or damaged, with what is wrong with it.
+    version or damaged, with what is wrong with it. ``node_counts``: those of the latest stages, by height.
     """
 
     nodes: list[Node]
     highest_num: int
     removed: frozenset[str]
     unreadable: dict[str, str]
+    node_counts: dict[int, int]
 
 
 class NodeStore:
@@ -293,7 +302,8 @@ def _load(connection: sqlite3.Connection) -> StoredNodes:
             nodes.append(Node(decode_node_config(msgspec.json.decode(config)), num, bool(is_enabled), *tokens))
         except (msgspec.MsgspecError, ConfigError) as error:
             unreadable[node_id] = str(error)
-    return StoredNodes(nodes, highest_num, frozenset(removed), unreadable)
+    latest = connection.execute("SELECT height, node_count FROM stages ORDER BY height DESC LIMIT 8")
+    return StoredNodes(nodes, highest_num, frozenset(removed), unreadable, dict(latest))
 
 
 def _save_all(connection: sqlite3.Connection, configs: Sequence[NodeConfig]) -> list[Node]:

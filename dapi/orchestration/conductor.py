@@ -190,7 +190,7 @@ class Conductor(LoopService):
             self._validate(self._work, info)
         self._deadlines.remember(info.stages())
         warnings = self._reconciler.warnings() | await self._deadlines.check(info.block_height)
-        warnings |= {(each.height, each.node_id): _warning(each) for each in await self._stages.batches_not_sent()}
+        warnings |= {each._replace(batches=0): _warning(each) for each in await self._stages.batches_not_sent()}
         if self._work is not None:
             warnings |= self._work.warnings(self._broker.nodes())
         if seed_problem is not None:
@@ -209,7 +209,7 @@ class Conductor(LoopService):
     async def _do_stage(self, stage: PocStage, info: EpochInfo) -> str | None:
         """Give the nodes their duties in the stage that is under way; return why its seed is not stored, or None."""
         record = await self._stages.begin(stage, self._broker.node_count)
-        await self._broker.begin_stage(stage.height)
+        await self._broker.begin_stage(stage.height, record.node_count)
         seed_problem = await self._seeds.store(stage)
         if self._work is None:
             work = await begin_work(self._rpc, record, info, self._public_key)
@@ -257,7 +257,9 @@ class Conductor(LoopService):
 
 def _warning(kept: NotOfTheirStage) -> str:
     reason = "the chain has told of no stage with their height"
-    if kept.height is not None:
+    if kept.has_others_nonces:
+        reason = "their nonces are those of other nodes: see what this node runs, and what else commands it"
+    elif kept.height is not None:
         reason = (
             f"their block hash or public key is not that of stage {kept.height}: see that nothing else than this dapi "
             "commands the node"

@@ -11,7 +11,7 @@ from dapi.messages import Kind, ProofBatch, Receipt, ValidatedBatch, Via
 from dapi.messages.addresses import address_of
 from dapi.messages.content_id import run_id
 from dapi.messages.inference_pb2 import MsgSubmitPocBatch, MsgSubmitPocValidation
-from dapi.outbox.outbox import ANY_RUN, Outbox, OutboxEntry
+from dapi.outbox.outbox import ANY_RUN, OTHERS_NONCES, Outbox, OutboxEntry
 from dapi.timing.observers import Observers
 
 
@@ -34,8 +34,10 @@ class CosmosMessageClient:
         """Call ``observer`` with the public key (hex) and the stage height of every verdict that is put on disk."""
         self._verdict_observers.add(observer)
 
-    def submit_poc_batch(self, batch: ProofBatch, *, batch_id: str, node_id: str, via: Via) -> Deferred[Receipt]:
-        """Keep a generated batch of the node named ``node_id``.
+    def submit_poc_batch(
+        self, batch: ProofBatch, *, batch_id: str, node_id: str, via: Via, has_others_nonces: bool = False
+    ) -> Deferred[Receipt]:
+        """Keep a generated batch of the node named ``node_id``; one that has others' nonces is never sent.
 
         Fires with the Receipt when it is on disk; fails with StoreError when it is not.
         """
@@ -48,6 +50,8 @@ class CosmosMessageClient:
         ).SerializeToString()
         height, nonces = batch.block_height, len(batch.nonces)
         run = run_id(batch.block_hash, batch.public_key) if self._knows_stages else ""
+        if has_others_nonces:
+            run = OTHERS_NONCES
         return self._outbox.put(OutboxEntry(batch_id, Kind.GENERATED, node_id, height, nonces, via, message, run))
 
     def submit_poc_validation(

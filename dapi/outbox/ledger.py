@@ -41,18 +41,23 @@ def stage_ledger(database: Database, height: int) -> Deferred[dict[str, NodeLedg
 
 
 class NotOfTheirStage(NamedTuple):
-    """Batches of one node that are kept and not sent; ``height`` is their stage, None: no stage that is known."""
+    """Batches of one node that are kept and not sent; ``height`` is their stage, None: no stage that is known.
+
+    With ``has_others_nonces`` that is because other nodes would generate what is in them, whatever their stage.
+    """
 
     height: int | None
     node_id: str | None
     batches: int
+    has_others_nonces: bool = False
 
 
 def not_of_their_stage(database: Database) -> Deferred[list[NotOfTheirStage]]:
     """Fire with what is stored and not sent because it is not of the run of its stage; fails with StoreError."""
 
     def read(connection: sqlite3.Connection) -> list[NotOfTheirStage]:
-        return [NotOfTheirStage(*row) for row in connection.execute(queries.NOT_OF_THEIR_STAGE)]
+        rows = connection.execute(queries.NOT_OF_THEIR_STAGE)
+        return [NotOfTheirStage(height, node_id, count, bool(others)) for height, node_id, count, others in rows]
 
     return database.read(read)
 

@@ -36,13 +36,15 @@ _DELIVERY_BYTES = 1024
 
 
 ANY_RUN = "any"
+OTHERS_NONCES = "others"
 
 
 class OutboxEntry(msgspec.Struct, frozen=True):
     """A message for the chain: ``message`` is its protobuf form, without the creator.
 
     ``batch_id`` is the content id that it is kept under, ``height`` the start of its PoC stage, ``nonces`` how many it
-    was made of. With a ``run``, it is sent only if that is the run of its stage; with ANY_RUN, if there is its stage.
+    was made of. With a ``run``, it is sent only if that is the run of its stage; with ANY_RUN, if there is its stage;
+    with OTHERS_NONCES, never.
     """
 
     batch_id: str

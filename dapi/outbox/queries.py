@@ -77,13 +77,14 @@ LEDGER = f"""WITH message AS (
     FROM message GROUP BY node_id"""
 
 # The batches that are stored and not sent, by stage and node: of another run than their stage, or (height NULL) of no
-# stage that is known. Those of a stage whose run is not known yet are not told.
+# stage that is known, or with others' nonces. Those of a stage whose run is not known yet are not told.
 NOT_OF_THEIR_STAGE = """WITH other AS (
     SELECT run, height FROM unfinished WHERE state = 'stored' AND run != '' GROUP BY run, height
     EXCEPT SELECT run, height FROM stages EXCEPT SELECT 'any', height FROM stages)
-    SELECT stages.height, node_id, count(*)
+    SELECT stages.height, node_id, count(*), other.run = 'others' AS has_others_nonces
     FROM other JOIN unfinished USING (run, height) LEFT JOIN stages ON stages.height = other.height
-    WHERE state = 'stored' AND (stages.height IS NULL OR stages.run IS NOT NULL) GROUP BY stages.height, node_id"""
+    WHERE state = 'stored' AND (stages.height IS NULL OR stages.run IS NOT NULL)
+    GROUP BY stages.height, node_id, has_others_nonces"""
 
 _EARLIER = "earlier_transactions (seq, answer, tx_hash, reason, included_height, first_at, last_at, times)"
 _OR_ONCE_MORE = """ON CONFLICT (seq, answer) DO UPDATE SET tx_hash = excluded.tx_hash, reason = excluded.reason,
@@ -124,6 +125,7 @@ WHOLE = f"""SELECT seq, message FROM unfinished WHERE seq IN {_SEQS}
 
 # Why a row of ``unfinished`` is in its state.
 REASON = """iif(state = 'stored' AND run != '', coalesce(
+    iif(run = 'others', 'not sent: its nonces are not those of its node', NULL),
     (SELECT CASE WHEN unfinished.run IN ('any', stages.run) THEN coalesce(unfinished.reason, '')
         WHEN stages.run IS NULL THEN 'waits for the block hash of its stage'
         ELSE 'not sent: its block hash or public key is not that of the stage' END

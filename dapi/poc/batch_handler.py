@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Protocol
 
 import msgspec
@@ -26,8 +26,10 @@ class Recorder(Protocol):
     be stored, and with MessageError when no message can be made of the batch.
     """
 
-    def submit_poc_batch(self, batch: ProofBatch, *, batch_id: str, node_id: str, via: Via) -> Deferred[Receipt]:
-        """Keep a batch that the node ``node_id`` (its name) generated."""
+    def submit_poc_batch(
+        self, batch: ProofBatch, *, batch_id: str, node_id: str, via: Via, has_others_nonces: bool = False
+    ) -> Deferred[Receipt]:
+        """Keep a batch that the node ``node_id`` (its name) delivered; never send one that has others' nonces."""
 
     def submit_poc_validation(
         self, batch: ValidatedBatch, *, batch_id: str, node_id: str | None, via: Via
@@ -39,8 +41,8 @@ class BatchCounts(msgspec.Struct):
     """How many batches a handler was given since it was made.
 
     Of them ``stored`` are on disk and had not been there before, ``doubled`` had been, ``not_stored`` could not be
-    stored, ``empty`` have no nonces, ``mismatched`` carry another node's number, ``with_nan`` are verdicts with NaN
-    among their distances, ``by_http`` came by HTTP.
+    stored, ``empty`` have no nonces, ``mismatched`` carry another node's number, ``with_others_nonces`` have nonces
+    that other nodes would generate, ``with_nan`` are verdicts with NaN among their distances, ``by_http`` came by HTTP.
     """
 
     generated: int = 0
@@ -49,6 +51,7 @@ class BatchCounts(msgspec.Struct):
     empty: int = 0
     doubled: int = 0
     mismatched: int = 0
+    with_others_nonces: int = 0
     with_nan: int = 0
     not_stored: int = 0
     by_http: int = 0
@@ -79,10 +82,11 @@ class AckTimes:
 class BatchHandler:
     """Handles the batches of one node, whichever way they come.
 
-    Whose batch it is follows from the connection, or from the number in a callback. ``node_id`` is the node's name and
-    ``node_num`` its number; both are None for the handler of callbacks that name no node. ``deliveries`` follows what
-    the node generates, and logs it. ``over_websocket`` and ``by_http`` count what came which way; ``ack_times`` may be
-    shared with other handlers.
+    Whose batch it is follows from the connection, or from the token of a callback. ``node_id`` is the node's name and
+    ``node_num`` its number; both are None for the handler of callbacks that name no node. ``node_counts`` tells by how
+    many numbers the nonces of a stage are shared out, given its height; none when that is not known. ``deliveries``
+    follows what the node generates, and logs it. ``over_websocket`` and ``by_http`` count what came which way;
+    ``ack_times`` may be shared with other handlers.
     """
 
     log = Logger()
@@ -94,6 +98,7 @@ class BatchHandler:
         recorder: Recorder,
         deliveries: Deliveries | None = None,
         ack_times: AckTimes | None = None,
+        node_counts: Callable[[int], Iterable[int]] = lambda height: (),
     ) -> None:
         self.node_id = node_id
         self.node_num = node_num
@@ -101,6 +106,7 @@ class BatchHandler:
         self.over_websocket, self.by_http = WayCounts(), WayCounts()
         self.ack_times = ack_times or AckTimes()
         self._recorder = recorder
+        self._node_counts = node_counts
         self._deliveries = deliveries
         self._last_num = node_num
         self._offered: OrderedDict[str, None] = OrderedDict()
@@ -157,7 +163,14 @@ class BatchHandler:
         self._watch_for_bypass(batch_id, via, begun_at)
         if not batch.nonces:
             return self._receipt_of_empty(batch_id)
-        recorded = self._recorder.submit_poc_batch(batch, batch_id=batch_id, node_id=self.node_id, via=via)
+        has_others_nonces = self._has_others_nonces(batch)
+        if has_others_nonces:
+            self.counts.with_others_nonces += 1
+            # The node that they belong to may bring the same batch, which is sent.
+            batch_id = f"{batch_id}-{self.node_num}"
+        recorded = self._recorder.submit_poc_batch(
+            batch, batch_id=batch_id, node_id=self.node_id, via=via, has_others_nonces=has_others_nonces
+        )
         if self._deliveries is not None:
             self._deliveries.follow(batch, via, recorded)
         return self._count(recorded)
@@ -184,6 +197,15 @@ class BatchHandler:
         return self._count(
             self._recorder.submit_poc_validation(batch, batch_id=batch_id, node_id=self.node_id, via=via)
         )
+
+    def _has_others_nonces(self, batch: ProofBatch) -> bool:
+        """Tell whether the node cannot have come to these nonces by itself (docs/protocol/node.md, 'Init request').
+
+        By hand, a stage may be begun again with another count.
+        """
+        counts = self._node_counts(batch.block_height)
+        remainders = [{nonce % count for nonce in batch.nonces} for count in counts]
+        return bool(remainders) and all(found != {self.node_num} for found in remainders)
 
     def _receipt_of_empty(self, batch_id: str) -> Deferred[Receipt]:
         self.counts.empty += 1

@@ -212,7 +212,10 @@ class Parts:
                 poc_url=node.poc_url,
                 callback_url=without_user(callback_url),
             )
-        handler = BatchHandler(node.id, node.num, self._recorder, Deliveries(self._reactor, node.id), self.ack_times)
+        deliveries = Deliveries(self._reactor, node.id)
+        handler = BatchHandler(
+            node.id, node.num, self._recorder, deliveries, self.ack_times, node_counts=self.broker.node_counts
+        )
         websocket_client = WebSocketClient(
             self._reactor,
             node.websocket_base,

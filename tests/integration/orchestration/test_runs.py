@@ -19,7 +19,7 @@ from dapi.outbox.pages import BatchRow
 from dapi.simulator.chain.messages import SubmitPocBatch
 from tests.batches import generated_fields
 from tests.chain_tools import Key
-from tests.integration.waiting import soon, until
+from tests.integration.waiting import soon, until, until_awaited
 from tests.integration.whole_dapi import FIRST_POC, WholeDapi, until_answered, when_all_is_delivered, whole
 
 __all__ = ["whole"]
@@ -144,3 +144,34 @@ async def test_heights_of_no_stage_hold_nothing_up(whole: WholeDapi) -> None:
     assert {row.reason for row in rows} == {"not sent: the chain has told of no such stage"}
     warning = "node1: 500 messages are kept and not sent: the chain has told of no stage with their height"
     await until(lambda: warning in str(whole.conductor.warnings))
+
+
+@pytest_twisted.ensureDeferred
+async def test_nonces_of_another_node_are_kept_and_not_sent(whole: WholeDapi) -> None:
+    node = whole.node("node1", batches_per_walk=0)
+    whole.node("node2", batches_per_walk=0)
+    service = whole.start()
+    whole.produce_to(FIRST_POC)
+    await whole.when_all("generate")
+    assert node.run is not None
+    request = node.run.request
+    run = {"block_height": FIRST_POC, "block_hash": request.block_hash, "public_key": request.public_key}
+    for nonces in ([1, 4], [2, 5], [4, 5]):
+        fields = generated_fields(**run, nonces=nonces, dist=[0.5, 0.5])
+        response = await soon(treq.post(f"{request.url}/generated", json=fields, persistent=False))
+        assert (response.code, await treq.content(response)) == (200, b"")
+
+    async def is_one_confirmed() -> bool:
+        return (await service.outbox.counts())[State.CONFIRMED] >= 1
+
+    await until_awaited(is_one_confirmed)
+    reason = "not sent: its nonces are not those of its node"
+    warning = "node1: 2 messages are kept and not sent: their nonces are those of other nodes"
+    await until(lambda: any(text.startswith(warning) for text in whole.conductor.warnings.values()))
+    rows = (await service.outbox.batches(kind=Kind.GENERATED)).batches
+    assert sorted((row.state, row.reason) for row in rows if row.reason) == [(State.STORED, reason)] * 2
+    # Over its WebSocket, a node's nonces are looked at, too.
+    assert service.broker.worker_by_num(1).batch_handler.counts.with_others_nonces == 2
+    assert {batch_id for _, _, batch_id in whole.chain.state.batches} == {
+        row.batch_id for row in rows if not row.reason
+    }

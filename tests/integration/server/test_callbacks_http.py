@@ -49,7 +49,9 @@ class Disk(Recorder):
         self.is_fast = True
         self._asked: Waiters[None] = Waiters()
 
-    def submit_poc_batch(self, batch: ProofBatch, *, batch_id: str, node_id: str, via: Via) -> Deferred[Receipt]:
+    def submit_poc_batch(
+        self, batch: ProofBatch, *, batch_id: str, node_id: str, via: Via, has_others_nonces: bool = False
+    ) -> Deferred[Receipt]:
         return self._store(batch_id)
 
     def submit_poc_validation(

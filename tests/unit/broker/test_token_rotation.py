@@ -103,7 +103,7 @@ class TokenRotationTests(TokenRotationCase):
         self.rotate()
         self.database.failure = StoreBusyError("the disk is full")
         self.failureResultOf(self.broker.rotate_token("a"), StoreBusyError)
-        self.failureResultOf(self.broker.begin_stage(200), StoreBusyError)
+        self.failureResultOf(self.broker.begin_stage(200, 2), StoreBusyError)
         self.assertEqual(self.right(), [1, 2])
         self.database.failure = None
         self.assertEqual(self.told(200), "/1-2")
@@ -113,7 +113,7 @@ class TokenRotationTests(TokenRotationCase):
         self.told(100)
         self.rotate()
         self.database.failure = StoreBusyError("the disk is full")
-        self.successResultOf(self.broker.begin_stage(100))
+        self.successResultOf(self.broker.begin_stage(100, 2))
 
 
 class UpgradeTests(TokenRotationCase):

@@ -139,7 +139,7 @@ class FakeBroker(Broker):
         self._workers = [make_worker(clock, node, StubNode()) for node in nodes]
         self.stages_begun: list[int] = []
 
-    def begin_stage(self, height: int) -> Deferred[None]:
+    def begin_stage(self, height: int, node_count: int) -> Deferred[None]:
         self.stages_begun.append(height)
         return succeed(None)
 

@@ -24,12 +24,16 @@ class RunIdTests(OutboxTestCase):
 
 
 class RunTests(OutboxTestCase):
-    def keep(self, node_id: str = "node1", *, knows_stages: bool = True, **changes: Any) -> str:
+    def keep(
+        self, node_id: str = "node1", *, knows_stages: bool = True, has_others_nonces: bool = False, **changes: Any
+    ) -> str:
         batch = generated_batch(**{"block_hash": "AB", **changes})
         recorder = CosmosMessageClient(self.outbox, knows_stages=knows_stages)
-        batch_id = f"{changes}{node_id}{knows_stages}"
+        batch_id = f"{changes}{node_id}{knows_stages}{has_others_nonces}"
         return self.clock.wait_for(
-            recorder.submit_poc_batch(batch, batch_id=batch_id, node_id=node_id, via=Via.HTTP)
+            recorder.submit_poc_batch(
+                batch, batch_id=batch_id, node_id=node_id, via=Via.HTTP, has_others_nonces=has_others_nonces
+            )
         ).batch_id
 
     def stage(self, height: int, run: str | None) -> None:
@@ -54,6 +58,14 @@ class RunTests(OutboxTestCase):
         self.assertEqual(self.reasons(), {right: None, **dict.fromkeys(foreign, FOREIGN)})
         told = [NotOfTheirStage(1000, "node1", 2), NotOfTheirStage(1000, "node2", 1)]
         self.assertEqual(sorted(self.told()), told)
+
+    def test_what_has_others_nonces(self) -> None:
+        self.stage(1000, RIGHT)
+        foreign = [self.keep(has_others_nonces=True, knows_stages=knows_stages) for knows_stages in (True, False)]
+        right = self.keep()
+        reason = "not sent: its nonces are not those of its node"
+        self.assertEqual(self.reasons() | {right: None}, {right: None, foreign[0]: reason, foreign[1]: reason})
+        self.assertEqual(self.told(), [NotOfTheirStage(1000, "node1", 2, has_others_nonces=True)])
 
     def test_what_is_of_no_stage_becomes_real_with_it(self) -> None:
         self.stage(1000, RIGHT)

@@ -48,10 +48,26 @@ class BatchHandlerTests(SynchronousTestCase):
         batch = generated_batch()
         receipt = self.successResultOf(self.handler.handle_generated_batch(batch, Via.HTTP))
         self.assertEqual(receipt, Receipt(content_id(batch), 1))
-        self.assertEqual(
-            self.recorder.calls,
-            [("generated", {"batch_id": content_id(batch), "node_id": "node-a", "via": Via.HTTP})],
-        )
+        details = {"batch_id": content_id(batch), "node_id": "node-a", "via": Via.HTTP, "has_others_nonces": False}
+        self.assertEqual(self.recorder.calls, [("generated", details)])
+
+    def test_nonces_of_other_nodes_are_told_apart(self) -> None:
+        counts = {1000: {4}, 2000: {4, 5}}
+        handler = BatchHandler("node-a", 1, self.recorder, node_counts=lambda height: counts.get(height, ()))
+        for nonces, height, has_others in (
+            ([1, 5, 401], 1000, False),
+            ([1, 5, 402], 1000, True),
+            ([2, 6], 1000, True),
+            ([1, 6], 2000, False),
+            ([1, 5, 6], 2000, True),
+            ([2, 3], 3000, False),
+        ):
+            batch = generated_batch(nonces=nonces, dist=[0.5] * len(nonces), block_height=height)
+            receipt = self.successResultOf(handler.handle_generated_batch(batch))
+            # The node that they belong to may bring the same batch: it has another id.
+            self.assertEqual(receipt.batch_id, f"{content_id(batch)}-1" if has_others else content_id(batch))
+            self.assertIs(self.recorder.calls[-1][1]["has_others_nonces"], has_others)
+        self.assertEqual(handler.counts.with_others_nonces, 3)
 
     def test_what_comes_is_counted_by_way_and_kind(self) -> None:
         self.handler.handle_generated_batch(generated_batch(), size=5)

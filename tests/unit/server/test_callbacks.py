@@ -35,7 +35,9 @@ class FakeRecorder:
         self.given: list[tuple[Any, str, str | None, Via]] = []
         self.storing: list[Deferred[Receipt]] = []
 
-    def submit_poc_batch(self, batch: ProofBatch, *, batch_id: str, node_id: str, via: Via) -> Deferred[Receipt]:
+    def submit_poc_batch(
+        self, batch: ProofBatch, *, batch_id: str, node_id: str, via: Via, has_others_nonces: bool = False
+    ) -> Deferred[Receipt]:
         return self._keep(batch, batch_id, node_id, via)
 
     def submit_poc_validation(
