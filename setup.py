@@ -28,6 +28,7 @@ setup(
         "treq>=26.7",
         "attrs>=24",
         "msgspec>=0.22",
+        "h11>=0.16",
         "hyperlink>=21",
         "prometheus_client>=0.26",
         "PyYAML>=6",

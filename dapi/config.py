@@ -181,6 +181,17 @@ class PocConfig(Struct, frozen=True, kw_only=True):
     """Whether the nodes follow the chain's phases, where a chain is configured; else the admin API commands them."""
 
 
+class PocV2Config(Struct, frozen=True, kw_only=True):
+    """A network with PoC v2: whether dapi relays callbacks, and the three ports of the network's own api container."""
+
+    relay: bool = False
+    api_url: HttpUrl = "http://api:9100"
+    api_public_url: HttpUrl = "http://api:9000"
+    api_admin_url: HttpUrl = "http://api:9200"
+    hold_suspects: bool = True
+    """Hold callbacks with nonces or vectors that no node makes."""
+
+
 class LogConfig(Struct, frozen=True, kw_only=True):
     """What twistd writes into the log."""
 
@@ -199,6 +210,7 @@ class Config(Struct, frozen=True, kw_only=True):
     websocket: WebSocketConfig = WebSocketConfig()
     tls: TlsConfig = TlsConfig()
     poc: PocConfig = PocConfig()
+    poc_v2: PocV2Config = PocV2Config()
     log: LogConfig = LogConfig()
     nodes: tuple[NodeConfig, ...] = ()
 

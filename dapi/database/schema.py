@@ -164,4 +164,15 @@ SCHEMA_VERSIONS = (
     ALTER TABLE nodes ADD COLUMN old_stage INTEGER NOT NULL DEFAULT -1;
     UPDATE nodes SET old_token_num = 0, old_stage = coalesce((SELECT max(height) FROM stages), -1);
     """,
+    # Until here nothing of PoC v2 was kept. A body is a file of this name in the folder of the relay; ``digest`` is
+    # that of target and body; ``spaced`` has start, stop and step of evenly spaced nonces.
+    """
+    CREATE TABLE relay (
+        seq INTEGER PRIMARY KEY AUTOINCREMENT, digest BLOB NOT NULL UNIQUE, name TEXT NOT NULL, target BLOB NOT NULL,
+        headers TEXT NOT NULL, size INTEGER NOT NULL, received_at REAL NOT NULL, peer TEXT NOT NULL, model TEXT,
+        kind TEXT, height INTEGER, node_num INTEGER, spaced TEXT, state TEXT NOT NULL DEFAULT 'waiting', reason TEXT,
+        seen INTEGER NOT NULL DEFAULT 1
+    );
+    CREATE INDEX relay_by_state ON relay (state, height);
+    """,
 )

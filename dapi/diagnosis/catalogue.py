@@ -79,4 +79,21 @@ class ProblemId(enum.StrEnum):
     NODES_NOT_LOADED = "nodes-not-loaded", _CRITICAL, "nodes", "registered nodes cannot be used"
     NODE_FAILS = "node-fails", _CRITICAL, "node", "a node is not reached, or refuses"
     WEBSOCKET_REFUSED = "websocket-refused", _WARNING, "websocket", "a node's WebSocket cannot be used"
+    RELAY_AWAY = "relay-away", _WARNING, "relay", "the network's own api container cannot be reached"
+    RELAY_HELD = "relay-held", _CRITICAL, "relay", "callbacks came that must not be handed on"
+    RELAY_SET_ASIDE = "relay-set-aside", _CRITICAL, "relay", "the api container will never take some callbacks"
+    RELAY_MISROUTED = "relay-misrouted", _CRITICAL, "relay", "callbacks do not reach the api container's route"
+    RELAY_UNKNOWN_NODE = (
+        "relay-unknown-node",
+        _CRITICAL,
+        "relay",
+        "the api container does not know a node",
+    )
+    RELAY_REFUSED = "relay-refused", _CRITICAL, "relay", "the api container refuses callbacks for now"
+    RELAY_NOT_COUNTED = "relay-not-counted", _CRITICAL, "relay", "what was answered with 200 is not counted"
+    RELAY_FALLEN = "relay-fallen", _CRITICAL, "relay", "the api container counts less than before"
+    RELAY_CANNOT_ASK = "relay-cannot-ask", _WARNING, "relay", "the api container does not tell what dapi asks"
+    RELAY_PASSING = "relay-passing", _CRITICAL, "relay", "dapi's own disk fails, so nothing is kept"
+    RELAY_BROKE = "relay-broke", _CRITICAL, "relay", "a part of the relay broke"
+
     CALLBACKS_NEVER_SEEN = "callbacks-never-seen", _CRITICAL, "callbacks", "a node has never reached the callbacks"

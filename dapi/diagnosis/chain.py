@@ -37,7 +37,7 @@ _REASONS: Final = (
     (
         "the network has moved",
         ProblemId.CHAIN_MOVED_TO_V2,
-        "install a dapi that knows the network's new version; everything is kept",
+        "leave the proof of compute to the network's own api container, and set poc.follow_chain: false",
     ),
 )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Final
 
-from dapi.diagnosis import callbacks, chain, doors, nodes, storage
+from dapi.diagnosis import callbacks, chain, doors, nodes, relay, storage
 from dapi.diagnosis.problem import Finding, Status
 
 CHECKS: Final[tuple[Callable[[Status], Iterator[Finding]], ...]] = (
@@ -21,6 +21,7 @@ CHECKS: Final[tuple[Callable[[Status], Iterator[Finding]], ...]] = (
     nodes.websockets,
     callbacks.unreached,
     doors.callbacks,
+    relay.relay,
     doors.admin,
 )
 

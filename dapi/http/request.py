@@ -1,7 +1,7 @@
 # mypy: disallow-untyped-calls=False
 # ruff: noqa: N802, N815
 # twisted.web is mostly without annotations, and has names of its own.
-"""A request of the HTTP server in site.py: its faults are answered in JSON, and its body stays in memory."""
+"""A request of the HTTP server in site.py: its faults are answered in JSON."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from twisted.python.failure import Failure
 from twisted.web.server import Request
 
 from dapi.http.answers import error_answer
+from dapi.http.streams import StreamedContent
 from dapi.messages.printable import printable
 
 
@@ -28,11 +29,15 @@ class JsonRequest(Request):
     def gotLength(self, length: int | None) -> None:
         """Note when the head has come."""
         self.begun_at = self.channel.site.reactor.seconds()
-        super().gotLength(length)
+        self.content = self.channel.open_stream(length or 0)
+        if self.content is None:
+            super().gotLength(length)
 
     def handleContentChunk(self, data: bytes) -> None:
-        """Keep a part of the body, as long as all bodies together have room."""
-        if self.channel.make_room(len(data)):
+        """Keep a part of the body, as long as all bodies in memory together have room."""
+        content = self.content
+        stays = not isinstance(content, StreamedContent) or content.body.in_memory
+        if not stays or self.channel.make_room(len(data)):
             super().handleContentChunk(data)
 
     def process(self) -> None:

@@ -44,6 +44,7 @@ from dapi.errors import DapiError
 from dapi.http.answers import RETRY_AFTER_SECONDS, HttpError, error_body, status_of
 from dapi.http.request import JsonRequest
 from dapi.http.settings import HttpCounts, HttpSettings
+from dapi.http.streams import StreamedContent, Streams
 from dapi.timing.timer import Timer
 from dapi.timing.waiters import Waiters
 
@@ -155,13 +156,26 @@ class JsonChannel(HTTPChannel):
         except (DapiError, HttpError) as error:
             self.refuse(status_of(error), str(error))
             return
-        limit = self.site.settings.max_body_bytes
+        limit = self.site.max_body_bytes(self._path)
         if self.length is None:
             self.refuse(411, "send the body with a Content-Length")
         elif self.length > limit:
             self.refuse(413, f"the body has {self.length} bytes, at most {limit} are taken")
         else:
             super().allHeadersReceived()
+
+    def open_stream(self, length: int) -> StreamedContent | None:
+        """Return where the body goes that is about to come, None where it is held in memory as usual."""
+        streams, transport = self.site.streams, self.transport
+        if streams is None or not streams.takes(self._path):
+            return None
+
+        def resume() -> None:
+            if self.state is ChannelState.RECEIVING:
+                transport.resumeProducing()
+
+        body = streams.open_body(self._path, length, pause=transport.pauseProducing, resume=resume)
+        return StreamedContent(streams, body)
 
     def allContentReceived(self) -> None:
         """Hand over a whole request, unless the last part of its body found no room."""
@@ -253,7 +267,8 @@ class JsonSite(Site):
     """A site of bounded requests; see HttpSettings for the bounds and HttpCounts for what is counted.
 
     ``admit`` looks at the path of each request, and the address that it came from, when its head has come: what it
-    raises (HttpError, or an error of ours) is answered, and the body is not read.
+    raises (HttpError, or an error of ours) is answered, and the body is not read. ``streams`` takes the bodies of its
+    own requests while they come.
     """
 
     protocol = JsonChannel  # type: ignore[assignment]  # without HTTP/2, which only TLS can negotiate
@@ -267,7 +282,9 @@ class JsonSite(Site):
         settings: HttpSettings | None = None,
         *,
         admit: Callable[[bytes, str], None] = _admit_all,
+        streams: Streams | None = None,
     ) -> None:
+        self.streams = streams
         self.settings = settings or HttpSettings()
         self.admit = admit
         super().__init__(
@@ -289,6 +306,12 @@ class JsonSite(Site):
     def connections(self) -> int:
         """How many connections are open."""
         return len(self._channels)
+
+    def max_body_bytes(self, target: bytes) -> int:
+        """Return how large the body of a request may be."""
+        streams = self.streams
+        is_streamed = streams is not None and streams.takes(target)
+        return streams.max_body_bytes if streams is not None and is_streamed else self.settings.max_body_bytes
 
     def getContentFile(self, length: int) -> BytesIO:
         """Return where a body is kept: never on a disk that may be full, or hang."""

@@ -24,6 +24,7 @@ from dapi.http.listener import HttpListener
 from dapi.http.routes import Route
 from dapi.http.settings import HttpSettings
 from dapi.http.site import JsonSite
+from dapi.http.streams import StreamDoor
 from dapi.messages.sizes import MIB
 from dapi.messages.urls import is_loopback, parse_url, without_user
 from dapi.mlnode.client import MAIN_NETWORK_PARAMS, TEST_NETWORK_PARAMS, MLNodeClient, NetworkVersion
@@ -33,6 +34,7 @@ from dapi.poc.batch_handler import AckTimes, BatchHandler
 from dapi.poc.deliveries import Deliveries
 from dapi.poc.websocket_client import WebSocketClient
 from dapi.poc.websocket_settings import WebSocketSettings
+from dapi.relay.relay import Relay, RelaySettings
 from dapi.server.admin import AdminApi
 from dapi.server.backup_routes import BackupRoutes
 from dapi.server.callback_door import CallbackDoor
@@ -45,6 +47,7 @@ from dapi.server.page.live import LivePage
 from dapi.server.page.minutes import ByWay
 from dapi.server.page.routes import PageRoutes
 from dapi.timing.log_levels import LogLevels
+from dapi.timing.retry import RetryDelay
 
 _CALLBACK_PATH = "/v1/poc-batches"
 _MAX_ADMIN_BODY_BYTES = MIB
@@ -91,6 +94,7 @@ class Parts:
         self.callback_tokens = CallbackTokens(path)
         self.broker = Broker(reactor, store, self._make_worker, callback_url=self._told_url, params=params)
         health = self._make_health().routes()
+        self.relay = self._make_relay(path)
         callback_site = self._make_callback_site(health)
         self.callback_listener = HttpListener(
             reactor, "callbacks", callback_site, api.ml_server_port, api.ml_server_host
@@ -108,7 +112,7 @@ class Parts:
 
         The callbacks' port is before all else, so that no batch finds the door closed because something takes its time.
         """
-        intake = (self.database, self.callback_tokens, self.callback_listener)
+        intake = (self.database, self.callback_tokens, self.relay, self.callback_listener)
         order = (*intake, self.broker, self.chain, self.backups, self.page, self.admin_listener)
         return tuple(part for part in order if part is not None)
 
@@ -133,7 +137,30 @@ class Parts:
         )
         self.unnamed_handler = BatchHandler(None, None, self._recorder, ack_times=self.ack_times)
         self.callbacks = Callbacks(self._reactor, self.callback_door, self._batch_handler, self.unnamed_handler)
-        return JsonSite(self._reactor, self.callbacks.resource(others), admit=self.callback_door.admit)
+        resource, relay = self.callbacks.resource(others), self.relay
+        if relay is None:
+            return JsonSite(self._reactor, resource, admit=self.callback_door.admit)
+
+        def admit(target: bytes, address: str) -> None:
+            if relay.takes(target):
+                relay.admit(target)
+            else:
+                self.callback_door.admit(target, address)
+
+        return JsonSite(self._reactor, StreamDoor(relay, resource), admit=admit, streams=relay)
+
+    def _make_relay(self, path: str) -> Relay | None:
+        config = self._config.poc_v2
+        if not config.relay:
+            return None
+        settings = RelaySettings(
+            callback_url=config.api_url,
+            public_url=config.api_public_url,
+            admin_url=config.api_admin_url,
+            ca_file=self._config.tls.ca_file,
+            holds_suspects=config.hold_suspects,
+        )
+        return Relay(self._reactor, self.database, f"{path}-relay", settings, retry_delay=RetryDelay(self._random))
 
     def callback_url(self) -> str:
         """Return the base of the callbacks, without a node's token; the system may choose its port."""

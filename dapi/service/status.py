@@ -74,6 +74,7 @@ class ServiceStatus:
             "broker": {"is_loaded": nodes.is_loaded, "problem": nodes.problem, "highest_num": nodes.highest_num},
             "nodes": nodes.nodes,
             "chain": _chain_status(parts.chain),
+            "relay": parts.relay.status() if parts.relay is not None else None,
         }
         # The parts tell enums and structs.
         return cast(dict[str, Any], _json_data(status))

@@ -16,8 +16,8 @@ ROOT = Path(dapi.__file__).parent
 # The rooms, from the ground up: a room may import itself and the rooms before it.
 ROOMS = (
     *("errors", "timing", "messages", "http", "websocket", "database", "outbox", "poc", "mlnode", "chain", "phases"),
-    *("broker", "submission", "orchestration", "diagnosis", "server", "network_config", "config", "chain_service"),
-    *("service", "tap", "cli", "simulator"),
+    *("broker", "submission", "relay", "orchestration", "diagnosis", "server", "network_config", "config"),
+    *("chain_service", "service", "tap", "cli", "simulator"),
 )
 # The simulator is the other side: of dapi's own rooms it may use these alone, so that no mistake is made on both sides.
 SIMULATOR_MAY_IMPORT = {"messages", "http", "websocket", "timing"}

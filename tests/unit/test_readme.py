@@ -207,6 +207,6 @@ class CommandTests(SynchronousTestCase):
             self.assertIn("test", told)
 
     def test_files_exist(self) -> None:
-        told = set(re.findall(r"(?<![\w./])(?:tests|dapi|tools|bench|docs)/[\w./]*\w", README + CONTRIBUTING))
+        told = set(re.findall(r"(?<![\w./])(?:tests|dapi|tools|bench|docs)/[\w./-]*\w", README + CONTRIBUTING))
         self.assertIn("tests/unit/test_layers.py", told)
         self.assertEqual([name for name in told if not (ROOT / name).exists()], [])

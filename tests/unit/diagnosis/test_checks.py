@@ -94,7 +94,7 @@ class FindingTests(CheckTestCase):
             ("not reachable: c:26657: refused", "can be reached from here"),
             ("catching up", "has caught up"),
             ("another one: c:26657: chain id x", "the right network"),
-            ("the network has moved to PoC v2: nothing is sent", "new version"),
+            ("the network has moved to PoC v2: nothing is sent", "poc.follow_chain: false"),
             ("the database is not open", "look into the log"),
         ):
             finding = self.one(chain__state="waiting", chain__reason=reason)

@@ -1,0 +1,213 @@
+"""Hands payloads on to the api container, byte for byte, and does what its answers ask for."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import TimeoutError as DeferredTimeoutError
+from twisted.logger import Logger
+
+from dapi.http.exchange import NoAnswerError
+from dapi.http.raw_client import RawClient
+from dapi.relay.answers import Judgement, Meaning, judge
+from dapi.relay.book import Book
+from dapi.relay.knowledge import Knowledge
+from dapi.relay.payload import Payload, PayloadState
+from dapi.relay.queue import PayloadQueue
+from dapi.relay.store import RelayStore
+from dapi.timing.log_limits import OncePerMinute
+from dapi.timing.loop import LoopService, Wake
+
+_TRY_SECONDS = 60.0
+_PROBE_SECONDS = 1.0
+_CLOSED_SECONDS = 5.0
+_AGAIN_SECONDS = 2.0
+_MISROUTED_SECONDS = 5.0
+_UNKNOWN_NODE_SECONDS = 30.0
+_TAIL_SECONDS = 60.0
+_LOOK_SECONDS = 1.0
+_TRIES_OF_A_RESULT = 5
+_MAX_GATES = 1024
+
+_LATER_SECONDS = {
+    Meaning.AGAIN: _AGAIN_SECONDS,
+    Meaning.MISROUTED: _MISROUTED_SECONDS,
+    Meaning.UNKNOWN_NODE: _UNKNOWN_NODE_SECONDS,
+}
+_PROBLEMS = {
+    Meaning.AGAIN: "the api container refuses callbacks for now",
+    Meaning.MISROUTED: "callbacks do not reach the api container's route, though nothing is wrong with them",
+    Meaning.UNKNOWN_NODE: "the api container does not know a node that delivers: it was removed, or has a new number",
+}
+
+
+class Forwarder(LoopService):
+    """Sends what waits. ``away`` says since when, on the reactor's clock, the container cannot be reached, and why.
+
+    While it is away, one payload a second finds out whether it is back. A window that is closed is tried once in 5 s,
+    once in 1 s where it should be open by the container's own height. ``problems`` are what its answers complain of, by
+    kind, with the time of the last one.
+    """
+
+    log = Logger()
+
+    def __init__(self, reactor: Any, store: RelayStore, client: RawClient, knowledge: Knowledge, book: Book) -> None:
+        super().__init__(reactor)
+        self.away: tuple[float, str] | None = None
+        self.problems: dict[Meaning, tuple[float, str]] = {}
+        self.was_away = False
+        self.queue = PayloadQueue()
+        self._store = store
+        self._client = client
+        self._knowledge = knowledge
+        self._book = book
+        self._wake = Wake(reactor)
+        self._probe_at = 0.0
+        self._gates: dict[tuple[int | None, str | None], float] = {}
+        self._sending: set[Deferred[None]] = set()
+        self._log_limit = OncePerMinute(reactor)
+        knowledge.observe(self.look_at_held)
+        book.on_again = self.add
+
+    def add(self, payload: Payload) -> None:
+        """Have a payload sent that waits."""
+        self.queue.put(payload, now=self._reactor.seconds())
+        self._wake.ring()
+
+    def look_at_held(self) -> None:
+        """Release what need not be held any more."""
+        for payload in list(self._book.held.values()):
+            if self._knowledge.held_reason(payload) is None:
+                self._book.release(payload)
+
+    def stopService(self) -> Deferred[None]:
+        """Break off what is under way, which is on disk and goes again; fires when nothing is left."""
+        ended = super().stopService()
+        for sending in list(self._sending):
+            sending.cancel()
+        return ended.addCallback(lambda _: self._client.close())
+
+    async def loop(self) -> None:
+        """Send what is due, as soon as it is."""
+        while self.running:
+            now = self._reactor.seconds()
+            while (payload := self._next(now)) is not None:
+                sending = Deferred.fromCoroutine(self._send(payload))
+                self._sending.add(sending)
+                sending.addBoth(self._sent, sending, payload)
+            times = [time for time in (self.queue.next_time(), self._probe_at if self.away else None) if time]
+            wait = min([_LOOK_SECONDS, *(max(0.01, time - now) for time in times)])
+            await self._wake.wait(wait)
+
+    def _next(self, now: float) -> Payload | None:
+        if self.away is not None and (now < self._probe_at or self.queue.under_way):
+            return None
+        seconds_left = self._knowledge.seconds_to_end()
+        is_tail = seconds_left is not None and seconds_left < _TAIL_SECONDS
+        while (payload := self.queue.take(now, is_tail=is_tail)) is not None:
+            if self._is_to_be_sent(payload, now):
+                if self.away is not None:
+                    self._probe_at = now + _PROBE_SECONDS
+                return payload
+            self.queue.done(payload)
+        return None
+
+    def _is_to_be_sent(self, payload: Payload, now: float) -> bool:
+        """Tell whether a payload goes now; if not, it has its place already."""
+        if (reason := self._knowledge.late_reason(payload)) is not None:
+            self._book.too_late([payload], reason)
+            return False
+        if (reason := self._knowledge.held_reason(payload)) is not None:
+            self._book.hold(payload, reason)
+            if self._log_limit.is_due("held"):
+                self.log.error("a callback is held and not handed on: {reason}", reason=reason)
+            return False
+        gate = (payload.facts.height, payload.said.kind)
+        if (until := self._gates.get(gate)) is not None:
+            if now < until:
+                payload.retry_at = until
+                self.queue.put(payload, now=now)
+                return False
+            self._gates[gate] = now + self._closed_seconds(payload)
+        return True
+
+    def _closed_seconds(self, payload: Payload) -> float:
+        return _PROBE_SECONDS if self._knowledge.is_open(payload) else _CLOSED_SECONDS
+
+    async def _send(self, payload: Payload) -> None:
+        payload.tries += 1
+        if payload.key is not None:
+            self._book.ledger(payload.key).sending(payload.facts.nonces)
+        request = Deferred.fromCoroutine(
+            self._client.request(b"POST", payload.target, list(payload.headers), self._store.source(payload))
+        )
+        try:
+            answer = await request.addTimeout(_TRY_SECONDS, self._reactor)
+        except (NoAnswerError, DeferredTimeoutError) as error:
+            text = "no answer within 60 s" if isinstance(error, DeferredTimeoutError) else str(error)
+            self._act(payload, Judgement(Meaning.AWAY, text))
+        except OSError as error:
+            self._book.put_aside(payload, f"its body cannot be read: {error.strerror or error}")
+        else:
+            self._act(payload, judge(answer.status, answer.body, is_callback=payload.said.kind is not None))
+
+    def _sent(self, result: Any, sending: Deferred[None], payload: Payload) -> None:
+        self._sending.discard(sending)
+        self.queue.done(payload)
+        self._wake.ring()
+        if hasattr(result, "check") and not result.check(CancelledError):
+            self.log.failure("handing a callback on broke", result)
+            if payload.state is PayloadState.WAITING:
+                payload.retry_at = self._reactor.seconds() + _MISROUTED_SECONDS
+                self.queue.put(payload, now=self._reactor.seconds())
+
+    def _act(self, payload: Payload, judged: Judgement) -> None:
+        """Do what an answer asks for."""
+        now, (meaning, reason) = self._reactor.seconds(), judged
+        if meaning is Meaning.AWAY:
+            self._is_away(payload, reason, now)
+            return
+        self._is_back()
+        gate = (payload.facts.height, payload.said.kind)
+        if meaning is Meaning.TAKEN:
+            if self._gates.pop(gate, None) is not None:
+                self.queue.hurry(now)
+            self._book.took(payload, now)
+            return
+        payload.reason = reason
+        if meaning is Meaning.NEVER or (
+            meaning is Meaning.AGAIN and payload.said.kind == "validated" and payload.tries >= _TRIES_OF_A_RESULT
+        ):
+            self._book.put_aside(payload, reason)
+            if self._log_limit.is_due("set aside"):
+                self.log.error(
+                    "the api container will never take a callback, which is set aside: {reason}", reason=reason
+                )
+            return
+        if meaning is Meaning.CLOSED:
+            if len(self._gates) >= _MAX_GATES:
+                self._gates = {gate: until for gate, until in self._gates.items() if until > now}
+            self._gates[gate] = payload.retry_at = now + self._closed_seconds(payload)
+        else:
+            payload.retry_at = now + _LATER_SECONDS[meaning]
+            self._complain(meaning, reason, now)
+        self.queue.put(payload, now=now)
+
+    def _is_away(self, payload: Payload, reason: str, now: float) -> None:
+        if self.away is None:
+            self.away = (now, reason)
+            self.was_away = True
+            self.log.warn("the api container is away, callbacks wait on disk: {reason}", reason=reason)
+        self._probe_at = now + _PROBE_SECONDS
+        self.queue.put_back(payload)
+
+    def _is_back(self) -> None:
+        if self.away is not None:
+            seconds, self.away = self._reactor.seconds() - self.away[0], None
+            self.log.info("the api container is back after {seconds:.0f} s", seconds=seconds)
+
+    def _complain(self, meaning: Meaning, reason: str, now: float) -> None:
+        self.problems[meaning] = (now, f"{_PROBLEMS[meaning]} ({reason})")
+        if self._log_limit.is_due(meaning.name):
+            self.log.error("{problem}", problem=self.problems[meaning][1])

@@ -1,0 +1,138 @@
+"""What is known of the api container now: the stages, the nodes, and since when it runs; asked again and again."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from twisted.logger import Logger
+
+from dapi.relay.api_answers import ApiNode, Epochs, StageWindow
+from dapi.relay.payload import Payload
+from dapi.timing.observers import Observers
+
+_BLOCK_SECONDS = 5.0
+_MAX_STAGES = 32
+# A stage of which nothing is known for so long is handed on all the same: a wrong URL must not cost a host its stage.
+_PATIENCE_SECONDS = 10.0
+_MAX_AGE_SECONDS = 3600.0
+
+
+class Knowledge:
+    """Facts of the container; ``None`` where it has not told.
+
+    ``stages`` are the stages that it has told of, the latest 32. ``observe`` is called when a stage, or the models of
+    the nodes, became known.
+    """
+
+    log = Logger()
+
+    def __init__(self, reactor: Any, *, holds_suspects: bool = True, now: Callable[[], float] = time.time) -> None:
+        self._now = now
+        self._holds_suspects = holds_suspects
+        self.epochs: Epochs | None = None
+        self.nodes: tuple[ApiNode, ...] | None = None
+        self.stages: dict[int, StageWindow] = {}
+        self.started_at: float | None = None
+        self.restarts = 0
+        self.block_seconds = _BLOCK_SECONDS
+        self.problems: dict[str, str] = {}
+        self._reactor = reactor
+        self._began = reactor.seconds()
+        self._on_change: Observers[[]] = Observers()
+        self._block_at: tuple[int, float] | None = None
+
+    def observe(self, observer: Callable[[], object]) -> None:
+        """Call ``observer`` each time something became known that decides what is handed on."""
+        self._on_change.add(observer)
+
+    def learn_epochs(self, epochs: Epochs) -> None:
+        """Take what ``epochs/latest`` says."""
+        self._measure_blocks(epochs.block_height)
+        is_news = self.epochs is None or epochs.newest != self.epochs.newest
+        self.epochs = epochs
+        self.stages.update((stage.height, stage) for stage in epochs.stages)
+        for height in sorted(self.stages)[:-_MAX_STAGES]:
+            del self.stages[height]
+        if is_news:
+            self._on_change()
+
+    def learn_nodes(self, nodes: tuple[ApiNode, ...]) -> None:
+        """Take what ``admin/v1/nodes`` says."""
+        is_news = self.nodes is None or self.models(nodes) != self.models(self.nodes)
+        self.nodes = nodes
+        if is_news:
+            self._on_change()
+
+    def learn_start_time(self, started_at: float) -> bool:
+        """Take when the container was started; return whether it was started anew since the last time."""
+        is_anew = self.started_at is not None and started_at != self.started_at
+        self.started_at = started_at
+        if is_anew:
+            self.restarts += 1
+            self.log.warn("the api container was started anew: what it had in memory is sent again")
+        return is_anew
+
+    @staticmethod
+    def models(nodes: Iterable[ApiNode]) -> frozenset[str]:
+        """Return the models that nodes run."""
+        return frozenset(model for node in nodes for model in node.models)
+
+    def held_reason(self, payload: Payload) -> str | None:
+        """Say why a payload must not be handed on, or None."""
+        height, model = payload.facts.height, payload.said.model
+        if self._holds_suspects and payload.facts.suspicion is not None:
+            return payload.facts.suspicion
+        if height is not None and (self.epochs is None or height > self.newest):
+            if self.epochs is not None:
+                return f"stage {height} is not known to the api container, which knows stage {self.newest}"
+            if self._reactor.seconds() - self._began < _PATIENCE_SECONDS:
+                return "the api container has not told its stage yet"
+        if model is not None and self.nodes and model not in self.models(self.nodes):
+            return "none of the host's nodes runs its model"
+        return None
+
+    @property
+    def newest(self) -> int:
+        """The height of the newest stage that was ever told, 0 without one."""
+        return max(self.stages, default=0)
+
+    def late_reason(self, payload: Payload) -> str | None:
+        """Say that the window of a payload has ended, or None."""
+        height, epochs = payload.facts.height, self.epochs
+        if (height is None or payload.said.kind is None) and self._now() - payload.received_at > _MAX_AGE_SECONDS:
+            return "it has waited for an hour, and tells no stage"
+        if height is None or epochs is None or payload.said.kind is None or height > self.newest:
+            return None
+        stage = self.stages.get(height)
+        if stage is None:
+            # Older than all that the container has told of.
+            return f"stage {height} is over" if height < min(self.stages) else None
+        last = stage.end if payload.said.kind == "generated" else stage.validation_end - 1
+        return f"its window ended with block {last}" if epochs.block_height > last else None
+
+    def is_open(self, payload: Payload) -> bool | None:
+        """Tell whether the window of a payload is open by the container's height; None: not known."""
+        epochs = self.epochs
+        stage = self.stages.get(payload.facts.height) if payload.facts.height is not None else None
+        if epochs is None or stage is None:
+            return None
+        if payload.said.kind == "generated":
+            return stage.start <= epochs.block_height <= stage.end
+        return stage.validation_start <= epochs.block_height < stage.validation_end
+
+    def seconds_to_end(self) -> float | None:
+        """Return for how long artifacts of the active stage are still taken, None without an active stage."""
+        stage = self.epochs.active() if self.epochs is not None else None
+        if stage is None or self.epochs is None:
+            return None
+        return (stage.end - self.epochs.block_height) * self.block_seconds
+
+    def _measure_blocks(self, height: int) -> None:
+        now = self._reactor.seconds()
+        if self._block_at is None or height < self._block_at[0]:
+            self._block_at = (height, now)
+        elif height - self._block_at[0] >= 5:
+            self.block_seconds = (now - self._block_at[1]) / (height - self._block_at[0])
+            self._block_at = (height, now)

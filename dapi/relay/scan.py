@@ -1,0 +1,135 @@
+"""Reads from a callback what the relay uses of it: model, kind, stage, node, nonces, and whether its vectors can be.
+
+All of it may fail: a callback that cannot be read is kept and handed on like any other. A body is looked through in
+pieces, as it comes, and never held. Facts: docs/protocol/poc-v2.md, 'Senders'.
+"""
+
+from __future__ import annotations
+
+import binascii
+import math
+import re
+import struct
+from array import array
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+from urllib.parse import unquote_to_bytes
+
+import msgspec
+
+_MAX_CARRY = 16 * 1024
+_MAX_MODEL_BYTES = 512
+_NUMBER = rb'"%s"\s*:\s*(-?[0-9]{1,25})'
+_HEIGHT = re.compile(_NUMBER % b"block_height")
+_NODE = re.compile(_NUMBER % b"node_id")
+_NONCE = re.compile(_NUMBER % b"nonce")
+_VECTOR = re.compile(rb'"vector_b64"\s*:\s*"([^"]*)"')
+_VECTOR_CHARACTERS = 32
+_HALF_FLOATS = 12
+_INT32 = range(2**31)
+
+
+class Target(NamedTuple):
+    """What a request target says; None where it cannot be read. ``kind`` is ``generated`` or ``validated``."""
+
+    model: str | None
+    kind: str | None
+
+
+def read_target(target: bytes) -> Target:
+    """Read the model, which is escaped twice, and the kind from a request target."""
+    segments = target.partition(b"?")[0].split(b"/")
+    kind = segments[-1].decode("latin-1") if segments[-1] in (b"generated", b"validated") else None
+    if kind is None or len(segments) != 5 or segments[1:3] != [b"v2", b"poc-batches"]:
+        return Target(None, kind)
+    model = unquote_to_bytes(unquote_to_bytes(segments[3]))
+    if not model or len(model) > _MAX_MODEL_BYTES:
+        return Target(None, kind)
+    try:
+        return Target(model.decode(), kind)
+    except UnicodeDecodeError:
+        return Target(None, kind)
+
+
+class Facts(msgspec.Struct, frozen=True):
+    """What a body says; None where it cannot be read.
+
+    ``height`` is the highest one that is in it. ``nonces`` is a range where they are evenly spaced, as a vLLM makes
+    them. ``suspicion`` says what no node makes.
+    """
+
+    height: int | None = None
+    node_num: int | None = None
+    nonces: Any = ()
+    suspicion: str | None = None
+
+
+class Scan:
+    """Takes the pieces of one body in turn, on any one thread."""
+
+    def __init__(self) -> None:
+        self._carry = b""
+        self._heights: list[int] = []
+        self._node_num: int | None = None
+        self._nonces = array("q")
+        self._suspicion: str | None = None
+
+    def feed(self, piece: bytes) -> None:
+        """Look through the next piece."""
+        text = self._carry + piece
+        # A field that is cut in two belongs to the next piece.
+        end = text.rfind(b"}", 0, len(text)) + 1
+        if not end and len(text) > _MAX_CARRY:
+            end = len(text)
+        self._carry = text[end:]
+        self._look(text[:end])
+
+    def facts(self) -> Facts:
+        """Return what was found in the whole body."""
+        self._look(self._carry)
+        self._carry = b""
+        height = max(self._heights, default=None)
+        return Facts(height, self._node_num, evenly_spaced(self._nonces), self._suspicion)
+
+    def _look(self, text: bytes) -> None:
+        # Go reads the names of fields in any case.
+        lower = text.lower()
+        self._heights = sorted({*self._heights, *map(int, _HEIGHT.findall(lower))})[-1:]
+        if self._node_num is None and (found := _NODE.search(lower)) is not None:
+            self._node_num = int(found[1])
+        nonces = list(map(int, _NONCE.findall(lower)))
+        if nonces:
+            if min(nonces) < 0 or max(nonces) not in _INT32:
+                self._suspicion = "a nonce is below 0 or above 2147483647"
+            else:
+                self._nonces.extend(nonces)
+        if not are_vectors_right(_VECTOR.findall(text)):
+            self._suspicion = "a vector is not 12 finite half floats"
+
+
+def are_vectors_right(vectors: Sequence[bytes]) -> bool:
+    """Tell whether all vectors are 12 finite half floats in base64; empty ones, which later versions send, pass."""
+    vectors = [vector for vector in vectors if vector]
+    if any(len(vector) != _VECTOR_CHARACTERS for vector in vectors):
+        return False
+    try:
+        decoded = binascii.a2b_base64(b"".join(vectors), strict_mode=True)
+    except binascii.Error:
+        return False
+    if len(decoded) != 2 * _HALF_FLOATS * len(vectors):
+        return False
+    # The sum of finite half floats is finite.
+    return math.isfinite(sum(struct.unpack(f"<{len(decoded) // 2}e", decoded)))
+
+
+def evenly_spaced(nonces: Sequence[int]) -> Sequence[int]:
+    """Return a range for nonces that are one, which takes no memory; else the nonces as they are."""
+    if not nonces:
+        return ()
+    if len(nonces) == 1:
+        return range(nonces[0], nonces[0] + 1)
+    if len(nonces) > 1 and (step := nonces[1] - nonces[0]) > 0:
+        spaced = range(nonces[0], nonces[0] + step * len(nonces), step)
+        if array("q", spaced) == nonces:
+            return spaced
+    return nonces

@@ -1,0 +1,95 @@
+"""Compares what the container has on disk of one stage and model with what was handed on. Pure: no clock, no I/O.
+
+200 means *in memory*. The container tells how many different nonces it has on disk, of all nodes together, and brings
+everything to disk at once, each 5 s. So a payload is there for certain
+
+- when the container counts at least all that was handed on before it was asked, or
+- when it counts more than at the question before (it has written meanwhile), and at least all that was handed on before
+  that question.
+
+Where others, or an earlier dapi, put artifacts there of which nothing is known here, the numbers cannot be compared
+(``is_exact``): then a payload counts as there when the container has run on for 15 s since its 200.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from dapi.relay.nonces import NonceSet
+
+
+class Mark(NamedTuple):
+    """What had been handed on when the container was asked: different nonces, and the rank of the last payload."""
+
+    distinct: int
+    rank: int
+
+
+class Reading(NamedTuple):
+    """What an answer says: payloads up to ``settled_rank`` are on disk; ``has_fallen``: it counts less than before."""
+
+    settled_rank: int
+    has_fallen: bool
+
+
+class StageLedger:
+    """``count`` is what the container counted last, None while it does not know the stage."""
+
+    def __init__(self) -> None:
+        self.count: int | None = None
+        self.highest = 0
+        self.taken = NonceSet()
+        self._sent = NonceSet()
+        self._is_shared = False
+        self._rank = 0
+        self._last: Mark | None = None
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether the count can be compared with what was handed on."""
+        return self.taken.is_exact and self._sent.is_exact and not self._is_shared
+
+    @property
+    def missing(self) -> int:
+        """How many of the nonces that were handed on the container does not count yet."""
+        return max(0, self.taken.count - (self.count or 0))
+
+    def sending(self, nonces: Sequence[int]) -> None:
+        """Record that a payload is about to be sent: from here on the container may count it."""
+        self._sent.add(nonces)
+
+    def took(self, nonces: Sequence[int]) -> int:
+        """Record that a payload was answered with 200; return its rank."""
+        self.taken.add(nonces)
+        self._rank += 1
+        return self._rank
+
+    def mark(self) -> Mark:
+        """Return what has been handed on, right before the container is asked."""
+        return Mark(self.taken.count, self._rank)
+
+    def read(self, mark: Mark, count: int | None) -> Reading:
+        """Take the answer to a question that was asked at ``mark``."""
+        before, last = self.count, self._last
+        self.count, self._last = count, mark
+        if count is None:
+            # Unknown is not zero.
+            self.count = before
+            return Reading(0, False)
+        if count > self._sent.count:
+            self._is_shared = True
+        has_fallen = count < self.highest
+        self.highest = count if has_fallen else max(self.highest, count)
+        if has_fallen or not self.is_exact:
+            return Reading(0, has_fallen)
+        if count >= mark.distinct:
+            return Reading(mark.rank, False)
+        has_written = before is not None and count > before
+        if has_written and last is not None and count >= last.distinct:
+            return Reading(last.rank, False)
+        return Reading(0, False)
+
+    def started_anew(self) -> None:
+        """Record that the container was started anew: what it counted on a question before says nothing."""
+        self._last = None

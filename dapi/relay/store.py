@@ -1,0 +1,192 @@
+"""Keeps callbacks: a body in a file of its own, what is known of it in a row of the database."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import time
+from collections.abc import Callable, Iterable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from twisted.application.service import Service
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+
+from dapi.database import Database
+from dapi.database.lane import Lane
+from dapi.errors import StartError, StoreBusyError, StoreError
+from dapi.messages.sizes import MIB
+from dapi.relay import rows
+from dapi.relay.bodies import FileSource, IncomingBody, scan_file
+from dapi.relay.payload import FINISHED, Payload, PayloadState
+from dapi.relay.scan import Facts, Target
+
+MAX_BODY_BYTES = 128 * MIB
+
+
+class RelayStore(Service):
+    """The bodies in ``folder`` and their rows in ``database``, which has to be started before.
+
+    ``keep`` fires when a callback survives a power cut; the rows of all that wait are committed together. ``bytes`` is
+    the size of all bodies that are kept.
+    """
+
+    log = Logger()
+
+    def __init__(self, reactor: Any, database: Database, folder: str, *, now: Callable[[], float] = time.time) -> None:
+        self.bytes = 0
+        self._database = database
+        self._folder = Path(folder)
+        self.now = now
+        self._writer = Lane(reactor, "dapi relay writer")
+        self._reader = Lane(reactor, "dapi relay reader")
+        self._numbers = itertools.count()
+        self._boot = ""
+        self._waiting: list[tuple[rows.NewRow, Deferred[int | None]]] = []
+        self._is_committing = False
+
+    def startService(self) -> None:
+        """Open the folder, or raise StartError."""
+        try:
+            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError as error:
+            raise StartError(f"the folder {self._folder} cannot be made: {error}; check its permissions") from error
+        self._boot = f"{int(self.now() * 1000):x}-{os.getpid():x}"
+        super().startService()  # type: ignore[no-untyped-call]
+        self._writer.start()
+        self._reader.start()
+
+    def stopService(self) -> Deferred[None]:
+        """Finish what is queued; fires when the threads are gone."""
+        super().stopService()  # type: ignore[no-untyped-call]
+        return Deferred.fromCoroutine(self._stop())
+
+    async def _stop(self) -> None:
+        await self._writer.stop()
+        await self._reader.stop()
+
+    def open_body(
+        self, target: bytes, length: int, *, pause: Callable[[], object], resume: Callable[[], object]
+    ) -> IncomingBody:
+        """Return where a body goes that is about to come."""
+        path = self._folder / f"{self._boot}-{next(self._numbers):x}.body"
+        return IncomingBody(self._writer, path, target, length, pause=pause, resume=resume)
+
+    async def keep(
+        self, body: IncomingBody, headers: tuple[tuple[bytes, bytes], ...], said: Target, peer: str
+    ) -> Payload | None:
+        """Bring a callback to disk; return its payload, None where the same body is kept already. Raises StoreError."""
+        try:
+            facts = await body.finish()
+        except OSError as error:
+            raise StoreBusyError(f"{self._folder}: {error.strerror or error}") from error
+        row = rows.NewRow(body.digest, body.path.name, body.target, headers, body.length, self.now(), peer, said, facts)
+        seq = await self._commit(row)
+        body.forget_memory()
+        if seq is None:
+            body.discard()
+            return None
+        self.bytes += body.length
+        return Payload(seq, row.name, row.target, headers, row.size, row.received_at, said, facts)
+
+    async def load(self) -> list[Payload]:
+        """Return what is kept, after a start; bodies that belong to no row are deleted. Raises StoreError."""
+        payloads = await self._database.read(rows.load)
+        facts = await self._writer.submit(lambda: self._look_at_files(payloads))
+        for payload in payloads:
+            payload.has_body = payload.seq in facts
+            payload.facts = facts.get(payload.seq, payload.facts)
+        self.bytes = sum(payload.size for payload in payloads if payload.seq in facts)
+        lost = [payload for payload in payloads if payload.state not in FINISHED and payload.seq not in facts]
+        if lost:
+            await self.finish(
+                [(payload, PayloadState.SET_ASIDE, "its body is not on disk any more") for payload in lost]
+            )
+            self.log.error("{count} callbacks have lost their bodies on the disk", count=len(lost))
+        return [payload for payload in payloads if payload.seq in facts or payload.state in FINISHED]
+
+    def source(self, payload: Payload) -> FileSource:
+        """Return the body of a payload."""
+        return FileSource(self._reader, self._folder / payload.name, payload.size)
+
+    async def finish(self, ended: Iterable[tuple[Payload, PayloadState, str | None]]) -> None:
+        """Record what has become of payloads; raises StoreError."""
+        changes = [(payload.seq, state, reason) for payload, state, reason in ended]
+        await self._database.write(lambda connection: rows.finish(connection, changes))
+
+    async def drop_bodies(self, names: Iterable[str]) -> None:
+        """Give the room of bodies back to the disk; their rows stay."""
+        dropped = list(names)
+        self.bytes -= await self._writer.submit(lambda: self._delete(dropped))
+
+    async def forget_before(self, height: int, before: float) -> None:
+        """Delete what is finished and of stages before a height, or of none and before a time. Raises StoreError."""
+        names = await self._database.write(lambda connection: rows.forget_before(connection, height, before))
+        await self.drop_bodies(names)
+
+    def _commit(self, row: rows.NewRow) -> Deferred[int | None]:
+        done: Deferred[int | None] = Deferred()
+        self._waiting.append((row, done))
+        if not self._is_committing:
+            self._is_committing = True
+            committing = Deferred.fromCoroutine(self._commit_all())
+            committing.addErrback(lambda failure: self.log.failure("committing callbacks broke", failure))
+        return done
+
+    async def _commit_all(self) -> None:
+        """Commit what waits, and what has come meanwhile, until nothing waits."""
+        try:
+            while self._waiting:
+                group, self._waiting = self._waiting, []
+                new = [row for row, _ in group]
+                try:
+                    await self._writer.submit(self._sync_folder)
+                    numbers = await self._database.write(partial(rows.insert, rows=new), intake=True)
+                except OSError as error:
+                    self._fail(group, StoreBusyError(f"{self._folder}: {error.strerror or error}"))
+                except StoreError as error:
+                    self._fail(group, error)
+                else:
+                    for (_, done), number in zip(group, numbers, strict=True):
+                        done.callback(number)
+        finally:
+            self._is_committing = False
+
+    def _fail(self, group: list[tuple[rows.NewRow, Deferred[int | None]]], error: Exception) -> None:
+        for _, done in group:
+            done.errback(error)
+
+    # The writer's thread.
+
+    def _delete(self, names: list[str]) -> int:
+        """Delete files, and return how large they were."""
+        freed = 0
+        for name in names:
+            with contextlib.suppress(FileNotFoundError):
+                path = self._folder / name
+                freed += path.stat().st_size
+                path.unlink()
+        return freed
+
+    def _sync_folder(self) -> None:
+        folder = os.open(self._folder, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+    def _look_at_files(self, payloads: list[Payload]) -> dict[int, Facts]:
+        """Delete files without a row, and return the facts of the bodies that are there, by the payloads' numbers."""
+        by_name = {payload.name: payload for payload in payloads}
+        facts: dict[int, Facts] = {}
+        for path in self._folder.glob("*.body"):
+            payload = by_name.get(path.name)
+            # What comes now, after the start, has no row yet.
+            if payload is None and not path.name.startswith(self._boot):
+                path.unlink()
+            elif payload is not None and path.stat().st_size == payload.size:
+                facts[payload.seq] = payload.facts if payload.state in FINISHED else scan_file(path)
+        return facts

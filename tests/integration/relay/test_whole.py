@@ -1,0 +1,73 @@
+"""The relay as a part of a whole dapi: set, it stands on the callback port; not set, nothing of it is there."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest_twisted
+from twisted.internet.defer import Deferred
+
+from dapi.config import PocV2Config
+from dapi.http.exchange import Exchanges
+from dapi.service import DapiService, make_service
+from dapi.simulator.api.api import SimulatedApi
+from tests.integration.relay.host import PATH, Host, P, body_of, reactor
+from tests.integration.service.services import config
+from tests.integration.waiting import soon, until
+
+
+async def ask(port: int, path: str, body: bytes | None = None) -> int:
+    exchanges = Exchanges(reactor, None, 5)
+    method = "GET" if body is None else "POST"
+    url = f"http://127.0.0.1:{port}{path}"
+    status, _ = await soon(Deferred.fromCoroutine(exchanges.exchange(method, url, body)))
+    await exchanges.close()
+    return status
+
+
+def relaying(api: SimulatedApi) -> PocV2Config:
+    return PocV2Config(relay=True, api_url=api.callback_url, api_public_url=api.public_url, api_admin_url=api.admin_url)
+
+
+@pytest_twisted.async_yield_fixture
+async def host(tmp_path: Path) -> AsyncIterator[Host]:
+    host = Host(tmp_path)
+    await host.start_api()
+    yield host
+    await host.end()
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_callback_goes_through_a_whole_dapi(host: Host, tmp_path: Path) -> None:
+    service: DapiService = make_service(config(tmp_path / "outbox.db", poc_v2=relaying(host.api)), reactor)
+    service.startService()
+    try:
+        prefix = (tmp_path / "outbox.db-relay.prefix").read_text().strip()
+        port = service.callback_listener.port
+        assert await ask(port, f"{prefix}{PATH}", body_of(1, 4)) == 200
+        assert await ask(port, PATH, body_of(7)) == 403
+        await until(lambda: host.stored() == 2)
+        status: dict[str, Any] = await soon(service.status())
+        assert status["relay"]["stage"] == P
+        assert prefix not in str(status)
+        # dapi's own routes are where they were.
+        assert await ask(port, "/v1/poc-batches/generated", b"{}") in (400, 403)
+    finally:
+        await soon(service.stopService())
+
+
+@pytest_twisted.ensureDeferred
+async def test_not_set_nothing_of_it_is_there(host: Host, tmp_path: Path) -> None:
+    service: DapiService = make_service(config(tmp_path / "outbox.db"), reactor)
+    service.startService()
+    try:
+        port = service.callback_listener.port
+        for path in (PATH, f"/k/{'x' * 43}{PATH}"):
+            assert await ask(port, path, body_of(1)) == 404
+        assert (await soon(service.status()))["relay"] is None
+        assert {path.name for path in tmp_path.iterdir() if "relay" in path.name} == set()
+        assert list(host.api.posts) == []
+    finally:
+        await soon(service.stopService())

@@ -1,0 +1,117 @@
+"""What the relay reads of a callback, and that nothing has to be readable."""
+
+from __future__ import annotations
+
+import base64
+import struct
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from dapi.relay.nonces import NonceSet
+from dapi.relay.scan import Facts, Scan, read_target
+from dapi.simulator.vllm.sender import callback_path, generated_body
+
+MODEL = "Qwen/Qwen3-235B-A22B-Instruct-2507-FP8"
+
+
+def facts_of(body: bytes, piece_bytes: int = 10**9) -> Facts:
+    scan = Scan()
+    for begin in range(0, len(body), piece_bytes):
+        scan.feed(body[begin : begin + piece_bytes])
+    return scan.facts()
+
+
+class TargetTests(SynchronousTestCase):
+    def test_model_and_kind(self) -> None:
+        self.assertEqual(read_target(callback_path(MODEL, "generated").encode()), (MODEL, "generated"))
+        odd = "a b:c@d+e&f=g$"
+        self.assertEqual(read_target(callback_path(odd, "validated").encode() + b"?x=1"), (odd, "validated"))
+
+    def test_what_cannot_be_read_is_none(self) -> None:
+        for target, kind in (
+            (b"/v2/poc-batches/generated", "generated"),
+            (b"/v2/poc-batches/%2525FF%25FF/generated/", None),
+            (b"/v2/poc-batches/%25FF/generated", "generated"),
+            (b"/v2/poc-batches/" + b"m" * 10_000 + b"/generated", "generated"),
+            (b"/v3/anything", None),
+            (b"", None),
+        ):
+            self.assertEqual(read_target(target), (None, kind))
+        # A name that leads elsewhere is a model like any other; no file is named after it.
+        self.assertEqual(read_target(b"/v2/poc-batches/..%252F..%252Fetc/generated").model, "../../etc")
+
+
+class ScanTests(SynchronousTestCase):
+    def test_a_nodes_body(self) -> None:
+        body = generated_body(1_728_000, 2, list(range(2, 302, 3)))
+        self.assertEqual(facts_of(body), Facts(1_728_000, 2, range(2, 302, 3), None))
+
+    @settings(max_examples=30, deadline=None)
+    @given(st.lists(st.integers(0, 2**31 - 1), min_size=1, max_size=60), st.integers(1, 400))
+    def test_pieces_make_no_difference(self, nonces: list[int], piece_bytes: int) -> None:
+        body = generated_body(1_728_000, 1, nonces)
+        whole, pieces = facts_of(body), facts_of(body, piece_bytes)
+        self.assertEqual((whole.height, whole.node_num, list(whole.nonces)), (1_728_000, 1, nonces))
+        self.assertEqual(list(pieces.nonces), nonces)
+        self.assertEqual((pieces.height, pieces.node_num, pieces.suspicion), (1_728_000, 1, None))
+
+    def test_the_highest_stage_counts_in_any_spelling(self) -> None:
+        body = b'{"block_height": 5, "BLOCK_HEIGHT" : 900, "block_height": 7}'
+        self.assertEqual(facts_of(body).height, 900)
+
+    def test_anything_at_all(self) -> None:
+        for body in (b"", b"null", b"\x00" * 100_000, b"[" * 100_000, "ünïcödé".encode(), b'{"block_height": "5"}'):
+            self.assertEqual(facts_of(body, 1000), Facts())
+
+    def test_suspicious_nonces(self) -> None:
+        for nonce in (-1, 2**31, 10**24):
+            self.assertIn("a nonce is", str(facts_of(b'{"nonce": %d}' % nonce).suspicion))
+        self.assertIs(facts_of(b'{"nonce": %d}' % (2**31 - 1)).suspicion, None)
+
+    def test_vectors(self) -> None:
+        right = struct.pack("<12e", *range(12))
+        for vector, is_right in (
+            (right, True),
+            (b"", True),
+            (right[:-1], False),
+            (right + b"\0\0", False),
+            (b"abc", False),
+            (struct.pack("<12e", *range(11), float("inf")), False),
+            (struct.pack("<12e", float("nan"), *range(11)), False),
+            (struct.pack("<12e", float("inf"), float("-inf"), *range(10)), False),
+            (struct.pack("<12e", *[65504.0] * 12), True),
+        ):
+            good = base64.b64encode(right)
+            body = b'[{"vector_b64": "%s"}, {"vector_b64": "%s"}]' % (good, base64.b64encode(vector))
+            self.assertEqual(facts_of(body).suspicion is None, is_right, vector)
+        self.assertIsNot(facts_of(b'{"vector_b64": "%s"}' % (b"*" * 32)).suspicion, None)
+
+    def test_later_versions_send_steps_in_place_of_vectors(self) -> None:
+        body = (
+            b'{"block_height": 5, "node_id": 3, "artifacts": [{"nonce": 3, "vector_b64": "", "k_points_steps": [5]}]}'
+        )
+        self.assertEqual(facts_of(body), Facts(5, 3, range(3, 4), None))
+
+
+class NonceSetTests(SynchronousTestCase):
+    @given(st.lists(st.lists(st.integers(0, 5000), max_size=50), max_size=10))
+    def test_it_counts_as_a_set_does(self, groups: list[list[int]]) -> None:
+        nonces, expected = NonceSet(), set[int]()
+        for group in groups:
+            self.assertEqual(nonces.add(group), len(set(group) - expected))
+            expected |= set(group)
+            self.assertEqual(nonces.count, len(expected))
+
+    def test_ranges(self) -> None:
+        nonces = NonceSet()
+        self.assertEqual(nonces.add(range(1, 31, 3)), 10)
+        self.assertEqual(nonces.add(range(1, 61, 3)), 10)
+        self.assertEqual(nonces.add(range(0)), 0)
+        self.assertEqual(nonces.count, 20)
+
+    def test_one_that_is_too_high_takes_no_memory(self) -> None:
+        nonces = NonceSet()
+        nonces.add([2**31 - 1])
+        self.assertEqual((nonces.count, nonces.is_exact), (0, False))
