@@ -40,6 +40,7 @@ class FakeWorker(NodeWorker):
 
     def __init__(self, node: Node) -> None:
         self.node = node
+        self.websocket_client = FakeWebSocket([])
         self.command: str | None = None
         self.last: CommandRecord | None = None
 
@@ -51,7 +52,7 @@ class FakeWorker(NodeWorker):
             command=self.command,
             waiting=0,
             last=self.last,
-            websocket=FakeWebSocket([]).status(),
+            websocket=self.websocket_client.status(),
             batches=BatchCounts(),
             deliveries=None,
             poc_url=self.node.poc_url,
@@ -89,6 +90,11 @@ class FakeBroker(Broker):
 
     def enable_node(self, node_id: str) -> Deferred[Node]:
         return self._change_worker(node_id, lambda worker: _set_enabled(worker, True))
+
+    def worker(self, node_id: str) -> FakeWorker:
+        if node_id not in self.by_id:
+            raise UnknownNodeError(f"no node has the id {node_id!r}")
+        return self.by_id[node_id]
 
     def disable_node(self, node_id: str) -> Deferred[Node]:
         return self._change_worker(node_id, lambda worker: _set_enabled(worker, False))

@@ -157,6 +157,8 @@ class StubAgent:
 class FakeWebSocket(WebSocketClient):
     """Opens nothing; test_node_worker holds it and a real WebSocketClient to the same promises."""
 
+    is_waiting = False
+
     def __init__(self, events: list[str]) -> None:
         self.running = False
         self.closing: Deferred[None] | None = None
@@ -165,6 +167,9 @@ class FakeWebSocket(WebSocketClient):
     def restart(self) -> None:
         self._events.append("websocket restart")
         self.running = True
+
+    def connect_now(self) -> bool:
+        return self.is_waiting
 
     def stopService(self) -> Deferred[None]:
         self._events.append("websocket stop")

@@ -144,6 +144,14 @@ class Broker(MultiService):
             raise UnknownNodeError(f"no node has the number {num}")
         return worker
 
+    def worker(self, node_id: str) -> NodeWorker:
+        """Return a node's worker; raises UnknownNodeError, or NotReadyError as ``workers``."""
+        self._check_loaded()
+        worker = self._group.get(node_id)
+        if worker is None:
+            raise UnknownNodeError(f"no node has the id {node_id!r}")
+        return worker
+
     def status(self) -> BrokerStatus:
         """Return what the broker and its workers do."""
         return BrokerStatus(
@@ -338,14 +346,14 @@ class Broker(MultiService):
         self.log.info(text, node_id=node.id, node_num=node.num, poc_url=node.poc_url)
 
     async def _remove(self, node_id: str) -> None:
-        self._worker(node_id)
+        self.worker(node_id)
         await self._store.remove(node_id)
         self._removed |= {node_id}
         self._group.remove(node_id)
         self.log.info("{node_id}: removed", node_id=node_id)
 
     async def _set_enabled(self, node_id: str, enabled: bool) -> Node:
-        worker = self._worker(node_id)
+        worker = self.worker(node_id)
         await self._store.set_enabled(node_id, enabled)
         worker.node = msgspec.structs.replace(worker.node, enabled=enabled)
         self.log.info("{node_id}: {what}", node_id=node_id, what="enabled" if enabled else "disabled")
@@ -354,7 +362,7 @@ class Broker(MultiService):
         return worker.node
 
     async def _rotate_token(self, node_id: str) -> Node:
-        worker = self._worker(node_id)
+        worker = self.worker(node_id)
         tokens = await self._store.rotate_token(node_id, self._stage)
         worker.node = msgspec.structs.replace(worker.node, **tokens._asdict())
         self.log.info("{node_id}: has a new callback token, and is told it when the next stage begins", node_id=node_id)
@@ -384,16 +392,9 @@ class Broker(MultiService):
                     check_apart(config, missing.setdefault(config.address, config))
                 except ConfigError as error:
                     self.log.warn("{node_id}: not registered: {error}", node_id=config.id, error=str(error))
-        if not missing:
-            # The usual start: it waits for no other program that holds the database.
+        if not missing:  # as usual: then no other program that holds the database is waited for
             return []
         # With one commit: thousands of them would take a minute.
         registered = await self._store.save_all(list(missing.values()))
         await self._in_slices(self._own, registered)
         return registered
-
-    def _worker(self, node_id: str) -> NodeWorker:
-        worker = self._group.get(node_id)
-        if worker is None:
-            raise UnknownNodeError(f"no node has the id {node_id!r}")
-        return worker

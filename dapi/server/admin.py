@@ -94,6 +94,7 @@ class AdminApi:
             ("DELETE", "/nodes/<node_id>", self._delete_node),
             ("POST", "/nodes/<node_id>/enable", self._enable_node),
             ("POST", "/nodes/<node_id>/disable", self._disable_node),
+            ("POST", "/nodes/<node_id>/connect", self._connect_node),
             ("POST", "/nodes/<node_id>/rotate", self._rotate_token),
             ("POST", "/poc/start", self._command_all(Duty.GENERATE)),
             ("POST", "/poc/validate", self._command_all(Duty.VALIDATE)),
@@ -159,6 +160,11 @@ class AdminApi:
     async def _disable_node(self, request: Request, node_id: str) -> bytes:
         await self._shielded(self._broker.disable_node(node_id))
         return json_answer(request, {"message": "node is disabled", "node_id": node_id})
+
+    def _connect_node(self, request: Request, node_id: str) -> bytes:
+        if not self._broker.worker(node_id).websocket_client.connect_now():
+            raise HttpError(409, "its WebSocket is not waiting for a next try: GET nodes shows what it does")
+        return json_answer(request, {"message": "its WebSocket is tried now", "node_id": node_id})
 
     async def _rotate_token(self, request: Request, node_id: str) -> bytes:
         await self._shielded(self._broker.rotate_token(node_id))

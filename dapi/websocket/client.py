@@ -202,6 +202,13 @@ class SupervisedWebSocket(Service, Generic[C], ABC):
         self._enter(_State.RESTARTING, self._status.reason if nothing_to_close else _STARTED_AFRESH)
         self._changed.fire(None)
 
+    def connect_now(self) -> bool:
+        """Have the next attempt at once where one is waited for; return whether one was."""
+        is_waiting = self._state in (_State.WAITING, _State.REFUSED)
+        if is_waiting:
+            self.restart()
+        return is_waiting
+
     def stopService(self) -> Deferred[None]:
         """Close and stay closed; harmless when it is stopped.
 

@@ -222,6 +222,10 @@ async def test_what_a_person_does(whole: WholeDapi) -> None:  # noqa: F811 - the
         page.locator("#batches tbody button.link").first.click()
         expect(page.locator("#story")).to_contain_text("batch id")
         page.locator("#story").get_by_role("button", name="Close").click()
+        # One that has no WebSocket is tried at once.
+        page.get_by_role("button", name="Try the WebSocket of node2 now").click()
+        expect(page.locator("#toast")).to_have_text("node2: its WebSocket is tried now.")
+        expect(page.get_by_role("button", name="Try the WebSocket of node1 now")).to_be_hidden()
         # A node is disabled only after a question.
         page.get_by_role("button", name="Disable node1").click()
         page.get_by_role("button", name="Leave it").click()

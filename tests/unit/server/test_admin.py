@@ -18,6 +18,7 @@ from dapi.messages import Kind, State
 from dapi.phases.duty import Duty
 from dapi.server.admin import AdminApi
 from tests.fake_broker import FakeBroker, FakeOutbox, node_fields
+from tests.nodes import FakeWebSocket
 from tests.unit.server.resource_client import ResourceClient
 
 BLOCK = {"block_height": 1000, "block_hash": "ABCDEF", "public_key": "02ab"}
@@ -143,6 +144,15 @@ class NodeTests(AdminTestCase):
             self.assertEqual((code, answered), (200, {"message": f"node is {verb}d", "node_id": "node1"}))
             self.assertEqual(self.broker.nodes()[0].enabled, enabled)
             self.assert_error(self.got("POST", f"/nodes/other/{verb}"), 404, "'other'")
+
+    def test_connect(self) -> None:
+        self.broker.add_node(decode_node_config(node_fields("a")))
+        code, answer = self.got("POST", "/nodes/a/connect")
+        self.assertEqual(code, 409)
+        self.assertIn("not waiting", answer["error"])
+        self.patch(FakeWebSocket, "is_waiting", True)
+        self.assertEqual(self.got("POST", "/nodes/a/connect")[0], 200)
+        self.assertEqual(self.got("POST", "/nodes/b/connect")[0], 404)
 
     def test_wrong_method_and_path(self) -> None:
         for method, path, code in (

@@ -210,6 +210,21 @@ class RestartTests(SynchronousTestCase):
         self.world.advance(10)
         self.assertEqual(self.world.attempts, 2)
 
+    def test_connect_now_is_for_one_that_waits(self) -> None:
+        self.assertFalse(self.client.connect_now())
+        self.client.startService()
+        self.assertFalse(self.client.connect_now())
+        self.world.refuse()
+        self.world.advance(1)
+        self.assertTrue(self.client.connect_now())
+        self.assertEqual(self.world.attempts, 2)
+        self.world.accept()
+        self.assertFalse(self.client.connect_now())
+        self.world.advance(10)
+        self.assertEqual(self.world.attempts, 2)
+        self.successResultOf(self._stop())
+        self.assertFalse(self.client.connect_now())
+
     def test_gives_up_a_try_under_way(self) -> None:
         self.client.startService()
         self.client.restart()

@@ -78,6 +78,8 @@ export class Messages {
     this.next = null;
     this.form.addEventListener("submit", (event) => { event.preventDefault(); this.load(); });
     this.more.addEventListener("click", () => this.load(this.next));
+    this.retryAll = document.querySelector("#retry-all");
+    this.retryAll.addEventListener("click", () => this.sendAllAgain());
   }
 
   /** Load the newest messages that match, or those before ``cursor`` after the ones that are there. */
@@ -105,6 +107,29 @@ export class Messages {
     this.body.replaceChildren(...this.rows.map((row) => this.rowOf(row)));
     empty.hidden = this.rows.length > 0;
     this.more.hidden = this.next === null;
+    this.retryAll.hidden = wanted.get("state") !== "failed" || !this.rows.length;
+  }
+
+  /** Send all failed messages that match the filter again, a part of them with each request. */
+  async sendAllAgain() {
+    const wanted = new FormData(this.form);
+    const query = new URLSearchParams();
+    for (const name of ["node_id", "kind"]) if (wanted.get(name)) query.set(name, wanted.get(name).trim());
+    const which = [...query.values()].join(" ") || "every node and kind";
+    if (!(await this.confirm("Send all failed messages again?", `Those of ${which}, as long as their windows are open.`))) return;
+    let sent = 0;
+    try {
+      for (let next = 0; next !== null;) {
+        const done = await ask(`batches/retry?${query}`, { method: "POST" });
+        sent += done.retried;
+        next = done.next;
+        if (next !== null) query.set("cursor", next);
+      }
+      this.tell(`${number(sent)} are sent again.`);
+    } catch (error) {
+      this.tell(`${number(sent)} are sent again, then: ${error.message}`);
+    }
+    this.load();
   }
 
   rowOf(row) {

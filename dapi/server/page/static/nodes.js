@@ -82,11 +82,13 @@ export class NodeTable {
     cells.duty.append(does, problem);
     const toggle = make("button", { type: "button" });
     toggle.addEventListener("click", () => this.act(id, this.nodes[id].enabled ? "disable" : "enable"));
+    const connect = make("button", { type: "button", "aria-label": `Try the WebSocket of ${id} now` }, "Try now");
+    connect.addEventListener("click", () => this.act(id, "connect"));
     const address = make("small");
     const name = make("th", { scope: "row" }, make("span", {}, id), address);
-    const actions = make("td", { class: "actions wide" }, toggle);
+    const actions = make("td", { class: "actions wide" }, toggle, " ", connect);
     const element = make("tr", {}, name, ...Object.values(cells), actions);
-    return { element, cells, state, reason, does, problem, toggle, address };
+    return { element, cells, state, reason, does, problem, toggle, connect, address };
   }
 
   write(row, id, node) {
@@ -102,6 +104,7 @@ export class NodeTable {
     cells.errors.classList.toggle("bad", node.errors > 0);
     say(row.toggle, node.enabled ? "Disable" : "Enable");
     row.toggle.setAttribute("aria-label", `${node.enabled ? "Disable" : "Enable"} ${id}`);
+    row.connect.hidden = node.socket !== "waiting" && node.socket !== "refused";
     row.state.className = node.socket === "open" ? "good" : node.socket === "refused" ? "bad" : "";
     say(row.reason, node.reason ?? "");
   }

@@ -134,13 +134,14 @@ const CONSEQUENCES = {
   disable: "dapi stops the node and leaves it alone. Batches that it still sends are kept.",
   enable: "dapi gives the node its duty, at once.",
 };
+const RESULTS = { disable: "is disabled", enable: "is enabled", connect: "its WebSocket is tried now" };
 
 async function actOnNode(id, action) {
   const word = action[0].toUpperCase() + action.slice(1);
-  if (!(await confirm(`${word} ${id}?`, CONSEQUENCES[action]))) return;
+  if (action in CONSEQUENCES && !(await confirm(`${word} ${id}?`, CONSEQUENCES[action]))) return;
   try {
     await ask(`nodes/${encodeURIComponent(id)}/${action}`, { method: "POST" });
-    tell(`${id} is ${action}d.`);
+    tell(`${id}: ${RESULTS[action]}.`);
   } catch (error) {
     tell(error.message);
   }
