@@ -31,35 +31,13 @@ from msgspec import Meta, Struct
 from dapi.broker.nodes import NodeConfig, check_all_apart, decode_node_configs
 from dapi.database.service import DEFAULT_RESERVE_BYTES
 from dapi.errors import ConfigError
+from dapi.messages.secret import Secret as Secret
 from dapi.messages.sizes import MIB
 from dapi.messages.urls import parse_url
 from dapi.network_config import is_of_the_network, unused
 from dapi.poc.websocket_settings import WebSocketSettings
 from dapi.submission.settings import SubmitterSettings
 from dapi.timing.log_levels import PATTERN as LOG_LEVELS_PATTERN
-
-
-class Secret:
-    """A text that only ``reveal()`` shows."""
-
-    __slots__ = ("_text",)
-
-    def __init__(self, text: str) -> None:
-        self._text = text
-
-    def __repr__(self) -> str:
-        return "<secret>"
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Secret) and other._text == self._text
-
-    def __hash__(self) -> int:
-        return hash(self._text)
-
-    def reveal(self) -> str:
-        """Return the text itself; do not log it."""
-        return self._text
-
 
 Port = Annotated[int, Meta(ge=0, le=65535, description="a port, 0 to 65535; 0 lets the system pick one")]
 Seconds = Annotated[float, Meta(gt=0, le=86400, description="a number of seconds above 0, one day at most")]
@@ -78,6 +56,8 @@ ChainUrls = Annotated[
         description="an RPC URL, http://…:26657, or several separated by commas",
     ),
 ]
+_HOST_NAMES = r"^ *[A-Za-z0-9._-]+( *, *[A-Za-z0-9._-]+)* *\Z"
+HostNames = Annotated[str, Meta(pattern=_HOST_NAMES, description="host names without ports, separated by commas")]
 # 33 bytes, the first of which is 2 or 3.
 PublicKey = Annotated[
     str,
@@ -110,6 +90,11 @@ class ApiConfig(Struct, frozen=True, kw_only=True):
     admin_server_port: Port = 9200
     poc_callback_url: HttpUrl | None = None
     """The base under which ML nodes reach the callback port; None: that port on 127.0.0.1."""
+    admin_token: Secret | None = None
+    admin_token_file: Text | None = None
+    """What the admin API asks for, or a file with it; needed where its host is no loopback address."""
+    admin_hosts: HostNames | None = None
+    """The names that the admin API is reached under, besides localhost and addresses."""
     callback_auth: Literal["required", "optional"] = "required"
     """Whether batches are taken only with the token that dapi tells each node, or also without one."""
 

@@ -70,7 +70,7 @@ class ProblemId(enum.StrEnum):
     CLOCK_OFF = "clock-off", _WARNING, "process", "this machine's clock is wrong"
     CALLBACKS_OPEN = "callbacks-open", _WARNING, "callbacks", "whoever reaches the callbacks can post for any node"
     CALLBACKS_REFUSED = "callbacks-refused", _WARNING, "callbacks", "somebody came without a right callback token"
-    ADMIN_OPEN = "admin-open", _WARNING, "admin", "others can reach the admin API"
+    ADMIN_OPEN = "admin-open", _INFO, "admin", "others can reach the admin API, whose token is not encrypted"
 
     NOT_DRIVING = "not-driving", _INFO, "phases", "dapi gives the nodes no commands"
     PHASES_NOT_FOLLOWED = "phases-not-followed", _CRITICAL, "phases", "dapi does not know where the chain is"

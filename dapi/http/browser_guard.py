@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import cast
 
 from twisted.web.iweb import IRequest
@@ -16,17 +17,17 @@ from dapi.messages.urls import ip_address_of, parse_url
 class BrowserGuard(Resource):
     """A resource before another one; it answers 403 to requests that a page of another site has a browser send.
 
-    They have an ``Origin`` that is not this server (a form or a script of another site). Where the server is bound to a
-    loopback address (``local_only``), a ``Host`` that is a name other than localhost is refused too: when the owner of
-    a site points its name to 127.0.0.1, the browser takes this server for that site.
+    They have an ``Origin`` that is not this server (a form or a script of another site), or a ``Host`` that is a name
+    other than localhost and ``hosts``: when the owner of a site points its name to this server, the browser takes this
+    server for that site. Under an address no site can be.
     """
 
     isLeaf = True
 
-    def __init__(self, guarded: IResource, local_only: bool) -> None:
+    def __init__(self, guarded: IResource, hosts: Collection[str] = ()) -> None:
         super().__init__()
         self._guarded = guarded
-        self._local_only = local_only
+        self._hosts = {"localhost", *(host.lower() for host in hosts)}
 
     def render(self, request: IRequest) -> bytes | int:
         """Refuse the request, or hand it to the guarded resource."""
@@ -34,19 +35,19 @@ class BrowserGuard(Resource):
         origin = _header(request, b"origin")
         if origin is not None and origin not in (f"http://{host}", f"https://{host}"):
             return error_answer(request, 403, f"requests of pages from {origin} are refused")
-        if self._local_only and host is not None and not _is_local(host):
-            return error_answer(request, 403, f"ask for localhost or an address, not for {host}")
+        if host is not None and not self._is_ours(host):
+            problem = f"ask for localhost or an address, not for {host}; api.admin_hosts allows other names"
+            return error_answer(request, 403, problem)
         return cast("bytes | int", self._guarded.render(request))
+
+    def _is_ours(self, host: str) -> bool:
+        try:
+            name = parse_url(f"//{host}").host
+        except ValueError:
+            return False
+        return name in self._hosts or ip_address_of(name) is not None
 
 
 def _header(request: IRequest, name: bytes) -> str | None:
     value = request.getHeader(name)
     return None if value is None else value.decode("latin-1")
-
-
-def _is_local(host: str) -> bool:
-    try:
-        name = parse_url(f"//{host}").host
-    except ValueError:
-        return False
-    return name == "localhost" or ip_address_of(name) is not None

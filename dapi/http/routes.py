@@ -10,14 +10,23 @@ if TYPE_CHECKING:
 
 
 class Route(NamedTuple):
-    """A method, a path from the root of the port, and what Klein calls with the request."""
+    """A method, a path from the root of the port, and what Klein calls with the request.
+
+    ``is_open`` tells that whoever reaches the port may call it; the doors in dapi/server ask the others for proof.
+    """
 
     method: str
     path: str
     handler: Callable[..., Any]
+    is_open: bool = False
 
 
 def add_routes(app: Klein, routes: Iterable[Route]) -> None:
     """Have an app answer routes, each under an endpoint of its own."""
-    for method, path, handler in routes:
-        app.route(path, methods=[method], endpoint=f"{method} {path}")(handler)
+    for route in routes:
+        app.route(route.path, methods=[route.method], endpoint=f"{route.method} {route.path}")(route.handler)
+
+
+def open_paths(routes: Iterable[Route]) -> list[str]:
+    """Return the paths that are open to everybody."""
+    return [route.path for route in routes if route.is_open]

@@ -2,14 +2,13 @@
 # twisted.web is mostly without annotations.
 """The admin API: nodes, proof of compute by hand, status, and the batches that are kept; JSON in and out.
 
-It has no password, so it belongs on a loopback address. What a browser could be made to send from elsewhere is refused:
-a body that is not declared as JSON, an ``Origin`` that is not this server, and, on loopback, a ``Host`` that is a name
-other than localhost.
+Who may call it says the AdminDoor (admin_door.py). What a browser could be made to send from elsewhere is refused:
+there by ``Origin`` and ``Host``, and here a body that is not declared as JSON. Nothing changes by GET.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import Annotated, Any, TypeAlias, TypeVar
 
 import msgspec
@@ -24,11 +23,11 @@ from dapi.broker.node_worker import WorkerStatus
 from dapi.broker.nodes import Node, NodeConfig, decode_node_config
 from dapi.errors import DapiError, NotReadyError, StoreError
 from dapi.http.answers import HttpError, json_answer, new_app, shielded
-from dapi.http.browser_guard import BrowserGuard
-from dapi.http.routes import Route, add_routes
+from dapi.http.routes import Route, add_routes, open_paths
 from dapi.orchestration.phase_status import PhaseStatus
 from dapi.outbox.outbox import Outbox
 from dapi.phases.duty import Duty
+from dapi.server.admin_door import AdminDoor
 from dapi.server.batch_routes import BatchRoutes
 from dapi.server.epochs import EpochRoutes
 from dapi.server.json_body import decode_body
@@ -50,8 +49,8 @@ class AdminApi:
     """The routes below ``/admin/v1``.
 
     ``status`` returns what ``GET status`` shows, or a Deferred of it. ``phases`` tells of the chain that the nodes
-    follow, and is None where they follow none. ``local_only`` says that the server is bound to a loopback address.
-    ``others`` are routes of other parts, from the root of the port.
+    follow, and is None where they follow none. ``token`` and ``hosts`` are for the AdminDoor. ``others`` are routes of
+    other parts, from the root of the port.
     """
 
     poc_wait_seconds = 20.0
@@ -65,7 +64,8 @@ class AdminApi:
         status: Callable[[], Any],
         *,
         phases: PhaseStatus | None = None,
-        local_only: bool = True,
+        token: str | None = None,
+        hosts: Collection[str] = (),
         others: Iterable[Route] = (),
     ) -> None:
         self._reactor = reactor
@@ -73,7 +73,8 @@ class AdminApi:
         self._batches = BatchRoutes(outbox)
         self._status = status
         self._epochs = EpochRoutes(phases)
-        self._local_only = local_only
+        self._token = token
+        self._hosts = hosts
         self._others = tuple(others)
 
     def resource(self) -> IResource:
@@ -83,7 +84,8 @@ class AdminApi:
             for method, path, handler in self._routes():
                 admin.route(path, methods=[method], endpoint=f"{method} {path}")(handler)
         add_routes(app, self._others)
-        return BrowserGuard(app.resource(), self._local_only)
+        paths = open_paths(self._others)
+        return AdminDoor(self._reactor, app.resource(), self._token, hosts=self._hosts, open_paths=paths)
 
     def _routes(self) -> tuple[tuple[str, str, Handler], ...]:
         return (

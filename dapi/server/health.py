@@ -66,7 +66,8 @@ class HealthRoutes:
 
     def routes(self) -> tuple[Route, ...]:
         """Return the two routes."""
-        return Route("GET", "/healthz", self._get_health), Route("GET", "/readyz", self._get_readiness)
+        health = Route("GET", "/healthz", self._get_health, is_open=True)
+        return health, Route("GET", "/readyz", self._get_readiness, is_open=True)
 
     def _get_health(self, request: Request) -> bytes:
         return self._answer(request, Health(), 200)

@@ -21,7 +21,7 @@ from dapi.database import Database
 from dapi.database.backup import Backups
 from dapi.http.endpoints import trust_root_of
 from dapi.http.listener import HttpListener
-from dapi.http.routes import Route
+from dapi.http.routes import Route, open_paths
 from dapi.http.settings import HttpSettings
 from dapi.http.site import JsonSite
 from dapi.http.streams import StreamDoor
@@ -46,6 +46,7 @@ from dapi.server.metrics import Metrics
 from dapi.server.page.live import LivePage
 from dapi.server.page.minutes import ByWay
 from dapi.server.page.routes import PageRoutes
+from dapi.service.admin_token import admin_token
 from dapi.timing.log_levels import LogLevels
 from dapi.timing.retry import RetryDelay
 
@@ -133,7 +134,7 @@ class Parts:
             self.broker.nodes,
             lambda num: self.broker.worker_by_num(num).node,
             takes_plain=self._config.api.callback_auth == "optional",
-            open_paths=[route.path for route in others],
+            open_paths=open_paths(others),
         )
         self.unnamed_handler = BatchHandler(None, None, self._recorder, ack_times=self.ack_times)
         self.callbacks = Callbacks(self._reactor, self.callback_door, self._batch_handler, self.unnamed_handler)
@@ -170,8 +171,17 @@ class Parts:
     def _make_admin(self, status: Callable[[], object], others: Iterable[Route]) -> HttpListener:
         reactor, api = self._reactor, self._config.api
         phases = self.chain.phase_status if self.chain is not None else None
-        is_local = is_loopback(api.admin_server_host)
-        admin = AdminApi(reactor, self.broker, self.outbox, status, phases=phases, local_only=is_local, others=others)
+        hosts = (api.admin_hosts or "").split(",")
+        admin = AdminApi(
+            reactor,
+            self.broker,
+            self.outbox,
+            status,
+            phases=phases,
+            token=admin_token(api),
+            hosts=[host.strip() for host in hosts if host],
+            others=others,
+        )
         site = JsonSite(reactor, admin.resource(), HttpSettings(max_body_bytes=_MAX_ADMIN_BODY_BYTES))
         return HttpListener(reactor, "admin", site, api.admin_server_port, api.admin_server_host)
 

@@ -18,7 +18,6 @@ from twisted.python.failure import Failure
 from dapi.config import Config
 from dapi.diagnosis.problem import Problem
 from dapi.errors import NotReadyError, StartError, StoreBusyError, StoreError
-from dapi.messages.urls import is_loopback
 from dapi.server.metric_families import Snapshot
 from dapi.service.assembly import Parts
 from dapi.service.metric_source import MetricSource
@@ -273,6 +272,3 @@ class DapiService(MultiService):
                 "the reactor waits by the wall clock: when that is set back, everything waits longer; call "
                 "dapi.timing.clock.make_monotonic(reactor) first"
             )
-        host = self._config.api.admin_server_host
-        if not is_loopback(host):
-            self.log.warn("the admin API is open to whoever reaches {host}: it asks for no password", host=host)

@@ -10,6 +10,7 @@ import sqlite3
 from functools import partial
 from pathlib import Path
 
+import msgspec
 import pytest
 import pytest_twisted
 import treq
@@ -23,6 +24,7 @@ from dapi.broker.duties import Intention
 from dapi.broker.node_worker_commands import StartPocCommand
 from dapi.chain.keyring import SigningKey
 from dapi.config import ApiConfig, ChainNodeConfig, PocConfig, Secret, TlsConfig, WebSocketConfig
+from dapi.errors import ConfigError
 from dapi.mlnode.client import MAIN_NETWORK_PARAMS, TEST_NETWORK_PARAMS, PowParams
 from dapi.phases.duty import Duty
 from dapi.service import DapiService
@@ -176,18 +178,30 @@ async def test_too_few_open_files_for_the_nodes_are_warned_of(
 
 
 @pytest_twisted.ensureDeferred
-async def test_an_admin_api_that_is_open_to_others_is_warned_of(start: Start, tmp_path: Path, log: Log) -> None:
-    # On loopback, a name that a page of another site could have is refused.
-    for host, status in (("127.0.0.1", 403), ("0.0.0.0", 200)):
-        api = ApiConfig(ml_server_port=0, admin_server_host=host, admin_server_port=0)
-        service = await start(config(tmp_path / f"{host}.db", api=api))
-        url = f"http://127.0.0.1:{service.admin_listener.port}/admin/v1/status"
-        response = await treq.get(url, headers=Headers({"Host": ["dapi.example"]}), agent=Agent(reactor))
-        await treq.content(response)
-        assert response.code == status
-    assert log.warnings("asks for no password") == [
-        "the admin API is open to whoever reaches 0.0.0.0: it asks for no password"
-    ]
+async def test_an_admin_api_that_others_can_reach_asks_for_its_token(start: Start, tmp_path: Path, log: Log) -> None:
+    token = "0123456789abcdef"
+    api = ApiConfig(ml_server_port=0, admin_server_host="0.0.0.0", admin_server_port=0)
+    with pytest.raises(ConfigError, match=r"set api\.admin_token or api\.admin_token_file"):
+        await start(config(tmp_path / "a.db", api=api))
+    api = msgspec.structs.replace(api, admin_token=Secret(token), admin_hosts="dapi.example, other.example")
+    service = await start(config(tmp_path / "a.db", api=api))
+    base = f"http://127.0.0.1:{service.admin_listener.port}"
+
+    async def code(path: str, **headers: str) -> int:
+        sent = Headers({name: [value] for name, value in headers.items()})
+        response = await treq.get(f"{base}{path}", headers=sent, agent=Agent(reactor), allow_redirects=False)
+        assert token.encode() not in await treq.content(response)
+        return int(response.code)
+
+    right = f"Bearer {token}"
+    for path in ("/admin/v1/status", "/admin/v1/nodes", "/metrics"):
+        assert [await code(path), await code(path, authorization="Bearer x")] == [401, 401]
+        assert await code(path, authorization=right, host="example.com") == 403
+        for host in ("dapi.example", "other.example:9200", "10.0.0.5"):
+            assert await code(path, authorization=right, host=host) == 200
+    assert await code("/", accept="text/html") == 303
+    assert await code("/healthz", host="anything.example") == 200
+    assert not log.lines(containing=token)
 
 
 @pytest_twisted.ensureDeferred

@@ -92,5 +92,5 @@ class BookTests(SynchronousTestCase):
         ]
         problems = self.book.update(found, 0.0, NOVEMBER).problems
         self.assertEqual(
-            [problem.id for problem in problems], ["chain-halted", "clock-off", "admin-open", "not-driving"]
+            [problem.id for problem in problems], ["chain-halted", "clock-off", "not-driving", "admin-open"]
         )

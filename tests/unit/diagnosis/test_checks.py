@@ -162,7 +162,7 @@ class FindingTests(CheckTestCase):
         self.assertEqual(self.one(broker__problem="b: left out: why").problem, "b: left out: why")
 
     def test_admin_api(self) -> None:
-        self.assertIn("asks for no password", self.one(admin__host="0.0.0.0").problem)
+        self.assertIn("its token is not encrypted", self.one(admin__host="0.0.0.0").problem)
 
 
 class CallbackTests(CheckTestCase):

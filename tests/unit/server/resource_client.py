@@ -18,8 +18,10 @@ class ResourceClient:
         self._test = test
         self._treq: Any = StubTreq(resource)
 
-    def ask(self, method: str, url: str, body: bytes | None, headers: dict[str, str]) -> Deferred[IResponse]:
-        asked: Deferred[IResponse] = self._treq.request(method, url, data=body, headers=headers)
+    def ask(
+        self, method: str, url: str, body: bytes | None, headers: dict[str, str], **options: Any
+    ) -> Deferred[IResponse]:
+        asked: Deferred[IResponse] = self._treq.request(method, url, data=body, headers=headers, **options)
         return asked
 
     def flush(self) -> None:

@@ -355,6 +355,14 @@ class BrowserTests(AdminTestCase):
         for name in ("localhost", "LOCALHOST:9200", "127.0.0.1:9200", "[::1]:9200", "10.0.0.1"):
             self.assertEqual(self.host(name)[0], 200, name)
 
-    def test_any_host_where_not_bound_to_loopback(self) -> None:
-        self.http = ResourceClient(self, self.api(local_only=False).resource())
-        self.assertEqual(self.host("api:9200")[0], 200)
+    def test_hosts_that_are_allowed(self) -> None:
+        self.http = ResourceClient(self, self.api(hosts=["api", "Dapi.example"]).resource())
+        for name in ("api:9200", "API", "dapi.example", "localhost", "10.0.0.1"):
+            self.assertEqual(self.host(name)[0], 200)
+        self.assert_error(self.host("example.com"), 403, "api.admin_hosts")
+
+    def test_nothing_changes_by_get(self) -> None:
+        rules = self.api().resource()._guarded._app.url_map.iter_rules()  # type: ignore[attr-defined]
+        paths = {rule.rule.rpartition("/v1")[2] for rule in rules if "GET" in rule.methods}
+        changing = {"/poc/start", "/poc/stop", "/batches/retry", "/nodes/<node_id>/rotate", "/nodes/<node_id>/enable"}
+        self.assertFalse(paths & changing)
