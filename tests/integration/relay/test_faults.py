@@ -1,0 +1,164 @@
+"""What fails around the relay costs a host nothing that it would have had without it."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest_twisted
+from twisted.internet.defer import Deferred
+from twisted.internet.endpoints import TCP4ClientEndpoint, connectProtocol
+from twisted.internet.protocol import Protocol, connectionDone
+from twisted.python.failure import Failure
+
+from dapi.messages.sizes import MIB
+from dapi.simulator.api.settings import Line
+from tests.integration.relay.host import MODEL, PATH, Host, P, body_of, reactor
+from tests.integration.waiting import soon, until
+
+# More than what stays in memory.
+LARGE = range(1, 3 * 60_000, 3)
+
+
+@pytest_twisted.async_yield_fixture
+async def host(tmp_path: Path) -> AsyncIterator[Host]:
+    host = Host(tmp_path)
+    await host.start_api()
+    await host.start()
+    yield host
+    await host.end()
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_large_body_goes_by_way_of_its_file(host: Host) -> None:
+    body = body_of(*LARGE)
+    assert len(body) > 3 * MIB
+    assert await host.post(body) == (200, b"")
+    await until(lambda: host.stored() == len(LARGE))
+    assert host.api.posts[0].digest == hashlib.sha256(body).digest()
+    assert [path.stat().st_size for path in host.files()] == [len(body)]
+
+
+@pytest_twisted.ensureDeferred
+async def test_beyond_the_bound_it_is_refused_unread(host: Host) -> None:
+    head = f"POST {host.relay.prefix}{PATH} HTTP/1.1\r\nHost: a\r\nContent-Length: {129 * MIB}\r\n\r\n"
+    sender = await connected(host.port)
+    write(sender, head.encode())
+    answer = await soon(sender.closed)
+    assert answer.startswith(b"HTTP/1.1 413")
+    assert host.files() == []
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_body_that_breaks_off_leaves_nothing(host: Host) -> None:
+    head = f"POST {host.relay.prefix}{PATH} HTTP/1.1\r\nHost: a\r\nContent-Length: {5 * MIB}\r\n\r\n".encode()
+    sender = await connected(host.port)
+    write(sender, head + b"x" * (2 * MIB))
+    await until(lambda: len(host.files()) == 1)
+    assert sender.transport is not None
+    sender.transport.loseConnection()
+    await until(lambda: not host.files())
+    assert list(host.api.posts) == []
+    assert (await host.post(body_of(1)))[0] == 200
+
+
+@pytest_twisted.ensureDeferred
+async def test_when_its_own_disk_fails_it_hands_on_there_and_then(host: Host) -> None:
+    (host.folder / "relay").rename(host.folder / "gone")
+    for body in (body_of(1, 4), body_of(*LARGE)):
+        assert await host.post(body) == (200, b"")
+        assert host.api.posts[-1].digest == hashlib.sha256(body).digest()
+    # The container's own answer is given: the node tries again.
+    host.api.height = P - 1
+    status, answer = await host.post(body_of(7))
+    assert (status, answer) == (503, b'{"error":"not in PoC generate phase"}')
+    assert host.relay.status()["passing"] is not None
+    # What must not be handed on is not handed on this way either.
+    posts = len(host.api.posts)
+    assert (await host.post(body_of(1, height=P + 400)))[0] == 503
+    await soon(host.api.stopService())
+    assert (await host.post(body_of(7)))[0] == 502
+    assert len(host.api.posts) == posts
+    (host.folder / "gone").rename(host.folder / "relay")
+    assert (await host.post(body_of(7)))[0] == 200
+    await host.start_api()
+    host.api.height = P
+    await until(lambda: host.states().get("settled") == 1)
+
+
+@pytest_twisted.ensureDeferred
+async def test_with_a_full_database_it_hands_on_there_and_then(tmp_path: Path) -> None:
+    host = Host(tmp_path)
+    await host.start_api()
+    await host.start(free_bytes=lambda _folder: 0)
+    try:
+        assert await host.post(body_of(1, 4)) == (200, b"")
+        assert len(host.api.posts) == 1
+        await until(lambda: not host.files())
+    finally:
+        await host.end()
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_container_that_hangs_or_answers_junk_is_tried_again(host: Host) -> None:
+    host.api.faults.junk_bytes = 50 * MIB
+    assert (await host.post(body_of(1)))[0] == 200
+    await until(lambda: "MISROUTED" in host.relay.status()["problems"]["answers"])
+    host.api.faults.junk_bytes = None
+    await until(lambda: host.states().get("settled") == 1)
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_store_that_fails_in_silence_is_told(tmp_path: Path) -> None:
+    host = Host(tmp_path, settled_seconds=0.3, line=Line.B)
+    await host.start_api()
+    await host.start()
+    try:
+        host.api.faults.store_fails = True
+        assert (await host.post(body_of(1, 4)))[0] == 200
+        await until(lambda: host.relay.status()["problems"]["stalled"])
+        host.api.faults.store_fails = False
+        await until(lambda: host.api.committed(P, MODEL) == 2)
+        await until(lambda: not host.relay.status()["problems"]["stalled"])
+    finally:
+        await host.end()
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_closed_window_is_tried_rarely(host: Host) -> None:
+    host.api.height = P - 1
+    for number in range(20):
+        assert (await host.post(body_of(1 + 3 * number)))[0] == 200
+    await until(lambda: len(host.api.posts) >= 1)
+    looked = host.relay.knowledge.epochs
+    await until(lambda: host.relay.knowledge.epochs is not looked)
+    # The first of each model may have been under way before the answer of the first one.
+    assert len(host.api.posts) <= 3
+    host.api.height = P
+    await until(lambda: host.stored() == 20)
+
+
+class Sender(Protocol):
+    """Writes what a test wants, and keeps what comes."""
+
+    def __init__(self) -> None:
+        self.received = b""
+        self.closed: Deferred[bytes] = Deferred()
+
+    def dataReceived(self, data: bytes) -> None:
+        self.received += data
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self.closed.callback(self.received)
+
+
+async def connected(port: int) -> Sender:
+    endpoint = TCP4ClientEndpoint(reactor, "127.0.0.1", port)
+    sender: Sender = await soon(connectProtocol(endpoint, Sender()))
+    return sender
+
+
+def write(sender: Sender, data: bytes) -> None:
+    assert sender.transport is not None
+    sender.transport.write(data)
