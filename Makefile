@@ -1,6 +1,7 @@
 # make setup   a virtual environment in .venv, with every distribution at the version of constraints.txt
 # make test    ruff, mypy, unit tests under both runners, integration tests: what CI runs
 # make demo    dapi and three simulated ML nodes, until Ctrl-C
+# make demo-v2 one stage of PoC v2, without dapi and with it, in two minutes
 # make bench   how fast and in how little memory dapi works, beside what it is compared with
 # make soak    dapi for an hour between a failing chain and 200 nodes; SOAK="--duration 600" and more
 # make proto   the generated protobuf code, anew
@@ -11,7 +12,7 @@ STAMP := $(VENV)/.dapi-is-set-up
 PYTHONS := python3 python3.11 python3.12 python3.13 python3.14
 BENCHES := intake signing outbox_to_block large_stage
 
-.PHONY: setup test lint types unit integration demo bench soak proto
+.PHONY: setup test lint types unit integration demo demo-v2 bench soak proto
 
 setup: $(STAMP)
 
@@ -48,6 +49,9 @@ integration: $(STAMP)
 
 demo: $(STAMP)
 	@$(PY) -m dapi.simulator.demo
+
+demo-v2: $(STAMP)
+	@$(PY) -m dapi.simulator.demo_v2
 
 bench: $(STAMP)
 	@set -e; for bench in $(BENCHES); do echo "== $$bench"; $(PY) -m bench.$$bench; done

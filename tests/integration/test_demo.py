@@ -60,9 +60,9 @@ def start(tmp_path: Path) -> Iterator[Callable[..., DemoProcess]]:
     """Start demos whose temporary folders lie in the test's; kill what still runs at the end."""
     demos: list[DemoProcess] = []
 
-    def start(*options: str) -> DemoProcess:
+    def start(*options: str, module: str = "dapi.simulator.demo") -> DemoProcess:
         demo = DemoProcess()
-        command = [sys.executable, "-m", "dapi.simulator.demo", *options]
+        command = [sys.executable, "-m", module, *options]
         IReactorProcess(reactor).spawnProcess(
             demo, sys.executable, command, env=os.environ | {"TMPDIR": str(tmp_path)}, path=os.getcwd()
         )
@@ -165,3 +165,18 @@ async def test_it_ends_by_itself(start: Callable[..., DemoProcess]) -> None:
     demo = start("--seconds", "1")
     await demo.end()
     assert len(re.findall(r"^ *\d+ s \|", demo.output, re.MULTILINE)) == 1
+
+
+@pytest_twisted.ensureDeferred
+async def test_the_demo_of_v2_ends_by_itself_with_numbers_that_add_up(start: Callable[..., DemoProcess]) -> None:
+    demo = start("--scale", "0.1", module="dapi.simulator.demo_v2")
+    await demo.end()
+    result = json.loads(demo.output.splitlines()[-1])
+    assert set(result) == {"without", "with"}
+    for side in result.values():
+        assert 0 < side["committed"] <= side["made"]
+    lines = [line for line in demo.output.splitlines() if line.startswith("block")]
+    assert len(lines) == 19
+    for line in lines:
+        for made, delivered, committed in re.findall(r"made (\d+), delivered (\d+), committed (\d+)", line):
+            assert max(int(delivered), int(committed)) <= int(made)

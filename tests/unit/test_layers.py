@@ -21,8 +21,8 @@ ROOMS = (
 )
 # The simulator is the other side: of dapi's own rooms it may use these alone, so that no mistake is made on both sides.
 SIMULATOR_MAY_IMPORT = {"messages", "http", "websocket", "timing"}
-# Runs dapi as its users do, beside the simulator; nothing imports it.
-DEMO = "simulator/demo.py"
+# They run dapi as its users do, beside the simulator; nothing imports them.
+DEMOS = ("simulator/demo.py", "simulator/demo_v2.py")
 # Importing these installs a reactor, or is one.
 NOT_AT_THE_TOP = ("klein", "twisted.internet.reactor", "twisted.web.client.reactor")
 
@@ -88,7 +88,7 @@ class LayerTests(SynchronousTestCase):
         for path, tree in SOURCES.items():
             room, place = room_of(path), str(path.relative_to(ROOT))
             may_import = {*SIMULATOR_MAY_IMPORT, "simulator"} if room == "simulator" else {*rooms_before(room), room}
-            if place == DEMO:
+            if place in DEMOS:
                 may_import = set(ROOMS)
             too_far = {name.split(".")[1] for name in imported(tree) if name.startswith("dapi.")} & set(ROOMS)
             self.assertEqual(too_far - may_import, set(), f"{place} imports what {room} must not know")
