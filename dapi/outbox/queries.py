@@ -149,10 +149,10 @@ CONFIRMED_VERDICTS = """SELECT message FROM finished
 
 # -- Choosing what is sent
 
-# The stage and kind that go first, of these ``:kinds``, a JSON list in the order of what is sent first, and the run of
-# their rows. A seed is sent before all else: without it the whole stage counts nothing. Then comes what expires first:
-# nodes have to be declared when their PoC starts, and what has no known window comes last. Looks at one row of each,
-# and at none that is of another run than its stage or of no stage.
+# The stage and kind that go first, of these ``:kinds``, a JSON list in the order of what is sent first, the run of
+# their rows, and the last block that may have them. A seed is sent before all else: without it the whole stage counts
+# nothing. Then comes what expires first: nodes have to be declared when their PoC starts, and what has no known window
+# comes last. Looks at one row of each, and at none that is of another run than its stage or of no stage.
 NEXT_GROUP = """WITH RECURSIVE compared_with_none(height) AS (
     SELECT min(height) FROM unfinished WHERE state = 'stored' AND run = ''
     UNION ALL SELECT (SELECT min(height) FROM unfinished
@@ -161,14 +161,18 @@ NEXT_GROUP = """WITH RECURSIVE compared_with_none(height) AS (
     latest AS (SELECT height, run FROM stages ORDER BY height DESC LIMIT 50),
     stage(height, run) AS (SELECT height, '' FROM compared_with_none
         UNION ALL SELECT height, 'any' FROM latest UNION ALL SELECT height, run FROM latest WHERE run IS NOT NULL)
-    SELECT stage.height, kind.value, stage.run FROM stage, json_each(:kinds) AS kind
-    WHERE EXISTS (SELECT 1 FROM unfinished WHERE state = 'stored' AND unfinished.run = stage.run
-        AND unfinished.height = stage.height AND unfinished.kind = kind.value AND not_before <= :height)
-    ORDER BY kind.value != 'seed', coalesce(CASE kind.value WHEN 'hardware' THEN stage.height
+    SELECT stage.height, kind.value, stage.run, coalesce(CASE kind.value WHEN 'hardware' THEN stage.height
         ELSE (SELECT json_extract(stages.stage, CASE kind.value WHEN 'generated' THEN '$.batches.last'
                 WHEN 'validated' THEN '$.validations.last' WHEN 'claim' THEN '$.claims.last' END)
-            FROM stages WHERE stages.height = stage.height AND json_valid(stages.stage)) END, 1 << 62),
-        stage.height, kind.key LIMIT 1"""
+            FROM stages WHERE stages.height = stage.height AND json_valid(stages.stage)) END, 1 << 62) AS last
+    FROM stage, json_each(:kinds) AS kind
+    WHERE EXISTS (SELECT 1 FROM unfinished WHERE state = 'stored' AND unfinished.run = stage.run
+        AND unfinished.height = stage.height AND unfinished.kind = kind.value AND not_before <= :height)
+    ORDER BY kind.value != 'seed', last, stage.height, kind.key LIMIT 1"""
+
+# How many of a stage, kind and run may be sent now, counted up to a limit.
+COUNT_TO_SEND = """SELECT count(*) FROM (SELECT 1 FROM unfinished WHERE state = 'stored' AND run = :run
+    AND height = :stage_height AND kind = :kind AND not_before <= :height LIMIT :limit)"""
 
 _CANDIDATES = (
     "SELECT seq, kind, height, attempts, max_messages, nonces, length(message) FROM unfinished WHERE state = 'stored'"

@@ -14,8 +14,9 @@ The whole way of a batch, from the frame to the block, with what is kept where, 
    the batch is *stored*, and survives a kill at any point.
 4. **The choice.** What is new in the outbox wakes the Submitter, and so does each block. ``Sender.send`` sends as much
    as ``Pace`` allows: as many transactions, and of such a size, as the chain has shown to take.
-   ``Submissions.next_messages`` chooses: a seed first, and alone; then what expires first, each kind by itself. A batch
-   of another run than its stage's, or of a stage that the chain has not told of, stays where it is.
+   ``Submissions.next_messages`` chooses: a seed first, and alone; then what expires first, each kind by itself. Near
+   the end of a window few go together, because one that fails costs its neighbours a block. A batch of another run
+   than its stage's, or of a stage that the chain has not told of, stays where it is.
    A batch of too many nonces is cut into parts, which are messages of their own. A body that the disk has damaged is
    not sent: its batch fails.
 5. **The signature.** ``TransactionSigner.sign`` puts the creator in front of each message, gives each a MsgExec of its

@@ -23,6 +23,10 @@ _NONCE_BYTES = 18
 # What is sent first in a stage: what is small and what all else depends on, then what has the shorter window.
 _KINDS_IN_ORDER = (Kind.SEED, Kind.HARDWARE, Kind.GENERATED, Kind.VALIDATED, Kind.CLAIM)
 
+# A transaction that fails is sent again in so many, and after so many blocks each of its messages was alone.
+_PIECES, _BLOCKS_THAT_ALLOW_ANY = 4, 8
+_MAX_COUNTED = 10_000
+
 _DAMAGED = "damaged on disk: its bytes are not those that were stored, and were not sent"
 
 
@@ -51,12 +55,14 @@ class Room(msgspec.Struct, frozen=True):
     """What one transaction may hold.
 
     ``max_bytes`` bounds all messages together, ``max_nonces`` each one; only messages of these ``kinds`` go into it.
+    So many ``transactions`` may be sent now, this one included.
     """
 
     max_bytes: int
     max_nonces: int
     max_messages: int = 500
     kinds: frozenset[Kind] = frozenset(Kind)
+    transactions: int = 32
 
 
 def next_messages(
@@ -83,16 +89,30 @@ def _choose(connection: sqlite3.Connection, changes: Changes, height: int, room:
     group = connection.execute(queries.NEXT_GROUP, {"height": height, "kinds": kinds}).fetchone()
     if group is None:
         return {}
-    stage_height, kind, run = group
+    stage_height, kind, run, last = group
     limit = 1 if kind == Kind.SEED else room.max_messages
+    values = {"height": height, "stage_height": stage_height, "kind": kind, "run": run, "limit": _MAX_COUNTED}
+    if (near_the_end := most_near_the_end(last - height + 1)) < limit:
+        (waiting,) = connection.execute(queries.COUNT_TO_SEND, values).fetchone()
+        # All that wait have to find room: a later block is too late.
+        limit = min(limit, max(near_the_end, 2 * waiting // max(1, room.transactions)))
     fitting = max(1, min(room.max_nonces, (room.max_bytes - _OVERHEAD_BYTES) // _NONCE_BYTES))
-    values = {"height": height, "stage_height": stage_height, "kind": kind, "run": run, "limit": limit}
+    values["limit"] = limit
     candidates = _candidates(connection, queries.NEXT, values)
     if candidates and candidates[0].is_large(fitting):
         # One at a time: what comes in meanwhile waits for this thread.
         batch = _cut(connection, changes, candidates[0].seq, fitting)
         candidates = _candidates(connection, queries.NEXT_PARTS, {"parent": batch, "limit": limit})
     return _fill([each for each in candidates if not each.is_large(fitting)], room.max_bytes, limit)
+
+
+def most_near_the_end(blocks: int) -> int:
+    """Return how many messages may share a transaction when so many blocks may have them before their window ends.
+
+    One that fails takes its neighbours along, and a block names only one in each transaction. So the others are to have
+    blocks enough to go again, in a quarter each time, and one block more.
+    """
+    return int(_PIECES ** min(max(0, blocks - 2), _BLOCKS_THAT_ALLOW_ANY))
 
 
 def _fill(candidates: Iterable[_Candidate], max_bytes: int, max_messages: int) -> dict[int, Message]:

@@ -113,7 +113,13 @@ class Sender:
             head, signer, number = self._watcher.head, self._signing.signer, self._signing.account_number
             if head is None or signer is None:
                 return None
-            room = Room(self._pace.max_bytes - signer.size_of([]), self._settings.max_nonces, max_messages, kinds)
+            room = Room(
+                self._pace.max_bytes - signer.size_of([]),
+                self._settings.max_nonces,
+                max_messages,
+                kinds,
+                self._pace.transactions - len(self._in_flight),
+            )
             chosen = await self._submissions.next_messages(head.height + 1, room)
             if not chosen:
                 return None

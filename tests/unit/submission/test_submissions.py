@@ -64,6 +64,21 @@ class ChoiceTests(SubmissionsTestCase):
         order += [(410, "hardware"), (10, "claim"), (5, "validated")]
         self.assertEqual([(height, kind) for height, kind, _ in self.chosen()], order)
 
+    def test_near_the_end_of_a_window_few_go_together(self) -> None:
+        # Batches until the block 75.
+        self.wait(StageBook(self.database).begin(regular_stage(EpochParameters(400, 60, 5, 5, 20), 1, 10), 3))
+        for nonce in range(40):
+            self.record(nonce)
+        for height, number in ((71, 40), (72, 16), (73, 4), (74, 1), (75, 1)):
+            self.assertEqual(len(self.next(height=height, transactions=1000)), number, f"for block {height}")
+        # All that wait have to find room.
+        self.assertEqual(len(self.next(height=75, transactions=20)), 4)
+        sent = 0
+        while messages := self.send(self.next(height=75, transactions=20 - sent), str(sent)):
+            sent += 1
+        self.assertLessEqual(sent, 20)
+        self.assertEqual((messages, self.counts()), ([], {"in_flight": 40}))
+
     def test_of_one_stage_and_kind_as_they_came(self) -> None:
         ids = [self.record(nonce) for nonce in (3, 1, 2)]
         self.assertEqual(self.ids(self.next()), ids)
