@@ -12,6 +12,7 @@ import msgspec
 
 from dapi.messages import Kind, State
 from dapi.messages.inference_pb2 import MsgSubmitPocBatch
+from dapi.messages.sizes import MIB
 from dapi.outbox import queries
 from dapi.outbox.counts import kind_of
 from dapi.submission.rows import Changes, End, Message, count, lose
@@ -55,7 +56,7 @@ class Room(msgspec.Struct, frozen=True):
     """What one transaction may hold.
 
     ``max_bytes`` bounds all messages together, ``max_nonces`` each one; only messages of these ``kinds`` go into it.
-    So many ``transactions`` may be sent now, this one included.
+    So many ``transactions`` may be sent now, this one included, of ``max_total_bytes`` together.
     """
 
     max_bytes: int
@@ -63,6 +64,7 @@ class Room(msgspec.Struct, frozen=True):
     max_messages: int = 500
     kinds: frozenset[Kind] = frozenset(Kind)
     transactions: int = 32
+    max_total_bytes: int = 4 * MIB
 
 
 def next_messages(

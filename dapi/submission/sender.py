@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from twisted.internet.defer import DeferredLock
@@ -11,7 +12,9 @@ from dapi.chain.rpc import ChainRpc
 from dapi.chain.transactions import TimestampSource
 from dapi.errors import ChainRefusedError, ChainStaleError, ChainUnavailableError, MempoolFullError
 from dapi.messages import Kind
+from dapi.messages.sizes import MIB
 from dapi.phases.poc_version import PocVersion
+from dapi.submission.begin import Begun, Signer
 from dapi.submission.choice import Room
 from dapi.submission.decisions import Answer, Decisions
 from dapi.submission.outcomes import TOO_LARGE
@@ -24,6 +27,9 @@ from dapi.timing.together import to_the_end
 
 # Each has the bytes of a transaction in memory, three times over, and a connection.
 OFFERS_AT_ONCE = 8
+# What a round begins is in memory until it is offered. While one is offered, the next one is chosen.
+_ROUNDS_AT_ONCE = 2
+_TRANSACTIONS_A_ROUND, _BYTES_A_ROUND = 16, 4 * MIB
 # What a mempool has is offered again after a time that doubles so often.
 _DOUBLINGS = 3
 
@@ -70,7 +76,7 @@ class Sender:
             await self._signing.refresh()
         self._has_more = True
         # To its end each: what is put in flight on disk has to be known here, too.
-        await to_the_end(self._send_while_there_is_room for _ in range(OFFERS_AT_ONCE))
+        await to_the_end(self._send_while_there_is_room for _ in range(_ROUNDS_AT_ONCE))
         for kind in self._problems.kinds_to_probe(self._height):
             if self._may_send and not self._in_flight.has_kind(kind):
                 await self._send_probe(kind)
@@ -89,59 +95,52 @@ class Sender:
 
     async def _send_while_there_is_room(self) -> None:
         while True:
-            # One after the other: no message is chosen twice, and between signatures the reactor does other things.
+            # One after the other: no message is chosen twice. While one round is chosen, another one is offered.
             async with self._choosing:
                 is_allowed = self._pace.has_room(len(self._in_flight), self._in_flight.size) and not self._is_full()
                 if not (self._has_more and is_allowed):
                     return
-                begun = await self._begin(self._problems.open_kinds(), self._pace.max_messages)
-                self._has_more = begun is not None
-            if begun is not None:
-                await self.offer(*begun)
+                begun = await self._begin(self._problems.open_kinds(), _TRANSACTIONS_A_ROUND, self._pace.max_messages)
+                self._has_more = bool(begun)
+            await self._offer_all(begun)
 
     async def _send_probe(self, kind: Kind) -> None:
         async with self._choosing:
-            begun = await self._begin(frozenset({kind}), 1)
-        if begun is not None:
+            begun = await self._begin(frozenset({kind}), 1, 1)
+        if begun:
             self._problems.probed(kind, self._height)
-            await self.offer(*begun)
+            await self._offer_all(begun)
 
-    async def _begin(self, kinds: frozenset[Kind], max_messages: int) -> tuple[TransactionInFlight, bytes] | None:
-        """Choose messages, sign them, and put them in flight on disk; None when none can be sent now."""
+    async def _offer_all(self, begun: list[Begun]) -> None:
+        offers = (partial(self.offer, transaction, raw) for transaction, raw in begun)
+        await to_the_end(offers, at_once=OFFERS_AT_ONCE // _ROUNDS_AT_ONCE)
+
+    async def _begin(self, kinds: frozenset[Kind], number: int, max_messages: int) -> list[Begun]:
+        """Choose messages, sign them, and put them in flight on disk, in so many transactions at most."""
+        head, signer = self._watcher.head, self._signing.signer
         # The chain may have halted, or gone, since the turn began.
-        while self._may_send:
-            head, signer, number = self._watcher.head, self._signing.signer, self._signing.account_number
-            if head is None or signer is None:
-                return None
-            room = Room(
-                self._pace.max_bytes - signer.size_of([]),
-                self._settings.max_nonces,
-                max_messages,
-                kinds,
-                self._pace.transactions - len(self._in_flight),
-            )
-            chosen = await self._submissions.next_messages(head.height + 1, room)
-            if not chosen:
-                return None
-            timeout_ns = self._timestamps.next(head.block_time_ns)
-            if timeout_ns is None:
-                raise ChainUnavailableError(_NO_TIMESTAMP)
-            signed = signer.sign([(message.type_url, message.body) for message in chosen], timeout_ns)
-            messages = [message.in_flight() for message in chosen]
-            # Not if one of them failed or expired meanwhile: what is not on disk must not be sent.
-            if await self._submissions.put_in_flight(messages, signed.hash, timeout_ns, head.height + 1):
-                transaction = TransactionInFlight(
-                    signed.hash,
-                    timeout_ns,
-                    messages,
-                    first_height=head.height + 1,
-                    size=len(signed.raw),
-                    may_be_known=False,
-                    account_number=number,
-                )
-                self._in_flight.add(transaction)
-                return transaction, signed.raw
-        return None
+        if not self._may_send or head is None or signer is None:
+            return []
+        room = Room(
+            self._pace.max_bytes - signer.size_of([]),
+            self._settings.max_nonces,
+            max_messages,
+            kinds,
+            transactions=max(1, self._pace.transactions - len(self._in_flight)),
+            max_total_bytes=min(_BYTES_A_ROUND, self._settings.max_in_flight_bytes - self._in_flight.size),
+        )
+        before = self._timestamps.last
+        timestamps = [self._timestamps.next(head.block_time_ns) for _ in range(min(number, room.transactions))]
+        usable = [timestamp for timestamp in timestamps if timestamp is not None]
+        if not usable:
+            raise ChainUnavailableError(_NO_TIMESTAMP)
+        signing = Signer(signer.sign, self._signing.account_number, usable)
+        begun = await self._submissions.begin(head.height + 1, room, signing)
+        # Those that were not used are given again: they would run ahead of the chain's clock.
+        self._timestamps.last = begun[-1].transaction.timeout_ns if begun else before
+        for transaction, _ in begun:
+            self._in_flight.add(transaction)
+        return begun
 
     def is_to_be_offered(self, transaction: TransactionInFlight) -> bool:
         """Tell whether a transaction that is in no block is to be offered again now: its mempool may have lost it."""

@@ -22,7 +22,8 @@ from dapi.messages import Kind, State
 from dapi.outbox import queries
 from dapi.outbox.outbox import Outbox
 from dapi.submission import rows
-from dapi.submission.choice import Room, next_messages
+from dapi.submission.begin import Begun, Signer, begin_transactions
+from dapi.submission.choice import Room
 from dapi.submission.rows import Changes, End, Message, TransactionInFlight
 
 P = ParamSpec("P")
@@ -75,31 +76,20 @@ class Submissions:
             text = "this is another chain, {reason}: {number} messages for {former} are set apart, and are not sent"
             self.log.critical(text, reason=other, number=former[1], former=former[0], chain_id=block.chain_id)
 
-    def next_messages(self, height: int, room: Room) -> Deferred[list[Message]]:
-        """Fire with the messages that belong into the next transaction, all of one stage and kind.
+    def begin(self, height: int, room: Room, signer: Signer) -> Deferred[list[Begun]]:
+        """Choose what is sent next, sign it, and put it in flight; fires with the transactions when all are on disk.
 
-        A seed goes first, and alone; then what expires first. ``height`` is the block that the transaction can
-        be in at the earliest. A batch with too many nonces for the ``room`` is cut into parts here. One that the disk
-        has damaged fails here.
+        Each has messages of one stage and kind. A seed goes first, and alone; then what expires first. ``height`` is
+        the block that they can be in at the earliest. A batch with too many nonces for the ``room`` is cut into parts
+        here. One that the disk has damaged fails here.
         """
-        chosen = self._change(next_messages, height, room, self._now())
-        return chosen.addCallback(self._warn_of_damage)
+        return self._change(begin_transactions, height, room, signer, self._now()).addCallback(self._warn_of_damage)
 
-    def _warn_of_damage(self, chosen: tuple[list[Message], int]) -> list[Message]:
-        messages, damaged = chosen
+    def _warn_of_damage(self, begun: tuple[list[Begun], int]) -> list[Begun]:
+        transactions, damaged = begun
         if damaged:
             self.log.critical("{number} batches are damaged on disk, and failed: look at the disk", number=damaged)
-        return messages
-
-    def put_in_flight(
-        self, messages: Sequence[Message], tx_hash: str, timeout_ns: int, first_height: int
-    ) -> Deferred[bool]:
-        """Put stored messages into a transaction, before it is sent; fires when that is on disk.
-
-        ``first_height`` is the block that it can be in at the earliest. Fires with False, and none is put, when one of
-        them has failed or expired since it was chosen.
-        """
-        return self._change(rows.put_in_flight, messages, tx_hash, timeout_ns, first_height)
+        return transactions
 
     def transactions_in_flight(self) -> Deferred[list[TransactionInFlight]]:
         """Fire with the transactions in flight, as a former process or a former start left them."""

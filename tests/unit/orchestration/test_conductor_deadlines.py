@@ -5,6 +5,7 @@ from __future__ import annotations
 from dapi.messages import State, epochs_pb2
 from dapi.phases.phases import Phase
 from dapi.submission.choice import Room
+from tests.submissions import choose, put_in_flight
 from tests.unit.orchestration.conductor_case import (
     EXCHANGE_END,
     LENGTH,
@@ -50,8 +51,8 @@ class DeadlineTests(ConductorTestCase):
 
     def test_what_is_in_a_transaction_is_warned_of_when_it_is_old_and_never_expired(self) -> None:
         self.store("late")
-        (message,) = self.successResultOf(self.submissions.next_messages(START + 1, Room(10_000, 100)))
-        self.successResultOf(self.submissions.put_in_flight([message.in_flight()], "AB" * 32, 7, START + 1))
+        (message,) = self.successResultOf(choose(self.submissions, START + 1, Room(10_000, 100)))
+        self.successResultOf(put_in_flight(self.submissions, [message.in_flight()], "AB" * 32, 7, START + 1))
         self.move(EXCHANGE_END - 3)
         self.assertEqual(self.warnings_of("generated"), [])
         self.clock.advance(21)

@@ -6,6 +6,7 @@ from dapi.outbox.ledger import NodeLedger, stage_ledger
 from dapi.outbox.outbox import Outbox, OutboxEntry
 from dapi.submission.choice import Room
 from dapi.submission.submissions import Submissions
+from tests.submissions import choose, put_in_flight
 from tests.unit.database.store_tools import StoreTestCase
 
 NO_NODE = ""
@@ -31,8 +32,8 @@ class LedgerTests(StoreTestCase):
         self.put("3", node_id="b")
         self.put("4", node_id=None, kind=Kind.VALIDATED)
         self.put("5", height=140)
-        first, second = self.clock.wait_for(self.submissions.next_messages(101, Room(10**6, 10**4)))[:2]
-        self.clock.wait_for(self.submissions.put_in_flight([first, second], "AB", 1, 101))
+        first, second = self.clock.wait_for(choose(self.submissions, 101, Room(10**6, 10**4)))[:2]
+        self.clock.wait_for(put_in_flight(self.submissions, [first, second], "AB", 1, 101))
         self.clock.wait_for(self.submissions.confirm([first], "AB", 101))
         self.assertEqual(
             self.ledger(),
@@ -47,7 +48,7 @@ class LedgerTests(StoreTestCase):
         message = MsgSubmitPocBatch(poc_stage_start_block_height=100, nonces=range(5), dist=[0.5] * 5)
         entry = OutboxEntry("1", Kind.GENERATED, "a", 100, 5, Via.HTTP, message.SerializeToString())
         self.clock.wait_for(self.outbox.put(entry))
-        self.assertEqual(len(self.clock.wait_for(self.submissions.next_messages(101, Room(10**6, 2)))), 3)
+        self.assertEqual(len(self.clock.wait_for(choose(self.submissions, 101, Room(10**6, 2)))), 3)
         self.assertEqual(self.ledger(), {"a": NodeLedger(generated=1, nonces=5, in_flight=1)})
 
     def test_every_state_has_its_count_and_verdicts_and_seeds_have_none_of_them(self) -> None:

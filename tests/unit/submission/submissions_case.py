@@ -14,6 +14,7 @@ from dapi.submission.rows import Message
 from dapi.submission.submissions import Submissions
 from tests.batches import generated_batch, validated_batch
 from tests.earlier_verdicts import put_earlier_verdict
+from tests.submissions import choose, put_in_flight
 from tests.unit.database.store_tools import StoreTestCase
 
 ROOM = 100_000
@@ -53,12 +54,12 @@ class SubmissionsTestCase(StoreTestCase):
         return content_id(verdict)
 
     def next(self, *, height: int = 11, max_bytes: int = ROOM, max_nonces: int = 1000, **room: Any) -> list[Message]:
-        messages: list[Message] = self.wait(self.submissions.next_messages(height, Room(max_bytes, max_nonces, **room)))
+        messages: list[Message] = self.wait(choose(self.submissions, height, Room(max_bytes, max_nonces, **room)))
         return messages
 
     def send(self, messages: list[Message], tx_hash: str = HASH, timeout_ns: int = 7) -> list[Message]:
         under_way = [message.in_flight() for message in messages]
-        self.wait(self.submissions.put_in_flight(under_way, tx_hash, timeout_ns, 11))
+        self.wait(put_in_flight(self.submissions, under_way, tx_hash, timeout_ns, 11))
         return under_way
 
     def ids(self, messages: list[Message]) -> list[str]:

@@ -9,6 +9,7 @@ from dapi.errors import UnknownBatchError
 from dapi.messages import Kind, State
 from dapi.submission.choice import Room
 from dapi.submission.rows import Message
+from tests.submissions import choose, put_in_flight
 from tests.unit.submission.submissions_case import HASH, OTHER, SubmissionsTestCase
 
 NEVER_SENT = "EF" * 32
@@ -92,14 +93,14 @@ class StateTests(SubmissionsTestCase):
         """Have something happen to a batch, or to a message of it."""
         messages = [message if message is not None else self.message(batch_id)]
         events: dict[str, Callable[[], object]] = {
-            "put_in_flight": lambda: self.submissions.put_in_flight(messages, tx_hash, 7, 11),
+            "put_in_flight": lambda: put_in_flight(self.submissions, messages, tx_hash, 7, 11),
             "store_again": lambda: self.submissions.store_again(messages, tx_hash, REASON),
             "confirm": lambda: self.submissions.confirm(messages, tx_hash, 12),
             "fail": lambda: self.submissions.fail(messages, tx_hash, REASON),
             "expire": lambda: self.submissions.expire(self.height, Kind.GENERATED, REASON),
             "retry": lambda: self.outbox.retry(batch_id),
-            "cut": lambda: self.submissions.next_messages(self.height + 1, Room(100_000, 10)),
-            "find damaged": lambda: self.submissions.next_messages(self.height + 1, Room(100_000, 1000)),
+            "cut": lambda: choose(self.submissions, self.height + 1, Room(100_000, 10)),
+            "find damaged": lambda: choose(self.submissions, self.height + 1, Room(100_000, 1000)),
         }
         if event == "find damaged":
             self.execute(self.database, "UPDATE unfinished SET crc32 = crc32 + 1 WHERE batch_id = ?", batch_id)

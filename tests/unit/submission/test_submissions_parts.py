@@ -9,6 +9,7 @@ from dapi.messages import Kind, State, Via
 from dapi.messages.inference_pb2 import MsgSubmitPocBatch
 from dapi.submission.rows import Message
 from tests.batches import generated_batch
+from tests.submissions import put_in_flight
 from tests.unit.submission.submissions_case import HASH, OTHER, SubmissionsTestCase
 
 
@@ -83,7 +84,7 @@ class PartTests(SubmissionsTestCase):
         self.wait(self.submissions.fail(first, HASH, "blocked"))
         small = self.record(1000)
         (chosen,) = self.next()
-        self.assertIs(self.wait(self.submissions.put_in_flight([chosen, *parts[1:2]], OTHER, 7, 11)), False)
+        self.assertIs(self.wait(put_in_flight(self.submissions, [chosen, *parts[1:2]], OTHER, 7, 11)), False)
         self.assertEqual(self.counts(), {"failed": 1, "stored": 1})
         self.assertEqual(self.ids(self.next()), [small])
         self.assertEqual(self.wait(self.submissions.transactions_in_flight()), [])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 from twisted.internet.defer import Deferred, fail
@@ -10,9 +9,9 @@ from twisted.internet.defer import Deferred, fail
 from dapi.chain.block_watcher import BlockWatcher
 from dapi.chain.rpc import ChainRpc
 from dapi.errors import ChainRefusedError, ChainStaleError, ChainUnavailableError, StoreBrokenError, StoreBusyError
-from dapi.messages import Kind, Via, content_id
+from dapi.messages import Via, content_id
+from dapi.submission.begin import Begun, Signer
 from dapi.submission.choice import Room
-from dapi.submission.rows import Message
 from dapi.timing.loop import RESTART_SECONDS
 from tests.batches import generated_batch
 from tests.logs import captured_log
@@ -82,7 +81,7 @@ class SubmitterTests(SubmitterTestCase):
         self.assertEqual(len(log.warnings("trying again")), 1)
 
     def test_a_busy_store_is_no_end(self) -> None:
-        busy = self.patch(self.submissions, "put_in_flight", lambda *args: fail(StoreBusyError("disk full")))
+        busy = self.patch(self.submissions, "begin", lambda *args: fail(StoreBusyError("disk full")))
         self.record(1)
         self.assertEqual(self.chain.sent, [])
         self.assertEqual(self.submitter.status()["reason"], "disk full")
@@ -90,26 +89,8 @@ class SubmitterTests(SubmitterTestCase):
         self.pass_time(6)
         self.assertEqual(len(self.chain.sent), 1)
 
-    def test_what_expired_between_its_choice_and_its_transaction_is_not_sent(self) -> None:
-        usual, expired = self.submissions.next_messages, []
-
-        def next_messages(height: int, room: Room) -> Deferred[list[Message]]:
-            chosen = usual(height, room)
-            # Behind the choice, and before it is put in flight: the disk does one after the other.
-            expired.append(self.submissions.expire(10, Kind.GENERATED, "its window is over"))
-            return chosen
-
-        patched = self.patch(self.submissions, "next_messages", next_messages)
-        self.record(1)
-        self.assertEqual(self.counts(), {"expired": 1})
-        self.assertEqual(self.chain.sent, [])
-        self.assertEqual(self.submitter.status()["transactions_in_flight"], 0)
-        patched.restore()
-        self.record(2)
-        self.assertEqual(len(self.chain.sent), 1)
-
     def test_a_defect_of_ours_is_told_and_does_not_end_the_sending(self) -> None:
-        broken = self.patch(self.submissions, "next_messages", None)
+        broken = self.patch(self.submissions, "begin", None)
         self.record(1)
         status = self.submitter.status()
         self.assertEqual(status["state"], "waiting")
@@ -122,7 +103,7 @@ class SubmitterTests(SubmitterTestCase):
 
     def test_a_broken_store_is_told_and_floods_nothing(self) -> None:
         with captured_log() as log:
-            self.patch(self.submissions, "next_messages", lambda *args: fail(StoreBrokenError("bad page")))
+            self.patch(self.submissions, "begin", lambda *args: fail(StoreBrokenError("bad page")))
             self.record(1)
             self.pass_time(60)
         self.assertEqual(self.submitter.status()["reason"], "bad page")
@@ -226,15 +207,13 @@ class SubmitterTests(SubmitterTestCase):
         self.assertEqual((len(self.chain.sent), self.counts()), (1, {"in_flight": 1}))
 
     def test_moved_while_a_transaction_is_put_in_flight_it_is_not_offered(self) -> None:
-        usual = self.submissions.put_in_flight
+        usual = self.submissions.begin
 
-        def put_in_flight(
-            messages: Sequence[Message], tx_hash: str, timeout_ns: int, first_height: int
-        ) -> Deferred[bool]:
+        def begin(height: int, room: Room, signer: Signer) -> Deferred[list[Begun]]:
             self.submitter._problems.stop_sending("poc_v2_enabled")
-            return usual(messages, tx_hash, timeout_ns, first_height)
+            return usual(height, room, signer)
 
-        self.patch(self.submissions, "put_in_flight", put_in_flight)
+        self.patch(self.submissions, "begin", begin)
         self.record(1)
         self.assertEqual((self.chain.sent, self.counts()), ([], {"stored": 1}))
         self.assertEqual(self.submitter.status()["transactions_in_flight"], 0)
@@ -253,16 +232,15 @@ class SubmitterTests(SubmitterTestCase):
         self.assertEqual(len(self.chain.sent), 1)
 
     def test_started_anew_on_an_open_database_it_misses_nothing_that_was_being_written(self) -> None:
-        usual = self.submissions.put_in_flight
+        usual = self.submissions.begin
         obstacles: list[Obstacle] = []
 
-        def put_in_flight(
-            messages: Sequence[Message], tx_hash: str, timeout_ns: int, first_height: int
-        ) -> Deferred[bool]:
-            obstacles.append(Obstacle(self.database))
-            return usual(messages, tx_hash, timeout_ns, first_height)
+        def begin(height: int, room: Room, signer: Signer) -> Deferred[list[Begun]]:
+            if not obstacles:
+                obstacles.append(Obstacle(self.database))
+            return usual(height, room, signer)
 
-        patched = self.patch(self.submissions, "put_in_flight", put_in_flight)
+        patched = self.patch(self.submissions, "begin", begin)
         batch = generated_batch(block_height=10, nonces=[1], dist=[0.5])
         self.recorder.submit_poc_batch(batch, batch_id=content_id(batch), node_id="n", via=Via.HTTP)
         while not obstacles:
