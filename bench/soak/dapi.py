@@ -59,6 +59,14 @@ class StepMeter:
         return getattr(self._poller, name)
 
 
+def seconds_waited_for_a_cpu() -> float | None:
+    """Return for how long the reactor's thread was ready to run and had no CPU; None where the system does not tell."""
+    try:
+        return int(Path("/proc/self/schedstat").read_text().split()[1]) / 1e9
+    except (OSError, IndexError, ValueError):
+        return None
+
+
 def main(config: str, measured: str) -> None:
     """Run dapi until the process is told to end."""
     globalLogBeginner.beginLoggingTo([textFileLogObserver(sys.stderr)], redirectStandardIO=False)
@@ -78,6 +86,8 @@ def main(config: str, measured: str) -> None:
     def write() -> None:
         used = resource.getrusage(resource.RUSAGE_SELF)
         facts: dict[str, float] = {"rss_kib": used.ru_maxrss, "cpu_seconds": used.ru_utime + used.ru_stime}
+        if (waited := seconds_waited_for_a_cpu()) is not None:
+            facts["waited_seconds"] = waited
         if meter is not None:
             facts |= {"step_wall_ms": 1000 * meter.wall, "step_cpu_ms": 1000 * meter.cpu}
             facts |= {"steps": meter.steps, "steps_above_50_ms": meter.above_50_ms, "reactor_cpu_seconds": meter.busy}
