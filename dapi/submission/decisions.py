@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from twisted.logger import Logger
@@ -10,6 +11,7 @@ from twisted.logger import Logger
 from dapi.chain.block_watcher import BlockWatcher
 from dapi.chain.rpc import ChainRpc
 from dapi.chain.rpc_answers import TxResult
+from dapi.messages import Kind
 from dapi.phases.epoch_queries import next_chance
 from dapi.submission.answers import claim_answers
 from dapi.submission.outcomes import Outcome, half_of, judge, limit_after_neighbour, messages_blamed
@@ -18,6 +20,8 @@ from dapi.submission.state import SendingState
 from dapi.submission.submissions import Submissions
 
 _PASSED = "in no block when its time had passed"
+# What comes in from the nodes waits for the same thread.
+_CONFIRMED_AT_ONCE = 1000
 # What a mempool has refused is offered again after so many blocks.
 _BLOCKS_AFTER_A_REFUSAL = 3
 
@@ -81,6 +85,23 @@ class Decisions:
                 await self._submissions.fail([claim], transaction.hash, str(reason))
         if others:
             await self._submissions.confirm(others, transaction.hash, result.height)
+        self._record_confirmed(transaction)
+
+    async def confirm_all(self, confirmed: Sequence[tuple[TransactionInFlight, TxResult]]) -> None:
+        """Do what ``confirm`` does, with few commits: a block may have hundreds of our transactions."""
+        waiting = [each for each in confirmed if each[0].messages[0].kind is not Kind.CLAIM]
+        for claims in (each for each in confirmed if each not in waiting):
+            await self.confirm(*claims)
+        while waiting:
+            some, number = [], 0
+            while waiting and number < _CONFIRMED_AT_ONCE:
+                some.append(waiting.pop())
+                number += len(some[-1][0].messages)
+            await self._submissions.confirm_all([(transaction, result.height) for transaction, result in some])
+            for transaction, _ in some:
+                self._record_confirmed(transaction)
+
+    def _record_confirmed(self, transaction: TransactionInFlight) -> None:
         self._forget(transaction)
         self._pace.confirmed()
         self._problems.confirmed()

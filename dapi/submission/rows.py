@@ -156,6 +156,17 @@ def confirm(connection: sqlite3.Connection, changes: Changes, messages: Sequence
     _finish_batches_without_parts(connection, changes, parents, end._replace(reason=None))
 
 
+def confirm_all(
+    connection: sqlite3.Connection,
+    changes: Changes,
+    transactions: Sequence[tuple[TransactionInFlight, int]],
+    now: float,
+) -> None:
+    """Do what ``confirm`` does for all messages of transactions, each with the height of its block."""
+    for each, height in transactions:
+        confirm(connection, changes, each.messages, End(State.CONFIRMED, now, each.hash, height))
+
+
 def fail(connection: sqlite3.Connection, changes: Changes, messages: Sequence[Message], end: End) -> None:
     """Move messages: in_flight -> failed. A part takes its whole batch along."""
     values = {"seqs": seqs_of(messages), "tx_hash": end.tx_hash}

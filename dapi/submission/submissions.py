@@ -106,6 +106,10 @@ class Submissions:
         """Finish messages that are on the chain, in the block ``height`` or, for a ``reason``, before it."""
         return self._change(rows.confirm, messages, End(State.CONFIRMED, self._now(), tx_hash, height, reason))
 
+    def confirm_all(self, transactions: Sequence[tuple[TransactionInFlight, int]]) -> Deferred[None]:
+        """Finish the messages of transactions, each with the block that it is in, with one commit."""
+        return self._change(rows.confirm_all, transactions, self._now())
+
     def fail(self, messages: Sequence[Message], tx_hash: str, reason: str) -> Deferred[None]:
         """Finish messages of one kind that the chain will never take; they are kept whole, and logged as lost."""
         end = End(State.FAILED, self._now(), tx_hash, None, reason)

@@ -196,7 +196,11 @@ class Submitter(LoopService):
         transactions = self._in_flight.all()
         if transactions:
             search = await self._finder.find({each.hash: each.first_height for each in transactions})
-            await to_the_end((partial(self._decide, each, search) for each in transactions), at_once=OFFERS_AT_ONCE)
+            found = [(each, search.found[each.hash]) for each in transactions if each.hash in search.found]
+            await self._decisions.confirm_all([(each, result) for each, result in found if result.code == 0])
+            # What is decided first: an offer may wait for a node that hangs.
+            for act in (self._decide, self._offer_again):
+                await to_the_end((partial(act, each, search) for each in transactions), at_once=OFFERS_AT_ONCE)
             if search.problem is not None:
                 self._problems.record_text(search.problem)
         self._looked_up = (height, self._reactor.seconds())
@@ -205,12 +209,13 @@ class Submitter(LoopService):
         result, reach = search.found.get(transaction.hash), search.reach.get(transaction.hash)
         if transaction not in self._in_flight:
             return
-        if result is not None and result.code == 0:
-            await self._decisions.confirm(transaction, result)
-        elif result is not None:
+        if result is not None:
             await self._decisions.act(transaction, Answer(result.code, result.codespace, result.log, result.height))
         elif reach is not None and reach.time_ns > transaction.timeout_ns:
             # All blocks were looked through that its time allowed.
             await self._decisions.time_has_passed(transaction)
-        elif self._sender.is_to_be_offered(transaction):
+
+    async def _offer_again(self, transaction: TransactionInFlight, search: Search) -> None:
+        is_open = transaction in self._in_flight and transaction.hash not in search.found
+        if is_open and self._sender.is_to_be_offered(transaction):
             await self._sender.offer(transaction)

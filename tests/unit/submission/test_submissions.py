@@ -333,6 +333,18 @@ class CourseTests(SubmissionsTestCase):
         self.wait(self.outbox.retry(batch_id))
         self.assertEqual(len(heard), 2)
 
+    def test_the_transactions_of_a_block_are_confirmed_with_one_commit(self) -> None:
+        self.record(1)
+        self.record(2, height=20)
+        self.send(self.next(), HASH)
+        self.send(self.next(), OTHER)
+        in_flight = self.wait(self.submissions.transactions_in_flight())
+        commits = self.database.commit_seconds.cumulative()[-1]
+        self.wait(self.submissions.confirm_all([(each, 12) for each in in_flight]))
+        self.assertEqual(self.database.commit_seconds.cumulative()[-1], commits + 1)
+        self.assertEqual(self.counts(), {"confirmed": 2})
+        self.assertEqual({row.included_height for row in self.rows().values()}, {12})
+
     def test_expired(self) -> None:
         self.record(1)
         self.record(2, height=20)
