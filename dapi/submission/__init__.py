@@ -14,16 +14,16 @@ The whole way of a batch, from the frame to the block, with what is kept where, 
    the batch is *stored*, and survives a kill at any point.
 4. **The choice.** What is new in the outbox wakes the Submitter, and so does each block. ``Sender.send`` sends as much
    as ``Pace`` allows: as many transactions, and of such a size, as the chain has shown to take.
-   ``Submissions.next_messages`` chooses: a seed first, and alone; then what expires first, each kind by itself. Near
-   the end of a window few go together, because one that fails costs its neighbours a block. A batch of another run
-   than its stage's, or of a stage that the chain has not told of, stays where it is.
-   A batch of too many nonces is cut into parts, which are messages of their own. A body that the disk has damaged is
-   not sent: its batch fails.
+   ``Submissions.begin`` makes several of them in one turn: ``next_messages`` chooses a seed first, and alone; then what
+   expires first, each kind by itself. Near the end of a window few go together, because one that fails costs its
+   neighbours a block. A batch of another run than its stage's, or of a stage that the chain has not told of, stays
+   where it is. A batch of too many nonces is cut into parts, which are messages of their own. A body that the disk has
+   damaged is not sent: its batch fails.
 5. **The signature.** ``TransactionSigner.sign`` puts the creator in front of each message, gives each a MsgExec of its
    own where the key is a granted one, and signs with a time that ``TimestampSource.next`` never gave before.
-   ``Submissions.put_in_flight`` writes hash and time to disk: the messages are *in_flight*. Only then the bytes leave.
-   After a kill, ``Submitter._recover`` finds the transaction, and ``Sender._sign_anew`` makes the same bytes
-   again.
+   ``put_in_flight`` writes hash and time to disk, with one commit for the whole turn: the messages are *in_flight*.
+   Only then the bytes leave. After a kill, ``Submitter._recover`` finds the transaction, and ``Sender._sign_anew``
+   makes the same bytes again.
 6. **The mempool.** ``Sender.offer`` gives the bytes to ``ChainRpc.broadcast_tx_sync``. That a node takes them means
    nothing yet: they are offered again, later and later. Where no mempool has room, the messages are *stored* again, and
    less is sent. A refusal is the word of one node: the others are asked, and then the messages are *stored* again, to
