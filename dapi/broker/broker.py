@@ -86,7 +86,7 @@ class Broker(MultiService):
         self._removed: frozenset[str] = frozenset()
         self._on_change: Observers[[]] = Observers()
         self._loading: Deferred[None] = succeed(None)
-        self._why_no_command: Callable[[], str | None] = lambda: None
+        self.why_no_command: Callable[[], str | None] = lambda: None
 
     def startService(self) -> None:
         """Begin to load the nodes, and start their workers."""
@@ -134,7 +134,7 @@ class Broker(MultiService):
 
     def refuse_commands_while(self, reason: Callable[[], str | None]) -> None:
         """Give no node a command while ``reason`` returns why."""
-        self._why_no_command = reason
+        self.why_no_command = reason
 
     def worker_by_num(self, num: int) -> NodeWorker:
         """Return the worker of a node, enabled or not; raises UnknownNodeError, or NotReadyError as ``workers``."""
@@ -221,7 +221,7 @@ class Broker(MultiService):
 
         async def command_all() -> dict[str, CommandResult]:
             self._check_working()
-            if (reason := self._why_no_command()) is not None:
+            if (reason := self.why_no_command()) is not None:
                 raise NotReadyError(reason)
             intention = Intention(duty, block_height, block_hash, public_key, self.node_count)
             if intention.block_hash:
@@ -357,7 +357,7 @@ class Broker(MultiService):
         await self._store.set_enabled(node_id, enabled)
         worker.node = msgspec.structs.replace(worker.node, enabled=enabled)
         self.log.info("{node_id}: {what}", node_id=node_id, what="enabled" if enabled else "disabled")
-        if not enabled and self._why_no_command() is None:
+        if not enabled and self.why_no_command() is None:
             worker.submit(StopNodeCommand())
         return worker.node
 

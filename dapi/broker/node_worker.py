@@ -36,6 +36,7 @@ from dapi.broker.node_worker_commands import (
     StopNodeCommand,
 )
 from dapi.broker.nodes import Node
+from dapi.broker.rehearsal import RehearseCommand
 from dapi.errors import MLNodeError
 from dapi.messages.urls import without_user
 from dapi.mlnode.client import MLNodeClient
@@ -98,8 +99,8 @@ class NodeWorker(Service):
 
     Promises: a command's Deferred always fires with a CommandResult, whatever becomes of node, command or worker;
     one command at a time; commands submitted before the service starts wait for the start, those submitted after its
-    stop fail at once. An InferenceUpCommand takes minutes, and gives way to any command that comes after it. A command
-    that was cut short may have reached the node.
+    stop fail at once. An InferenceUpCommand takes minutes, and gives way to any command that comes after it; so does a
+    RehearseCommand, but not to an InferenceUpCommand. A command that was cut short may have reached the node.
 
     ``node`` may be replaced by one whose ``poc_url`` and ``websocket_base`` are the same. ``last_begun`` is the command
     that was begun last, whoever gave it: what an earlier one achieved need not hold any more.
@@ -167,7 +168,7 @@ class NodeWorker(Service):
         # Into the queue first: an observer of what gives way may submit a command, too.
         self._queue.append(order)
         for other in [self._current, *self._queue]:
-            if other not in (None, order) and isinstance(other.command, InferenceUpCommand):
+            if other not in (None, order) and _gives_way(other.command, command):
                 self.cancel(other.command, f"superseded by {_name(command)}")
         self._work()
         return order.waiter
@@ -269,6 +270,13 @@ class NodeWorker(Service):
                 await close()
             except Exception:  # noqa: BLE001 - the other one has to be closed all the same
                 self.log.failure("{node_id}: closing failed", node_id=self.node.id)
+
+
+def _gives_way(command: Command, later: Command) -> bool:
+    if isinstance(command, RehearseCommand):
+        # What brings the node back to inference comes after it.
+        return not isinstance(later, InferenceUpCommand)
+    return isinstance(command, InferenceUpCommand)
 
 
 def _name(command: Command) -> str:

@@ -20,6 +20,8 @@ from dapi.cli.status import nodes_table
 
 F = TypeVar("F", bound=Callable[..., Any])
 
+_LOOK_SECONDS = 0.5
+_ENDS = {"cut_short": "been cut short"}
 _HIDDEN = "?(hidden)"
 _FIELDS = ("host", "poc_port", "inference_port", "max_concurrent", "poc_segment", "inference_segment")
 
@@ -224,6 +226,53 @@ def enable(session: Session, node_id: str) -> None:
 def disable(session: Session, node_id: str) -> None:
     """Stop a node, and leave it alone from now on."""
     _switch(session, node_id, "disable")
+
+
+@node.command(
+    "test",
+    examples="""
+    dapi node test node1
+    dapi node test node1 --json | jq .nonces_per_second
+    """,
+)
+@_node_id
+@pass_session
+def test(session: Session, node_id: str) -> None:
+    """Rehearse PoC on a node, off the chain.
+
+    Does it generate, and do its batches come, both ways?
+    It takes a minute or some, and dapi refuses it near a PoC. The node is interrupted in what it does, and brought back
+    to it afterwards. None of the batches is kept. The exit code is 3 when a step has failed.
+    """
+    path = f"/nodes/{segment(node_id)}/test"
+    status = session.api.post(path)
+    began_at, shown = status["began_at"], 0
+    while True:
+        if not session.is_json:
+            show.print_all([line for step in status["steps"][shown:] for line in _step_lines(step)])
+            shown = len(status["steps"])
+        if status["state"] != "running":
+            break
+        session.sleep(_LOOK_SECONDS)
+        status = session.api.get(path)
+        if status["began_at"] != began_at:
+            raise CliError(f"dapi was restarted, or tests {node_id} anew: this test is over")
+    if session.is_json:
+        session.print_json(status)
+    else:
+        click.echo(f"{node_id}: the test has {_ENDS.get(status['state'], status['state'])}")
+    if status["state"] != "passed":
+        click.get_current_context().exit(ExitCode.NO)
+
+
+def _step_lines(step: dict[str, Any]) -> list[Any]:
+    from rich.padding import Padding
+    from rich.text import Text
+
+    line = Text(f"{step['result']:<8}", style=show.COLOURS.get(step["result"], ""))
+    line.append(f"{show.cell(step['name'])}, {step['seconds']:.1f} s", style="bold")
+    texts = [show.cell(step["found"])] + ([f"to do: {show.cell(step['to_do'])}"] if step["to_do"] else [])
+    return [line, *(Padding(Text(text), (0, 0, 0, 8), expand=False) for text in texts)]
 
 
 def _switch(session: Session, node_id: str, verb: str) -> None:

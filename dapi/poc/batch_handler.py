@@ -13,6 +13,7 @@ from twisted.logger import Logger
 from dapi.messages import ProofBatch, Receipt, ValidatedBatch, Via, content_id
 from dapi.messages.printable import printable
 from dapi.poc.deliveries import Deliveries, DeliveryStatus
+from dapi.poc.rehearsal import is_rehearsed
 from dapi.timing.histogram import Histogram
 from dapi.timing.observers import Observers
 
@@ -112,10 +113,18 @@ class BatchHandler:
         self._offered: OrderedDict[str, None] = OrderedDict()
         self._bypass_observers = Observers[[float | None]]()
         self._generated_observers = Observers[[ProofBatch]]()
+        self._rehearsal: Callable[[ProofBatch, Via], object] | None = None
 
     def observe_generated(self, observer: Callable[[ProofBatch], object]) -> None:
         """Call ``observer`` with each generated batch that comes, before it is stored."""
         self._generated_observers.add(observer)
+
+    def follow_rehearsal(self, observer: Callable[[ProofBatch, Via], object] | None) -> None:
+        """Call ``observer`` alone with each batch of a rehearsal from now on; None: nobody.
+
+        Whether anybody follows or not, such a batch is acknowledged and never stored, whenever it comes.
+        """
+        self._rehearsal = observer
 
     def observe_bypass(self, observer: Callable[[float | None], None]) -> None:
         """Call ``observer`` whenever a batch comes by HTTP that was never offered over the WebSocket.
@@ -141,6 +150,8 @@ class BatchHandler:
 
         ``begun_at`` is when the node began to send it, on the reactor's clock; None for now. It came in ``size`` bytes.
         """
+        if is_rehearsed(batch):
+            return self._receipt_of_rehearsed(batch, via)
         self.counts.generated += 1
         way = self.by_http if via is Via.HTTP else self.over_websocket
         way.generated += 1
@@ -206,6 +217,11 @@ class BatchHandler:
         counts = self._node_counts(batch.block_height)
         remainders = [{nonce % count for nonce in batch.nonces} for count in counts]
         return bool(remainders) and all(found != {self.node_num} for found in remainders)
+
+    def _receipt_of_rehearsed(self, batch: ProofBatch, via: Via) -> Deferred[Receipt]:
+        if self._rehearsal is not None:
+            self._rehearsal(batch, via)
+        return succeed(Receipt(content_id(batch), 0))
 
     def _receipt_of_empty(self, batch_id: str) -> Deferred[Receipt]:
         self.counts.empty += 1

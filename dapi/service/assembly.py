@@ -15,6 +15,7 @@ from dapi.broker.broker import Broker
 from dapi.broker.callback_tokens import CallbackTokens
 from dapi.broker.node_worker import NodeWorker
 from dapi.broker.nodes import Node, NodeStore
+from dapi.broker.rehearsals import Rehearsals
 from dapi.chain_service import ChainService, load_key
 from dapi.config import Config
 from dapi.database import Database
@@ -46,6 +47,7 @@ from dapi.server.metrics import Metrics
 from dapi.server.page.live import LivePage
 from dapi.server.page.minutes import ByWay
 from dapi.server.page.routes import PageRoutes
+from dapi.server.rehearsal_routes import RehearsalRoutes
 from dapi.service.admin_token import admin_token
 from dapi.timing.log_levels import LogLevels
 from dapi.timing.retry import RetryDelay
@@ -102,10 +104,12 @@ class Parts:
         )
         self.chain = self._make_chain(on_another_chain)
         self.backups, self.page = Backups(reactor, path), self._make_page(status)
-        routes = (Metrics(reactor, snapshot), BackupRoutes(self.backups), PageRoutes(self.page), LogRoutes(log_levels))
-        self.admin_listener = self._make_admin(
-            status, (*health, *(route for part in routes for route in part.routes()))
-        )
+        phases = self.chain.phase_status if self.chain is not None else None
+        self.rehearsals = Rehearsals(reactor, self.broker, brings_back=phases is None)
+        tests = RehearsalRoutes(self.rehearsals, phases)
+        more = (Metrics(reactor, snapshot), BackupRoutes(self.backups), PageRoutes(self.page), LogRoutes(log_levels))
+        routes = (*health, *(route for part in (*more, tests) for route in part.routes()))
+        self.admin_listener = self._make_admin(status, routes)
 
     @property
     def in_starting_order(self) -> tuple[Any, ...]:

@@ -148,3 +148,41 @@ class PocTests(CliTestCase):
     def test_no_node(self) -> None:
         self.client.set("POST", "/poc/inference", {"results": {}})
         self.assertEqual(self.shown("poc", "inference"), "no node is enabled")
+
+
+class NodeTestTests(CliTestCase):
+    def setUp(self) -> None:
+        super().setUp()
+        self.sleeps = 5
+        step = {"name": "init", "result": "PASS", "found": "answered LOADING", "seconds": 1.13, "to_do": None}
+        bad = {"name": "rate", "result": "FAIL", "found": "0 nonces/s", "seconds": 15.0, "to_do": "look at its log"}
+        begun: dict[str, Any] = {
+            "node_id": "node1",
+            "state": "running",
+            "steps": [],
+            "nonces_per_second": None,
+            "began_at": "then",
+        }
+        self.one = {**begun, "steps": [step]}
+        self.passed, self.failed = ({**begun, "state": state, "steps": [step, bad]} for state in ("passed", "failed"))
+        self.client.set("POST", "/nodes/node1/test", begun, status=202)
+
+    def test_steps_are_told_as_they_end(self) -> None:
+        self.client.set("GET", "/nodes/node1/test", self.one, self.one, self.failed)
+        lines = self.shown("node", "test", "node1", code=3).splitlines()
+        self.assertEqual(lines[:2], ["PASS init, 1.1 s", "answered LOADING"])
+        self.assertEqual(lines[2:5], ["FAIL rate, 15.0 s", "0 nonces/s", "to do: look at its log"])
+        self.assertEqual(lines[5:], ["node1: the test has failed"])
+
+    def test_passed(self) -> None:
+        self.client.set("GET", "/nodes/node1/test", self.passed)
+        self.assertIn("node1: the test has passed", self.shown("node", "test", "node1"))
+        self.assertEqual(self.told("node", "test", "node1"), self.passed)
+
+    def test_dapi_was_restarted_meanwhile(self) -> None:
+        self.client.set("GET", "/nodes/node1/test", {**self.one, "began_at": "later"})
+        self.assertIn("this test is over", self.refused("node", "test", "node1"))
+
+    def test_refused_near_a_poc(self) -> None:
+        self.client.set("POST", "/nodes/node1/test", {"error": "no test now: PoC starts in 8 blocks"}, status=409)
+        self.assertEqual(self.refused("node", "test", "node1"), "dapi: no test now: PoC starts in 8 blocks\n")
