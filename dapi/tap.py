@@ -111,7 +111,12 @@ def makeService(options: Options) -> IService:
     _allow_many_connections()
     levels = LogLevels(options.settings.log.level)
     service = make_service(
-        options.settings, reactor, on_broken=lambda reason: _stop(reactor, reason), log_levels=levels
+        options.settings,
+        reactor,
+        on_broken=lambda reason: _stop(reactor, reason),
+        # The nodes and their workers stay, too.
+        on_registered=gc.freeze,
+        log_levels=levels,
     )
     sys.excepthook = partial(_show_without_traceback, log_is_elsewhere=_log_is_elsewhere(options.parent))
     # All that is imported and made by now stays. Full collections went through it again and again, and each held the

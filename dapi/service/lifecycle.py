@@ -39,6 +39,7 @@ def make_service(
     reactor: Any = None,
     *,
     on_broken: Callable[[str], object] | None = None,
+    on_registered: Callable[[], object] = lambda: None,
     random: random_module.Random | None = None,
     log_levels: LogLevels | None = None,
 ) -> DapiService:
@@ -46,15 +47,21 @@ def make_service(
 
     ``reactor`` is the global one by default. ``on_broken`` is called once, with the reason, when nothing can be stored
     any more (a failed fsync, a corrupt file): the service then refuses everything, and its process should end and start
-    anew; by default it is only logged. ``random`` gives the delays between retries. ``log_levels`` are those that the
-    admin API may change, where this process writes a log. Raises ConfigError or StartError
-    when the key that signs, or the file of authorities, cannot be used.
+    anew; by default it is only logged. ``on_registered`` is called at each start, when the configured nodes are
+    registered. ``random`` gives the delays between retries. ``log_levels`` are those that the admin API may change,
+    where this process writes a log. Raises ConfigError or StartError when the key that signs, or the file of
+    authorities, cannot be used.
     """
     if reactor is None:
         from twisted.internet import reactor
     random = random or random_module.Random()  # noqa: S311 - delays are no secrets
     return DapiService(
-        reactor, config, on_broken=on_broken or (lambda reason: None), random=random, log_levels=log_levels
+        reactor,
+        config,
+        on_broken=on_broken or (lambda reason: None),
+        on_registered=on_registered,
+        random=random,
+        log_levels=log_levels,
     )
 
 
@@ -81,12 +88,13 @@ class DapiService(MultiService):
         *,
         on_broken: Callable[[str], object],
         random: random_module.Random,
+        on_registered: Callable[[], object] = lambda: None,
         log_levels: LogLevels | None = None,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._reactor = reactor
         self._config = config
-        self._on_broken = on_broken
+        self._on_broken, self._on_registered = on_broken, on_registered
         self._make_parts = partial(
             Parts,
             reactor,
@@ -205,6 +213,7 @@ class DapiService(MultiService):
             on_error=log_problem,
         )
         self._warn_of_few_files()
+        self._on_registered()
         if self.chain is not None:
             self.chain.drive_nodes()
 

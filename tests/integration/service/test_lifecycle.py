@@ -62,6 +62,20 @@ async def test_lives_in_anybodys_multi_service(tmp_path: Path) -> None:
 
 
 @pytest_twisted.ensureDeferred
+async def test_tells_when_the_nodes_are_registered(tmp_path: Path) -> None:
+    counts: list[int] = []
+    service = make_service(
+        config(tmp_path / "a.db", node("a"), node("b")),
+        on_registered=lambda: counts.append(len(service.broker.nodes())),
+    )
+    for _ in range(2):
+        counts.clear()
+        service.startService()
+        await until(lambda: counts == [2])
+        await service.stopService()
+
+
+@pytest_twisted.ensureDeferred
 async def test_begins_afresh_with_another_chain(start: Start, tmp_path: Path, log: Log) -> None:
     service = await start(config(tmp_path / "a.db", node("a")))
     before = service.database
