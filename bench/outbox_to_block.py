@@ -3,8 +3,8 @@
 ``python -m bench.outbox_to_block`` stores a backlog on disk, size by size, and has the submitter send it with a granted
 key. The chain stands in the same process: it takes every transaction, and puts 22 MB of them into each block, which
 comes as soon as the submitter has done what it can. So the rate is dapi's own. The time of the reactor's thread has
-everything in it but the network: choosing, signing, the request's body, what became of it. Beside it, in the same run,
-stands the least that it can be: the same messages, signed and put into requests without anything else.
+everything in it but the network, and what the database's thread does: choosing and signing. Beside it, in the same run,
+stands how long it takes to sign the same messages and put them into requests, without anything else.
 """
 
 from __future__ import annotations

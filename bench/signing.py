@@ -1,10 +1,10 @@
 """How long signing and encoding keep the reactor's thread: ``python -m bench.signing``.
 
-For a batch of 20,000 nonces, and for the fullest transaction that the submitter makes of such batches, each step
-runs as the reactor would run it: in one go, on one thread. Cutting a batch is done by the database's thread, but holds
-the interpreter lock as long. The longest stretch is what other connections wait for; the limit is 20 ms, and a 99th
-percentile above it makes the exit code 1. In the same run, in turns with our steps, others do the same work: JSON
-instead of protobuf, OpenSSL instead of libsecp256k1.
+For a batch of 20,000 nonces, and for the fullest transaction that the submitter makes of such batches, each step runs
+as the reactor would run it: in one go, on one thread. Cutting a batch and signing are done by the database's thread,
+except where a transaction is signed anew, but hold the interpreter lock as long. The longest stretch is what other
+connections wait for; the limit is 20 ms, and a 99th percentile above it makes the exit code 1. In the same run, in
+turns with our steps, others do the same work: JSON instead of protobuf, OpenSSL instead of libsecp256k1.
 """
 
 from __future__ import annotations
