@@ -14,6 +14,10 @@ store. The table by chances shows how the others did.
 A batch of a wrong height, or one that the simulated chain refuses by its content, has no window; none may be in the
 store.
 
+**A busy machine.** Chances are blocks, and blocks come by the clock. Where other programs have the CPU that dapi and
+the simulators ask for, a block is over before its look-ups are answered, and a chance is none. So the account says for
+how long dapi's reactor waited for a CPU: with more than it computed, the run says nothing about dapi.
+
 **Shorter runs.** ``--block-seconds`` and ``--batch-seconds`` shrink together (``--duration`` computes both), and with
 them the stalls and the times of the nodes: messages and bytes per block stay those of 5 s blocks. The chain's own clock
 goes on by 5 s a block, so a transaction's 60 s stay 12 blocks. dapi's delays (3 to 5 s before a retry, 3 s for a call)

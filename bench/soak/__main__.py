@@ -51,9 +51,10 @@ def measured_lines(measured: Mapping[str, float], seconds: float) -> Iterable[st
     yield f"dapi's memory   {measured['rss_kib'] / 1024:.0f} MiB at most"
     yield f"dapi's CPU      {cpu:.1f} s, {100 * cpu / seconds:.1f} % of one core"
     if "waited_seconds" in measured:
-        yield (
-            f"  waited        {measured['waited_seconds']:.0f} s for a CPU that others had;"
-            f" much more than it computed: this machine is too busy for a verdict"
+        yield f"  waited        {measured['waited_seconds']:.1f} s for a CPU that others had" + (
+            ", more than it computed: this machine is too busy for a verdict"
+            if measured["waited_seconds"] > cpu
+            else ""
         )
     if "steps" in measured:
         yield (

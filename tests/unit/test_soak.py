@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 from twisted.trial.unittest import SynchronousTestCase
 
-from bench.soak.__main__ import verdict
+from bench.soak.__main__ import measured_lines, verdict
 from bench.soak.account import Account, Acknowledged, Block, Facts, Stage, alike, key_of
 from bench.soak.settings import SoakSettings, parse
 from dapi.simulator.chain.epochs import Window
@@ -130,6 +130,12 @@ class ReportTests(SynchronousTestCase):
         stored = {0: START + 1, 1: START + 2, 2: START + 3}
         lines = list(account(*batches, stored=stored).lines())
         self.assertEqual(lines[-1], "ack to block    p50 1.5 s, p99 2.5 s, longest 2.5 s")
+
+    def test_a_machine_that_is_too_busy_is_told(self) -> None:
+        measured = {"rss_kib": 1024, "cpu_seconds": 10.0, "waited_seconds": 9.0}
+        self.assertEqual(list(measured_lines(measured, 100))[-1], "  waited        9.0 s for a CPU that others had")
+        line = list(measured_lines({**measured, "waited_seconds": 11.0}, 100))[-1]
+        self.assertTrue(line.endswith("this machine is too busy for a verdict"), line)
 
     def test_numbers_are_left_out(self) -> None:
         self.assertEqual(alike("inference 1107: height is 6, not 5"), "inference 1107: height is #, not #")
