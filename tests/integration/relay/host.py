@@ -6,6 +6,7 @@ import random
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from twisted.internet import reactor as global_reactor
 from twisted.internet.defer import Deferred
@@ -23,27 +24,28 @@ from dapi.simulator.api.settings import ApiSettings
 from dapi.simulator.api.stages import Durations, Stage
 from dapi.simulator.vllm.sender import SenderSettings, SimulatedVllm, callback_path, generated_body
 from dapi.timing.retry import RetryDelay
-from tests.integration.waiting import soon, until
+from tests.integration.waiting import PATIENCE_SECONDS, soon, until
 
 reactor: Any = global_reactor
 MODEL = "Qwen/Qwen3-235B-A22B-Instruct-2507-FP8"
 P = 1_728_000
 # A stage that lasts as long as a test: its height is moved by hand.
 DURATIONS = Durations(poc_stage_duration=1000)
-QUICK = SenderSettings(artifacts_per_second=1000).scaled(0.02)
+# It hurries, and gives a try the time that a busy machine needs.
+QUICK = msgspec.structs.replace(SenderSettings(artifacts_per_second=1000).scaled(0.02), try_seconds=PATIENCE_SECONDS)
 PATH = callback_path(MODEL, "generated")
 
 
 class Host:
     """The api container of a host, and a relay before it that can be stopped and started again."""
 
-    def __init__(self, folder: Path, *, settled_seconds: float = 1.0, **api_settings: Any) -> None:
+    def __init__(self, folder: Path, *, settled_seconds: float = PATIENCE_SECONDS, **api_settings: Any) -> None:
         self.folder = folder
         self.settled_seconds = settled_seconds
         settings = ApiSettings(**{"flush_seconds": 0.1, "unsynced_seconds": 0.05, **api_settings})
         self.api = SimulatedApi(reactor, settings, nodes={1: MODEL, 2: MODEL})
         self.api.stage, self.api.height = Stage(P, DURATIONS), P
-        self.exchanges = Exchanges(reactor, None, 5)
+        self.exchanges = Exchanges(reactor, None, PATIENCE_SECONDS)
         self.senders: list[SimulatedVllm] = []
         self.port = 0
         self.is_up = False

@@ -23,7 +23,7 @@ LARGE = range(1, 3 * 60_000, 3)
 
 @pytest_twisted.async_yield_fixture
 async def host(tmp_path: Path) -> AsyncIterator[Host]:
-    host = Host(tmp_path)
+    host = Host(tmp_path, settled_seconds=1.0)
     await host.start_api()
     await host.start()
     yield host

@@ -15,11 +15,11 @@ from dapi.service import DapiService, make_service
 from dapi.simulator.api.api import SimulatedApi
 from tests.integration.relay.host import PATH, Host, P, body_of, reactor
 from tests.integration.service.services import config
-from tests.integration.waiting import soon, until
+from tests.integration.waiting import PATIENCE_SECONDS, soon, until
 
 
 async def ask(port: int, path: str, body: bytes | None = None) -> int:
-    exchanges = Exchanges(reactor, None, 5)
+    exchanges = Exchanges(reactor, None, PATIENCE_SECONDS)
     method = "GET" if body is None else "POST"
     url = f"http://127.0.0.1:{port}{path}"
     status, _ = await soon(Deferred.fromCoroutine(exchanges.exchange(method, url, body)))
