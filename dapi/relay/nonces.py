@@ -19,10 +19,12 @@ class NonceSet:
         """Add nonces; return how many of them are new."""
         if not nonces:
             return 0
-        if max(nonces) >= _MOST:
+        # Of a range the last one, which costs no look at all the others.
+        highest = nonces[-1] if isinstance(nonces, range) else max(nonces)
+        if highest >= _MOST:
             self.is_exact = False
             return 0
-        if (missing := max(nonces) + 1 - len(self._flags)) > 0:
+        if (missing := highest + 1 - len(self._flags)) > 0:
             # With room for the next ones, so that it is not copied for each.
             self._flags += bytes(missing + len(self._flags) // 8)
         before = self.count

@@ -1,0 +1,237 @@
+"""How the relay bears the callbacks of a large host: ``python -m bench.relay``.
+
+50 senders make 51,000 artifacts a second together (one body of 5,100 artifacts each 5 s, 3.5 MB/s in all), and one of
+them posts a body of a million artifacts in between, as after an outage. dapi and the api container that it hands them
+on to are processes of their own. Printed are the times of the answers, for how long a body lay with dapi before the
+container had it, and the highest resident memory of dapi; above a limit the exit code is 1.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.task import deferLater, react
+from twisted.internet.utils import getProcessOutput
+
+SENDERS = 50
+ARTIFACTS = 5_100
+INTERVAL_SECONDS = 5.0
+LARGE_ARTIFACTS = 1_000_000
+LIMIT_P99_MS, LIMIT_P99_BESIDE_LARGE_MS, LIMIT_LARGE_SECONDS = 100.0, 500.0, 3.0
+LIMIT_FORWARD_SECONDS, LIMIT_MEMORY_MB = 1.0, 300.0
+MODEL = "Qwen/Qwen3-235B-A22B-Instruct-2507-FP8"
+HEIGHT = 1_728_000
+
+
+def serve_api() -> None:
+    """Run an api container that prints its ports, and on its end when it had each body."""
+    from twisted.internet import reactor as installed
+
+    from dapi.simulator.api.api import SimulatedApi
+    from dapi.simulator.api.stages import Durations, Stage
+
+    reactor: Any = installed
+    api = SimulatedApi(reactor, nodes=dict.fromkeys(range(1, SENDERS + 1), MODEL))
+    api.stage, api.height = Stage(HEIGHT, Durations(poc_stage_duration=100_000)), HEIGHT
+    times: dict[str, float] = {}
+    record = api.record_post
+
+    def record_post(raw_path: bytes, body: bytes, status: int) -> None:
+        record(raw_path, body, status)
+        if status == 200:
+            times.setdefault(api.posts[-1].digest.hex(), time.time())
+
+    setattr(api, "record_post", record_post)  # noqa: B010
+    api.startService()
+    print(json.dumps([api.callback_url, api.public_url, api.admin_url]), flush=True)
+
+    def end() -> None:
+        print(json.dumps({"times": times, "stored": sum(each.count for each in api.artifacts.values())}), flush=True)
+
+    reactor.addSystemEventTrigger("before", "shutdown", end)
+    reactor.run()
+
+
+def serve_dapi(folder: str, urls: list[str]) -> None:
+    """Run a dapi with its relay, which prints its port."""
+    from twisted.internet import reactor as installed
+
+    from dapi.config import ApiConfig, Config, PocV2Config, StorageConfig
+    from dapi.service import make_service
+
+    reactor: Any = installed
+    callback_url, public_url, admin_url = urls
+    config = Config(
+        api=ApiConfig(ml_server_host="127.0.0.1", ml_server_port=0, admin_server_port=0),
+        storage=StorageConfig(path=f"{folder}/outbox.db"),
+        poc_v2=PocV2Config(relay=True, api_url=callback_url, api_public_url=public_url, api_admin_url=admin_url),
+    )
+    service = make_service(config, reactor)
+    service.startService()
+    reactor.addSystemEventTrigger("before", "shutdown", service.stopService)
+    print(service.callback_listener.port, flush=True)
+    reactor.run()
+
+
+class Load:
+    """The senders; ``answers`` are the seconds that each took, by whether the large body was under way."""
+
+    def __init__(self, reactor: Any, base: str) -> None:
+        from dapi.http.exchange import Exchanges
+        from dapi.simulator.vllm.sender import callback_path
+
+        self.answers: dict[bool, list[float]] = {False: [], True: []}
+        self.sent: dict[str, float] = {}
+        self.large_seconds = 0.0
+        self.failures = 0
+        self._reactor = reactor
+        self._url = base + callback_path(MODEL, "generated")
+        self._exchanges = Exchanges(reactor, None, 10)
+        self._is_large_under_way = False
+
+    async def post(self, body: bytes) -> float:
+        """Post a body; return how long its answer took."""
+        import hashlib
+
+        began, self.sent[hashlib.sha256(body).hexdigest()] = time.perf_counter(), time.time()
+        status, _ = await self._exchanges.exchange("POST", self._url, body)
+        self.failures += status != 200
+        return time.perf_counter() - began
+
+    async def run_sender(self, number: int, bodies: list[bytes]) -> None:
+        """Post a body each 5 s."""
+        await deferLater(self._reactor, INTERVAL_SECONDS * number / SENDERS)
+        for body in bodies:
+            began = self._reactor.seconds()
+            is_beside_large = self._is_large_under_way
+            seconds = await self.post(body)
+            self.answers[is_beside_large or self._is_large_under_way].append(seconds)
+            await deferLater(self._reactor, max(0.0, began + INTERVAL_SECONDS - self._reactor.seconds()))
+
+    async def run_large(self, path: str, after_seconds: float) -> None:
+        """Post the large body once, from a process of its own, so that this one goes on with the others."""
+        await deferLater(self._reactor, after_seconds)
+        self._is_large_under_way = True
+        output = await getProcessOutput(sys.executable, ["-c", _POST_LARGE, self._url, path], reactor=self._reactor)
+        status, seconds = output.split()
+        self.failures += status != b"200"
+        self.large_seconds = float(seconds)
+        self._is_large_under_way = False
+
+
+_POST_LARGE = """
+import http.client, os, sys, time, urllib.parse
+url = urllib.parse.urlsplit(sys.argv[1])
+began = time.perf_counter()
+connection = http.client.HTTPConnection(url.hostname, url.port)
+with open(sys.argv[2], "rb") as body:
+    size = str(os.path.getsize(sys.argv[2]))
+    connection.request("POST", url.path, body, {"Content-Type": "application/json", "Content-Length": size})
+print(connection.getresponse().status, time.perf_counter() - began)
+"""
+
+
+def bodies_of(number: int, rounds: int) -> list[bytes]:
+    """Return what a sender posts; made before, so that the making slows nothing down."""
+    from dapi.simulator.vllm.sender import generated_body
+
+    step = SENDERS + 1
+    firsts = [number + turn * ARTIFACTS * step for turn in range(rounds)]
+    return [generated_body(HEIGHT, number, list(range(first, first + ARTIFACTS * step, step))) for first in firsts]
+
+
+def percentile(values: list[float], part: float) -> float:
+    """Return a percentile in milliseconds, 0 without values."""
+    return 1000 * sorted(values)[min(len(values) - 1, int(part * len(values)))] if values else 0.0
+
+
+def memory_mb(pid: int) -> float:
+    """Return the highest resident memory of a process."""
+    found = re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())
+    return int(found[1]) / 1000 if found else 0.0
+
+
+async def measure(reactor: Any, rounds: int) -> int:
+    """Run the load, and print what it took; return the exit code."""
+    from dapi.simulator.vllm.sender import generated_body
+
+    # Beyond those of the senders, and each of them once.
+    first = 1 + (SENDERS + 1) * ARTIFACTS * (rounds + 1)
+    large = generated_body(HEIGHT, 1, list(range(first, first + LARGE_ARTIFACTS * (SENDERS + 1), SENDERS + 1)))
+    bodies = [bodies_of(number, rounds) for number in range(1, SENDERS + 1)]
+    command = [sys.executable, "-m", "bench.relay"]
+    api = subprocess.Popen([*command, "--api"], stdout=subprocess.PIPE, text=True)
+    assert api.stdout is not None
+    urls = json.loads(api.stdout.readline())
+    with tempfile.TemporaryDirectory(prefix="dapi-bench-") as folder:
+        dapi = subprocess.Popen([*command, "--dapi", folder, *urls], stdout=subprocess.PIPE, text=True)
+        assert dapi.stdout is not None
+        port = int(dapi.stdout.readline())
+        prefix = Path(f"{folder}/outbox.db-relay.prefix").read_text().strip()
+        load = Load(reactor, f"http://127.0.0.1:{port}{prefix}")
+        Path(f"{folder}/large").write_bytes(large)
+        senders = [load.run_sender(number, each) for number, each in enumerate(bodies, start=1)]
+        jobs = [*senders, load.run_large(f"{folder}/large", rounds * INTERVAL_SECONDS / 2)]
+        await gatherResults([Deferred.fromCoroutine(job) for job in jobs])
+        await deferLater(reactor, 12)
+        memory = memory_mb(dapi.pid)
+        dapi.terminate()
+        dapi.wait()
+    api.terminate()
+    told = json.loads(api.stdout.read())
+    api.wait()
+    return report(load, told, memory, rounds)
+
+
+def report(load: Load, told: dict[str, Any], memory: float, rounds: int) -> int:
+    """Print all figures beside their limits; return 1 when one is above."""
+    waits = sorted(told["times"][digest] - sent for digest, sent in load.sent.items() if digest in told["times"])
+    made = SENDERS * ARTIFACTS * rounds + LARGE_ARTIFACTS
+    figures = (
+        ("answer, p99, ms", percentile(load.answers[False], 0.99), LIMIT_P99_MS),
+        ("answer, p99 beside the large body, ms", percentile(load.answers[True], 0.99), LIMIT_P99_BESIDE_LARGE_MS),
+        ("answer of the large body, s", load.large_seconds, LIMIT_LARGE_SECONDS),
+        ("from post to the container, median, s", waits[len(waits) // 2] if waits else 99.0, LIMIT_FORWARD_SECONDS),
+        ("memory of dapi, MB", memory, LIMIT_MEMORY_MB),
+        ("artifacts that the container misses", made - told["stored"], 0),
+        ("answers that were no 200", load.failures, 0),
+    )
+    for name, value, limit in figures:
+        print(f"{name:>40} {value:>10.2f}  (at most {limit:g}){' TOO HIGH' if value > limit else ''}")
+    return int(any(value > limit for _, value, limit in figures))
+
+
+def main() -> None:
+    """Run what the arguments say."""
+    parser = argparse.ArgumentParser(prog="python -m bench.relay", description=__doc__)
+    parser.add_argument("--seconds", type=int, default=60, help="how long the senders send (default: 60)")
+    parser.add_argument("--api", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--dapi", nargs=4, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.api:
+        serve_api()
+    elif options.dapi:
+        serve_dapi(options.dapi[0], options.dapi[1:])
+    else:
+        rounds = max(1, int(options.seconds / INTERVAL_SECONDS))
+
+        def run(reactor: Any) -> Deferred[None]:
+            return Deferred.fromCoroutine(measure(reactor, rounds)).addCallback(exit_with)
+
+        def exit_with(code: int) -> None:
+            raise SystemExit(code)
+
+        react(run)
+
+
+if __name__ == "__main__":
+    main()
