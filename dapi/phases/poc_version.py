@@ -36,7 +36,8 @@ _MAX_DOUBT_BLOCKS = 360
 MOVED = "the network has moved to PoC v2"
 _REASON = (
     f"{MOVED}: dapi gives no node a command and sends nothing, and keeps everything; run the network's own api "
-    "container for the proof of compute, with poc.follow_chain: false here ({reason})"
+    "container for the proof of compute, and set poc.follow_chain: false here, or poc_v2.relay: true as well to have "
+    "its callbacks kept ({reason})"
 )
 
 
