@@ -52,6 +52,7 @@ setup(
             "pytest",
             "pytest-twisted",
             "ruff",
+            "schemathesis>=4.32",
             "setuptools>=77",
             "types-PyYAML",
             "types-protobuf",

@@ -4,6 +4,6 @@
 ``Callbacks._store_generated`` to the node's ``BatchHandler`` in ``poc/``, as that of a WebSocket message does.
 ``AdminApi`` (admin.py) is for the operator: its table of routes is ``AdminApi._routes``. ``EpochRoutes`` (epochs.py)
 and ``BatchRoutes`` (batch_routes.py) belong to it; it is handed ``BackupRoutes`` (backup_routes.py). ``HealthRoutes``
-(health.py) answer on both ports, ``Metrics`` (metrics.py) on the admin port. Statuses of errors are chosen in
-``http/answers.py``.
+(health.py) answer on both ports, ``Metrics`` (metrics.py) on the admin port. ``OpenApiRoute`` (openapi.py) answers on
+each with what operations.py says of its routes. Statuses of errors are chosen in ``http/answers.py``.
 """

@@ -20,7 +20,7 @@ from twisted.web.server import Request
 
 from dapi.broker.broker import Broker
 from dapi.broker.node_worker import WorkerStatus
-from dapi.broker.nodes import Node, NodeConfig, decode_node_config
+from dapi.broker.nodes import NodeConfig, decode_node_config
 from dapi.errors import DapiError, NotReadyError, StoreError
 from dapi.http.answers import HttpError, json_answer, new_app, shielded
 from dapi.http.routes import Route, add_routes, open_paths
@@ -28,6 +28,15 @@ from dapi.orchestration.phase_status import PhaseStatus
 from dapi.outbox.outbox import Outbox
 from dapi.phases.duty import Duty
 from dapi.server.admin_door import AdminDoor
+from dapi.server.answer_types import (
+    CommandAnswer,
+    CommandAnswers,
+    NodeAnswer,
+    NodeMessage,
+    NodeRefusal,
+    NodesAnswer,
+    NodeState,
+)
 from dapi.server.batch_routes import BatchRoutes
 from dapi.server.epochs import EpochRoutes
 from dapi.server.json_body import decode_body
@@ -115,7 +124,7 @@ class AdminApi:
 
     def _get_nodes(self, request: Request) -> bytes:
         nodes = [
-            {"node": _config_of(node), "state": self._broker.worker_by_num(node.num).status()}
+            NodeState(NodeAnswer.of(node), self._broker.worker_by_num(node.num).status())
             for node in self._broker.nodes()
         ]
         return json_answer(request, nodes)
@@ -130,14 +139,14 @@ class AdminApi:
         return await self._save_node(request, decode_node_config(value))
 
     async def _save_node(self, request: Request, config: NodeConfig) -> bytes:
-        return json_answer(request, _config_of(await self._shielded(self._broker.add_node(config))))
+        return json_answer(request, NodeAnswer.of(await self._shielded(self._broker.add_node(config))))
 
     async def _post_nodes(self, request: Request) -> bytes:
         values = _json_of(request)
         if not isinstance(values, list):
             raise HttpError(400, "expected an array of nodes")
-        added: list[dict[str, Any]] = []
-        errors: list[dict[str, Any]] = []
+        added: list[NodeAnswer] = []
+        errors: list[NodeRefusal] = []
         for index, value in enumerate(values):
             try:
                 node = await self._shielded(self._broker.add_node(decode_node_config(value)))
@@ -145,11 +154,11 @@ class AdminApi:
                 if isinstance(error, StoreError | NotReadyError) and not added:
                     raise
                 node_id = value.get("id") if isinstance(value, dict) else None
-                errors.append({"index": index, "id": node_id, "error": str(error)})
+                errors.append(NodeRefusal(index, node_id, str(error)))
             else:
-                added.append(_config_of(node))
+                added.append(NodeAnswer.of(node))
         code = 206 if added else 400
-        return json_answer(request, {"nodes": added, "errors": errors}, code if errors else 201)
+        return json_answer(request, NodesAnswer(added, errors), code if errors else 201)
 
     async def _delete_node(self, request: Request, node_id: str) -> bytes:
         await self._shielded(self._broker.remove_node(node_id))
@@ -157,21 +166,21 @@ class AdminApi:
 
     async def _enable_node(self, request: Request, node_id: str) -> bytes:
         await self._shielded(self._broker.enable_node(node_id))
-        return json_answer(request, {"message": "node is enabled", "node_id": node_id})
+        return json_answer(request, NodeMessage("node is enabled", node_id))
 
     async def _disable_node(self, request: Request, node_id: str) -> bytes:
         await self._shielded(self._broker.disable_node(node_id))
-        return json_answer(request, {"message": "node is disabled", "node_id": node_id})
+        return json_answer(request, NodeMessage("node is disabled", node_id))
 
     def _connect_node(self, request: Request, node_id: str) -> bytes:
         if not self._broker.worker(node_id).websocket_client.connect_now():
             raise HttpError(409, "its WebSocket is not waiting for a next try: GET nodes shows what it does")
-        return json_answer(request, {"message": "its WebSocket is tried now", "node_id": node_id})
+        return json_answer(request, NodeMessage("its WebSocket is tried now", node_id))
 
     async def _rotate_token(self, request: Request, node_id: str) -> bytes:
         await self._shielded(self._broker.rotate_token(node_id))
         message = "node has a new callback token, and is told it when the next stage begins"
-        return json_answer(request, {"message": message, "node_id": node_id})
+        return json_answer(request, NodeMessage(message, node_id))
 
     def _command_all(self, duty: Duty) -> Handler:
         async def handle(request: Request) -> bytes:
@@ -180,14 +189,15 @@ class AdminApi:
             stage = msgspec.structs.astuple(decode_body(request, PocParameters)) if needs_stage else ()
             commanded = self._shielded(self._broker.command_all(duty, *stage))
             try:
-                results: dict[str, Any] = await commanded.addTimeout(self.poc_wait_seconds, self._reactor)
+                ended = await commanded.addTimeout(self.poc_wait_seconds, self._reactor)
+                results = {node_id: CommandAnswer.of(result) for node_id, result in ended.items()}
             except DeferredTimeoutError:
                 results = {
                     node.id: _result_so_far(self._broker.worker_by_num(node.num).status())
                     for node in self._broker.nodes()
                     if node.enabled
                 }
-            return json_answer(request, {"results": results})
+            return json_answer(request, CommandAnswers(results))
 
         return handle
 
@@ -199,19 +209,10 @@ class AdminApi:
         return shielded(work, "a change by the admin API")
 
 
-def _config_of(node: Node) -> dict[str, Any]:
-    config = msgspec.to_builtins(node.config)
-    # What follows the question mark may be a token.
-    path, mark, _secret = (config["websocket_url"] or "").partition("?")
-    if mark:
-        config["websocket_url"] = f"{path}?(hidden)"
-    return {**config, "node_num": node.num}
-
-
-def _result_so_far(status: WorkerStatus) -> Any:
+def _result_so_far(status: WorkerStatus) -> CommandAnswer:
     if status.command is None and not status.waiting and status.last is not None:
-        return status.last.result
-    return {"succeeded": None, "status": "pending", "error": None}
+        return CommandAnswer.of(status.last.result)
+    return CommandAnswer(None, "pending", None)
 
 
 def _json_of(request: Request) -> Any:

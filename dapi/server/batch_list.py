@@ -14,9 +14,9 @@ from dapi.http.answers import HttpError
 from dapi.messages import Kind, State
 from dapi.outbox.pages import BatchPage, DamagedRow
 
-_MAX_LIMIT = 1000
+MAX_LIMIT = 1000
 _DEFAULT_LIMIT = 100
-_MAX_CURSOR = 2**63 - 1
+MAX_CURSOR = 2**63 - 1
 
 E = TypeVar("E", bound=enum.StrEnum)
 
@@ -45,8 +45,8 @@ class BatchQuery(msgspec.Struct, frozen=True):
             node_id=texts.get("node_id"),
             kind=_member(Kind, "kind", texts),
             state=_member(State, "state", texts),
-            limit=_number("limit", texts, 1, _MAX_LIMIT) or _DEFAULT_LIMIT,
-            cursor=_number("cursor", texts, 0, _MAX_CURSOR),
+            limit=_number("limit", texts, 1, MAX_LIMIT) or _DEFAULT_LIMIT,
+            cursor=_number("cursor", texts, 0, MAX_CURSOR),
         )
 
 

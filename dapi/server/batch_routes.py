@@ -13,6 +13,7 @@ from dapi.messages import State
 from dapi.outbox.outbox import Outbox
 from dapi.outbox.pages import BatchRow
 from dapi.outbox.story import BatchStory
+from dapi.server.answer_types import BatchMessage, RetriedAnswer
 from dapi.server.batch_list import BatchQuery, page_of, row_of, with_times
 from dapi.submission.rows import TYPE_URLS
 
@@ -60,7 +61,7 @@ class BatchRoutes:
     async def retry_batch(self, request: Request, batch_id: str) -> bytes:
         """Send one failed batch again."""
         await shielded(self._outbox.retry(batch_id), "sending a batch again")
-        return json_answer(request, {"message": "the batch is sent again", "batch_id": batch_id})
+        return json_answer(request, BatchMessage("the batch is sent again", batch_id))
 
     async def retry_batches(self, request: Request) -> bytes:
         """Send failed batches that match again, as many as one commit takes."""
@@ -69,7 +70,7 @@ class BatchRoutes:
             raise HttpError(400, f"state: is {query.state.value!r}, and only what has failed can be sent again")
         retrying = self._outbox.retry_some(node_id=query.node_id, kind=query.kind, before=query.cursor)
         done = await shielded(retrying, "sending batches again")
-        return json_answer(request, {"retried": done.batches, "next": done.next})
+        return json_answer(request, RetriedAnswer(done.batches, done.next))
 
 
 def story_of(story: BatchStory) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from dapi.http.answers import HttpError, json_answer
 from dapi.orchestration.phase_status import PhaseStatus
 
 _DEFAULT_STAGES = 5
-_MAX_STAGES = 50
+MAX_STAGES = 50
 
 
 class EpochRoutes:
@@ -19,7 +19,10 @@ class EpochRoutes:
 
     def refuse_unless_forced(self, request: Request) -> None:
         """Raise HttpError for a manual command while the chain drives the nodes, unless it has ``?force=true``."""
-        if self._phases is not None and _text(request, b"force") != "true":
+        force = _text(request, b"force") or "false"
+        if force not in ("true", "false"):
+            raise HttpError(400, f"force: is {force!r}, and has to be true or false")
+        if self._phases is not None and force != "true":
             raise HttpError(
                 409,
                 "the chain drives the nodes, and would undo this at its next block: "
@@ -30,8 +33,8 @@ class EpochRoutes:
         """Answer with the latest stages."""
         text = _text(request, b"limit") or str(_DEFAULT_STAGES)
         # int() refuses thousands of digits.
-        if not text.isdecimal() or len(text) > len(str(_MAX_STAGES)) or not 1 <= int(text) <= _MAX_STAGES:
-            raise HttpError(400, f"limit: is {text!r}, and has to be a whole number from 1 to {_MAX_STAGES}")
+        if not text.isdecimal() or len(text) > len(str(MAX_STAGES)) or not 1 <= int(text) <= MAX_STAGES:
+            raise HttpError(400, f"limit: is {text!r}, and has to be a whole number from 1 to {MAX_STAGES}")
         return json_answer(request, {"epochs": await self._followed().latest_stages(int(text))})
 
     async def get_restart(self, request: Request) -> bytes:
@@ -46,4 +49,6 @@ class EpochRoutes:
 
 def _text(request: Request, name: bytes) -> str:
     values = (request.args or {}).get(name, [])
+    if len(values) > 1:
+        raise HttpError(400, f"{name.decode()}: is given {len(values)} times")
     return values[-1].decode("utf-8", "replace") if values else ""

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import msgspec
 from twisted.web.server import Request
 
 from dapi.http.answers import HttpError, json_answer
 from dapi.http.routes import Route
 from dapi.server.json_body import decode_body
-from dapi.timing.log_levels import LogLevels
+from dapi.timing.log_levels import PATTERN, LogLevels
 
 _PATH = "/admin/v1/log"
 
@@ -16,7 +18,8 @@ _PATH = "/admin/v1/log"
 class LogParameters(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The levels from now on, such as ``info,websocket=debug``."""
 
-    level: str
+    # LogLevels says in words what is wrong with a text.
+    level: Annotated[str, msgspec.Meta(extra_json_schema={"pattern": PATTERN})]
 
 
 class LogState(msgspec.Struct, frozen=True):

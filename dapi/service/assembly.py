@@ -44,6 +44,8 @@ from dapi.server.health import HealthRoutes
 from dapi.server.log_routes import LogRoutes
 from dapi.server.metric_families import Snapshot
 from dapi.server.metrics import Metrics
+from dapi.server.openapi import OpenApiRoute
+from dapi.server.operations import ADMIN, CALLBACKS
 from dapi.server.page.live import LivePage
 from dapi.server.page.minutes import ByWay
 from dapi.server.page.routes import PageRoutes
@@ -98,7 +100,8 @@ class Parts:
         self.broker = Broker(reactor, store, self._make_worker, callback_url=self._told_url, params=params)
         health = self._make_health().routes()
         self.relay = self._make_relay(path)
-        callback_site = self._make_callback_site(health)
+        description = OpenApiRoute("dapi: callbacks", CALLBACKS, is_open=True)
+        callback_site = self._make_callback_site((*health, *description.routes()))
         self.callback_listener = HttpListener(
             reactor, "callbacks", callback_site, api.ml_server_port, api.ml_server_host
         )
@@ -106,9 +109,9 @@ class Parts:
         self.backups, self.page = Backups(reactor, path), self._make_page(status)
         phases = self.chain.phase_status if self.chain is not None else None
         self.rehearsals = Rehearsals(reactor, self.broker, brings_back=phases is None)
-        tests = RehearsalRoutes(self.rehearsals, phases)
-        more = (Metrics(reactor, snapshot), BackupRoutes(self.backups), PageRoutes(self.page), LogRoutes(log_levels))
-        routes = (*health, *(route for part in (*more, tests) for route in part.routes()))
+        parts = (Metrics(reactor, snapshot), BackupRoutes(self.backups), PageRoutes(self.page), LogRoutes(log_levels))
+        more = (RehearsalRoutes(self.rehearsals, phases), OpenApiRoute("dapi: admin", ADMIN))
+        routes = (*health, *(route for part in (*parts, *more) for route in part.routes()))
         self.admin_listener = self._make_admin(status, routes)
 
     @property

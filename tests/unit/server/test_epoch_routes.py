@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from twisted.internet.defer import succeed
+
 from dapi.phases.duty import Duty
 from tests.fake_broker import FakePhaseStatus
 from tests.unit.server.test_admin import BLOCK, AdminTestCase
@@ -32,10 +34,10 @@ class DrivenTests(AdminTestCase):
     def test_manual_commands_are_refused_unless_forced(self) -> None:
         for path, body in (("start", BLOCK), ("validate", BLOCK), ("stop", None), ("inference", None)):
             self.assert_error(self.got("POST", f"/poc/{path}", body), 409, "force=true")
-            self.assert_error(self.got("POST", f"/poc/{path}?force=yes", body), 409, "force=true")
+            self.assert_error(self.got("POST", f"/poc/{path}?force=yes", body), 400, "true or false")
         self.assertEqual(self.broker.commands, [])
-        self.broker.commanded.callback({})
         for path, body in (("start", BLOCK), ("stop", None)):
+            self.broker.commanded = succeed({})
             self.assertEqual(self.got("POST", f"/poc/{path}?force=true", body)[0], 200)
         self.assertEqual([command[0] for command in self.broker.commands], [Duty.GENERATE, Duty.STOPPED])
 
