@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import sqlite3
 from collections.abc import Iterator
 from typing import Any
@@ -144,8 +145,12 @@ async def test_an_upgrade_in_the_middle_of_a_stage_loses_no_batch(
         await whole.stop()
     with contextlib.closing(sqlite3.connect(whole.folder / "outbox.db", isolation_level=None)) as database:
         with_tokens = next(number for number, script in enumerate(SCHEMA_VERSIONS) if "token_num" in script)
-        for column in ("token_num", "old_token_num", "old_stage"):
-            database.execute(f"ALTER TABLE nodes DROP COLUMN {column}")
+        # Without what that version, and each one after it, has added.
+        for script in SCHEMA_VERSIONS[with_tokens:]:
+            for table in re.findall(r"CREATE TABLE (\w+)", script):
+                database.execute(f"DROP TABLE {table}")
+            for table, column in re.findall(r"ALTER TABLE (\w+) ADD COLUMN (\w+)", script):
+                database.execute(f"ALTER TABLE {table} DROP COLUMN {column}")
         database.execute(f"PRAGMA user_version = {with_tokens}")
     (whole.folder / "outbox.db.secret").unlink()
 
