@@ -10,17 +10,20 @@ from dapi.messages.sizes import MIB
 class HttpSettings(msgspec.Struct, frozen=True, kw_only=True):
     """The bounds of one server.
 
-    ``deadline_seconds`` run from a request's first byte until its answer; a connection may stay quiet between requests
+    A new connection has ``head_seconds`` to begin, and then as long again for the head of its request;
+    ``deadline_seconds`` run from a request's first byte until its answer. A connection may stay quiet between requests
     for ``idle_seconds``. ``max_body_bytes`` is for one request, ``max_buffered_bytes`` for all bodies in memory
-    together. One address may have ``max_connections_per_peer``, so that it cannot use up all connections. A refused
-    client may go on sending for ``linger_seconds``, so that it reads the refusal. When the server stops, requests under
-    way are answered within ``drain_seconds``.
+    together. ``max_connections`` are shared among addresses (see Shares), so that a few cannot use up all. A caller
+    that is known may make ``max_requests_per_caller`` at once: a node makes one after the other. A refused client may
+    go on sending for ``linger_seconds``, so that it reads the refusal. When the server stops, requests under way are
+    answered within ``drain_seconds``.
     """
 
-    max_body_bytes: int = 64 * MIB
+    max_body_bytes: int = 32 * MIB
     max_buffered_bytes: int = 256 * MIB
-    max_connections: int = 512
-    max_connections_per_peer: int = 256
+    max_connections: int = 1024
+    max_requests_per_caller: int = 16
+    head_seconds: float = 10.0
     deadline_seconds: float = 30.0
     idle_seconds: float = 60.0
     linger_seconds: float = 5.0

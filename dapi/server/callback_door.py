@@ -54,13 +54,16 @@ class CallbackDoor:
         self._refused_at: float | None = None
         self._log_limit = OncePerMinute(clock)
 
-    def admit(self, path: bytes, address: str) -> None:
-        """Look at a request before its body is read: raises what ``caller`` raises, and HttpError for no such path."""
+    def admit(self, path: bytes, address: str) -> int | None:
+        """Look at a request before its body is read, and return who makes it, as ``caller`` does.
+
+        Raises what ``caller`` raises, and HttpError for a path where nothing is.
+        """
         if path.partition(b"?")[0].decode("latin-1") in self._open_paths:
-            return
+            return None
         token = _token_of(path)
         try:
-            self.caller(token)
+            return self.caller(token)
         except ForbiddenError as error:
             self.count_refusal(address, str(error))
             raise

@@ -149,11 +149,11 @@ class Parts:
         if relay is None:
             return JsonSite(self._reactor, resource, admit=self.callback_door.admit)
 
-        def admit(target: bytes, address: str) -> None:
+        def admit(target: bytes, address: str) -> int | None:
             if relay.takes(target):
                 relay.admit(target)
-            else:
-                self.callback_door.admit(target, address)
+                return None
+            return self.callback_door.admit(target, address)
 
         return JsonSite(self._reactor, StreamDoor(relay, resource), admit=admit, streams=relay)
 

@@ -30,6 +30,7 @@ from dapi.websocket.reasons import Ending, ended_before_answer, ended_by_peer, e
 from dapi.websocket.settings import ConnectionSettings
 
 _MAX_UNPARSED_BYTES = 64 * 1024
+_POLICY_VIOLATION = 1008
 
 
 class ConnectionObserver(Protocol):
@@ -85,6 +86,7 @@ class WatchedConnection(WebSocketClientProtocol, metaclass=ABCMeta):
         self._ending: Ending | None = None
         self._has_ended = False
         self._is_blocked = False
+        self._frames = 0
         self.is_paused = False
         self._ended: Waiters[None] = Waiters()
         self.opened_at: float | None = None
@@ -173,6 +175,18 @@ class WatchedConnection(WebSocketClientProtocol, metaclass=ABCMeta):
             # A header without an end, or what follows a refused compressed message: Autobahn would keep all of it.
             self._record_ending(Ending(self.opened_at is None, "the node sends what is no WebSocket"))
             self._abort()
+
+    def onMessageBegin(self, isBinary: bool) -> None:  # noqa: N803
+        """Count the frames of each message."""
+        self._frames = 0
+        super().onMessageBegin(isBinary)
+
+    def onMessageFrameBegin(self, length: int) -> None:
+        """Refuse a message of too many frames: the smallest ones cost a hundred times what they hold."""
+        self._frames += 1
+        if self._frames > self._settings.max_frames and not self.failedByMe:
+            self._fail_connection(_POLICY_VIOLATION, f"a message of more than {self._settings.max_frames} frames")
+        super().onMessageFrameBegin(length)
 
     def onMessage(self, payload: bytes, isBinary: bool) -> None:  # noqa: N803
         """Handle a message, text or binary."""

@@ -13,7 +13,8 @@ class ConnectionSettings(msgspec.Struct, frozen=True, kw_only=True):
     """Times in seconds, sizes in bytes; ConfigError when one of them cannot be right.
 
     ``retry_min_seconds`` and ``retry_max_seconds`` bound the uniform delay before each retry. A restart waits until
-    ``settle_seconds`` after the end of the last connection, so that the peer has noticed it. ``ca_file`` is a PEM file
+    ``settle_seconds`` after the end of the last connection, so that the peer has noticed it. A message may have
+    ``max_message_bytes``, in ``max_frames``. ``ca_file`` is a PEM file
     whose certificates are trusted instead of the system's.
     """
 
@@ -25,7 +26,8 @@ class ConnectionSettings(msgspec.Struct, frozen=True, kw_only=True):
     ping_timeout_seconds: float = 15
     close_timeout_seconds: float = 1
     settle_seconds: float = 1
-    max_message_bytes: int = 64 * MIB
+    max_message_bytes: int = 16 * MIB
+    max_frames: int = 1024
     compression: bool = False
     ca_file: str | None = None
 

@@ -46,7 +46,7 @@ class SourceTests(ConfigTestCase):
         self.assertEqual(config, Config())
         self.assertEqual((config.api.ml_server_host, config.api.ml_server_port), ("0.0.0.0", 9100))
         self.assertEqual((config.api.admin_server_host, config.api.admin_server_port), ("127.0.0.1", 9200))
-        self.assertEqual((config.websocket.idle_seconds, config.websocket.max_message_bytes), (60.0, 64 * 2**20))
+        self.assertEqual((config.websocket.idle_seconds, config.websocket.max_message_bytes), (60.0, 16 * 2**20))
         self.assertFalse(config.websocket.compression)
         self.assertIsNone(config.chain_node.url)
         self.assertEqual(config.poc.network, "main")

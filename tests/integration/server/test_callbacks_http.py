@@ -132,12 +132,12 @@ async def test_too_large_is_refused_before_the_body() -> None:
     async with serving(callbacks.resource()) as listener:
         client = await connect(listener.port)
         client.transport.write(
-            f"POST {GENERATED} HTTP/1.1\r\nHost: a\r\nContent-Length: {64 * 2**20 + 1}\r\n\r\n".encode()
+            f"POST {GENERATED} HTTP/1.1\r\nHost: a\r\nContent-Length: {32 * 2**20 + 1}\r\n\r\n".encode()
         )
         await client.when_received(b"}")
         status, headers, body = parse(client.received)
         assert (status, headers["connection"]) == (413, "close")
-        assert body == {"error": "the body has 67108865 bytes, at most 67108864 are taken"}
+        assert body == {"error": "the body has 33554433 bytes, at most 33554432 are taken"}
         client.transport.loseConnection()
         await client.when_closed()
         assert listener.site.counts.answers == {413: 1}
@@ -291,7 +291,7 @@ async def test_client_that_leaves_does_not_cancel_the_storing() -> None:
 @pytest_twisted.ensureDeferred
 async def test_connection_limit() -> None:
     _, callbacks = make()
-    async with serving(callbacks.resource(), max_connections=2) as listener:
+    async with serving(callbacks.resource(), max_connections=4) as listener:
         first, second = await connect(listener.port), await connect(listener.port)
         third = await connect(listener.port)
         assert await third.when_closed() == b""

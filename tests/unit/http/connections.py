@@ -13,7 +13,8 @@ from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Request
 
 from dapi.http.answers import body_of, json_answer
-from dapi.http.site import JsonChannel, JsonSite
+from dapi.http.channel import JsonChannel
+from dapi.http.site import JsonSite
 
 PEER = IPv4Address("TCP", "127.0.0.1", 40000)
 

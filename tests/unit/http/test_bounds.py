@@ -13,7 +13,7 @@ from dapi.http.settings import HttpSettings
 from dapi.http.site import JsonSite
 from tests.unit.http.connections import Echo, Transport
 
-SETTINGS = HttpSettings(max_body_bytes=100, max_buffered_bytes=250, max_connections=6, max_connections_per_peer=4)
+SETTINGS = HttpSettings(max_body_bytes=100, max_buffered_bytes=250, max_connections=6)
 PIECES = (
     b"POST /slow HTTP/1.1\r\nHost: a\r\nContent-Length: 90\r\n\r\n",
     b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 90\r\n\r\n",
@@ -38,8 +38,8 @@ class BoundsTests(SynchronousTestCase):
                 case "connect":
                     peer = IPv4Address("TCP", f"10.0.0.{number % 3}", 40000)
                     taken = [each for each in transports if each.getPeer().host == peer.host]
-                    is_full = len(transports) == SETTINGS.max_connections
-                    if is_full or len(taken) == SETTINGS.max_connections_per_peer:
+                    left = SETTINGS.max_connections - len(transports)
+                    if not left or 2 * len(taken) > left:
                         self.assertIsNone(site.buildProtocol(peer))
                     else:
                         transports.append(Transport(site, peer))
@@ -60,5 +60,5 @@ class BoundsTests(SynchronousTestCase):
             self.assertEqual(site.buffered_bytes, buffered)
         for transport in transports:
             transport.lose()
-        self.assertEqual((site.connections, site.buffered_bytes, dict(site._peers)), (0, 0, {}))
+        self.assertEqual((site.connections, site.buffered_bytes, site._peers.holders), (0, 0, 0))
         self.assertEqual(clock.getDelayedCalls(), [])

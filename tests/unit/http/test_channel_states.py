@@ -7,10 +7,11 @@ from itertools import pairwise, product
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from dapi.http import site as site_module
+from dapi.http import channel as channel_module
 from dapi.http.answers import json_answer
+from dapi.http.channel import TRANSITIONS, ChannelState, JsonChannel
 from dapi.http.settings import HttpSettings
-from dapi.http.site import TRANSITIONS, ChannelState, JsonChannel, JsonSite
+from dapi.http.site import JsonSite
 from tests.unit.http.connections import Echo, Transport
 
 HEAD = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\n"
@@ -21,7 +22,9 @@ class ChannelStateTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.clock = Clock()
         self.resource = Echo()
-        self.settings = HttpSettings(max_body_bytes=100, max_buffered_bytes=10, idle_seconds=20, deadline_seconds=30)
+        self.settings = HttpSettings(
+            max_body_bytes=100, max_buffered_bytes=10, head_seconds=25, idle_seconds=20, deadline_seconds=30
+        )
         self.site = JsonSite(self.clock, self.resource, self.settings)
         self.connect()
 
@@ -64,7 +67,7 @@ class ChannelStateTests(SynchronousTestCase):
             case ChannelState.REFUSED:
                 self.transport.send(b"malformed\r\n\r\n")
             case ChannelState.CLOSING:
-                self.clock.advance(self.settings.idle_seconds)
+                self.clock.advance(self.settings.head_seconds)
             case ChannelState.LOST:
                 self.transport.lose()
         self.assertIs(self.channel.state, state)
@@ -173,4 +176,4 @@ class ChannelStateTests(SynchronousTestCase):
 
     def test_every_state_is_drawn(self) -> None:
         for state in ChannelState:
-            self.assertIn(state.name if state is not ChannelState.LOST else "lost", str(site_module.__doc__))
+            self.assertIn(state.name if state is not ChannelState.LOST else "lost", str(channel_module.__doc__))

@@ -16,7 +16,7 @@ from dapi.http.site import JsonSite
 from tests.logs import log_of
 from tests.unit.http.connections import PEER, Echo, Transport
 
-SETTINGS = HttpSettings(max_body_bytes=100, max_buffered_bytes=250, max_connections=3)
+SETTINGS = HttpSettings(max_body_bytes=100, max_buffered_bytes=250, max_connections=9)
 
 
 class ServerTests(SynchronousTestCase):
@@ -90,7 +90,7 @@ class ServerTests(SynchronousTestCase):
 
     def test_no_request_ever(self) -> None:
         transport = self.connect()
-        self.clock.advance(59)
+        self.clock.advance(9)
         self.assertFalse(transport.disconnecting)
         self.clock.advance(1)
         self.assertTrue(transport.disconnecting)
@@ -110,14 +110,14 @@ class ServerTests(SynchronousTestCase):
 
     def test_slow_headers(self) -> None:
         transport = self.connect()
-        self.assertEqual(self.drip(transport, b"GET / HTTP/1.1\r\nHost: aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"), 30)
+        self.assertEqual(self.drip(transport, b"GET / HTTP/1.1\r\nHost: aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"), 10)
         headers, _ = self.only_answer(transport, 408)
         self.assertEqual(headers["connection"], "close")
         self.assertTrue(transport.disconnecting)
 
     def test_slow_body(self) -> None:
         transport = self.connect()
-        self.clock.advance(50)
+        self.clock.advance(9)
         transport.send(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 60\r\n\r\n")
         self.assertEqual(self.drip(transport, b"y" * 60), 30)
         self.only_answer(transport, 408)
@@ -158,7 +158,7 @@ class ServerTests(SynchronousTestCase):
         transport = self.connect()
         for _ in range(4):
             transport.send(b"GET / HTTP/1.1\r\n")
-            self.clock.advance(20)
+            self.clock.advance(9)
             transport.send(b"Host: a\r\n\r\n")
             self.clock.advance(20)
         self.assertEqual([status for status, _, _ in transport.answers()], [200] * 4)
@@ -211,7 +211,9 @@ class ServerTests(SynchronousTestCase):
         return [event["log_level"].name for event in self.log.events if "connections" in event["log_format"]]
 
     def test_too_many_connections(self) -> None:
-        transports = [self.connect() for _ in range(3)]
+        self.site = JsonSite(self.clock, self.resource, HttpSettings(max_connections=3))
+        peers = [IPv4Address("TCP", f"10.0.0.{number}", 40000) for number in range(3)]
+        transports = [Transport(self.site, peer) for peer in peers]
         self.assertIsNone(self.site.buildProtocol(PEER))
         self.assertIsNone(self.site.buildProtocol(PEER))
         self.assertEqual(self.site.counts.connections_refused, 2)
@@ -226,15 +228,76 @@ class ServerTests(SynchronousTestCase):
             transport.lose()
         self.assertEqual(self.logged_levels(), ["warn", "info"])
 
-    def test_too_many_connections_of_one_peer(self) -> None:
-        self.site = JsonSite(self.clock, self.resource, HttpSettings(max_connections=3, max_connections_per_peer=2))
-        transports = [self.connect() for _ in range(2)]
+    def test_one_peer_leaves_room_for_the_others(self) -> None:
+        self.site = JsonSite(self.clock, self.resource, HttpSettings(max_connections=9))
+        transports = [self.connect() for _ in range(4)]
         self.assertIsNone(self.site.buildProtocol(IPv4Address("TCP", "127.0.0.1", 40001)))
         self.assertEqual(self.site.counts.connections_refused, 1)
-        self.assertIsNotNone(self.site.buildProtocol(IPv4Address("TCP", "127.0.0.2", 40000)))
+        for number in range(2, 7):
+            Transport(self.site, IPv4Address("TCP", f"127.0.0.{number}", 40000))
+        self.assertIsNone(self.site.buildProtocol(IPv4Address("TCP", "127.0.0.7", 40000)))
         transports[0].lose()
-        self.connect().send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+        Transport(self.site, IPv4Address("TCP", "127.0.0.7", 40000)).send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
         self.assertEqual(self.site.counts.answers, {200: 1})
+
+    def known(self, **settings: Any) -> None:
+        """Have a site that knows the callers by their paths."""
+        self.site = JsonSite(
+            self.clock, self.resource, HttpSettings(**settings), admit=lambda path, address: path.partition(b"?")[2]
+        )
+
+    def test_a_caller_makes_so_many_requests_at_once(self) -> None:
+        self.known(max_requests_per_caller=2)
+        transports = [self.connect() for _ in range(3)]
+        for transport in transports:
+            transport.send(b"GET /slow?a HTTP/1.1\r\nHost: a\r\n\r\n")
+        _, body = self.only_answer(transports[2], 503)
+        self.assertIn("more than 2 requests at once", body["error"])
+        other = self.connect()
+        other.send(b"GET /?b HTTP/1.1\r\nHost: a\r\n\r\n")
+        self.only_answer(other, 200)
+        request = self.resource.waiting[0]
+        request.write(json_answer(request, {}))
+        request.finish()
+        transports[1].lose()
+        for _ in range(2):
+            again = self.connect()
+            again.send(b"GET /slow?a HTTP/1.1\r\nHost: a\r\n\r\n")
+            self.assertEqual(again.answers(), [])
+
+    def test_a_caller_leaves_room_for_the_bodies_of_others(self) -> None:
+        self.known(max_buffered_bytes=900)
+        begin = b"POST /slow?%s HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\n" + bytes(99)
+        transports = [self.connect() for _ in range(7)]
+        for transport in transports[:4]:
+            transport.send(begin % b"a")
+        self.assertEqual([transport.answers() for transport in transports[:4]], [[]] * 4)
+        transports[4].send(begin % b"a")
+        self.assertIn("too many bodies", self.only_answer(transports[4], 503)[1]["error"])
+        for transport in transports[5:]:
+            transport.send(begin % b"b")
+            self.assertEqual(transport.answers(), [])
+        for transport in transports:
+            transport.lose()
+        self.assertEqual(self.site.buffered_bytes, 0)
+
+    def test_a_connection_that_says_nothing(self) -> None:
+        silent, used = self.connect(), self.connect()
+        used.send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+        self.clock.advance(10)
+        self.assertEqual((silent.disconnecting, used.disconnecting), (True, False))
+        self.clock.advance(50)
+        self.assertTrue(used.disconnecting)
+
+    def test_a_head_has_less_time_than_a_body(self) -> None:
+        head, body = self.connect(), self.connect()
+        head.send(b"POST / HTTP/1.1\r\nHost: a\r\n")
+        body.send(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\n")
+        self.clock.advance(10)
+        self.only_answer(head, 408)
+        self.assertEqual(body.answers(), [])
+        self.clock.advance(20)
+        self.only_answer(body, 408)
 
     def test_no_body_touches_the_disk(self) -> None:
         self.site = JsonSite(self.clock, self.resource)

@@ -138,11 +138,11 @@ class CallbackTests(SynchronousTestCase):
         channel: Any = JsonSite(self.clock, self.callbacks.resource()).buildProtocol(peer)
         channel.makeConnection(StringTransport(peerAddress=peer))
         body = json.dumps(generated_fields()).encode()
-        self.clock.advance(10)
+        self.clock.advance(9)
         channel.dataReceived(b"POST /v1/poc-batches/generated HTTP/1.1\r\nContent-Length: %d\r\n\r\n" % len(body))
         self.clock.advance(20)
         channel.dataReceived(body)
-        self.assertEqual(begun, [10])
+        self.assertEqual(begun, [9])
 
     def test_a_token_names_the_node_of_both_kinds(self) -> None:
         self.use_door(takes_plain=False)

@@ -147,6 +147,21 @@ class LimitTests(SynchronousTestCase):
         link.flush()
         self._ends_with(link, world, 1009, "closed by us: 1009 a message above the limit of 1000 bytes")
 
+    def test_frames_without_end_are_closed_with_1008(self) -> None:
+        for fragment in (b"\x01\x02{ ", b"\x01\x00"):
+            world, link = open_client(max_frames=10)
+            link.server_transport.write(fragment + b"".join(bytes([0, *fragment[1:]]) for _ in range(10)))
+            link.flush()
+            self._ends_with(link, world, 1008, "closed by us: 1008 a message of more than 10 frames")
+
+    def test_many_messages_of_many_frames(self) -> None:
+        world, link = open_client(max_frames=10)
+        for name in "abc":
+            payload = message(name)
+            link.server.sendMessage(payload, fragmentSize=-(-len(payload) // 10))
+        link.flush()
+        self.assertEqual(world.recorder.taken, list("abc"))
+
     def test_exactly_at_the_limit(self) -> None:
         payload = message("a")
         world, link = open_client(max_message_bytes=len(payload))
