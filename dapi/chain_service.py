@@ -39,6 +39,7 @@ from dapi.orchestration.samples import query_samples
 from dapi.orchestration.seed import Seeds
 from dapi.orchestration.stages import StageBook
 from dapi.orchestration.validation import StageValidation, ValidationTools
+from dapi.outbox.comparison import Comparison
 from dapi.outbox.cosmos_message_client import CosmosMessageClient
 from dapi.outbox.outbox import Outbox
 from dapi.phases.poc_version import PocVersion
@@ -54,7 +55,7 @@ _LARGE_ANSWER_SECONDS = 60.0
 
 
 class ChainService(MultiService):
-    """Follows the chain, submits to it with ``key``, and, unless ``drives_nodes`` is false, conducts the nodes.
+    """Follows the chain, submits to it with ``key``, and conducts the nodes, unless ``comparison`` is None.
 
     ``on_another_chain`` is called with the reason when the chain is another one than it was since the start: then all
     parts of dapi have to be made anew, because they remember the old one. It may be called again.
@@ -73,10 +74,10 @@ class ChainService(MultiService):
         database: Database,
         outbox: Outbox,
         recorder: CosmosMessageClient,
+        comparison: Comparison | None,
         broker: Broker,
         random: random_module.Random,
         network_version: NetworkVersion,
-        drives_nodes: bool,
         on_another_chain: Callable[[str], object],
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -100,10 +101,10 @@ class ChainService(MultiService):
         self.submitter.setServiceParent(self)  # type: ignore[no-untyped-call]
         self.conductor: Conductor | None = None
         self.phase_status: PhaseStatus | None = None
-        if drives_nodes:
+        if comparison is not None:
             self._reconciler = Reconciler(reactor, broker, RetryDelay(random))
             stages = StageBook(database)
-            self.conductor = self._make_conductor(config, key, broker, stages, outbox)
+            self.conductor = self._make_conductor(config, key, broker, stages, outbox, comparison)
             self._host = self._make_host(config, key, broker, stages, outbox, network_version)
             self.phase_status = PhaseStatus(self.conductor, self._reconciler, stages, self._host)
             outbox.observe(self.conductor.batch_stored)
@@ -196,7 +197,13 @@ class ChainService(MultiService):
         )
 
     def _make_conductor(
-        self, config: ChainNodeConfig, key: SigningKey, broker: Broker, stages: StageBook, outbox: Outbox
+        self,
+        config: ChainNodeConfig,
+        key: SigningKey,
+        broker: Broker,
+        stages: StageBook,
+        outbox: Outbox,
+        comparison: Comparison,
     ) -> Conductor:
         self.validation_tools = ValidationTools(
             reactor=self._reactor,
@@ -205,6 +212,7 @@ class ChainService(MultiService):
             height=lambda: self._watcher.head.height if self._watcher.head is not None else 0,
             workers=lambda: self._reconciler.validators(),
             retry_delay=RetryDelay(self._random),
+            hand_out=comparison.hand_out,
             public_key=self._public_key,
             secret=hashlib.sha256(key.sign(b"dapi: which nonces are validated")).digest(),
         )
@@ -218,6 +226,7 @@ class ChainService(MultiService):
             stages,
             Seeds(outbox, key),
             Deadlines(self.submissions),
+            comparison,
             poc_version=self.poc_version,
             public_key=self._public_key,
             make_validation=partial(StageValidation, self.validation_tools),

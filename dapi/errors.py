@@ -10,6 +10,7 @@
     ├── MessageError        a message is not valid
     ├── UnknownNodeError    no node has this id or number
     ├── UnknownBatchError   no batch has this id, or it is in another state than is needed
+    ├── QuotaError          a node has enough on disk that no stage is for
     ├── StoreError          it is not on disk, so it must not be acknowledged
     │   ├── StoreBusyError    not now (disk full, file locked, too much pending): it heals by itself
     │   ├── StoreClosedError  not here: the database is not started yet, or is stopped
@@ -61,6 +62,10 @@ class UnknownNodeError(DapiError):
 
 class UnknownBatchError(DapiError):
     """No batch has the id that was given, or its state does not allow what was asked."""
+
+
+class QuotaError(DapiError):
+    """A node has as much on disk as it may that no PoC stage of this host is for; nothing more of it is taken."""
 
 
 class StoreError(DapiError):

@@ -64,8 +64,10 @@ def _name_verdicts(table: str, condition: str) -> str:
 # ``seen`` how often it came, ``attempts`` the number of its transactions of which the chain has said nothing. The next
 # one has at most ``max_messages`` (0: any number), and is in no block before ``not_before``. ``run`` says what of its
 # stage a message is compared with before it is sent: with the stage's run, with its height alone ('any'), with nothing
-# (''); a stage's own is NULL until it is known. Of what is finished, only
-# what the chain does not have keeps its body (deleting a row gives its space back, emptying it does not). The indexes
+# (''); a stage's own is NULL until it is known. A verdict that nobody asked for is 'not handed out', which is the run
+# of no stage; ``handed_out`` has the addresses that were given to each node to validate. Of what is finished, only what
+# the chain does not have keeps its body (deleting a row gives its space back, emptying it does not), unless there never
+# was a stage for it. The indexes
 # serve exactly the filters of a listing, newest first, and the order of sending. A long column stands last: SQLite
 # reads those before it alone. ``chain`` has one row, once a chain was seen: its id, and one of its latest blocks, of
 # which the hash may be ''. What is of another chain is set apart: it is finished, its id begins with that chain's, and
@@ -174,5 +176,13 @@ SCHEMA_VERSIONS = (
         seen INTEGER NOT NULL DEFAULT 1
     );
     CREATE INDEX relay_by_state ON relay (state, height);
+    """,
+    # Until here a batch that was sent once more after it had failed was compared with nothing, and a verdict with the
+    # height of its stage alone.
+    """
+    ALTER TABLE finished ADD COLUMN run TEXT NOT NULL DEFAULT '';
+    CREATE TABLE handed_out (
+        height INTEGER NOT NULL, address TEXT NOT NULL, node_id TEXT NOT NULL, PRIMARY KEY (height, address, node_id)
+    ) WITHOUT ROWID;
     """,
 )

@@ -26,6 +26,7 @@ STATUSES: Final[dict[type, int]] = {
     errors.MessageError: 400,
     errors.UnknownNodeError: 404,
     errors.UnknownBatchError: 404,
+    errors.QuotaError: 429,
     errors.NotReadyError: 503,
     errors.StoreError: 503,
     # No route lets these through: where one comes, it is a defect.

@@ -12,6 +12,7 @@ from functools import partial
 from random import Random
 from typing import Any
 
+import msgspec
 from twisted.internet.defer import Deferred, succeed
 from twisted.logger import Logger
 
@@ -21,12 +22,13 @@ from dapi.broker.reconciler import Reconciler
 from dapi.chain.block_watcher import BlockWatcher
 from dapi.chain.rpc import ChainRpc
 from dapi.errors import ChainError, NotReadyError, StoreError
+from dapi.messages import Kind
 from dapi.messages.content_id import run_id
 from dapi.orchestration.seed import Seeds
 from dapi.orchestration.stage_work import QUIET_SECONDS, StageWork, begin_work
 from dapi.orchestration.stages import StageBook
 from dapi.orchestration.validation import StageValidation
-from dapi.outbox.ledger import NotOfTheirStage
+from dapi.outbox.comparison import Comparison, NotOfTheirStage
 from dapi.phases.duty import Duty
 from dapi.phases.epoch_queries import epoch_info
 from dapi.phases.phases import EpochInfo, PocStage, Situation
@@ -46,7 +48,8 @@ class Conductor(LoopService):
     ``public_key`` is the participant's, in hex. ``make_validation`` makes the validation of a stage: it gets a sample
     size, and a function that takes the id of a node that has to be restarted. ``situation`` is where the chain was at
     the last turn (None before the first), ``warnings`` says in words what was urgent then, and ``validation`` is that
-    of the stage that is under way (None before it begins).
+    of the stage that is under way (None before it begins). ``comparison`` has what batches and verdicts are compared
+    with.
     """
 
     log = Logger()
@@ -62,6 +65,7 @@ class Conductor(LoopService):
         stages: StageBook,
         seeds: Seeds,
         deadlines: Deadlines,
+        comparison: Comparison,
         *,
         poc_version: PocVersion,
         public_key: str,
@@ -82,6 +86,7 @@ class Conductor(LoopService):
         self._seeds = seeds
         self._deadlines = deadlines
         self._poc_version = poc_version
+        self.comparison = comparison
         self._public_key = public_key
         self._make_validation = make_validation
         self._retry_delay = RetryDelay(random)
@@ -190,7 +195,10 @@ class Conductor(LoopService):
             self._validate(self._work, info)
         self._deadlines.remember(info.stages())
         warnings = self._reconciler.warnings() | await self._deadlines.check(info.block_height)
-        warnings |= {each._replace(batches=0): _warning(each) for each in await self._stages.batches_not_sent()}
+        kept = await self.comparison.look()
+        if any(each.height is None for each in kept) and await self._deadlines.end_without_stage(info.block_height):
+            kept = await self.comparison.look()
+        warnings |= {msgspec.structs.replace(each, messages=0, bytes=0): _warning(each) for each in kept}
         if self._work is not None:
             warnings |= self._work.warnings(self._broker.nodes())
         if seed_problem is not None:
@@ -210,6 +218,8 @@ class Conductor(LoopService):
         """Give the nodes their duties in the stage that is under way; return why its seed is not stored, or None."""
         record = await self._stages.begin(stage, self._broker.node_count)
         await self._broker.begin_stage(stage.height, record.node_count)
+        if self._work is None:
+            self.comparison.expect(stage.height)
         seed_problem = await self._seeds.store(stage)
         if self._work is None:
             work = await begin_work(self._rpc, record, info, self._public_key)
@@ -260,8 +270,8 @@ def _warning(kept: NotOfTheirStage) -> str:
     if kept.has_others_nonces:
         reason = "their nonces are those of other nodes: see what this node runs, and what else commands it"
     elif kept.height is not None:
-        reason = (
-            f"their block hash or public key is not that of stage {kept.height}: see that nothing else than this dapi "
-            "commands the node"
-        )
-    return f"{kept.node_id or 'HTTP callbacks'}: {kept.batches} messages are kept and not sent: {reason}"
+        what = "their block hash or public key is not that of"
+        if kept.kind is Kind.VALIDATED:
+            what = "they are verdicts that dapi did not ask the node for in"
+        reason = f"{what} stage {kept.height}: see that nothing else than this dapi commands the node"
+    return f"{kept.node_id or 'HTTP callbacks'}: {kept.messages} messages are kept and not sent: {reason}"

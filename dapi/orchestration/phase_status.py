@@ -38,6 +38,7 @@ class PhaseStatus:
             "problem": self._conductor.problem,
             "warnings": [*self._conductor.warnings.values(), *(self._host.warnings() if self._host else ())],
             "nodes": self._reconciler.status(),
+            "not_of_their_stage": self._conductor.comparison.status(),
             "validation": validation.status() if validation is not None else None,
             "host": self._host.status() if self._host is not None else None,
         }

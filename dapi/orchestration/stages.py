@@ -10,12 +10,13 @@ from twisted.internet.defer import Deferred
 from dapi.database import Database, transaction
 from dapi.messages import Kind, State
 from dapi.messages.inference_pb2 import MsgSubmitPocValidation
-from dapi.outbox.ledger import NodeLedger, NotOfTheirStage, not_of_their_stage, stage_ledger
+from dapi.outbox.ledger import NodeLedger, stage_ledger
+from dapi.outbox.queries import NOT_HANDED_OUT
 from dapi.phases.phases import PocStage
 
 _COLUMNS = "stage, node_count, is_handed_out, block_hash"
 _VERDICTS = (
-    "SELECT message FROM unfinished WHERE height = ?1 AND kind = ?2"
+    f"SELECT message FROM unfinished WHERE height = ?1 AND kind = ?2 AND run != '{NOT_HANDED_OUT}'"
     " UNION ALL SELECT message FROM finished WHERE height = ?1 AND kind = ?2 AND state = ?3 AND message IS NOT NULL"
 )
 # The windows of older stages are over, and their messages were finished long ago.
@@ -78,12 +79,11 @@ class StageBook:
 
         return self._database.write(write)
 
-    def batches_not_sent(self) -> Deferred[list[NotOfTheirStage]]:
-        """Fire with the batches that are kept and not sent because they are not of the run of their stage."""
-        return not_of_their_stage(self._database)
-
     def participants_answered(self, height: int) -> Deferred[set[str]]:
-        """Fire with the addresses of the participants with a verdict in the stage ``height`` that did not fail."""
+        """Fire with the addresses of the participants with a verdict in the stage ``height`` that did not fail.
+
+        A verdict that nobody asked for is none.
+        """
 
         def read(connection: sqlite3.Connection) -> set[str]:
             rows = connection.execute(_VERDICTS, (height, Kind.VALIDATED, State.CONFIRMED))

@@ -14,7 +14,7 @@ does not have that height yet refuses to answer (docs/protocol/measured.md, 'Cha
 from __future__ import annotations
 
 import enum
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from functools import partial
 from typing import Any, TypeVar
 
@@ -52,7 +52,8 @@ class ValidationTools:
 
     ``query(sampling, at_height)`` gives the samples of a stage (see ``query_samples``), ``height()`` the latest block's
     height, ``workers()`` the workers whose nodes validate now, ``retry_delay()`` the seconds to wait after a failed
-    query and after a round in which no node took a participant. ``public_key`` is the participant's in hex; ``secret``
+    query and after a round in which no node took a participant. ``hand_out(height, pairs)`` records which participants'
+    addresses are given to which nodes' ids (see ``Comparison``). ``public_key`` is the participant's in hex; ``secret``
     is for Sampling, ``silent_seconds`` for Assignments.
     """
 
@@ -62,6 +63,7 @@ class ValidationTools:
     height: Callable[[], int]
     workers: Callable[[], Sequence[NodeWorker]]
     retry_delay: Callable[[], float]
+    hand_out: Callable[[int, Sequence[tuple[str, str]]], Deferred[None]]
     public_key: str
     secret: bytes = attrs.field(repr=False)
     look_seconds: float = 1.0
@@ -184,8 +186,8 @@ class StageValidation:
             self.log.warn("{lost}", lost=warning)
         for node_id in decisions.examine:
             self._begin(self._examine(workers[node_id]))
-        for offer in decisions.offers:
-            self._begin(self._post(offer, workers[offer.node_id]))
+        if decisions.offers:
+            self._begin(self._hand_out(decisions.offers, workers))
 
     async def _learn(self) -> None:
         """Learn who has a verdict from an earlier run, and who is to be validated."""
@@ -231,6 +233,20 @@ class StageValidation:
             text = "the batches of stage {height} cannot be had now, trying again: {problem}"
             self.log.warn(text, height=self._stage.height, problem=str(error))
         self._problem = str(error)
+
+    async def _hand_out(self, offers: Sequence[Offer], workers: Mapping[str, NodeWorker]) -> None:
+        """Post offers, once it is on disk which node gets whom: a verdict on anybody else is not sent."""
+        try:
+            await self._tools.hand_out(self._stage.height, [(offer.address, offer.node_id) for offer in offers])
+        except (StoreError, CancelledError) as error:
+            for offer in offers:
+                self._assignments.refused(offer)
+            if not self._has_ended:
+                text = "{number} participants cannot be handed out now: {error}"
+                self.log.warn(text, number=len(offers), error=str(error))
+        else:
+            for offer in offers:
+                self._begin(self._post(offer, workers[offer.node_id]))
 
     async def _post(self, offer: Offer, worker: NodeWorker) -> None:
         """Post one participant's batch to a node."""

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import msgspec
 from twisted.internet.defer import Deferred, fail
 
-from dapi.errors import MessageError
+from dapi.errors import MessageError, QuotaError
 from dapi.messages import Kind, ProofBatch, Receipt, ValidatedBatch, Via
 from dapi.messages.addresses import address_of
 from dapi.messages.content_id import run_id
 from dapi.messages.inference_pb2 import MsgSubmitPocBatch, MsgSubmitPocValidation
-from dapi.outbox.outbox import ANY_RUN, OTHERS_NONCES, Outbox, OutboxEntry
+from dapi.outbox.comparison import Comparison
+from dapi.outbox.outbox import Outbox, OutboxEntry
+from dapi.outbox.queries import ANY_RUN, NOT_HANDED_OUT, OTHERS_NONCES
 from dapi.timing.observers import Observers
 
 
@@ -21,17 +24,20 @@ class CosmosMessageClient:
     The messages are kept **without their creator**, the participant, whose key need not be known yet when a batch
     comes. The creator is field 1 of both (docs/protocol/chain.md, 'Messages'): for signing it is put in front of them.
 
-    ``knows_stages`` tells that the chain's stages become known: before a batch is sent, it is then compared with its
-    stage, and a verdict with the stage's height; both are kept until the stage is known.
+    With a ``comparison`` the chain's stages become known: before a batch is sent, it is then compared with its stage,
+    and a verdict with the stage's height and with what was handed out; both are kept until the stage is known.
     """
 
-    def __init__(self, outbox: Outbox, *, knows_stages: bool = False) -> None:
+    def __init__(self, outbox: Outbox, *, comparison: Comparison | None = None) -> None:
         self._outbox = outbox
-        self._knows_stages = knows_stages
+        self._comparison = comparison
         self._verdict_observers = Observers[[str, int]]()
 
     def observe_verdicts(self, observer: Callable[[str, int], None]) -> None:
-        """Call ``observer`` with the public key (hex) and the stage height of every verdict that is put on disk."""
+        """Call ``observer`` with the public key (hex) and the stage height of every verdict that is put on disk.
+
+        Those that nobody asked for are left out.
+        """
         self._verdict_observers.add(observer)
 
     def submit_poc_batch(
@@ -39,7 +45,8 @@ class CosmosMessageClient:
     ) -> Deferred[Receipt]:
         """Keep a generated batch of the node named ``node_id``; one that has others' nonces is never sent.
 
-        Fires with the Receipt when it is on disk; fails with StoreError when it is not.
+        Fires with the Receipt when it is on disk; fails with StoreError when it is not, and with QuotaError when it is
+        of no stage and the node has enough of that on disk.
         """
         message = MsgSubmitPocBatch(
             poc_stage_start_block_height=batch.block_height,
@@ -49,10 +56,18 @@ class CosmosMessageClient:
             node_id=node_id,
         ).SerializeToString()
         height, nonces = batch.block_height, len(batch.nonces)
-        run = run_id(batch.block_hash, batch.public_key) if self._knows_stages else ""
+        run = run_id(batch.block_hash, batch.public_key) if self._comparison is not None else ""
         if has_others_nonces:
             run = OTHERS_NONCES
-        return self._outbox.put(OutboxEntry(batch_id, Kind.GENERATED, node_id, height, nonces, via, message, run))
+        return self._put(OutboxEntry(batch_id, Kind.GENERATED, node_id, height, nonces, via, message, run))
+
+    def _put(self, entry: OutboxEntry) -> Deferred[Receipt]:
+        if self._comparison is not None:
+            try:
+                self._comparison.admit(entry)
+            except QuotaError as error:
+                return fail(error)
+        return self._outbox.put(entry)
 
     def submit_poc_validation(
         self, batch: ValidatedBatch, *, batch_id: str, node_id: str | None, via: Via
@@ -61,8 +76,10 @@ class CosmosMessageClient:
 
         The chain takes one verdict on a participant in a stage, so it is kept under the id of both: another verdict on
         the same participant only counts as one that came again, whatever it says. Its lists are not submitted: the
-        network's own software clears them too, to keep the transaction small. Fires with the Receipt when it is on
-        disk; fails with StoreError when it is not, and with MessageError when the batch's public key is none.
+        network's own software clears them too, to keep the transaction small. One that the node was not asked for is
+        kept apart, under another id, so that it does not take the place of one that was. Fires with the Receipt when it
+        is on disk; fails with StoreError when it is not, with MessageError when the batch's public key is none, and
+        with QuotaError when the node has enough on disk that nobody asked for.
         """
         try:
             participant_address = address_of(batch.public_key)
@@ -79,11 +96,20 @@ class CosmosMessageClient:
         ).SerializeToString()
         height, nonces = batch.block_height, len(batch.nonces)
         verdict_id = f"verdict-{height}-{participant_address}"
-        # Its public key is another participant's, and its block hash that of the batch that the node was given.
-        run = ANY_RUN if self._knows_stages else ""
-        stored = self._outbox.put(OutboxEntry(verdict_id, Kind.VALIDATED, node_id, height, nonces, via, message, run))
+        entry = OutboxEntry(verdict_id, Kind.VALIDATED, node_id, height, nonces, via, message)
         # Without the batch itself: the bound of what is pending does not count its lists.
-        return stored.addCallback(self._report_verdict, batch.public_key, height)
+        if self._comparison is None:
+            return self._put(entry).addCallback(self._report_verdict, batch.public_key, height)
+        asked_for = self._comparison.is_asked_for(height, participant_address, node_id)
+        return asked_for.addCallback(self._put_verdict, entry, batch.public_key)
+
+    def _put_verdict(self, is_asked_for: bool, entry: OutboxEntry, public_key: str) -> Deferred[Receipt]:
+        # Its public key is another participant's, and its block hash that of the batch that the node was given.
+        if is_asked_for:
+            asked_for = msgspec.structs.replace(entry, run=ANY_RUN)
+            return self._put(asked_for).addCallback(self._report_verdict, public_key, entry.height)
+        verdict_id = f"{entry.batch_id}-not-asked-for-{entry.node_id or 'by-http'}"
+        return self._put(msgspec.structs.replace(entry, batch_id=verdict_id, run=NOT_HANDED_OUT))
 
     def _report_verdict(self, receipt: Receipt, public_key: str, height: int) -> Receipt:
         self._verdict_observers(public_key, height)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sqlite3
 from functools import partial
-from typing import NamedTuple
 
 import msgspec
 from twisted.internet.defer import Deferred
@@ -38,28 +37,6 @@ def stage_ledger(database: Database, height: int) -> Deferred[dict[str, NodeLedg
     What no node is known of (verdicts that came by HTTP, seeds) comes under an empty id.
     """
     return database.read(partial(_stage_ledger, height=height))
-
-
-class NotOfTheirStage(NamedTuple):
-    """Batches of one node that are kept and not sent; ``height`` is their stage, None: no stage that is known.
-
-    With ``has_others_nonces`` that is because other nodes would generate what is in them, whatever their stage.
-    """
-
-    height: int | None
-    node_id: str | None
-    batches: int
-    has_others_nonces: bool = False
-
-
-def not_of_their_stage(database: Database) -> Deferred[list[NotOfTheirStage]]:
-    """Fire with what is stored and not sent because it is not of the run of its stage; fails with StoreError."""
-
-    def read(connection: sqlite3.Connection) -> list[NotOfTheirStage]:
-        rows = connection.execute(queries.NOT_OF_THEIR_STAGE)
-        return [NotOfTheirStage(height, node_id, count, bool(others)) for height, node_id, count, others in rows]
-
-    return database.read(read)
 
 
 def _stage_ledger(connection: sqlite3.Connection, *, height: int) -> dict[str, NodeLedger]:

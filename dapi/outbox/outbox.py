@@ -35,16 +35,12 @@ _MAX_BYTES = 8 * MIB
 _DELIVERY_BYTES = 1024
 
 
-ANY_RUN = "any"
-OTHERS_NONCES = "others"
-
-
 class OutboxEntry(msgspec.Struct, frozen=True):
     """A message for the chain: ``message`` is its protobuf form, without the creator.
 
     ``batch_id`` is the content id that it is kept under, ``height`` the start of its PoC stage, ``nonces`` how many it
-    was made of. With a ``run``, it is sent only if that is the run of its stage; with ANY_RUN, if there is its stage;
-    with OTHERS_NONCES, never.
+    was made of. With a ``run``, it is sent only if that is the run of its stage; with ``queries.ANY_RUN``, if there is
+    its stage; with the others of ``queries``, never.
     """
 
     batch_id: str

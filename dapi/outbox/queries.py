@@ -9,6 +9,11 @@ from __future__ import annotations
 
 from dapi.messages import Kind, State
 
+# A ``run`` that fits every stage, and those that fit none.
+ANY_RUN = "any"
+NOT_HANDED_OUT = "not handed out"
+OTHERS_NONCES = "others"
+
 # The columns that a row takes along from table to table. A part has those of _ORIGIN from its batch.
 _ORIGIN = "kind, node_id, via, height, seen, seen_by_http, received_at, last_seen_at"
 _ALL_BUT_MESSAGE = f"batch_id, nonces, crc32, {_ORIGIN}"
@@ -50,7 +55,8 @@ FIND_FAILED = "SELECT seq FROM finished WHERE batch_id = :batch_id AND state = '
 FAILED_LENGTHS = f"""SELECT json_group_array(json_array(seq, length(message))) FROM finished WHERE {_FAILED_WHOLE}"""
 
 # failed -> stored, but for a row that the disk has damaged; DELETE_RETRIED has to follow.
-RETRY = f"""INSERT OR IGNORE INTO unfinished (seq, state, attempts, {_SHARED}) SELECT seq, 'stored', attempts, {_SHARED}
+RETRY = f"""INSERT OR IGNORE INTO unfinished (seq, state, attempts, {_SHARED}, run)
+    SELECT seq, 'stored', attempts, {_SHARED}, run
     FROM finished WHERE {_FAILED_WHOLE}"""
 DELETE_RETRIED = f"""DELETE FROM finished
     WHERE {_FAILED_WHOLE} AND seq IN (SELECT seq FROM unfinished WHERE seq IN {_SEQS}) RETURNING kind"""
@@ -76,15 +82,23 @@ LEDGER = f"""WITH message AS (
         count(*) FILTER (WHERE kind = 'validated')
     FROM message GROUP BY node_id"""
 
-# The batches that are stored and not sent, by stage and node: of another run than their stage, or (height NULL) of no
-# stage that is known, or with others' nonces. Those of a stage whose run is not known yet are not told.
-NOT_OF_THEIR_STAGE = """WITH other AS (
-    SELECT run, height FROM unfinished WHERE state = 'stored' AND run != '' GROUP BY run, height
-    EXCEPT SELECT run, height FROM stages EXCEPT SELECT 'any', height FROM stages)
-    SELECT stages.height, node_id, count(*), other.run = 'others' AS has_others_nonces
-    FROM other JOIN unfinished USING (run, height) LEFT JOIN stages ON stages.height = other.height
-    WHERE state = 'stored' AND (stages.height IS NULL OR stages.run IS NOT NULL)
-    GROUP BY stages.height, node_id, has_others_nonces"""
+# The stages that something may still be sent for.
+_LATEST = "latest AS (SELECT height, run FROM stages ORDER BY height DESC LIMIT 50)"
+STAGE_RUNS = f"WITH {_LATEST} SELECT height, run FROM latest"
+
+# What is stored and not sent, by stage, node and kind, with its bytes: of another run than its stage, not handed out,
+# with others' nonces, or (height NULL) of no stage that is known. What is of a stage whose run is not known yet is not
+# told.
+NOT_OF_THEIR_STAGE = f"""WITH {_LATEST}, other AS (
+    SELECT run, height FROM unfinished WHERE state = 'stored' AND run > '' GROUP BY run, height
+    EXCEPT SELECT run, height FROM latest EXCEPT SELECT '{ANY_RUN}', height FROM latest)
+    SELECT latest.height, node_id, kind, count(*), sum(length(message)),
+        other.run = '{OTHERS_NONCES}' AS has_others_nonces
+    FROM other JOIN unfinished USING (run, height) LEFT JOIN latest ON latest.height = other.height
+    WHERE state = 'stored' AND (latest.height IS NULL OR latest.run IS NOT NULL)
+    GROUP BY latest.height, node_id, kind, has_others_nonces"""
+
+NO_SUCH_STAGE = "not sent: the chain has told of no such stage"
 
 _EARLIER = "earlier_transactions (seq, answer, tx_hash, reason, included_height, first_at, last_at, times)"
 _OR_ONCE_MORE = """ON CONFLICT (seq, answer) DO UPDATE SET tx_hash = excluded.tx_hash, reason = excluded.reason,
@@ -124,13 +138,14 @@ WHOLE = f"""SELECT seq, message FROM unfinished WHERE seq IN {_SEQS}
     UNION ALL SELECT seq, message FROM finished WHERE seq IN {_SEQS}"""
 
 # Why a row of ``unfinished`` is in its state.
-REASON = """iif(state = 'stored' AND run != '', coalesce(
-    iif(run = 'others', 'not sent: its nonces are not those of its node', NULL),
-    (SELECT CASE WHEN unfinished.run IN ('any', stages.run) THEN coalesce(unfinished.reason, '')
+REASON = f"""iif(state = 'stored' AND run != '', coalesce(
+    iif(run = '{OTHERS_NONCES}', 'not sent: its nonces are not those of its node', NULL),
+    (SELECT CASE WHEN unfinished.run IN ('{ANY_RUN}', stages.run) THEN coalesce(unfinished.reason, '')
+        WHEN unfinished.run = '{NOT_HANDED_OUT}' THEN 'not sent: a verdict that the node was not asked for'
         WHEN stages.run IS NULL THEN 'waits for the block hash of its stage'
         ELSE 'not sent: its block hash or public key is not that of the stage' END
         FROM stages WHERE stages.height = unfinished.height),
-    'not sent: the chain has told of no such stage'), reason)"""
+    '{NO_SUCH_STAGE}'), reason)"""
 
 # The stages and kinds of which messages are stored, or are in flight and came before a time.
 STAGES_UNFINISHED = f"""SELECT DISTINCT height, kind, state FROM unfinished WHERE state = 'stored'
@@ -153,14 +168,14 @@ CONFIRMED_VERDICTS = """SELECT message FROM finished
 # their rows, and the last block that may have them. A seed is sent before all else: without it the whole stage counts
 # nothing. Then comes what expires first: nodes have to be declared when their PoC starts, and what has no known window
 # comes last. Looks at one row of each, and at none that is of another run than its stage or of no stage.
-NEXT_GROUP = """WITH RECURSIVE compared_with_none(height) AS (
+NEXT_GROUP = f"""WITH RECURSIVE compared_with_none(height) AS (
     SELECT min(height) FROM unfinished WHERE state = 'stored' AND run = ''
     UNION ALL SELECT (SELECT min(height) FROM unfinished
         WHERE state = 'stored' AND run = '' AND unfinished.height > compared_with_none.height)
     FROM compared_with_none WHERE height IS NOT NULL),
-    latest AS (SELECT height, run FROM stages ORDER BY height DESC LIMIT 50),
+    {_LATEST},
     stage(height, run) AS (SELECT height, '' FROM compared_with_none
-        UNION ALL SELECT height, 'any' FROM latest UNION ALL SELECT height, run FROM latest WHERE run IS NOT NULL)
+        UNION ALL SELECT height, '{ANY_RUN}' FROM latest UNION ALL SELECT height, run FROM latest WHERE run IS NOT NULL)
     SELECT stage.height, kind.value, stage.run, coalesce(CASE kind.value WHEN 'hardware' THEN stage.height
         ELSE (SELECT json_extract(stages.stage, CASE kind.value WHEN 'generated' THEN '$.batches.last'
                 WHEN 'validated' THEN '$.validations.last' WHEN 'claim' THEN '$.claims.last' END)
@@ -230,6 +245,22 @@ BATCHES_IN_TRANSACTION = f"SELECT DISTINCT coalesce(parent, seq) FROM unfinished
 BATCHES_TO_EXPIRE = """SELECT DISTINCT coalesce(parent, seq) FROM unfinished
     WHERE state = 'stored' AND height = :height AND kind = :kind LIMIT :limit"""
 
+# What is of no stage and never can be: at a height that has passed, or that nobody can have come to yet. ``:known`` are
+# the heights of stages that the chain has told of, a JSON list; not all of them have begun.
+WITHOUT_STAGE = f"""WITH {_LATEST} SELECT seq FROM unfinished WHERE state = 'stored' AND run > ''
+    AND (height <= :height OR height > :height + :ahead)
+    AND height NOT IN (SELECT height FROM latest) AND height NOT IN (SELECT value FROM json_each(:known))
+    LIMIT :limit"""
+
+# -- Handing out
+
+HAND_OUT = """INSERT OR IGNORE INTO handed_out (height, address, node_id)
+    SELECT :height, json_extract(value, '$[0]'), json_extract(value, '$[1]') FROM json_each(:pairs)"""
+# All but those of a stage and of the one before it.
+FORGET_HANDED_OUT = """DELETE FROM handed_out
+    WHERE height < (SELECT max(height) FROM handed_out WHERE height < :height)"""
+HANDED_OUT = "SELECT json_group_array(json_array(height, address, node_id)) FROM handed_out"
+
 # -- Another chain
 
 CHAIN = "SELECT id, height, time_ns, hash FROM chain"
@@ -243,6 +274,7 @@ ALL_UNFINISHED = "SELECT seq FROM unfinished"
 EXPIRE_FAILED = "UPDATE finished SET state = 'expired' WHERE state = 'failed' RETURNING kind"
 SET_APART = "UPDATE finished SET batch_id = :former || '/' || batch_id, height = -height WHERE height > 0"
 FORGET_STAGES = "DELETE FROM stages"
+FORGET_ALL_HANDED_OUT = "DELETE FROM handed_out"
 FORGET_LAST_TIMEOUT = "DELETE FROM numbers WHERE name = 'last_timeout_ns'"
 
 # -- Coming to an end
@@ -258,12 +290,14 @@ WAIT_FOR_PARTS = f"""UPDATE unfinished
 WITHOUT_PARTS = f"SELECT seq, state, tx_hash, reason FROM unfinished WHERE seq IN {_SEQS} AND NOT {_HAS_PARTS}"
 
 # Into the other table; DELETE has to follow. Only what the chain has loses its body: a failed batch may be sent again,
-# and a dispute may need any of the others. A verdict is short, and tells later whether the chain has the same one. The
-# last transaction of a failed batch is no attempt: the chain has said that it did nothing.
+# and a dispute may need any of the others, but not what no stage was for. A verdict is short, and tells later whether
+# the chain has the same one. The last transaction of a failed batch is no attempt: the chain has said that it did
+# nothing.
 FINISH = f"""INSERT INTO finished
-    (seq, state, finished_at, attempts, tx_hash, included_height, reason, {_SHARED})
+    (seq, state, finished_at, attempts, tx_hash, included_height, reason, {_SHARED}, run)
     SELECT seq, :state, :now, iif(:state = 'failed', max(0, attempts - 1), attempts), :tx_hash, :height,
-        :reason || iif(:state = 'expired' AND state = 'stored' AND reason != :reason, '; before: ' || reason, ''),
-        {_ALL_BUT_MESSAGE}, iif(:state != 'confirmed' OR kind = 'validated', message, NULL)
+        :reason || iif(:state = 'expired' AND state = 'stored' AND {REASON} NOT IN ('', :reason),
+            '; before: ' || {REASON}, ''),
+        {_ALL_BUT_MESSAGE}, iif(:keeps_body AND (:state != 'confirmed' OR kind = 'validated'), message, NULL), run
     FROM unfinished WHERE seq IN {_SEQS}"""
 DELETE = f"DELETE FROM unfinished WHERE seq IN {_SEQS} RETURNING kind, state"

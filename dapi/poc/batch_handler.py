@@ -24,7 +24,8 @@ class Recorder(Protocol):
     """Keeps messages for the chain.
 
     Each Deferred fires with the Receipt when the message is on disk. It fails with StoreError when the message cannot
-    be stored, and with MessageError when no message can be made of the batch.
+    be stored, with MessageError when no message can be made of the batch, and with QuotaError when the message is for
+    nothing and too many such are kept of the node.
     """
 
     def submit_poc_batch(

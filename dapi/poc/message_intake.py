@@ -11,7 +11,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from dapi.errors import MessageError, StoreError
+from dapi.errors import MessageError, QuotaError, StoreError
 from dapi.messages import Envelope, GeneratedMessage, Receipt, decode_envelope
 from dapi.messages.printable import printable
 from dapi.poc.batch_handler import BatchHandler
@@ -22,14 +22,16 @@ class MessageCounts(msgspec.Struct):
     """What became of the messages of a node's connections since its client was made.
 
     ``messages`` counts all of them; ``bad_messages`` those that are no valid message, ``not_stored`` those that could
-    not be stored, ``errors`` those on which dapi itself failed. ``acks`` counts acknowledgements sent. ``last_problem``
-    is the last thing that went wrong, with a message or with a connection.
+    not be stored, ``over_quota`` those that are for nothing and too many (see QuotaError), ``errors`` those on which
+    dapi itself failed. ``acks`` counts acknowledgements sent. ``last_problem`` is the last thing that went wrong, with
+    a message or with a connection.
     """
 
     messages: int = 0
     acks: int = 0
     bad_messages: int = 0
     not_stored: int = 0
+    over_quota: int = 0
     errors: int = 0
     last_problem: str | None = None
 
@@ -59,6 +61,9 @@ class MessageCounter:
         elif isinstance(error, StoreError):
             counts.not_stored += 1
             self._warn("{node_id}: not stored, not acknowledged ({count} so far): {problem}", counts.not_stored)
+        elif isinstance(error, QuotaError):
+            counts.over_quota += 1
+            self._warn("{node_id}: not taken, not acknowledged ({count} so far): {problem}", counts.over_quota)
         else:
             counts.errors += 1
             if self._limit.is_due("error"):

@@ -27,6 +27,7 @@ class WebSocketStatus(ConnectionStatus, frozen=True, kw_only=True):
     acks: int
     bad_messages: int
     not_stored: int
+    over_quota: int
     errors: int
     pending: int
     paused: bool

@@ -19,7 +19,7 @@ from twisted.logger import Logger
 from twisted.web.resource import IResource
 from twisted.web.server import Request
 
-from dapi.errors import DapiError, ForbiddenError, MessageError, StoreBrokenError, UnknownNodeError
+from dapi.errors import DapiError, ForbiddenError, MessageError, QuotaError, StoreBrokenError, UnknownNodeError
 from dapi.http.answers import HttpError, answer, body_of, error_answer, new_app, shielded, status_of
 from dapi.http.request import JsonRequest
 from dapi.http.routes import Route, add_routes
@@ -42,6 +42,7 @@ class CallbackCounts(msgspec.Struct):
     bad_message: int = 0
     forbidden: int = 0
     unknown_node: int = 0
+    over_quota: int = 0
     store_busy: int = 0
     store_broken: int = 0
     late: int = 0
@@ -139,6 +140,8 @@ class Callbacks:
                 self.counts.forbidden += 1
             case UnknownNodeError():
                 self.counts.unknown_node += 1
+            case QuotaError():
+                self.counts.over_quota += 1
             case StoreBrokenError():
                 self.counts.store_broken += 1
             case _:

@@ -29,6 +29,7 @@ from dapi.http.streams import StreamDoor
 from dapi.messages.sizes import MIB
 from dapi.messages.urls import is_loopback, parse_url, without_user
 from dapi.mlnode.client import MAIN_NETWORK_PARAMS, TEST_NETWORK_PARAMS, MLNodeClient, NetworkVersion
+from dapi.outbox.comparison import Comparison
 from dapi.outbox.cosmos_message_client import CosmosMessageClient
 from dapi.outbox.outbox import Outbox
 from dapi.poc.batch_handler import AckTimes, BatchHandler
@@ -91,7 +92,8 @@ class Parts:
         self.database = self._make_database(path, on_broken)
         self.outbox = Outbox(reactor, self.database)
         knows_stages = config.chain_node.url is not None and config.poc.follow_chain
-        self._recorder = CosmosMessageClient(self.outbox, knows_stages=knows_stages)
+        self._comparison = Comparison(self.database) if knows_stages else None
+        self._recorder = CosmosMessageClient(self.outbox, comparison=self._comparison)
         params = TEST_NETWORK_PARAMS if config.poc.network == "test" else MAIN_NETWORK_PARAMS
         store = NodeStore(self.database)
         self.ack_times = AckTimes()
@@ -237,10 +239,10 @@ class Parts:
             database=self.database,
             outbox=self.outbox,
             recorder=self._recorder,
+            comparison=self._comparison,
             broker=self.broker,
             random=self._random,
             network_version=self._network_version,
-            drives_nodes=self._config.poc.follow_chain,
             on_another_chain=on_another_chain,
         )
 

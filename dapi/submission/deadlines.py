@@ -39,6 +39,13 @@ class Deadlines:
         for height in sorted(self._stages)[:-_MAX_STAGES]:
             del self._stages[height]
 
+    def end_without_stage(self, height: int) -> Deferred[int]:
+        """Expire what no stage is for, nor can be, at the block ``height``; fires with the number of messages.
+
+        To be called once the stage that is under way is in the database. Fails with StoreError.
+        """
+        return self._submissions.end_without_stage(height, self._stages.keys())
+
     def check(self, height: int) -> Deferred[dict[object, str]]:
         """Expire messages whose window has ended at the block ``height``.
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import NamedTuple
 
 import msgspec
@@ -34,6 +34,9 @@ TYPE_URLS = {
     Kind.HARDWARE: HARDWARE_TYPE_URL,
     Kind.CLAIM: CLAIM_TYPE_URL,
 }
+
+# What is of one chain alone.
+_FORGET = (queries.FORGET_STAGES, queries.FORGET_ALL_HANDED_OUT, queries.FORGET_LAST_TIMEOUT, queries.FORGET_CHAIN)
 
 _ANSWER_CHARACTERS = 60
 # Of a block's hash, in the name of a chain.
@@ -92,13 +95,17 @@ class TransactionInFlight(msgspec.Struct, eq=False):
 
 
 class End(NamedTuple):
-    """How messages end: in which state, when (unix seconds), in which transaction and block, and why."""
+    """How messages end: in which state, when (unix seconds), in which transaction and block, and why.
+
+    Without ``keeps_body`` nothing is kept that could be sent.
+    """
 
     state: State
     now: float
     tx_hash: str | None = None
     height: int | None = None
     reason: str | None = None
+    keeps_body: bool = True
 
 
 def seqs_of(messages: Iterable[Message]) -> str:
@@ -182,6 +189,26 @@ def expire(connection: sqlite3.Connection, changes: Changes, height: int, kind: 
     return len(batches)
 
 
+def end_without_stage(
+    connection: sqlite3.Connection,
+    changes: Changes,
+    height: int,
+    ahead: int,
+    known: Collection[int],
+    limit: int,
+    now: float,
+) -> int:
+    """Expire at most ``limit`` messages that no stage was for, without their bodies. Return their number.
+
+    ``height`` is the latest block's. A stage at one of the ``ahead`` heights after it may still turn up, and the
+    ``known`` heights are those of stages.
+    """
+    values = {"height": height, "ahead": ahead, "known": json.dumps(list(known)), "limit": limit}
+    messages = {seq for (seq,) in connection.execute(queries.WITHOUT_STAGE, values)}
+    _finish(connection, changes, messages, End(State.EXPIRED, now, reason=queries.NO_SUCH_STAGE, keeps_body=False))
+    return len(messages)
+
+
 def lose(connection: sqlite3.Connection, changes: Changes, batches: set[int], end: End) -> None:
     """Fail or expire batches; one with a part in another transaction is failing or expiring until that is decided."""
     values = {**end._asdict(), "seqs": json.dumps(list(batches))}
@@ -242,7 +269,7 @@ def enter_chain(
     for (kind,) in connection.execute(queries.EXPIRE_FAILED).fetchall():
         count(changes, kind_of(kind), State.FAILED, State.EXPIRED, 1)
     connection.execute(queries.SET_APART, {"former": former})
-    for statement in (queries.FORGET_STAGES, queries.FORGET_LAST_TIMEOUT, queries.FORGET_CHAIN):
+    for statement in _FORGET:
         connection.execute(statement)
     connection.execute(queries.ENTER_CHAIN, msgspec.structs.asdict(block))
     return former, len(seqs)

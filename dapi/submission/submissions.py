@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
@@ -32,6 +32,8 @@ Change = Callable[Concatenate[sqlite3.Connection, Changes, P], T]
 
 # What comes in from the nodes waits for the same thread, and is to be acknowledged within 3 s.
 _EXPIRED_AT_ONCE = 1000
+# A chain that seems to make no block for 10 s counts as halted: nobody can be much further ahead than that.
+_BLOCKS_AHEAD = 100
 
 
 class Submissions:
@@ -176,6 +178,23 @@ class Submissions:
             number += expired
         if number and is_loss:
             self._log_loss(number, kind, height, end)
+        return number
+
+    def end_without_stage(self, height: int, known: Collection[int]) -> Deferred[int]:
+        """Finish what is stored for a stage that there never was; ``height`` is the latest block's.
+
+        ``known`` are the heights of stages that the chain has told of. Fires with the number of messages.
+        """
+        return Deferred.fromCoroutine(self._end_without_stage(height, known))
+
+    async def _end_without_stage(self, height: int, known: Collection[int]) -> int:
+        number = 0
+        bounds = (height, _BLOCKS_AHEAD, known, _EXPIRED_AT_ONCE)
+        while ended := await self._change(rows.end_without_stage, *bounds, self._now()):
+            number += ended
+        if number:
+            text = "{number} messages expired that no PoC stage was for: the chain is at block {height}"
+            self.log.warn(text, number=number, height=height)
         return number
 
     def last_timeout(self) -> Deferred[int]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import random
+import sqlite3
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,7 @@ from twisted.web.http_headers import Headers
 
 from dapi.chain.keyring import SigningKey
 from dapi.messages import content_id
+from dapi.messages.addresses import address_of
 from dapi.simulator.chain.chain import SimulatedChain
 from dapi.simulator.chain.epochs import EpochParams, Epochs
 from tests.batches import generated_batch, generated_fields, validated_fields
@@ -162,14 +165,25 @@ async def when_all_confirmed(port: int, number: int) -> None:
 
 
 def batch_fields(number: int, block_hash: str) -> dict[str, Any]:
-    nonces = list(range(20 * number, 20 * number + 20))
+    # Those of node number 1 where there are numbers 0 and 1.
+    nonces = list(range(40 * number + 1, 40 * number + 41, 2))
     run = {"block_hash": block_hash, "public_key": SigningKey(SECRET).public_key.hex()}
     return generated_fields(block_height=STAGE, nonces=nonces, dist=[0.5] * 20, **run)
 
 
+def others_key(number: int) -> str:
+    return SigningKey(number.to_bytes(32, "big")).public_key.hex()
+
+
 def verdict_fields(number: int) -> dict[str, Any]:
-    public_key = SigningKey(number.to_bytes(32, "big")).public_key.hex()
-    return validated_fields(block_height=STAGE, public_key=public_key)
+    return validated_fields(block_height=STAGE, public_key=others_key(number))
+
+
+def ask_for_verdicts(database: Path) -> None:
+    """Have the node asked for all verdicts, as an earlier process did."""
+    with contextlib.closing(sqlite3.connect(database)) as connection, connection:
+        asked_for = [(STAGE, address_of(others_key(number)), "node1") for number in range(1, VERDICTS + 1)]
+        connection.executemany("INSERT INTO handed_out (height, address, node_id) VALUES (?, ?, ?)", asked_for)
 
 
 @pytest_twisted.ensureDeferred
@@ -183,10 +197,15 @@ async def test_each_batch_is_on_the_chain_exactly_once(twistd: Run, chain: Troub
     def start() -> Twistd:
         return twistd("--chain-url", chain.simulated.url, environ=environ, **ports)
 
-    process = start()
+    # The chain is only asked once the node is known: a stage shares its nonces among the nodes of its beginning.
+    process = twistd(**ports)
     port = await admin_port(process)
     node = {"id": "node1", "host": "127.0.0.1", "poc_port": 1, "inference_port": 1, "models": {"m": {"args": []}}}
     assert (await post(port, "/admin/v1/nodes", node))["node_num"] == 1
+    assert await process.kill() == -9
+    ask_for_verdicts(tmp_path / "outbox.db")
+    process = start()
+    port = await admin_port(process)
     poster = Poster(ports["callback_port"])
     for number in range(BATCHES):
         poster.add("generated", batch_fields(number, chain.stage_hash))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import msgspec
@@ -10,22 +9,18 @@ import pytest
 import pytest_twisted
 import treq
 from twisted.internet import reactor as global_reactor
-from twisted.internet.defer import Deferred, gatherResults
-from twisted.web.http_headers import Headers
 
 from dapi.messages import Kind, ProofBatch, State, content_id
 from dapi.mlnode.client import InitRequest, MLNodeClient
 from dapi.outbox.pages import BatchRow
-from dapi.simulator.chain.messages import SubmitPocBatch
 from tests.batches import generated_fields
 from tests.chain_tools import Key
 from tests.integration.waiting import soon, until, until_awaited
-from tests.integration.whole_dapi import FIRST_POC, WholeDapi, until_answered, when_all_is_delivered, whole
+from tests.integration.whole_dapi import FIRST_POC, LONG, WholeDapi, until_answered, when_all_is_delivered, whole
 
 __all__ = ["whole"]
 
 reactor: Any = global_reactor
-HEADERS = Headers({"content-type": ["application/json"]})
 
 
 @pytest.mark.parametrize("changes", [{"block_hash": "AB" * 32}, {"public_key": Key(9).public.hex()}])
@@ -76,6 +71,12 @@ async def test_a_node_in_another_run_is_brought_back_and_what_it_made_there_is_k
     assert whole.phases.status()["nodes"]["node1"].batches_of_others >= len(rows)
     warning = f"node1: {len(rows)} messages are kept and not sent: their block hash or public key is not that of stage"
     await until(lambda: warning in str(whole.conductor.warnings))
+    # They end with their window, and it stays known why they were not sent.
+    whole.produce_to(FIRST_POC + LONG.poc_stage_duration + LONG.poc_exchange_duration)
+    await whole.when_finished()
+    expired = (await service.outbox.batches(state=State.EXPIRED, limit=1000)).batches
+    assert {row.batch_id for row in expired} == {row.batch_id for row in rows}
+    assert {str(row.reason).partition("; before: ")[2] for row in expired} == {rows[0].reason}
 
 
 @pytest_twisted.ensureDeferred
@@ -103,47 +104,6 @@ async def test_a_batch_that_comes_before_its_stage_is_known_is_sent_once_it_is(w
     await when_all_is_delivered(node)
     whole.chain.startService()
     await whole.when_nothing_is_left()
-
-
-async def deliver(url: str, height: int) -> None:
-    body = json.dumps(generated_fields(block_height=height)).encode()
-    response = await treq.post(url, body, headers=HEADERS, persistent=False)
-    assert response.code == 200
-    await treq.content(response)
-
-
-@pytest_twisted.ensureDeferred
-async def test_heights_of_no_stage_hold_nothing_up(whole: WholeDapi) -> None:
-    node = whole.node("node1", batches_per_walk=0)
-    service = whole.start()
-    whole.produce_to(FIRST_POC)
-    await whole.when_all("generate")
-    assert node.run is not None
-    url = f"{node.run.request.url}/generated"
-    for first in range(0, 500, 50):
-        garbage = range(1000 + first, 1050 + first)
-        await gatherResults([Deferred.fromCoroutine(deliver(url, height)) for height in garbage])
-    node.settings.batches_per_walk = 1
-    await soon(node.ledger.when_delivered(2))
-    node.settings.batches_per_walk = 0
-    await when_all_is_delivered(node)
-
-    async def is_all_else_confirmed() -> bool:
-        counts = await service.outbox.counts()
-        return counts[State.STORED] == 500 and counts[State.IN_FLIGHT] == 0 and counts[State.CONFIRMED] >= 2
-
-    await until_answered(is_all_else_confirmed)
-    # No transaction was wasted on them.
-    heights = {
-        one.message.poc_stage_start_block_height
-        for one in whole.chain.blockchain.ledger
-        if isinstance(one.message, SubmitPocBatch)
-    }
-    assert heights == {FIRST_POC}
-    rows = (await service.outbox.batches(kind=Kind.GENERATED, state=State.STORED, limit=1000)).batches
-    assert {row.reason for row in rows} == {"not sent: the chain has told of no such stage"}
-    warning = "node1: 500 messages are kept and not sent: the chain has told of no stage with their height"
-    await until(lambda: warning in str(whole.conductor.warnings))
 
 
 @pytest_twisted.ensureDeferred

@@ -147,6 +147,7 @@ class ValidatedStage:
             height=lambda: self.chain.height,
             workers=lambda: [Worker(client) for client in self.clients.values()],
             retry_delay=RetryDelay(random.Random(1), *retry_seconds),
+            hand_out=lambda height, pairs: succeed(None),
             public_key=KEYS[0].public.hex(),
             secret=b"secret",
             look_seconds=0.02,

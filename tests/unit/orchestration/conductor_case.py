@@ -28,6 +28,7 @@ from dapi.orchestration.seed import Seeds
 from dapi.orchestration.stage_work import StageWork
 from dapi.orchestration.stages import StageBook
 from dapi.orchestration.validation import StageValidation
+from dapi.outbox.comparison import Comparison
 from dapi.outbox.outbox import Outbox, OutboxEntry
 from dapi.phases.duty import Duty
 from dapi.phases.phases import PocStage, Situation
@@ -198,6 +199,7 @@ class ConductorTestCase(SynchronousTestCase):
         self.submissions = Submissions(self.database, self.outbox, now=self.clock.seconds)
         self.stages = StageBook(self.database)
         self.deadlines = Deadlines(self.submissions)
+        self.comparison = Comparison(self.database)
         self.validations: list[FakeValidation] = []
         self.poc_version = PocVersion(self.rpc)
         self.conductor = Conductor(
@@ -210,6 +212,7 @@ class ConductorTestCase(SynchronousTestCase):
             self.stages,
             Seeds(self.outbox, KEY),
             self.deadlines,
+            self.comparison,
             poc_version=self.poc_version,
             public_key=KEY.public_key.hex(),
             make_validation=self.make_validation,
@@ -245,8 +248,8 @@ class ConductorTestCase(SynchronousTestCase):
         self.clock.advance(RETRY_SECONDS)
         self.clock.advance(0)
 
-    def store(self, batch_id: str, height: int = START, kind: Kind = Kind.GENERATED) -> None:
-        stored = self.outbox.put(OutboxEntry(batch_id, kind, "a", height, 1, Via.HTTP, b"message"))
+    def store(self, batch_id: str, height: int = START, kind: Kind = Kind.GENERATED, run: str = "") -> None:
+        stored = self.outbox.put(OutboxEntry(batch_id, kind, "a", height, 1, Via.HTTP, b"message", run))
         self.clock.advance(0)
         self.successResultOf(stored)
 

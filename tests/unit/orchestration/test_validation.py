@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, fail
 
 from dapi.errors import ChainRefusedError, ChainUnavailableError, StoreBusyError
 from dapi.orchestration.samples import Sampler
@@ -26,6 +26,40 @@ class CourseTests(ValidationTestCase):
         self.answer(2)
         self.assert_over()
         self.assertEqual(self.shown("answered", "unanswered"), [3, 0])
+
+    def test_it_is_on_disk_who_is_handed_out_before_a_node_is_asked(self) -> None:
+        self.participants(0, 1, 2)
+        self.add_nodes("a", "b")
+        self.disk = Deferred()
+        self.start()
+        offered = [(STAGE.height, KEYS[index].address, node_id) for index, node_id in enumerate("aba")]
+        self.assertEqual(sorted(self.handed_out), sorted(offered))
+        self.wait(5)
+        self.assertEqual((self.nodes["a"].asked, self.nodes["b"].asked, len(self.handed_out)), (0, 0, 3))
+        self.disk.callback(None)
+        self.assertEqual((len(self.nodes["a"].took), len(self.nodes["b"].took)), (2, 1))
+
+    def test_a_disk_that_cannot_keep_that_now(self) -> None:
+        self.participants(0)
+        self.add_nodes("a")
+        self.disk = fail(StoreBusyError("the disk is full"))
+        self.start()
+        self.assertEqual(self.nodes["a"].asked, 0)
+        warning = "1 participants cannot be handed out now: the disk is full"
+        self.assertEqual(self.log.warnings(), [warning])
+        self.disk = None
+        self.wait(8)
+        self.assertEqual(self.nodes["a"].took, [0])
+
+    def test_the_window_ends_while_that_is_written(self) -> None:
+        self.participants(0)
+        self.add_nodes("a")
+        self.disk = Deferred()
+        self.start()
+        self.height = END
+        self.wait(2)
+        self.assert_over()
+        self.assertEqual(self.nodes["a"].asked, 0)
 
     def test_nodes_take_turns(self) -> None:
         self.participants(*range(9))

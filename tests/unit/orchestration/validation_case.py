@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from typing import Any
 
 from twisted.internet.defer import Deferred, fail, succeed
@@ -111,6 +112,9 @@ class ValidationTestCase(SynchronousTestCase):
         self.queried: list[int] = []
         self.nodes: dict[str, FakeNode] = {}
         self.silent: list[str] = []
+        # What was recorded as handed out, and what the disk answers to that when it does not do so at once.
+        self.handed_out: list[tuple[int, str, str]] = []
+        self.disk: Deferred[None] | None = None
         self.stages = FakeStages()
         self.log = log_of(self)
 
@@ -141,6 +145,7 @@ class ValidationTestCase(SynchronousTestCase):
             height=lambda: self.height,
             workers=lambda: [FakeWorker(node) for node in self.nodes.values()],
             retry_delay=RetryDelay(random.Random(1)),
+            hand_out=self.hand_out,
             public_key=HEX[0],
             secret=b"s",
         )
@@ -148,6 +153,10 @@ class ValidationTestCase(SynchronousTestCase):
         self.validation = StageValidation(tools, work, 0, self.silent.append)
         self.over = self.validation.start()
         self.addCleanup(self.end)
+
+    def hand_out(self, height: int, pairs: Sequence[tuple[str, str]]) -> Deferred[None]:
+        self.handed_out += [(height, *pair) for pair in pairs]
+        return succeed(None) if self.disk is None else self.disk
 
     def end(self) -> None:
         self.validation.stop()

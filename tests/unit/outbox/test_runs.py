@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from dapi.messages import Via
+from dapi.messages import Kind, Via
 from dapi.messages.content_id import run_id
+from dapi.outbox.comparison import Comparison, NotOfTheirStage
 from dapi.outbox.cosmos_message_client import CosmosMessageClient
-from dapi.outbox.ledger import NotOfTheirStage, not_of_their_stage
-from tests.batches import PUBLIC_KEY, generated_batch, validated_batch
+from tests.batches import PUBLIC_KEY, generated_batch
 from tests.unit.outbox.outbox_case import OutboxTestCase
 
 FOREIGN = "not sent: its block hash or public key is not that of the stage"
@@ -25,11 +25,12 @@ class RunIdTests(OutboxTestCase):
 
 class RunTests(OutboxTestCase):
     def keep(
-        self, node_id: str = "node1", *, knows_stages: bool = True, has_others_nonces: bool = False, **changes: Any
+        self, node_id: str = "node1", *, is_compared: bool = True, has_others_nonces: bool = False, **changes: Any
     ) -> str:
         batch = generated_batch(**{"block_hash": "AB", **changes})
-        recorder = CosmosMessageClient(self.outbox, knows_stages=knows_stages)
-        batch_id = f"{changes}{node_id}{knows_stages}{has_others_nonces}"
+        comparison = Comparison(self.database) if is_compared else None
+        recorder = CosmosMessageClient(self.outbox, comparison=comparison)
+        batch_id = f"{changes}{node_id}{is_compared}{has_others_nonces}"
         return self.clock.wait_for(
             recorder.submit_poc_batch(
                 batch, batch_id=batch_id, node_id=node_id, via=Via.HTTP, has_others_nonces=has_others_nonces
@@ -44,7 +45,11 @@ class RunTests(OutboxTestCase):
         return {row.batch_id: row.reason for row in self.batches().batches}
 
     def told(self) -> list[NotOfTheirStage]:
-        return self.clock.wait_for(not_of_their_stage(self.database))
+        return self.clock.wait_for(Comparison(self.database).look())
+
+    def some(self, height: int | None, node_id: str, messages: int) -> NotOfTheirStage:
+        (size,) = self.look("SELECT DISTINCT length(message) FROM unfinished")[0]
+        return NotOfTheirStage(height, node_id, Kind.GENERATED, messages, messages * size)
 
     def test_what_is_of_its_stage(self) -> None:
         right = self.keep()
@@ -56,39 +61,38 @@ class RunTests(OutboxTestCase):
         foreign = [self.keep(block_hash="ab"), self.keep(public_key="02aa"), self.keep("node2", block_hash="ab")]
         right = self.keep()
         self.assertEqual(self.reasons(), {right: None, **dict.fromkeys(foreign, FOREIGN)})
-        told = [NotOfTheirStage(1000, "node1", 2), NotOfTheirStage(1000, "node2", 1)]
-        self.assertEqual(sorted(self.told()), told)
+        told = [(each.height, each.node_id, each.kind, each.messages) for each in sorted(self.told())]
+        self.assertEqual(told, [(1000, "node1", Kind.GENERATED, 2), (1000, "node2", Kind.GENERATED, 1)])
 
     def test_what_has_others_nonces(self) -> None:
         self.stage(1000, RIGHT)
-        foreign = [self.keep(has_others_nonces=True, knows_stages=knows_stages) for knows_stages in (True, False)]
+        foreign = [self.keep(has_others_nonces=True, is_compared=is_compared) for is_compared in (True, False)]
         right = self.keep()
         reason = "not sent: its nonces are not those of its node"
         self.assertEqual(self.reasons() | {right: None}, {right: None, foreign[0]: reason, foreign[1]: reason})
-        self.assertEqual(self.told(), [NotOfTheirStage(1000, "node1", 2, has_others_nonces=True)])
+        (told,) = self.told()
+        self.assertEqual((told.height, told.node_id, told.messages, told.has_others_nonces), (1000, "node1", 2, True))
 
     def test_what_is_of_no_stage_becomes_real_with_it(self) -> None:
         self.stage(1000, RIGHT)
-        early = [self.keep(block_height=height) for height in (1, 2, 2000)]
+        early = [self.keep(block_height=height) for height in (1001, 1002, 2000)]
         self.assertEqual(self.reasons(), dict.fromkeys(early, NO_SUCH_STAGE))
-        self.assertEqual(self.told(), [NotOfTheirStage(None, "node1", 3)])
+        self.assertEqual(self.told(), [self.some(None, "node1", 3)])
         self.stage(2000, None)
         self.assertEqual(self.reasons()[early[2]], "waits for the block hash of its stage")
-        self.assertEqual(self.told(), [NotOfTheirStage(None, "node1", 2)])
+        self.assertEqual(self.told(), [self.some(None, "node1", 2)])
         self.stage(2000, RIGHT)
         self.assertEqual(self.reasons()[early[2]], None)
 
-    def test_a_verdict_is_compared_with_the_height(self) -> None:
-        recorder = CosmosMessageClient(self.outbox, knows_stages=True)
-        for height in (1000, 2000):
-            verdict = validated_batch(block_height=height)
-            self.clock.wait_for(recorder.submit_poc_validation(verdict, batch_id="", node_id=None, via=Via.HTTP))
-        self.stage(1000, None)
-        self.assertEqual(sorted(str(reason) for reason in self.reasons().values()), ["None", NO_SUCH_STAGE])
-        self.assertEqual(self.told(), [NotOfTheirStage(None, None, 1)])
+    def test_only_the_latest_50_stages_count(self) -> None:
+        for height in range(100, 151):
+            self.stage(height, RIGHT)
+        self.keep(block_height=101)
+        self.keep(block_height=100)
+        self.assertEqual(self.told(), [self.some(None, "node1", 1)])
 
     def test_without_stages_nothing_is_compared(self) -> None:
-        batch_id = self.keep(knows_stages=False)
+        batch_id = self.keep(is_compared=False)
         self.stage(1000, "another")
         self.assertEqual((self.reasons(), self.told()), ({batch_id: None}, []))
 

@@ -7,7 +7,7 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from dapi.errors import MessageError, StoreBrokenError, StoreBusyError
+from dapi.errors import MessageError, QuotaError, StoreBrokenError, StoreBusyError
 from dapi.messages import ProofBatch, Receipt
 from dapi.poc.batch_handler import BatchHandler
 from dapi.poc.message_intake import MessageCounter, MessageIntake
@@ -160,6 +160,12 @@ class LogTests(IntakeTestCase):
         self.intake.store(b"bad")
         self.make(BatchHandler("node-a", 1, self.recorder)).store(b"bad")
         self.assertEqual(len(self.log.lines()), 1)
+
+    def test_what_is_too_much_for_nothing_is_no_defect(self) -> None:
+        self.intake.store(message("a"))
+        self.recorder.fail(QuotaError("1000 messages are kept"))
+        line = "node-a: not taken, not acknowledged (1 so far): 1000 messages are kept"
+        self.assertEqual((self.log.lines(), self.counts.over_quota, self.acks), ([line], 1, []))
 
     def test_a_kind_does_not_hide_another(self) -> None:
         for _ in range(3):

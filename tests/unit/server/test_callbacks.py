@@ -14,7 +14,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from twisted.web.iweb import IResponse
 
 from dapi.broker.nodes import Node
-from dapi.errors import NotReadyError, StoreBrokenError, StoreBusyError, UnknownNodeError
+from dapi.errors import NotReadyError, QuotaError, StoreBrokenError, StoreBusyError, UnknownNodeError
 from dapi.http.site import JsonSite
 from dapi.messages import ProofBatch, Receipt, ValidatedBatch, Via, content_id
 from dapi.poc.batch_handler import BatchHandler, WayCounts
@@ -233,6 +233,12 @@ class CallbackTests(SynchronousTestCase):
         self.recorder.storing[-1].errback(StoreBrokenError("fsync failed"))
         self.assertEqual(self.refused(waiting, 503), "fsync failed")
         self.assertEqual(self.callbacks.counts, CallbackCounts(store_broken=1))
+
+    def test_enough_that_no_stage_is_for(self) -> None:
+        waiting = self.post("/v1/poc-batches/generated", generated_fields())
+        self.recorder.storing[-1].errback(QuotaError("1000 messages of node1 are kept"))
+        self.assertEqual(self.refused(waiting, 429), "1000 messages of node1 are kept")
+        self.assertEqual(self.callbacks.counts, CallbackCounts(over_quota=1))
 
     def test_defect(self) -> None:
         waiting = self.post("/v1/poc-batches/generated", generated_fields())

@@ -1,0 +1,252 @@
+"""What is for nothing is counted and bounded by node, and a verdict that nobody asked for is kept apart."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.internet.defer import Deferred
+
+from dapi.errors import QuotaError, StoreClosedError
+from dapi.messages import Kind, Receipt, Via
+from dapi.messages.addresses import address_of
+from dapi.messages.content_id import run_id
+from dapi.outbox.comparison import Comparison
+from dapi.outbox.cosmos_message_client import CosmosMessageClient
+from tests.batches import PUBLIC_KEY, generated_batch, validated_batch
+from tests.chain_tools import Key
+from tests.unit.outbox.outbox_case import OutboxTestCase
+
+RIGHT = run_id("AB", PUBLIC_KEY)
+OTHERS = [Key(seed).public.hex() for seed in (2, 3)]
+ADDRESSES = [address_of(public_key) for public_key in OTHERS]
+NOT_ASKED_FOR = "not sent: a verdict that the node was not asked for"
+
+
+class ComparisonTestCase(OutboxTestCase):
+    def setUp(self) -> None:
+        super().setUp()
+        self.stage(1000)
+        self.begin()
+
+    def begin(self, **bounds: int) -> None:
+        """Begin as a process does."""
+        self.comparison = Comparison(self.database, **bounds)
+        self.recorder = CosmosMessageClient(self.outbox, comparison=self.comparison)
+        self.answered: list[str] = []
+        self.recorder.observe_verdicts(lambda public_key, height: self.answered.append(public_key))
+
+    def stage(self, height: int, run: str | None = RIGHT) -> None:
+        statement = "INSERT INTO stages (height, stage, node_count, run) VALUES (?, '', 2, ?)"
+        self.clock.wait_for(self.database.write(lambda connection: connection.execute(statement, (height, run))))
+
+    def batch(self, number: int, height: int, node_id: str = "node1", **changes: Any) -> Deferred[Receipt]:
+        batch = generated_batch(**{"block_hash": "AB", "block_height": height, "nonces": [number], **changes})
+        return self.recorder.submit_poc_batch(batch, batch_id=f"b{number}", node_id=node_id, via=Via.HTTP)
+
+    def keep(self, number: int, height: int, node_id: str = "node1", **changes: Any) -> None:
+        self.clock.wait_for(self.batch(number, height, node_id, **changes))
+
+    def refused(self, number: int, height: int, node_id: str = "node1", **changes: Any) -> str:
+        return str(self.failureResultOf(self.batch(number, height, node_id, **changes), QuotaError).value)
+
+    def look_again(self) -> None:
+        self.clock.wait_for(self.comparison.look())
+
+    def shown(self, name: str) -> Any:
+        return self.comparison.status()[name]
+
+
+class QuotaTests(ComparisonTestCase):
+    def test_before_the_first_look_nothing_is_refused(self) -> None:
+        self.begin(max_messages=1)
+        for number in range(3):
+            self.keep(number, 5000)
+        self.look_again()
+        self.assertIn("3 messages", self.refused(3, 5000))
+        self.assertEqual(self.counts(), {"stored": 3})
+
+    def test_no_more_messages_than_that(self) -> None:
+        self.begin(max_messages=2)
+        self.look_again()
+        self.keep(1, 5000)
+        self.keep(2, 6000)
+        text = self.refused(3, 7000)
+        self.assertIn("2 messages", text)
+        self.assertIn("of node1 are kept that no PoC stage of this host is for", text)
+        self.assertIn("block height (in this message 7000)", text)
+        self.assertEqual((self.shown("refused"), self.counts()), (1, {"stored": 2}))
+
+    def test_no_more_bytes_than_that(self) -> None:
+        self.begin(max_bytes=300)
+        self.look_again()
+        numbers = list(range(20))
+        self.keep(1, 5000, nonces=numbers, dist=[0.5] * 20)
+        self.refused(2, 5000, nonces=numbers, dist=[0.5] * 20)
+        self.keep(3, 5000)
+
+    def test_real_batches_are_never_counted(self) -> None:
+        self.begin(max_messages=1)
+        self.look_again()
+        self.keep(1, 5000)
+        self.refused(2, 5000)
+        for number in range(10, 15):
+            self.keep(number, 1000)
+        self.assertEqual(self.counts(), {"stored": 6})
+
+    def test_nor_those_of_a_stage_that_has_just_begun(self) -> None:
+        self.begin(max_messages=1)
+        self.look_again()
+        self.keep(1, 5000)
+        self.comparison.expect(2000)
+        for number in range(10, 15):
+            self.keep(number, 2000)
+
+    def test_what_is_of_another_run_is_counted(self) -> None:
+        self.begin(max_messages=1)
+        self.look_again()
+        self.keep(1, 1000, block_hash="ab")
+        self.refused(2, 1000, block_hash="cd")
+
+    def test_each_node_has_its_own_bound(self) -> None:
+        self.begin(max_messages=1)
+        self.look_again()
+        self.keep(1, 5000)
+        self.refused(2, 5000)
+        self.keep(3, 5000, "node2")
+
+    def test_the_bound_holds_over_a_restart(self) -> None:
+        self.keep(1, 5000)
+        self.begin(max_messages=1)
+        self.look_again()
+        self.refused(2, 5000)
+
+    def test_there_is_room_again_when_their_stage_turns_up(self) -> None:
+        self.begin(max_messages=1)
+        self.look_again()
+        self.keep(1, 5000)
+        self.refused(2, 5000)
+        self.stage(5000)
+        self.look_again()
+        self.assertEqual(self.shown("kept"), [])
+        self.keep(2, 5000)
+        self.keep(3, 6000)
+
+    def test_what_comes_during_a_look_is_counted(self) -> None:
+        self.begin(max_messages=2)
+        self.look_again()
+        looking = self.comparison.look()
+        stored = [self.batch(number, 5000) for number in (1, 2)]
+        self.clock.wait_for(looking)
+        for each in stored:
+            self.clock.wait_for(each)
+        self.refused(3, 5000)
+
+    def test_nothing_is_asked_of_the_database_when_a_batch_comes(self) -> None:
+        self.look_again()
+        asked: list[str] = []
+        self.clock.wait_for(self.database.write(lambda connection: connection.set_trace_callback(asked.append)))
+        for number in (1, 2):
+            self.keep(number, 5000)
+        self.assertEqual([statement.split()[0] for statement in asked], ["INSERT", "INSERT"])
+
+
+class VerdictTests(ComparisonTestCase):
+    def verdict(self, other: int = 0, node_id: str | None = "node1", height: int = 1000) -> str:
+        batch = validated_batch(block_height=height, public_key=OTHERS[other])
+        via = Via.HTTP if node_id is None else Via.WEBSOCKET
+        stored = self.recorder.submit_poc_validation(batch, batch_id="", node_id=node_id, via=via)
+        return self.clock.wait_for(stored).batch_id
+
+    def hand_out(self, *pairs: tuple[int, str], height: int = 1000) -> None:
+        self.clock.wait_for(self.comparison.hand_out(height, [(ADDRESSES[other], node) for other, node in pairs]))
+
+    def reasons(self) -> dict[str, str | None]:
+        return {row.batch_id: row.reason for row in self.batches().batches}
+
+    def test_one_that_was_asked_for(self) -> None:
+        self.hand_out((0, "node1"))
+        self.assertEqual(self.verdict(), f"verdict-1000-{ADDRESSES[0]}")
+        self.assertEqual(list(self.reasons().values()), [None])
+        self.assertEqual((self.answered, self.shown("not_asked_for")), ([OTHERS[0]], 0))
+
+    def test_one_by_http_names_no_node(self) -> None:
+        self.hand_out((0, "node2"))
+        self.assertEqual(self.verdict(node_id=None), f"verdict-1000-{ADDRESSES[0]}")
+        self.verdict(1, node_id=None)
+        self.assertEqual(self.answered, [OTHERS[0]])
+
+    def test_one_on_somebody_else(self) -> None:
+        self.hand_out((0, "node1"))
+        self.verdict(1)
+        self.assertEqual(list(self.reasons().values()), [NOT_ASKED_FOR])
+        self.assertEqual((self.answered, self.shown("not_asked_for")), ([], 1))
+        self.look_again()
+        ((told),) = self.shown("kept")
+        self.assertEqual((told.height, told.node_id, told.kind, told.messages), (1000, "node1", Kind.VALIDATED, 1))
+
+    def test_one_that_another_node_was_asked_for(self) -> None:
+        self.hand_out((0, "node2"))
+        self.verdict()
+        self.assertEqual(list(self.reasons().values()), [NOT_ASKED_FOR])
+
+    def test_one_of_another_stage(self) -> None:
+        self.stage(2000)
+        self.hand_out((0, "node1"), height=2000)
+        self.verdict(height=1000)
+        self.verdict(height=3000)
+        self.assertEqual(
+            list(self.reasons().values()), ["not sent: the chain has told of no such stage", NOT_ASKED_FOR]
+        )
+
+    def test_it_does_not_take_the_place_of_one_that_is_asked_for_later(self) -> None:
+        early = self.verdict()
+        self.hand_out((0, "node1"))
+        real = self.verdict()
+        self.assertNotEqual(early, real)
+        self.assertEqual(self.reasons(), {early: NOT_ASKED_FOR, real: None})
+        self.assertEqual(self.verdict(), real)
+
+    def test_it_is_known_over_a_restart_who_was_handed_out(self) -> None:
+        self.hand_out((0, "node1"), (1, "node2"))
+        self.begin()
+        self.verdict(0, "node1")
+        self.verdict(1, "node2")
+        self.verdict(1, "node1")
+        self.assertEqual(sorted(map(str, self.reasons().values())), ["None", "None", NOT_ASKED_FOR])
+
+    def test_what_is_handed_out_at_once_after_a_restart_is_added(self) -> None:
+        self.hand_out((0, "node1"))
+        self.begin()
+        self.hand_out((1, "node1"))
+        self.verdict(0)
+        self.verdict(1)
+        self.assertEqual(self.answered, OTHERS)
+
+    def test_a_verdict_is_not_taken_while_it_is_not_known_who_was_handed_out(self) -> None:
+        self.close_database(self.database)
+        batch = validated_batch(block_height=1000, public_key=OTHERS[0])
+        stored = self.recorder.submit_poc_validation(batch, batch_id="", node_id="node1", via=Via.WEBSOCKET)
+        self.failureResultOf(stored, StoreClosedError)
+
+    def test_two_stages_are_remembered(self) -> None:
+        for height in (1000, 2000, 3000):
+            self.hand_out((0, "node1"), height=height)
+        rows = self.look("SELECT height FROM handed_out ORDER BY height")
+        self.assertEqual(rows, [(2000,), (3000,)])
+        self.verdict(height=1000)
+        self.assertEqual(self.answered, [])
+        self.stage(2000)
+        self.verdict(height=2000)
+        self.assertEqual(self.answered, [OTHERS[0]])
+
+    def test_too_many_are_refused(self) -> None:
+        self.begin(max_messages=1)
+        self.look_again()
+        self.hand_out((0, "node1"))
+        self.verdict(1)
+        batch = validated_batch(block_height=1000, public_key=Key(4).public.hex())
+        stored = self.recorder.submit_poc_validation(batch, batch_id="", node_id="node1", via=Via.WEBSOCKET)
+        self.clock.advance(0)
+        self.failureResultOf(stored, QuotaError)
+        self.verdict(0)
+        self.assertEqual(self.answered, [OTHERS[0]])
