@@ -11,7 +11,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from functools import partial
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from twisted.application.service import IService, MultiService
 from twisted.internet.error import ReactorNotRunning
@@ -20,11 +20,13 @@ from twisted.logger import FileLogObserver, ILogObserver, LegacyLogObserverWrapp
 from twisted.python import usage
 from twisted.python.components import Componentized
 
-from dapi.config import OPTIONS, Config, load_config
 from dapi.errors import ConfigError, DapiError
 from dapi.timing.clock import make_monotonic
 from dapi.timing.log_json import json_line
 from dapi.timing.log_levels import LogLevels
+
+if TYPE_CHECKING:
+    from dapi.config import Config
 
 # For this long a thread waits after a system call until the busy reactor's thread lets it go on. A commit waits several
 # times; Python's own 5 ms are too long for that.
@@ -77,6 +79,9 @@ class Options(usage.Options):
 
     def postOptions(self) -> None:
         """Read all settings; a wrong setting is a usage error."""
+        # Here, not at the top: what the settings import takes longer than all of `twistd dapi --help`.
+        from dapi.config import OPTIONS, load_config
+
         options = {name: self[name] for name in OPTIONS if self[name] not in (None, 0)}
         try:
             self.settings, self.warnings = load_config(

@@ -13,6 +13,7 @@ from dapi.cli.check import check
 from dapi.cli.completion import completion
 from dapi.cli.database import backup, restore
 from dapi.cli.exit_codes import ExitCode
+from dapi.cli.logs import logs
 from dapi.cli.nodes import node, nodes
 from dapi.cli.poc import poc
 from dapi.cli.session import ApiGroup, Session
@@ -34,7 +35,7 @@ def cli(context: click.Context) -> None:
 
 _COMMANDS = (
     *(status, nodes, node, batches, batch, retry, export, epochs, restart_advice, poc),
-    *(check, backup, restore, completion),
+    *(check, backup, restore, logs, completion),
 )
 for command in _COMMANDS:
     cli.add_command(command)

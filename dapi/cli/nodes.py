@@ -47,7 +47,7 @@ def nodes(session: Session) -> None:
 
 @click.group(cls=ApiGroup)
 def node() -> None:
-    """Add, change, remove, enable, disable or test one node."""
+    """Add, change, remove, enable, disable or test one node, and more."""
 
 
 def _node_id(function: F) -> F:
@@ -212,7 +212,7 @@ def remove(session: Session, node_id: str, yes: bool) -> None:
 @pass_session
 def enable(session: Session, node_id: str) -> None:
     """Let a node take part again."""
-    _switch(session, node_id, "enable")
+    _say(session, node_id, "enable", "is enabled")
 
 
 @node.command(
@@ -225,7 +225,33 @@ def enable(session: Session, node_id: str) -> None:
 @pass_session
 def disable(session: Session, node_id: str) -> None:
     """Stop a node, and leave it alone from now on."""
-    _switch(session, node_id, "disable")
+    _say(session, node_id, "disable", "is disabled")
+
+
+@node.command(
+    "connect",
+    examples="""
+    dapi node connect node1
+    """,
+)
+@_node_id
+@pass_session
+def connect(session: Session, node_id: str) -> None:
+    """Try the WebSocket of a node at once, where it waits for its next try."""
+    _say(session, node_id, "connect", "is asked for its WebSocket at once")
+
+
+@node.command(
+    "rotate",
+    examples="""
+    dapi node rotate node1
+    """,
+)
+@_node_id
+@pass_session
+def rotate(session: Session, node_id: str) -> None:
+    """Give a node another callback token, when the next stage begins."""
+    _say(session, node_id, "rotate", "gets another callback token when the next stage begins")
 
 
 @node.command(
@@ -275,9 +301,9 @@ def _step_lines(step: dict[str, Any]) -> list[Any]:
     return [line, *(Padding(Text(text), (0, 0, 0, 8), expand=False) for text in texts)]
 
 
-def _switch(session: Session, node_id: str, verb: str) -> None:
+def _say(session: Session, node_id: str, verb: str, done: str) -> None:
     answer = session.api.post(f"/nodes/{segment(node_id)}/{verb}")
     if session.is_json:
         session.print_json(answer)
     else:
-        click.echo(f"{node_id} is {verb}d")
+        click.echo(f"{node_id} {done}")

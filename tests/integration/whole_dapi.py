@@ -47,7 +47,7 @@ class WholeDapi:
     """A chain, nodes that dapi knows, and dapi, which may be stopped and started again on its database.
 
     ``height`` is reached by making blocks as fast as can be; a block comes every ``block_seconds`` besides.
-    ``chain_settings`` are settings of ``chain_node``, from the next start on.
+    ``chain_settings`` are settings of ``chain_node``, ``api_settings`` of ``api``, from the next start on.
     """
 
     def __init__(self, folder: Path, params: EpochParams = LONG, block_seconds: float = 0.5) -> None:
@@ -59,6 +59,7 @@ class WholeDapi:
         self.nodes: dict[str, SimulatedMLNode] = {}
         self.service: DapiService | None = None
         self.chain_settings: dict[str, Any] = {}
+        self.api_settings: dict[str, Any] = {}
         # The same over a restart: another one would make another init.
         self.callback_port = free_port()
         self.chain = SimulatedChain(
@@ -81,7 +82,9 @@ class WholeDapi:
 
     def start(self) -> DapiService:
         """Start dapi."""
-        api = ApiConfig(ml_server_host="127.0.0.1", ml_server_port=self.callback_port, admin_server_port=0)
+        api = ApiConfig(
+            ml_server_host="127.0.0.1", ml_server_port=self.callback_port, admin_server_port=0, **self.api_settings
+        )
         config = Config(
             api=api,
             chain_node=ChainNodeConfig(url=self.chain.url, key_file=str(self.key_file), **self.chain_settings),

@@ -23,9 +23,10 @@ from dapi.cli.checks.result import Check, failed, passed, skipped
 from dapi.config import Config
 from dapi.database.file import open_to_read
 from dapi.database.restore import look_into
-from dapi.errors import DapiError, StartError
+from dapi.errors import ConfigError, DapiError, StartError
 from dapi.messages.sizes import MIB
 from dapi.messages.urls import ip_address_of, is_loopback, parse_url, without_user
+from dapi.service.admin_token import admin_token
 
 _CONNECT_SECONDS = 3.0
 _FILES_PER_NODE = 2
@@ -42,6 +43,7 @@ def local_checks(config: Config) -> Iterator[Check]:
     yield from _database(config, path, is_running)
     yield _port("callback port", config.api.ml_server_host, config.api.ml_server_port, is_running)
     yield _port("admin port", config.api.admin_server_host, config.api.admin_server_port, is_running)
+    yield _admin_token(config)
     yield from _callback_url(config, is_running)
     yield _open_files(config)
 
@@ -135,6 +137,14 @@ def _why_not_free(host: str, port: int) -> str | None:
         except OSError as error:
             return "another program has it" if error.errno == errno.EADDRINUSE else str(error.strerror or error)
     return None
+
+
+def _admin_token(config: Config) -> Check:
+    try:
+        token = admin_token(config.api)
+    except ConfigError as error:
+        return failed("admin API", str(error), "set api.admin_token, or bind it to 127.0.0.1")
+    return passed("admin API", "asks for a token" if token else "asks for no token, and is on this machine only")
 
 
 def _callback_url(config: Config, is_running: bool) -> Iterator[Check]:

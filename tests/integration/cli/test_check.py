@@ -47,7 +47,17 @@ async def test_all_that_can_be_tried(whole: WholeDapi, begin: Begin, tmp_path: P
     done = await ended(begin("check", "--config", settings(whole, tmp_path), "--json"))
     assert (done.code, done.errors) == (0, ""), done
     results = {each["name"].partition(" 127.")[0]: each["result"] for each in done.json()["checks"]}
-    passing = {"settings", "key", "database", "disk", "callback port", "admin port", "callback URL", "open files"}
+    passing = {
+        "settings",
+        "key",
+        "database",
+        "disk",
+        "callback port",
+        "admin port",
+        "admin API",
+        "callback URL",
+        "open files",
+    }
     passing |= {"chain node", "clock", "phases", f"account {whole.key.address}", "node one"}
     assert {name for name, result in results.items() if result == "PASS"} == passing
     assert results["grants"] == results["callback URL, from the nodes"] == "SKIPPED"

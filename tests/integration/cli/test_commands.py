@@ -13,6 +13,7 @@ import pytest
 import pytest_twisted
 
 from dapi.cli.exit_codes import ExitCode
+from dapi.config import Secret
 from dapi.messages import Kind, State, Via
 from dapi.messages.inference_pb2 import MsgSubmitPocBatch
 from dapi.outbox import queries
@@ -156,3 +157,17 @@ async def test_no_dapi_answers(begin: Begin) -> None:
     done = await ended(begin("status", "--url", f"http://127.0.0.1:{free_port()}"))
     assert done.code == ExitCode.UNREACHABLE
     assert "no dapi answers at" in done.errors
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_dapi_that_asks_for_a_token(whole: WholeDapi, begin: Begin, tmp_path: Path) -> None:
+    token = "a-token-that-is-long-enough"
+    whole.api_settings = {"admin_token": Secret(token)}
+    url = f"http://127.0.0.1:{whole.start().admin_listener.port}"
+    refused = await ended(begin("nodes", "--url", url))
+    assert refused.code == ExitCode.REFUSED
+    assert "--token-file, or DAPI_ADMIN_TOKEN" in refused.errors
+    assert (await ended(begin("nodes", "--url", url, DAPI_ADMIN_TOKEN=token))).code == 0
+    (tmp_path / "token").write_text(f"{token}\n")
+    unknown = await ended(begin("node", "disable", "x", "--url", url, "--token-file", "token"))
+    assert unknown.errors == "dapi: no node has the id 'x'\n"

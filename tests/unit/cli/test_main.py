@@ -51,6 +51,13 @@ class ImportTests(CliTestCase):
             code = f"from dapi.cli.main import cli\ncli.main({arguments!r}, standalone_mode=False)"
             self.assertEqual(self.imported(code), set(), arguments)
 
+    def test_the_options_of_twistd_import_no_settings(self) -> None:
+        script = (
+            "import sys, dapi.tap; print([name for name in ('dapi.config', 'yaml', 'OpenSSL') if name in sys.modules])"
+        )
+        done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+        self.assertEqual(done.stdout, "[]\n")
+
     def test_json_needs_no_tables(self) -> None:
         code = (
             "from dapi.cli.main import cli\nfrom dapi.cli.session import Session\n"
@@ -200,6 +207,18 @@ class BackupTests(CliTestCase):
     def test_dapi_was_restarted_meanwhile(self) -> None:
         self.client.set("GET", "/backup", {**self.begun, "state": "none", "path": None, "began_at": None})
         self.assertIn("may not be whole", self.refused("backup", "copy.db"))
+
+
+class LogTests(CliTestCase):
+    def test_show_and_change(self) -> None:
+        self.client.set("GET", "/log", {"level": "info", "configured": "info"})
+        self.assertEqual(self.shown("logs"), "the log has info")
+        answer = {"level": "info,websocket=debug", "configured": "info"}
+        self.client.set("PUT", "/log", answer)
+        shown = self.shown("logs", "--level", "info,websocket=debug")
+        self.assertEqual(shown, "the log has info,websocket=debug; the next start begins with info")
+        self.assertEqual(self.client.calls[-1], ("PUT", "/log", {"level": "info,websocket=debug"}))
+        self.assertEqual(self.told("logs", "--level", "info,websocket=debug"), answer)
 
 
 class CompletionTests(CliTestCase):

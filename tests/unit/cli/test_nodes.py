@@ -113,6 +113,16 @@ class NodeTests(CliTestCase):
         told = json.loads(self.run_dapi("node", "remove", "a/b", "--yes", "--json").stdout)
         self.assertEqual(told, {"node_id": "a/b", "removed": True})
 
+    def test_connect_and_rotate(self) -> None:
+        for verb, shown in (
+            ("connect", "node1 is asked for its WebSocket at once"),
+            ("rotate", "another callback token"),
+        ):
+            answer = {"message": "done", "node_id": "node1"}
+            self.client.set("POST", f"/nodes/node1/{verb}", answer)
+            self.assertIn(shown, self.shown("node", verb, "node1"))
+            self.assertEqual(self.told("node", verb, "node1"), answer)
+
     def test_enable_and_disable(self) -> None:
         for verb in ("enable", "disable"):
             answer = {"message": f"node is {verb}d", "node_id": "node1"}

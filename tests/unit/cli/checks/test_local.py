@@ -16,7 +16,7 @@ from dapi.broker.nodes import NodeConfig, decode_node_config
 from dapi.cli.checks import local
 from dapi.cli.checks.local import is_in_use, known_nodes, local_checks
 from dapi.cli.checks.result import Check
-from dapi.config import ApiConfig, ChainNodeConfig, Config, StorageConfig
+from dapi.config import ApiConfig, ChainNodeConfig, Config, Secret, StorageConfig
 from dapi.database.file import open_prepared, take_lock
 from tests.fake_broker import node_fields
 
@@ -102,6 +102,14 @@ class CheckTests(LocalTestCase):
     def test_an_address_that_is_not_of_this_machine(self) -> None:
         self.api |= {"admin_server_host": "192.0.2.1", "admin_server_port": 9200}
         self.assertEqual(self.result("admin port"), "FAIL")
+
+    def test_admin_api(self) -> None:
+        self.assertEqual(self.result("admin API"), "PASS")
+        self.api["admin_server_host"] = "0.0.0.0"
+        self.assertEqual(self.result("admin API"), "FAIL")
+        self.api["admin_token"] = Secret("a-long-secret-token")
+        self.assertEqual(self.result("admin API"), "PASS")
+        self.assertNotIn("a-long-secret-token", str(list(local_checks(self.config()))))
 
     def test_open_files(self) -> None:
         self.assertEqual(self.result("open files"), "PASS")
