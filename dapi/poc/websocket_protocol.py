@@ -44,6 +44,8 @@ class WebSocketNodeProtocol(WatchedConnection):
             acknowledge=self._acknowledge,
             on_done=self._message_done,
         )
+        self._max_bad_messages = settings.max_bad_messages
+        self._bad_in_a_row = 0
         self._idle_seconds = settings.idle_seconds
         self._idle_timer = Timer(clock, settings.idle_seconds, self._check_idle)
         self._watch_timers.append(self._idle_timer)
@@ -76,7 +78,12 @@ class WebSocketNodeProtocol(WatchedConnection):
 
     def message_received(self, payload: bytes) -> None:
         """Have a message stored, and acknowledged once it is."""
-        if self._intake.store(payload):
+        if not self._intake.store(payload):
+            self._bad_in_a_row += 1
+            if self._bad_in_a_row > self._max_bad_messages:
+                self.end_abuse(f"more than {self._max_bad_messages} bad messages in a row")
+        else:
+            self._bad_in_a_row = 0
             self._last_batch_at = self._clock.seconds()
             self._observer.mark_useful()
         self._update_reading()

@@ -48,6 +48,8 @@ from dapi.websocket.settings import ConnectionSettings
 C = TypeVar("C", bound=WatchedConnection)
 
 _STEADY_SECONDS = 2.0
+# After so many connections in a row that were ended as abuse, the delay doubles no more: it is 3 to 5 minutes then.
+_MAX_DOUBLINGS = 6
 _STARTED_AFRESH: Final = "started afresh"
 
 
@@ -120,7 +122,8 @@ class ConnectionStatus(msgspec.Struct, frozen=True, kw_only=True):
 class SupervisedWebSocket(Service, Generic[C], ABC):
     """Keeps one WebSocket open for as long as the service runs: to the first of ``addresses`` that works.
 
-    Each interruption is followed by a delay, uniform in 3 to 5 s by default, for ever. After an attempt that brought
+    Each interruption is followed by a delay, uniform in 3 to 5 s by default, for ever; after each connection in a row
+    that had to be ended as abuse, twice as long as the time before, up to 64 times. After an attempt that brought
     nothing useful the next address is tried, after a useful connection the first one. Only the first attempt after
     ``startService`` or ``restart`` comes without a delay (but ``settle_seconds`` after the end of an older connection).
 
@@ -152,6 +155,7 @@ class SupervisedWebSocket(Service, Generic[C], ABC):
         self._factory = WatchedConnectionFactory(reactor, settings, lambda: self.make_connection(self._address))
         self._index = 0
         self._is_useful = False
+        self._abuses = 0
         self._connection: C | None = None
         self._closed_at = float("-inf")
         self._settle_seconds = settings.settle_seconds
@@ -194,6 +198,7 @@ class SupervisedWebSocket(Service, Generic[C], ABC):
         Starts the service when it is stopped.
         """
         super().startService()  # type: ignore[no-untyped-call]
+        self._abuses = 0
         self._journal.begin_anew()
         if self._state is _State.STOPPED:
             Deferred.fromCoroutine(self._keep_open()).addErrback(self._loop_broke)
@@ -289,7 +294,7 @@ class SupervisedWebSocket(Service, Generic[C], ABC):
         return failure
 
     def _choose_delay(self, _failed_attempts: int) -> float:
-        delay = self._delay()
+        delay: float = self._delay() * 2 ** min(self._abuses, _MAX_DOUBLINGS)
         self._status = msgspec.structs.replace(self._status, until=self._clock.seconds() + delay)
         return delay
 
@@ -312,6 +317,7 @@ class SupervisedWebSocket(Service, Generic[C], ABC):
     def connection_ended(self, ending: Ending) -> None:
         """Record why a connection ended; right after this the supervisor chooses the delay."""
         self._connection = None
+        self._abuses = self._abuses + 1 if ending.is_abuse else 0
         self._closed_at = self._clock.seconds()
         if self._state not in _CLOSING:
             state = _State.REFUSED if ending.is_refusal else _State.WAITING

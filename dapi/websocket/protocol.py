@@ -26,11 +26,19 @@ from zope.interface import implementer
 from dapi.timing.timer import Timer
 from dapi.timing.waiters import Waiters
 from dapi.websocket.address import WebSocketAddress
-from dapi.websocket.reasons import Ending, ended_before_answer, ended_by_peer, ended_by_us, lost, refused_upgrade
+from dapi.websocket.reasons import (
+    POLICY_VIOLATION,
+    Ending,
+    ended_before_answer,
+    ended_by_peer,
+    ended_by_us,
+    lost,
+    refused_upgrade,
+)
 from dapi.websocket.settings import ConnectionSettings
 
 _MAX_UNPARSED_BYTES = 64 * 1024
-_POLICY_VIOLATION = 1008
+_PING_SECONDS = 10.0
 
 
 class ConnectionObserver(Protocol):
@@ -87,6 +95,7 @@ class WatchedConnection(WebSocketClientProtocol, metaclass=ABCMeta):
         self._has_ended = False
         self._is_blocked = False
         self._frames = 0
+        self._pings, self._pings_since = 0, 0.0
         self.is_paused = False
         self._ended: Waiters[None] = Waiters()
         self.opened_at: float | None = None
@@ -121,6 +130,11 @@ class WatchedConnection(WebSocketClientProtocol, metaclass=ABCMeta):
         elif self.state == self.STATE_CONNECTING:
             self._abort()
         return ended
+
+    def end_abuse(self, reason: str) -> None:
+        """Close with 1008, because the peer floods us; the next connection comes later than after other endings."""
+        if self.state == self.STATE_OPEN:
+            self._fail_connection(POLICY_VIOLATION, reason)
 
     # The handshake.
 
@@ -185,7 +199,7 @@ class WatchedConnection(WebSocketClientProtocol, metaclass=ABCMeta):
         """Refuse a message of too many frames: the smallest ones cost a hundred times what they hold."""
         self._frames += 1
         if self._frames > self._settings.max_frames and not self.failedByMe:
-            self._fail_connection(_POLICY_VIOLATION, f"a message of more than {self._settings.max_frames} frames")
+            self.end_abuse(f"a message of more than {self._settings.max_frames} frames")
         super().onMessageFrameBegin(length)
 
     def onMessage(self, payload: bytes, isBinary: bool) -> None:  # noqa: N803
@@ -194,6 +208,17 @@ class WatchedConnection(WebSocketClientProtocol, metaclass=ABCMeta):
             self._invalid_payload("a text message is no valid UTF-8")
             return
         self.message_received(payload)
+
+    def onPing(self, payload: bytes) -> None:
+        """Answer a ping, unless they flood us."""
+        now = self._clock.seconds()
+        if now - self._pings_since > _PING_SECONDS:
+            self._pings, self._pings_since = 0, now
+        self._pings += 1
+        if self._pings > self._settings.max_pings:
+            self.end_abuse(f"more than {self._settings.max_pings} pings within {_PING_SECONDS:g} s")
+            return
+        super().onPing(payload)
 
     def _update_reading(self) -> None:
         is_open = self.state == self.STATE_OPEN

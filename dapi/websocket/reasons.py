@@ -18,7 +18,7 @@ from dapi.messages.printable import printable
 
 _STATUS_LINE = re.compile(r"HTTP/\d\.\d (\d{3})\b")
 _STATUS = re.compile(r"(\d{3}): ")
-_POLICY_VIOLATION = 1008
+POLICY_VIOLATION = 1008
 _MESSAGE_TOO_BIG = 1009
 
 _HINTS = {
@@ -57,12 +57,13 @@ _CAUSES = (
 class Ending(NamedTuple):
     """How a connection ended: ``is_refusal`` when the peer did not accept it, ``reason`` in words.
 
-    ``is_planned`` says that we ended it and that nothing is wrong.
+    ``is_planned`` says that we ended it and that nothing is wrong, ``is_abuse`` that the peer flooded us.
     """
 
     is_refusal: bool
     reason: str
     is_planned: bool = False
+    is_abuse: bool = False
 
 
 def refused_upgrade(status_line: str, complaint: str) -> str:
@@ -100,7 +101,7 @@ def ended_by_us(code: int | None, text: str, max_message_bytes: int) -> Ending:
     if code == _MESSAGE_TOO_BIG:
         # Autobahn's text has the size, which differs each time.
         text = f"a message above the limit of {max_message_bytes} bytes"
-    return Ending(False, f"closed by us: {code} {printable(text)}")
+    return Ending(False, f"closed by us: {code} {printable(text)}", is_abuse=code == POLICY_VIOLATION)
 
 
 def ended_by_peer(code: int | None, text: str | None) -> Ending:
@@ -108,7 +109,7 @@ def ended_by_peer(code: int | None, text: str | None) -> Ending:
     said = f"closed by the node: {code if code is not None else 'without a code'}"
     if text:
         said += f" {printable(text)}"
-    return Ending(code == _POLICY_VIOLATION, said)
+    return Ending(code == POLICY_VIOLATION, said)
 
 
 def lost(failure: Failure) -> Ending:

@@ -14,7 +14,7 @@ class ConnectionSettings(msgspec.Struct, frozen=True, kw_only=True):
 
     ``retry_min_seconds`` and ``retry_max_seconds`` bound the uniform delay before each retry. A restart waits until
     ``settle_seconds`` after the end of the last connection, so that the peer has noticed it. A message may have
-    ``max_message_bytes``, in ``max_frames``. ``ca_file`` is a PEM file
+    ``max_message_bytes``, in ``max_frames``; ``max_pings`` may come within 10 s. ``ca_file`` is a PEM file
     whose certificates are trusted instead of the system's.
     """
 
@@ -28,6 +28,7 @@ class ConnectionSettings(msgspec.Struct, frozen=True, kw_only=True):
     settle_seconds: float = 1
     max_message_bytes: int = 16 * MIB
     max_frames: int = 1024
+    max_pings: int = 100
     compression: bool = False
     ca_file: str | None = None
 
