@@ -173,6 +173,10 @@ class PocV2Config(Struct, frozen=True, kw_only=True):
     api_url: HttpUrl = "http://api:9100"
     api_public_url: HttpUrl = "http://api:9000"
     api_admin_url: HttpUrl = "http://api:9200"
+    watch: bool = False
+    """Watch from beside what of each stage is stored and, where chain and participant are set, committed."""
+    chain_url: ChainUrls | None = None
+    participant: Text | None = None
     hold_suspects: bool = True
     """Hold callbacks with nonces or vectors that no node makes."""
 

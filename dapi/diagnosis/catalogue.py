@@ -94,6 +94,12 @@ class ProblemId(enum.StrEnum):
     RELAY_FALLEN = "relay-fallen", _CRITICAL, "relay", "the api container counts less than before"
     RELAY_CANNOT_ASK = "relay-cannot-ask", _WARNING, "relay", "the api container does not tell what dapi asks"
     RELAY_PASSING = "relay-passing", _CRITICAL, "relay", "dapi's own disk fails, so nothing is kept"
+    WATCH_SILENT = "watch-silent", _CRITICAL, "PoC v2", "nodes generate, and no artifact is stored"
+    WATCH_NOT_COMMITTED = "watch-not-committed", _CRITICAL, "PoC v2", "what is stored is not committed"
+    WATCH_TAIL = "watch-tail", _WARNING, "PoC v2", "the end of a stage was not committed"
+    WATCH_WEIGHTS = "watch-weights", _CRITICAL, "PoC v2", "the chain does not have the nodes' weights"
+    WATCH_RESTARTED = "watch-restarted", _WARNING, "PoC v2", "the api container was started anew in a stage"
+    WATCH_CANNOT_ASK = "watch-cannot-ask", _WARNING, "PoC v2", "the api container or the chain does not answer"
     RELAY_BROKE = "relay-broke", _CRITICAL, "relay", "a part of the relay broke"
 
     CALLBACKS_NEVER_SEEN = "callbacks-never-seen", _CRITICAL, "callbacks", "a node has never reached the callbacks"

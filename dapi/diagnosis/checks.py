@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Final
 
-from dapi.diagnosis import callbacks, chain, doors, nodes, relay, storage
+from dapi.diagnosis import callbacks, chain, doors, nodes, poc_v2_watch, relay, storage
 from dapi.diagnosis.problem import Finding, Status
 
 CHECKS: Final[tuple[Callable[[Status], Iterator[Finding]], ...]] = (
@@ -22,6 +22,7 @@ CHECKS: Final[tuple[Callable[[Status], Iterator[Finding]], ...]] = (
     callbacks.unreached,
     doors.callbacks,
     relay.relay,
+    poc_v2_watch.watch,
     doors.admin,
 )
 

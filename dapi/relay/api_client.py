@@ -31,13 +31,14 @@ class ApiUnavailableError(Exception):
 
 
 class ApiClient:
-    """Reads the container's three ports; the URLs have no slash at their end. Its methods raise ApiUnavailableError."""
+    """Reads the container's three ports. Its methods raise ApiUnavailableError."""
 
     def __init__(
         self, reactor: Any, *, callback_url: str, public_url: str, admin_url: str, timeout_seconds: float = 3.0
     ) -> None:
         self._reactor = reactor
-        self._callback_url, self._public_url, self._admin_url = callback_url, public_url, admin_url
+        urls = (callback_url, public_url, admin_url)
+        self._callback_url, self._public_url, self._admin_url = (url.rstrip("/") for url in urls)
         self._timeout_seconds = timeout_seconds
         self._exchanges = Exchanges(reactor, None, timeout_seconds)
 

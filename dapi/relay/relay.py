@@ -94,9 +94,9 @@ class Relay(MultiService):
         )
         self._api = ApiClient(
             reactor,
-            callback_url=settings.callback_url.rstrip("/"),
-            public_url=settings.public_url.rstrip("/"),
-            admin_url=settings.admin_url.rstrip("/"),
+            callback_url=settings.callback_url,
+            public_url=settings.public_url,
+            admin_url=settings.admin_url,
         )
         self.store = RelayStore(reactor, database, folder)
         self.knowledge = Knowledge(reactor, holds_suspects=settings.holds_suspects)

@@ -16,6 +16,7 @@ from dapi.broker.callback_tokens import CallbackTokens
 from dapi.broker.node_worker import NodeWorker
 from dapi.broker.nodes import Node, NodeStore
 from dapi.broker.rehearsals import Rehearsals
+from dapi.chain.rpc import ChainRpc
 from dapi.chain_service import ChainService, load_key
 from dapi.config import Config
 from dapi.database import Database
@@ -36,7 +37,9 @@ from dapi.poc.batch_handler import AckTimes, BatchHandler
 from dapi.poc.deliveries import Deliveries
 from dapi.poc.websocket_client import WebSocketClient
 from dapi.poc.websocket_settings import WebSocketSettings
+from dapi.relay.api_client import ApiClient
 from dapi.relay.relay import Relay, RelaySettings
+from dapi.relay.watch import Watch
 from dapi.server.admin import AdminApi
 from dapi.server.backup_routes import BackupRoutes
 from dapi.server.callback_door import CallbackDoor
@@ -102,6 +105,7 @@ class Parts:
         self.broker = Broker(reactor, store, self._make_worker, callback_url=self._told_url, params=params)
         health = self._make_health().routes()
         self.relay = self._make_relay(path)
+        self.poc_v2_watch = self._make_watch()
         description = OpenApiRoute("dapi: callbacks", CALLBACKS, is_open=True)
         callback_site = self._make_callback_site((*health, *description.routes()))
         self.callback_listener = HttpListener(
@@ -123,7 +127,7 @@ class Parts:
         The callbacks' port is before all else, so that no batch finds the door closed because something takes its time.
         """
         intake = (self.database, self.callback_tokens, self.relay, self.callback_listener)
-        order = (*intake, self.broker, self.chain, self.backups, self.page, self.admin_listener)
+        order = (*intake, self.broker, self.chain, self.backups, self.page, self.poc_v2_watch, self.admin_listener)
         return tuple(part for part in order if part is not None)
 
     def _make_database(self, path: str, on_broken: Callable[[str], object]) -> Database:
@@ -158,6 +162,19 @@ class Parts:
             return self.callback_door.admit(target, address)
 
         return JsonSite(self._reactor, StreamDoor(relay, resource), admit=admit, streams=relay)
+
+    def _make_watch(self) -> Watch | None:
+        config = self._config.poc_v2
+        if not config.watch:
+            return None
+        client = ApiClient(
+            self._reactor,
+            callback_url=config.api_url,
+            public_url=config.api_public_url,
+            admin_url=config.api_admin_url,
+        )
+        rpc = ChainRpc(self._reactor, config.chain_url.split(",")) if config.chain_url is not None else None
+        return Watch(self._reactor, client, rpc=rpc, participant=config.participant)
 
     def _make_relay(self, path: str) -> Relay | None:
         config = self._config.poc_v2

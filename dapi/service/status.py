@@ -75,6 +75,7 @@ class ServiceStatus:
             "nodes": nodes.nodes,
             "chain": _chain_status(parts.chain),
             "relay": parts.relay.status() if parts.relay is not None else None,
+            "poc_v2_watch": parts.poc_v2_watch.status() if parts.poc_v2_watch is not None else None,
         }
         # The parts tell enums and structs.
         return cast(dict[str, Any], _json_data(status))

@@ -1,7 +1,7 @@
 """The simulated chain's ABCI queries: encoded protobuf in, encoded protobuf out.
 
-Facts: docs/protocol/chain.md, 'Queries' and 'Validation'. A further query is a function of the state at a height, and
-an entry in ``_QUERIES``; what is asked about hosts is in ``host_queries``.
+Facts: docs/protocol/chain.md, 'Queries' and 'Validation'; docs/protocol/poc-v2.md, 'What can be asked'. A further query
+is a function of the state at a height, and an entry in ``_QUERIES``; what is asked about hosts is in ``host_queries``.
 """
 
 from __future__ import annotations
@@ -159,9 +159,35 @@ def _group_member(member: GroupMember) -> bytes:
     )
 
 
+class _OfStageRequest(Message, frozen=True):
+    WIRE: ClassVar = {1: ("height", INT64), 2: ("participant", STRING), 3: ("model_id", STRING)}
+    height: int = 0
+    participant: str = ""
+    model_id: str = ""
+
+
+def _store_commit(view: StateView, data: bytes) -> bytes:
+    """Return the count that was committed last for PoC v2; nothing at all where there is none."""
+    request = read_request(_OfStageRequest, data)
+    count = view.store_commits.get((request.height, request.participant, request.model_id))
+    return b"" if count is None else varint_field(1, count) + bytes_field(2, bytes(32)) + varint_field(3, 1)
+
+
+def _weight_distribution(view: StateView, data: bytes) -> bytes:
+    """Return how a participant's nodes weigh in a stage of PoC v2; nothing at all where that is not told."""
+    request = read_request(_OfStageRequest, data)
+    weights = view.node_weights.get((request.height, request.participant, request.model_id))
+    if weights is None:
+        return b""
+    nodes = [bytes_field(1, node_id) + varint_field(2, weight) for node_id, weight in weights.items()]
+    return b"".join(message_field(1, node) for node in nodes) + varint_field(2, 1)
+
+
 _QUERIES: dict[str, Query] = {
     "/inference.inference.Query/EpochInfo": _epoch_info,
     "/inference.inference.Query/PocBatchesForStage": _poc_batches_for_stage,
     "/inference.inference.Query/EpochGroupData": _epoch_group_data,
+    "/inference.inference.Query/PoCV2StoreCommit": _store_commit,
+    "/inference.inference.Query/MLNodeWeightDistribution": _weight_distribution,
     **HOST_QUERIES,
 }

@@ -7,6 +7,7 @@ from typing import Any
 
 from dapi.diagnosis.catalogue import ProblemId, Severity
 from dapi.diagnosis.problem import Finding
+from dapi.relay.stage_watch import Trouble
 from tests.unit.diagnosis.test_checks import CheckTestCase
 
 RELAY: dict[str, Any] = {
@@ -58,3 +59,19 @@ class RelayTests(CheckTestCase):
             self.assertIs(finding.id, problem_id)
             self.assertTrue(finding.problem)
             self.assertTrue(finding.to_do)
+
+
+class WatchTests(CheckTestCase):
+    def test_each_kind_of_trouble_has_something_to_do(self) -> None:
+        for trouble in Trouble:
+            watch = {"troubles": [{"kind": str(trouble), "model": "m", "problem": "words"}], "questions": {}}
+            (finding,) = self.found(poc_v2_watch=watch)
+            self.assertEqual(finding.problem, "words")
+            self.assertTrue(finding.to_do)
+
+    def test_who_does_not_answer(self) -> None:
+        watch = {"troubles": [], "questions": {"chain": "no answer", "state": "HTTP 500"}}
+        chain, state = self.found(poc_v2_watch=watch)
+        self.assertIn("poc_v2.chain_url", chain.to_do)
+        self.assertIn("poc_v2.api_url", state.to_do)
+        self.assertEqual(self.found(poc_v2_watch=None), [])
