@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+from configparser import ConfigParser
 
 from twisted.trial.unittest import SynchronousTestCase
 
 from dapi.phases.phases import Phase
 from dapi.server.metric_families import ChainSample, PhaseSample, PortSample, families
+from dapi.tap import Options
 from tests.metric_samples import node_sample, snapshot
 from tests.ops_files import alert_rules, expressions_of_panels, panels, text_of
 
@@ -61,6 +63,30 @@ class AlertTests(SynchronousTestCase):
     def test_each_is_tried_in_a_case(self) -> None:
         cases = text_of("alerts.test.yml")
         self.assertEqual([rule["alert"] for rule in alert_rules() if f'"{rule["alert"]}"' not in cases], [])
+
+
+class ServiceTests(SynchronousTestCase):
+    """The unit for systemd."""
+
+    def setUp(self) -> None:
+        parser = ConfigParser(interpolation=None)
+        parser.optionxform = str  # type: ignore[assignment, method-assign]
+        parser.read_string(text_of("dapi.service"))
+        self.service = parser["Service"]
+
+    def test_it_waits_for_what_dapi_says_and_starts_it_again(self) -> None:
+        told = {name: self.service[name] for name in ("Type", "NotifyAccess", "Restart")}
+        self.assertEqual(told, {"Type": "notify", "NotifyAccess": "main", "Restart": "always"})
+        self.assertGreaterEqual(int(self.service["WatchdogSec"]), 30)
+        # After a power cut the database reads a long log before dapi is ready.
+        self.assertGreater(int(self.service["TimeoutStartSec"]), int(self.service["WatchdogSec"]))
+
+    def test_the_options_of_its_command_are_dapis(self) -> None:
+        twistd, _, command = self.service["ExecStart"].partition(" dapi ")
+        # In the foreground, as Type=notify needs it, with the log for the journal.
+        self.assertEqual(twistd.split()[1:], ["-n", "-l", "-"])
+        known = {f"--{name}" for name, *_ in Options.optParameters}
+        self.assertLessEqual({word for word in command.split() if word.startswith("--")}, known)
 
 
 class DashboardTests(SynchronousTestCase):
