@@ -56,25 +56,30 @@ class OpenApiRoute:
 
     def _get_description(self, request: Request) -> bytes:
         if self._encoded is None:
-            self._encoded = msgspec.json.encode(document(self._title, self._operations))
+            self._encoded = msgspec.json.encode(document(self._title, self._operations, is_open=self._is_open))
         return answer(request, 200, self._encoded)
 
 
-def document(title: str, operations: Operations) -> dict[str, Any]:
-    """Return the description of a port as JSON data."""
+def document(title: str, operations: Operations, *, is_open: bool = False) -> dict[str, Any]:
+    """Return the description of a port as JSON data; one that is not open may ask for a bearer token."""
     types = _types_of(operations.values())
     found, components = msgspec.json.schema_components(types, ref_template="#/components/schemas/{name}")
     schemas = dict(zip(types, found, strict=True))
     paths: dict[str, dict[str, Any]] = {}
     for (method, path), operation in operations.items():
-        described = _operation(method, path, operation, schemas, components)
-        paths.setdefault(_PARAMETER.sub(r"{\1}", path), {})[method.lower()] = described
-    return {
+        item = paths.setdefault(_PARAMETER.sub(r"{\1}", path), {})
+        item[method.lower()] = _operation(method, path, operation, schemas, components)
+    described: dict[str, Any] = {
         "openapi": "3.1.0",
         "info": {"title": title, "version": __version__},
         "paths": paths,
         "components": {"schemas": _with_patterns_of_javascript(components)},
     }
+    if not is_open:
+        described["components"]["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
+        # Without one, where the port is on a loopback address.
+        described["security"] = [{}, {"token": []}]
+    return described
 
 
 def _with_patterns_of_javascript(value: Any) -> Any:

@@ -53,12 +53,20 @@ class RouteTests(SynchronousTestCase):
 
 class DocumentTests(SynchronousTestCase):
     def setUp(self) -> None:
-        self.documents = {"admin": document("admin", ADMIN), "callbacks": document("callbacks", CALLBACKS)}
+        self.documents = {
+            "admin": document("admin", ADMIN),
+            "callbacks": document("callbacks", CALLBACKS, is_open=True),
+        }
 
     def test_references_lead_somewhere(self) -> None:
         for described in self.documents.values():
             found = {f"#/components/schemas/{name}" for name in described["components"]["schemas"]}
             self.assertLessEqual(set(values_of(described, "$ref")), found)
+
+    def test_the_admin_port_may_ask_for_a_token_and_that_of_the_nodes_never_does(self) -> None:
+        self.assertEqual(self.documents["admin"]["security"], [{}, {"token": []}])
+        self.assertIn("token", self.documents["admin"]["components"]["securitySchemes"])
+        self.assertNotIn("security", self.documents["callbacks"])
 
     def test_names_of_operations_are_unique(self) -> None:
         for described in self.documents.values():
