@@ -40,6 +40,7 @@ from dapi.messages import ProofBatch
 from dapi.phases.duty import Duty
 from dapi.timing.clock import unix_seconds
 from dapi.timing.log_limits import OncePerMinute
+from dapi.timing.steps import step
 from dapi.timing.timer import Timer
 
 _ASK_SECONDS = 5.0
@@ -222,10 +223,8 @@ class NodeReconciler:
             self._batches, self._silent_since = batches, self._reactor.seconds()
 
     def _enter(self, state: NodeReconcilerState) -> None:
-        if state not in TRANSITIONS[self.state]:
-            raise RuntimeError(f"{self.worker.node.id}: {self.state.name} does not lead to {state.name}")
+        self.state = step(TRANSITIONS, self.state, state, self.worker.node.id)
         self._timer.cancel()
-        self.state = state
 
     def _change_to(self, intention: Intention | None) -> None:
         self._intention = intention

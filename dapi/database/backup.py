@@ -30,6 +30,7 @@ from dapi.database.file import open_to_read, why_not_copied
 from dapi.database.lane import Lane
 from dapi.errors import ConfigError, NotReadyError, StoreBusyError
 from dapi.messages.sizes import MIB
+from dapi.timing.steps import step
 
 # Of one step; between two steps the thread lets the disk rest for as long as the step took, but not longer than this.
 _PAGES = 128
@@ -173,8 +174,7 @@ class Backups(Service):
             self.log.warn(text, path=self._status.path, problem=problem)
 
     def _turn(self, status: BackupStatus) -> None:
-        if status.state not in TRANSITIONS[self._status.state]:
-            raise RuntimeError(f"a copy that is {self._status.state} cannot be {status.state} next")
+        step(TRANSITIONS, self._status.state, status.state, "a copy")
         self._status = status
 
     # The thread.

@@ -34,6 +34,7 @@ from dapi.errors import DapiError
 from dapi.http.answers import RETRY_AFTER_SECONDS, HttpError, error_body, status_of
 from dapi.http.settings import HttpSettings
 from dapi.http.streams import StreamedContent, Streams
+from dapi.timing.steps import step
 from dapi.timing.timer import Timer
 
 _REQUEST_TIMEOUT = 408
@@ -120,9 +121,7 @@ class JsonChannel(HTTPChannel):
 
     def turn(self, state: ChannelState) -> None:
         """Go to another state; raises RuntimeError when the drawing has no such way."""
-        if state not in TRANSITIONS[self.state]:
-            raise RuntimeError(f"a connection that is {self.state.value} cannot be {state.value} next")
-        self.state = state
+        self.state = step(TRANSITIONS, self.state, state, "a connection")
         if state is ChannelState.RECEIVING:
             self._head.start()
             self._deadline.start()

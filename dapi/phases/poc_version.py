@@ -26,6 +26,7 @@ from dapi.errors import ChainError
 from dapi.phases.epoch_queries import epoch_info
 from dapi.phases.phases import EpochInfo
 from dapi.timing.observers import Observers
+from dapi.timing.steps import step
 
 # While somebody else asks for the epoch at each block, nobody has to ask for this alone.
 _BLOCKS_BETWEEN = 10
@@ -129,7 +130,5 @@ class PocVersion:
             self.log.critical("{reason}", reason=self.moved_reason)
 
     def _enter(self, state: PocVersionState, moved_reason: str | None) -> None:
-        if state not in TRANSITIONS[self.state]:
-            raise RuntimeError(f"{self.state.name} does not lead to {state.name}")
-        self.state, self.moved_reason = state, moved_reason
+        self.state, self.moved_reason = step(TRANSITIONS, self.state, state, "PoC's version"), moved_reason
         self._on_change()

@@ -26,6 +26,7 @@ from typing import Final
 import attrs
 
 from dapi.relay.scan import Facts, Target
+from dapi.timing.steps import step
 
 
 class PayloadState(enum.StrEnum):
@@ -90,6 +91,4 @@ class Payload:
 
     def turn(self, state: PayloadState, reason: str | None = None) -> None:
         """Go to another state; raises RuntimeError when the drawing has no such way."""
-        if state not in TRANSITIONS[self.state]:
-            raise RuntimeError(f"a payload that is {self.state} cannot be {state} next")
-        self.state, self.reason = state, reason
+        self.state, self.reason = step(TRANSITIONS, self.state, state, "a payload"), reason

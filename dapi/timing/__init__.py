@@ -6,5 +6,6 @@
 - ``retry`` tries until it succeeds; ``RetryDelay`` is the time between two attempts, 3 to 5 seconds.
 - ``Waiters``: many Deferreds for one event. ``Observers``: functions that are called at each event.
 - ``PoolThread`` runs what would take the reactor's thread too long.
+- ``step`` lets a state machine make the steps that its table has, and no other.
 - ``SayOnce``, ``OncePerMinute``: limits to how often the same is logged.
 """

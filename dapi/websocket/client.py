@@ -36,6 +36,7 @@ from zope.interface import implementer
 
 from dapi.timing.clock import unix_seconds
 from dapi.timing.retry import RetryDelay
+from dapi.timing.steps import step
 from dapi.timing.timer import Timer
 from dapi.timing.waiters import Waiters
 from dapi.websocket.address import WebSocketAddress, websocket_endpoint
@@ -340,8 +341,7 @@ class SupervisedWebSocket(Service, Generic[C], ABC):
         self._index = self.choose_address(self._index, was_useful=self._is_useful)
 
     def _enter(self, state: _State, reason: str | None, until: float | None = None) -> None:
-        if state not in _NEXT[self._state]:
-            raise RuntimeError(f"{self._state.name} does not lead to {state.name}")
+        step(_NEXT, self._state, state, "a WebSocket")
         self._steady.cancel()
         before, shown = self._status, state.shown
         # An attempt in between does not make a reason a new one.

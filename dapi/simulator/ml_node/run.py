@@ -20,6 +20,7 @@ from twisted.internet.interfaces import IReactorTime
 from dapi.simulator.ml_node.ledger import Attempt, Kind
 from dapi.simulator.ml_node.settings import MLNodeSettings
 from dapi.simulator.ml_node.work import Generator, InitRequest, validated_batch
+from dapi.timing.steps import step
 
 Phase = Literal["generate", "validate"]
 
@@ -95,10 +96,8 @@ class PowRun:
         return {"status": status, "is_model_initialized": self.is_loaded}
 
     def move_to(self, state: RunState) -> None:
-        """Go into another state, as drawn; raise ValueError where no such move is drawn."""
-        if state not in MOVES[self.state]:
-            raise ValueError(f"no PoW goes from {self.state.name} to {state.name}")
-        self.state = state
+        """Go into another state, as drawn; raise RuntimeError where no such move is drawn."""
+        self.state = step(MOVES, self.state, state, "a simulated PoW")
         if state is RunState.ENDING:
             self.phase = None
 

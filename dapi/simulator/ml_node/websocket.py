@@ -34,6 +34,7 @@ from zope.interface import implementer
 from dapi.simulator.ml_node.ledger import Connection, Ledger
 from dapi.simulator.ml_node.pow_service import PowService
 from dapi.simulator.ml_node.settings import MLNodeSettings
+from dapi.timing.steps import step
 from dapi.timing.timer import Timer
 
 POLICY_VIOLATION = 1008
@@ -115,10 +116,8 @@ class NodeWebSocketProtocol(WebSocketServerProtocol):
         self.sendCloseFrame(code=code, reasonUtf8=reason.encode())
 
     def move_to(self, state: ConnectionState) -> None:
-        """Go into another state, as drawn; raise ValueError where no such move is drawn."""
-        if state not in MOVES[self.state_of_use]:
-            raise ValueError(f"no connection goes from {self.state_of_use.name} to {state.name}")
-        self.state_of_use = state
+        """Go into another state, as drawn; raise RuntimeError where no such move is drawn."""
+        self.state_of_use = step(MOVES, self.state_of_use, state, "a simulated node's connection")
 
     def onOpen(self) -> None:
         """Serve the client, or refuse it."""

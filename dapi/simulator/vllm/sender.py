@@ -28,6 +28,7 @@ from twisted.internet.task import LoopingCall, deferLater
 from twisted.logger import Logger
 
 from dapi.http.exchange import AnswerTooLongError, Exchanges, NoAnswerError
+from dapi.timing.steps import step
 
 _VALUES = 12
 _SAFE = "-_.~$&+:=@"
@@ -160,9 +161,7 @@ class SimulatedVllm:
         self.log.failure("the simulated vLLM has a defect", failure)
 
     def _turn(self, state: SenderState) -> None:
-        if state not in TRANSITIONS[self.state]:
-            raise RuntimeError(f"{self.state.name} does not lead to {state.name}")
-        self.state = state
+        self.state = step(TRANSITIONS, self.state, state, "the simulated sender")
 
     def _make(self) -> None:
         now = self._reactor.seconds()

@@ -156,7 +156,7 @@ class ChannelStateTests(SynchronousTestCase):
             if following not in TRANSITIONS[state]:
                 self.bring_to(state)
                 self.assertRaisesRegex(
-                    RuntimeError, f"{state.value} cannot be {following.value}", self.channel.turn, following
+                    RuntimeError, f"{state.name} does not lead to {following.name}", self.channel.turn, following
                 )
                 self.assertIs(self.channel.state, state)
                 self.resource.waiting.clear()

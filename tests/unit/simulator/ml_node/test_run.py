@@ -41,7 +41,7 @@ class StateTests(SynchronousTestCase):
                     run.move_to(after)
                     self.assertIs(run.state, after)
                 else:
-                    self.assertRaises(ValueError, run.move_to, after)
+                    self.assertRaises(RuntimeError, run.move_to, after)
 
     def test_status(self) -> None:
         """(docs/protocol/node.md, 'Status of PoW')"""

@@ -27,4 +27,4 @@ class StateTests(SynchronousTestCase):
                     connection.move_to(after)
                     self.assertIs(connection.state_of_use, after)
                 else:
-                    self.assertRaises(ValueError, connection.move_to, after)
+                    self.assertRaises(RuntimeError, connection.move_to, after)
