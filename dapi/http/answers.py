@@ -88,6 +88,14 @@ def status_of(error: BaseException | None) -> int:
     return next((STATUSES[each] for each in type(error).__mro__ if each in STATUSES), 500)
 
 
+def whole_number(name: str, text: str, lowest: int, highest: int) -> int:
+    """Read the argument ``name`` of a URL; raise HttpError, which says what it may be, at a bad one."""
+    # int() takes other alphabets' digits, and refuses thousands of digits.
+    if text.isascii() and text.isdigit() and len(text) <= len(str(highest)) and lowest <= int(text) <= highest:
+        return int(text)
+    raise HttpError(400, f"{name}: {text!r} is no whole number from {lowest} to {highest}")
+
+
 def new_app() -> Klein:
     """Return a Klein app without routes whose errors are answered in JSON.
 

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from dapi.http.answers import HttpError
+from dapi.http.answers import HttpError, whole_number
 from dapi.messages import Kind, State
 from dapi.outbox.pages import BatchPage, DamagedRow
 
@@ -86,9 +86,4 @@ def _member(members: type[E], name: str, texts: Mapping[str, str]) -> E | None:
 
 
 def _number(name: str, texts: Mapping[str, str], lowest: int, highest: int) -> int | None:
-    if name not in texts:
-        return None
-    text = texts[name]
-    if text.isascii() and text.isdigit() and len(text) <= len(str(highest)) and lowest <= int(text) <= highest:
-        return int(text)
-    raise HttpError(400, f"{name}: {text!r} is no whole number from {lowest} to {highest}")
+    return whole_number(name, texts[name], lowest, highest) if name in texts else None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from twisted.web.server import Request
 
-from dapi.http.answers import HttpError, json_answer
+from dapi.http.answers import HttpError, json_answer, whole_number
 from dapi.orchestration.phase_status import PhaseStatus
 
 _DEFAULT_STAGES = 5
@@ -32,10 +32,8 @@ class EpochRoutes:
     async def get_epochs(self, request: Request) -> bytes:
         """Answer with the latest stages."""
         text = _text(request, b"limit") or str(_DEFAULT_STAGES)
-        # int() refuses thousands of digits.
-        if not text.isdecimal() or len(text) > len(str(MAX_STAGES)) or not 1 <= int(text) <= MAX_STAGES:
-            raise HttpError(400, f"limit: is {text!r}, and has to be a whole number from 1 to {MAX_STAGES}")
-        return json_answer(request, {"epochs": await self._followed().latest_stages(int(text))})
+        limit = whole_number("limit", text, 1, MAX_STAGES)
+        return json_answer(request, {"epochs": await self._followed().latest_stages(limit)})
 
     async def get_restart(self, request: Request) -> bytes:
         """Answer whether dapi may be restarted now."""

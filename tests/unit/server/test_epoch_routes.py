@@ -25,7 +25,8 @@ class DrivenTests(AdminTestCase):
 
     def test_a_wrong_limit(self) -> None:
         for limit in ("0", "51", "-1", "x", "1.5", "9" * 5000):
-            self.assert_error(self.got("GET", f"/epochs?limit={limit}"), 400, "limit")
+            problem = f"limit: {limit!r} is no whole number from 1 to 50"
+            self.assert_error(self.got("GET", f"/epochs?limit={limit}"), 400, problem)
         self.assertEqual(self.phases.asked, [])
 
     def test_restart(self) -> None:
