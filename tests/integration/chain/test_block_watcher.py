@@ -17,6 +17,7 @@ from dapi.simulator.chain.chain import SimulatedChain
 from dapi.websocket.client import WebSocketState
 from dapi.websocket.settings import ConnectionSettings
 from tests.integration.waiting import PATIENCE_SECONDS, soon, until
+from tests.logs import captured_log
 
 reactor: Any = global_reactor
 NEVER_SECONDS = 3600.0
@@ -154,8 +155,12 @@ async def test_a_jump_of_50_blocks_is_told_once(watched: WatchedChain) -> None:
 @pytest_twisted.ensureDeferred
 async def test_a_restart_of_the_chain(watched: WatchedChain) -> None:
     await watched.start()
-    await soon(watched.chain.stopService())
-    await until(lambda: str(watched.watcher.problem).startswith("not reachable"))
+    with captured_log() as log:
+        await soon(watched.chain.stopService())
+        await until(lambda: str(watched.watcher.problem).startswith("not reachable"))
+        # It is said while the loop goes round, not only once the chain is back.
+        (line,) = await until(lambda: log.warnings("everything waits"))
+    assert line.startswith("the chain is not reachable: ")
     watched.chain.startService()
     await until(lambda: watched.watcher.problem is None)
     await watched.until_subscribed()
