@@ -1,4 +1,4 @@
-"""``python -m dapi.simulator.demo``: dapi between a simulated chain and three simulated ML nodes, a line a second.
+"""``python -m dapi.simulator.demo``: dapi between a simulated chain and three simulated ML nodes, told each second.
 
 Everything runs in this process, on ports of 127.0.0.1 that the system picks, in a temporary folder that is removed at
 the end. The chain makes a block a second (``--block-seconds``), and its epochs are short: the nodes generate, validate
@@ -59,16 +59,19 @@ _EPOCHS = EpochParams(
     poc_validation_duration=8,
 )
 _MODELS: dict[str, Any] = {"simulated": {"args": []}}
+_COLUMNS = 110
+_BETWEEN = " | "
 # A node's ledger must not fill the memory of a demo that runs for days.
 _REMEMBERED = 100
 _LEGEND = """\
 block   the newest block of the chain, the chain's phase, and the blocks until the next change:
         a window is the time in which the chain accepts batches (PoCGenerate) or verdicts (PoCValidate)
-nodeN   what the node has delivered, by the node's own count: over the WebSocket + by HTTP;
+paid    what the chain has paid so far, in its smallest coin: an epoch is paid after the PoC of the next one
+nodeN   what the node has sent and got rid of, by the node's own count: over the WebSocket + by HTTP;
         "twice" are those that came by HTTP because their ack over the WebSocket was lost
-dapi    the messages that dapi keeps for the chain, each once: the nodes' batches + their verdicts + dapi's own (seeds,
-        declared nodes, claims) = still to be sent + in a transaction + in a block + failed or expired
-paid    what the chain has paid so far, in its smallest coin: an epoch is paid after the PoC of the next one"""
+dapi    the messages that dapi keeps for the chain, each once: the nodes' batches + their verdicts
+        + dapi's own (seeds, declared nodes, claims); and how far these are: still to be sent
+        + in a transaction + in a block + failed or expired"""
 
 
 def _node_settings(**changes: Any) -> MLNodeSettings:
@@ -153,10 +156,14 @@ class Demo:
         while self._reactor.seconds() - began < seconds:
             await deferLater(self._reactor, 1.0)
             status = await self._consistent_status()
-            parts = [_phase_in(status), *map(_deliveries_of, self._nodes), await self._messages_in(status)]
             await self._look_at_payments()
-            line = " | ".join([*parts, self.paid()])
-            print(f"{self._reactor.seconds() - began:4.0f} s | {line}", flush=True)
+            parts = [
+                _phase_in(status),
+                self.paid(),
+                *map(_deliveries_of, self._nodes),
+                *await self._messages_in(status),
+            ]
+            print("\n".join(lines_of(f"{self._reactor.seconds() - began:4.0f} s", parts)), flush=True)
 
     def _config(self) -> Config:
         key_file = Path(self._folder) / "key"
@@ -182,17 +189,17 @@ class Demo:
             if sum(before["batches"].values()) == sum(after["batches"].values()):
                 return after
 
-    async def _messages_in(self, status: Any) -> str:
-        """Say what dapi keeps, and how far it is."""
+    async def _messages_in(self, status: Any) -> tuple[str, str]:
+        """Say what dapi keeps, by kind and by how far it is."""
         counts = status["batches"]
         kept = sum(counts.values())
         own = kept - self._kinds.total()
         newest = (await self._call("GET", "/admin/v1/batches?state=confirmed&limit=1"))["batches"]
         block = f" (newest: {newest[0]['included_height']})" if newest else ""
         return (
-            f"dapi keeps {kept} = {self._kinds['generated']} batches + {self._kinds['validated']} verdicts + {own} own"
-            f" = {counts['stored']} to send + {counts['in_flight']} in transactions"
-            f" + {counts['confirmed']} in blocks{block} + {counts['failed'] + counts['expired']} failed or expired"
+            f"dapi keeps {kept} = {self._kinds['generated']} batches + {self._kinds['validated']} verdicts + {own} own",
+            f"of these {kept} = {counts['stored']} to send + {counts['in_flight']} in transactions"
+            f" + {counts['confirmed']} in blocks{block} + {counts['failed'] + counts['expired']} failed or expired",
         )
 
     async def _look_at_payments(self) -> None:
@@ -215,6 +222,17 @@ class Demo:
         return answer
 
 
+def lines_of(time: str, parts: Sequence[str]) -> list[str]:
+    """Put parts one after the other into lines that fit a terminal; the first one begins with the time."""
+    lines = [f"{time} | {parts[0]}"]
+    for part in parts[1:]:
+        if len(lines[-1]) + len(_BETWEEN) + len(part) <= _COLUMNS:
+            lines[-1] += _BETWEEN + part
+        else:
+            lines.append(" " * len(time) + _BETWEEN + part)
+    return lines
+
+
 def _registered(node: SimulatedMLNode) -> NodeConfig:
     """Return a node as it is registered."""
     config = {"id": node.node_name, "host": _HOST, "poc_port": node.port, "inference_port": node.port}
@@ -224,7 +242,7 @@ def _registered(node: SimulatedMLNode) -> NodeConfig:
 def _deliveries_of(node: SimulatedMLNode) -> str:
     counts = node.ledger.counts
     ways = f"{counts['websocket']} WebSocket + {counts['http']} HTTP"
-    return f"{node.node_name} delivered {counts['delivered']} = {ways} ({counts['doubled']} twice)"
+    return f"{node.node_name} sent {counts['delivered']} = {ways} ({counts['doubled']} twice)"
 
 
 def _phase_in(status: Any) -> str:
