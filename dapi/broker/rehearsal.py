@@ -30,6 +30,7 @@ from dapi.messages.urls import without_user
 from dapi.mlnode.client import InitRequest, MLNodeState
 from dapi.poc.batch_handler import BatchHandler
 from dapi.timing.clock import unix_seconds
+from dapi.timing.steps import step
 from dapi.websocket.client import WebSocketState
 
 _LOOK_SECONDS = 0.1
@@ -140,9 +141,7 @@ class RehearseCommand:
 
     def turn(self, state: RehearsalState) -> None:
         """Go to another state; raises RuntimeError when the drawing has no such way."""
-        if state not in TRANSITIONS[self.state]:
-            raise RuntimeError(f"a rehearsal that is {self.state} cannot be {state} next")
-        self.state = state
+        self.state = step(TRANSITIONS, self.state, state, "a rehearsal")
         self._ended_at = unix_seconds(self._reactor)
 
     async def execute(self, access: NodeAccess) -> CommandResult:
