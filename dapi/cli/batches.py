@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from itertools import takewhile
 from typing import Any, TypeVar
 
 import click
@@ -90,7 +91,7 @@ def batches(
 
 def _follow(session: Session, limit: int, interval: float, query: dict[str, Any]) -> None:
     """Print the last batches, the newest last, and then each that is new."""
-    last_seq = 0
+    last_seq, is_told = 0, False
     shown = list(_pages(session, "/batches", limit, **query))
     while True:
         for batch in reversed(shown):
@@ -100,11 +101,15 @@ def _follow(session: Session, limit: int, interval: float, query: dict[str, Any]
             else:
                 click.echo(_line(batch))
         session.sleep(interval)
-        shown = []
-        for batch in _pages(session, "/batches", **query):
-            if batch["seq"] <= last_seq:
-                break
-            shown.append(batch)
+        try:
+            new = takewhile(lambda batch: batch["seq"] > last_seq, _pages(session, "/batches", **query))  # noqa: B023
+            shown = list(new)
+            is_told = False
+        except CliError as error:
+            # dapi is restarted, perhaps: what came meanwhile is shown when it answers again.
+            if not is_told:
+                error.show()
+            shown, is_told = [], True
 
 
 def _table(found: list[dict[str, Any]], now: float) -> Any:

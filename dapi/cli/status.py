@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from dapi.cli import show
+from dapi.cli.errors import CliError, clean
 from dapi.cli.exit_codes import ExitCode
 from dapi.cli.session import ApiCommand, Session, pass_session
 
@@ -47,6 +48,7 @@ def status(session: Session, watch: bool, interval: float) -> None:
 def _watch(session: Session, interval: float) -> None:
     from rich.console import Group
     from rich.live import Live
+    from rich.text import Text
 
     def picture() -> RenderableType:
         return Group(*status_parts(session.api.get("/status"), session.now()))
@@ -54,7 +56,11 @@ def _watch(session: Session, interval: float) -> None:
     with Live(picture(), console=show.console(), auto_refresh=False, vertical_overflow="visible") as live:
         while True:
             session.sleep(interval)
-            live.update(picture(), refresh=True)
+            try:
+                live.update(picture(), refresh=True)
+            except CliError as error:
+                # dapi is restarted, perhaps.
+                live.update(Text(clean(error.message), style=show.COLOURS["critical"]), refresh=True)
 
 
 def status_parts(found: dict[str, Any], now: float) -> Iterator[RenderableType]:

@@ -195,9 +195,10 @@ class EmbeddingTests(SynchronousTestCase):
 
 class CommandTests(SynchronousTestCase):
     def test_commands_of_dapi_exist(self) -> None:
-        told = re.findall(r"^(dapi [a-z-]+) .*#", README, re.MULTILINE)
+        told = re.findall(r"^(dapi [a-z-].*?) +#", README, re.MULTILINE)
         self.assertIn("dapi status", told)
-        self.assertEqual(set(told) - {name for name, _ in commands()}, set())
+        names = tuple(f"{name} " for name, _ in commands())
+        self.assertEqual([line for line in told if not f"{line} ".startswith(names)], [])
 
     def test_make_targets_exist(self) -> None:
         targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))

@@ -61,6 +61,15 @@ class ListTests(CliTestCase):
         lines = self.shown("batches", "--follow", code=1).splitlines()
         self.assertEqual([line.split()[1] for line in lines if line], [each["batch_id"][:12] for each in [old, *new]])
 
+    def test_follow_outlives_a_restart_of_dapi(self) -> None:
+        self.sleeps = 3
+        first, second = ({**self.found[0], "seq": seq, "batch_id": f"b{seq}"} for seq in (1, 2))
+        away = (503, {"error": "dapi is stopping"})
+        self.client.set("GET", "/batches", page(first), away, away, page(second, first))
+        result = self.run_dapi("batches", "--follow", code=1)
+        self.assertEqual([line.split()[1] for line in result.stdout.splitlines() if line], ["b1", "b2"])
+        self.assertEqual(result.stderr.count("dapi is stopping"), 1)
+
     def test_follow_goes_through_as_many_pages_as_came(self) -> None:
         self.sleeps = 1
         first, second, third = ({**self.found[0], "seq": seq, "batch_id": f"b{seq}"} for seq in (3, 2, 1))

@@ -89,6 +89,17 @@ class StatusTests(CliTestCase):
         self.assertEqual(self.slept, [0.5, 0.5, 0.5])
         self.assertEqual(len(self.client.calls), 3)
 
+    def test_watch_outlives_a_restart_of_dapi(self) -> None:
+        self.sleeps = 2
+        self.client.set("GET", "/status", self.status, (503, {"error": "dapi is stopping"}), self.status)
+        output = self.run_dapi("status", "--watch", code=1).stdout
+        self.assertTrue(output.startswith("1 problem"), output)
+        self.assertEqual(len(self.client.calls), 3)
+
+    def test_watch_of_no_dapi_ends(self) -> None:
+        self.client.set("GET", "/status", b"", status=502)
+        self.refused("status", "--watch", code=4)
+
     def test_watch_with_json_is_a_line_each_time(self) -> None:
         self.sleeps = 1
         lines = self.run_dapi("status", "--watch", "--json", code=1).stdout.splitlines()

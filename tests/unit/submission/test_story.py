@@ -6,6 +6,7 @@ from typing import Any
 
 from dapi.errors import UnknownBatchError
 from dapi.messages import Kind, Via, content_id
+from dapi.outbox import queries
 from dapi.outbox.story import BatchStory, TransactionRecord
 from tests.batches import generated_batch
 from tests.unit.outbox.outbox_case import entry
@@ -50,6 +51,12 @@ class StoryTests(SubmissionsTestCase):
         self.assertEqual(self.story(batch_id[:8]).row, self.rows()[batch_id])
         self.wait(self.submissions.fail(self.send(self.next(max_nonces=1)), HASH, "no"))
         self.assertEqual(self.story(batch_id[:63]).row, self.rows()[batch_id])
+
+    def test_the_beginning_is_looked_for_along_the_index_of_ids(self) -> None:
+        plan = self.look(f"EXPLAIN QUERY PLAN {queries.BEGINNING_WITH}".replace(":begin", "'a'").replace(":end", "'b'"))
+        steps = [step for *_, step in plan if "unfinished" in step or "finished" in step]
+        self.assertEqual(len(steps), 2)
+        self.assertTrue(all(step.startswith("SEARCH") and "INDEX sqlite_autoindex" in step for step in steps), steps)
 
     def test_a_batch_that_was_just_stored(self) -> None:
         batch_id = self.record(1)
