@@ -185,9 +185,9 @@ NEXT_GROUP = f"""WITH RECURSIVE compared_with_none(height) AS (
         AND unfinished.height = stage.height AND unfinished.kind = kind.value AND not_before <= :height)
     ORDER BY kind.value != 'seed', last, stage.height, kind.key LIMIT 1"""
 
-# How many of a stage, kind and run may be sent now, counted up to a limit.
+# How many of a stage, kind and run are stored, counted up to a limit; the index alone tells.
 COUNT_TO_SEND = """SELECT count(*) FROM (SELECT 1 FROM unfinished WHERE state = 'stored' AND run = :run
-    AND height = :stage_height AND kind = :kind AND not_before <= :height LIMIT :limit)"""
+    AND height = :stage_height AND kind = :kind LIMIT :limit)"""
 
 _CANDIDATES = (
     "SELECT seq, kind, height, attempts, max_messages, nonces, length(message) FROM unfinished WHERE state = 'stored'"
