@@ -286,6 +286,11 @@ class Maker:
         self._dapis.append(dapi)
         return dapi
 
+    def pair(self, block_seconds: float | None = 0.1, **settings: Any) -> tuple[Chain, Dapi]:
+        """A chain, and a dapi with these settings that knows no other."""
+        chain = self.chain(block_seconds)
+        return chain, self.dapi(chain, **settings)
+
     async def stop(self, dapi: Dapi) -> None:
         self._dapis.remove(dapi)
         await dapi.stop()

@@ -16,8 +16,7 @@ from tests.integration.waiting import until
 
 @pytest_twisted.ensureDeferred
 async def test_what_is_stored_is_confirmed_with_its_block(maker: Maker) -> None:
-    chain = maker.chain()
-    dapi = maker.dapi(chain)
+    chain, dapi = maker.pair()
     for nonce in range(5):
         await dapi.record(nonce)
     await dapi.record_verdict()
@@ -37,8 +36,7 @@ async def test_what_is_stored_is_confirmed_with_its_block(maker: Maker) -> None:
 
 @pytest_twisted.ensureDeferred
 async def test_hash_and_timestamp_are_on_disk_before_the_bytes_leave(maker: Maker) -> None:
-    chain = maker.chain(None)
-    dapi = maker.dapi(chain)
+    chain, dapi = maker.pair(None)
     on_disk = []
 
     def on_send(raw: bytes) -> None:
@@ -58,8 +56,7 @@ async def test_hash_and_timestamp_are_on_disk_before_the_bytes_leave(maker: Make
 @pytest.mark.parametrize("loses", ["before", "after"])
 @pytest_twisted.ensureDeferred
 async def test_stopped_while_it_sends_it_offers_the_same_bytes_again(maker: Maker, loses: str) -> None:
-    chain = maker.chain(None)
-    dapi = maker.dapi(chain)
+    chain, dapi = maker.pair(None)
     dapi.rpc.loses = loses
     await dapi.record(1)
     await dapi.when_sent()
@@ -79,8 +76,7 @@ async def test_stopped_while_it_sends_it_offers_the_same_bytes_again(maker: Make
 
 @pytest_twisted.ensureDeferred
 async def test_stopped_after_its_block_it_finds_it_and_sends_nothing(maker: Maker) -> None:
-    chain = maker.chain(None)
-    dapi = maker.dapi(chain)
+    chain, dapi = maker.pair(None)
     await dapi.record(1)
     await chain.mempool(1)
     await maker.stop(dapi)
@@ -159,8 +155,7 @@ async def test_several_messages_share_a_transaction_up_to_its_limit(maker: Maker
 
 @pytest_twisted.ensureDeferred
 async def test_many_are_in_flight_but_no_more_than_allowed(maker: Maker) -> None:
-    chain = maker.chain(None)
-    dapi = maker.dapi(chain, max_in_flight=4, max_transaction_bytes=10_000)
+    chain, dapi = maker.pair(None, max_in_flight=4, max_transaction_bytes=10_000)
     for number in range(10):
         await dapi.record_large(1000 * number, 500)
     await chain.mempool(4)

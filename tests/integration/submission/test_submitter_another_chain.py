@@ -28,8 +28,7 @@ async def test_batches_of_another_chain_are_not_sent(maker: Maker) -> None:
 
 @pytest_twisted.ensureDeferred
 async def test_a_chain_that_begins_anew_under_its_id_gets_nothing_of_the_old_one(maker: Maker) -> None:
-    chain = maker.chain(None)
-    dapi = maker.dapi(chain)
+    chain, dapi = maker.pair(None)
     await dapi.record(0)
     await chain.mempool(1)
     await dapi.next_block(chain)

@@ -30,8 +30,7 @@ def refuse(chain: Chain, *part_ids: str) -> None:
 
 @pytest_twisted.ensureDeferred
 async def test_parts_have_ids_of_the_batch_and_each_nonce_is_on_the_chain_once(maker: Maker) -> None:
-    chain = maker.chain()
-    dapi = maker.dapi(chain)
+    chain, dapi = maker.pair()
     receipt = await dapi.record_large(0, 25_000)
     await dapi.record(99_999)
     rows = await dapi.when_all(State.CONFIRMED, 2)
@@ -58,8 +57,7 @@ def parts_of(chain: Chain, ids: set[str]) -> list[Any]:
 
 @pytest_twisted.ensureDeferred
 async def test_too_large_for_a_transaction_it_is_cut_smaller(maker: Maker) -> None:
-    chain = maker.chain()
-    dapi = maker.dapi(chain, max_transaction_bytes=20_000)
+    chain, dapi = maker.pair(max_transaction_bytes=20_000)
     await dapi.record_large(0, 5_000)
     await dapi.when_all(State.CONFIRMED, 1)
     assert nonces_on(chain) == list(range(5_000))
@@ -69,8 +67,7 @@ async def test_too_large_for_a_transaction_it_is_cut_smaller(maker: Maker) -> No
 
 @pytest_twisted.ensureDeferred
 async def test_it_is_listed_once_and_done_when_its_last_part_is(maker: Maker) -> None:
-    chain = maker.chain(None)
-    dapi = maker.dapi(chain, max_transaction_bytes=100_000, max_in_flight=2)
+    chain, dapi = maker.pair(None, max_transaction_bytes=100_000, max_in_flight=2)
     receipt = await dapi.record_large(0, 25_000)
     confirmed = 0
     while confirmed < 1:
@@ -108,8 +105,7 @@ async def test_dropped_parts_go_again_over_restarts(maker: Maker) -> None:
 
 @pytest_twisted.ensureDeferred
 async def test_it_fails_with_its_first_part_and_is_sent_again_as_a_whole(maker: Maker) -> None:
-    chain = maker.chain(0.05)
-    dapi = maker.dapi(chain)
+    chain, dapi = maker.pair(0.05)
     chain.switches.is_catching_up = True
     receipt = await dapi.record_large(0, 25_000)
     refuse(chain, f"{receipt.batch_id}-10000-19999")
@@ -125,8 +121,7 @@ async def test_it_fails_with_its_first_part_and_is_sent_again_as_a_whole(maker: 
 
 @pytest_twisted.ensureDeferred
 async def test_it_does_not_fail_while_another_part_is_under_way(maker: Maker) -> None:
-    chain = maker.chain(None)
-    dapi = maker.dapi(chain, max_transaction_bytes=100_000)
+    chain, dapi = maker.pair(None, max_transaction_bytes=100_000)
     receipt = await dapi.record_large(0, 20_000)
     await until(lambda: len(chain.blockchain.mempool) > 2)
     waiting = chain.blockchain.mempool.waiting()

@@ -156,8 +156,7 @@ async def test_too_early_it_goes_again_when_the_window_opens_under_the_same_id(m
 
 @pytest_twisted.ensureDeferred
 async def test_refused_within_the_window_it_goes_again_in_the_next_block(maker: Maker) -> None:
-    chain = maker.chain(None)
-    dapi = maker.dapi(chain)
+    chain, dapi = maker.pair(None)
     await dapi.record(1)
     await chain.mempool(1)
     # As on a node that has its own idea of when the window opens.
@@ -226,8 +225,7 @@ async def test_windows_that_are_checked_by_the_mempool_give_the_same(maker: Make
 
 @pytest_twisted.ensureDeferred
 async def test_a_stage_that_the_chain_never_had_is_final(maker: Maker) -> None:
-    chain = maker.chain(0.1)
-    dapi = maker.dapi(chain)
+    _chain, dapi = maker.pair(0.1)
     with captured_log() as log:
         receipt = await dapi.record(1, block_height=STAGE - 5)
         rows = await dapi.when_all(State.FAILED, 1)

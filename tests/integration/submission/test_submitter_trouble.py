@@ -74,8 +74,7 @@ async def test_a_broadcast_without_an_answer_may_have_arrived(maker: Maker) -> N
 
 @pytest_twisted.ensureDeferred
 async def test_out_of_reach_and_back(maker: Maker) -> None:
-    chain = maker.chain(0.05)
-    dapi = maker.dapi(chain, max_in_flight=MAX_IN_FLIGHT, max_transaction_bytes=10_000)
+    chain, dapi = maker.pair(0.05, max_in_flight=MAX_IN_FLIGHT, max_transaction_bytes=10_000)
     await dapi.when_status(state="submitting")
     await chain.simulated.stopService()
     await waits_and_goes_on(
@@ -85,8 +84,7 @@ async def test_out_of_reach_and_back(maker: Maker) -> None:
 
 @pytest_twisted.ensureDeferred
 async def test_a_restart_of_the_chain_loses_the_mempool_and_nothing_else(maker: Maker) -> None:
-    chain = maker.chain(None)
-    dapi = maker.dapi(chain)
+    chain, dapi = maker.pair(None)
     await dapi.record(1)
     await chain.mempool(1)
     first = dapi.hash()
@@ -152,8 +150,7 @@ async def test_slow_answers_are_waited_for(maker: Maker) -> None:
 
 @pytest_twisted.ensureDeferred
 async def test_stopped_while_some_answers_have_failed_and_others_are_waited_for(maker: Maker) -> None:
-    chain = maker.chain(None)
-    dapi = maker.dapi(chain)
+    chain, dapi = maker.pair(None)
     for number in range(1, 4):
         await dapi.record(number)
         await chain.mempool(number)
@@ -265,8 +262,7 @@ async def test_started_anew_in_every_state(maker: Maker) -> None:
 
 @pytest_twisted.ensureDeferred
 async def test_timestamps_ascend_over_a_restart_however_the_dice_fall(maker: Maker) -> None:
-    chain = maker.chain(None)
-    dapi = maker.dapi(chain)
+    chain, dapi = maker.pair(None)
     for number in range(1, 11):
         await dapi.record(number)
         await chain.mempool(number)
