@@ -33,7 +33,12 @@ _REASONS: Final = (
         ProblemId.CHAIN_CATCHING_UP,
         "wait until the chain node has caught up, or set one that has (chain_node.url)",
     ),
-    ("another one", ProblemId.CHAIN_OTHER, "set chain nodes of the right network (chain_node.url)"),
+    (
+        "another one",
+        ProblemId.CHAIN_OTHER,
+        "set chain nodes of the right network (chain_node.url); if the network began anew, dapi begins afresh with it"
+        " once all of them have told so for a minute",
+    ),
     (
         "the network has moved",
         ProblemId.CHAIN_MOVED_TO_V2,
