@@ -16,8 +16,8 @@ from dapi.cli.exit_codes import ExitCode
 from dapi.config import Secret
 from dapi.messages import Kind, State, Via
 from dapi.messages.inference_pb2 import MsgSubmitPocBatch
-from dapi.outbox import queries
 from dapi.outbox.outbox import OutboxEntry
+from dapi.submission.rows import Changes, End, lose
 from tests.integration.cli.dapi_process import Begin, Ended, begin, ended
 from tests.integration.ports import free_port
 from tests.integration.waiting import until_awaited
@@ -99,12 +99,8 @@ async def failed(whole: WholeDapi) -> OutboxEntry:
     entry = OutboxEntry("failed-batch", Kind.GENERATED, "one", 999_999, 3, Via.HTTP, message, "run")
     await service.outbox.put(entry)
 
-    def fail(connection: sqlite3.Connection) -> None:
-        values = {"seqs": "[1]", "state": "failed", "now": 1.0, "tx_hash": "AB", "height": None, "reason": "sdk 5: no"}
-        connection.execute(queries.FINISH, values)
-        connection.execute(queries.DELETE, values)
-
-    await service.database.write(fail)
+    end = End(State.FAILED, 1.0, "AB", reason="sdk 5: no")
+    await service.database.write(lambda connection: lose(connection, Changes(), {1}, end))
     return entry
 
 
