@@ -3,6 +3,7 @@
 # make demo    dapi and three simulated ML nodes, until Ctrl-C
 # make demo-v2 one stage of PoC v2, without dapi and with it, in two minutes
 # make bench   how fast and in how little memory dapi works, beside what it is compared with
+# make bench-abuse  what a node that floods dapi costs the other nodes
 # make soak    dapi for an hour between a failing chain and 200 nodes; SOAK="--duration 600" and more
 # make proto   the generated protobuf code, anew
 
@@ -12,7 +13,7 @@ STAMP := $(VENV)/.dapi-is-set-up
 PYTHONS := python3 python3.11 python3.12 python3.13 python3.14
 BENCHES := intake signing outbox_to_block large_stage relay scrape
 
-.PHONY: setup test lint types unit integration demo demo-v2 bench soak proto
+.PHONY: setup test lint types unit integration demo demo-v2 bench bench-abuse soak proto
 
 setup: $(STAMP)
 
@@ -55,6 +56,9 @@ demo-v2: $(STAMP)
 
 bench: $(STAMP)
 	@set -e; for bench in $(BENCHES); do echo "== $$bench"; $(PY) -m bench.$$bench; done
+
+bench-abuse: $(STAMP)
+	@$(PY) -m bench.abuse
 
 soak: $(STAMP)
 	@$(PY) -m bench.soak $(SOAK)

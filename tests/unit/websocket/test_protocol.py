@@ -152,6 +152,7 @@ class LimitTests(SynchronousTestCase):
             world, link = open_client(max_frames=10)
             link.server_transport.write(fragment + b"".join(bytes([0, *fragment[1:]]) for _ in range(10)))
             link.flush()
+            world.advance(1.05)
             self._ends_with(link, world, 1008, "closed by us: 1008 a message of more than 10 frames")
 
     def test_many_messages_of_many_frames(self) -> None:
