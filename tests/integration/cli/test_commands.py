@@ -67,8 +67,11 @@ async def test_looking_at_batches(whole: WholeDapi, run: Run) -> None:
     listed = (await run("batches", "--state", "confirmed", "--json")).json()["batches"]
     batch = next(each for each in listed if each["via"] == "websocket")
     story = (await run("batch", batch["batch_id"][:16], "--json")).json()
-    assert story == {**story, **batch}
-    assert (story["ways"]["websocket"], story["transactions"][-1]["code"]) == (1, 0)
+    # It may come again meanwhile, on a busy machine.
+    same = ("batch_id", "node_id", "kind", "state", "height", "nonces", "tx_hash", "included_height", "received_at")
+    assert [story[name] for name in same] == [batch[name] for name in same]
+    assert sum(story["ways"].values()) == story["seen"] > 0
+    assert story["transactions"][-1]["code"] == 0
     assert batch["tx_hash"] in (await run("batch", batch["batch_id"])).output
     assert [stage["height"] for stage in (await run("epochs", "--json")).json()["epochs"]] == [FIRST_POC]
     advice = await run("restart-advice")
