@@ -18,12 +18,13 @@ The whole way of a phase, from the block to a node's command, and what a failure
    before the end of the window on.
 5. **The command.** ``Reconciler.intend`` takes the duties, and ``dapi.broker`` tells how each node gets to its own.
 6. **The validation.** In its time ``Conductor._validate`` begins a StageValidation. ``query_samples`` makes a batch of
-   each participant while the chain's answer comes, ``Assignments.decide`` says which node gets it, and
-   ``MLNodeClient.validate`` posts it; a node that refuses passes it on to the next. The verdict comes back as batches
-   do (``dapi.submission`` tells how), and ``Conductor.verdict_stored`` hears of it. A node that is silent for 60 s
-   loses what it holds, and is stopped once (``StageWork.stop_once``). After a restart only those are validated that
-   have no verdict on disk.
-7. **The end.** ``Deadlines.check`` expires what missed its window. ``PhaseStatus`` answers what people ask meanwhile.
+   each participant while the chain's answer comes, ``Assignments.decide`` says which node gets it,
+   ``Comparison.hand_out`` records that, and ``MLNodeClient.validate`` posts it; a node that refuses passes it on to the
+   next. The verdict comes back as batches do (``dapi.submission`` tells how), and ``Conductor.verdict_stored`` hears of
+   it; one that the node was not asked for is kept, and not sent. A node that is silent for 60 s loses what it holds,
+   and is stopped once (``StageWork.stop_once``). After a restart only those are validated that have no verdict on disk.
+7. **The end.** ``Deadlines.check`` expires what missed its window, ``Deadlines.end_without_stage`` what is of no stage.
+   ``PhaseStatus`` answers what people ask meanwhile.
 
 Beside that ``Host`` looks after what makes a stage worth something, at each block and after each change of the nodes:
 
