@@ -267,6 +267,8 @@ async def test_one_verdict_on_a_participant_whatever_the_later_ones_say(whole: W
     await until(lambda: whole.chain.state.validations)
     worker = service.broker.worker_by_num(1)
     await until(lambda: worker.status().websocket.state is WebSocketState.OPEN)
+    # As when the first node that had it was lost.
+    await whole.conductor.comparison.hand_out(FIRST_POC, [(other.address, node_id) for node_id in whole.nodes])
     for number, node in enumerate(nodes, start=1):
         delivered = len(node.ledger.delivered(kind="validated"))
         # It computes other nonces than the first time: another verdict.
