@@ -12,7 +12,7 @@ from typing import Protocol as Interface
 
 import h11
 from twisted.internet.defer import CancelledError, Deferred, succeed
-from twisted.internet.error import ConnectError
+from twisted.internet.error import ConnectError, ConnectingCancelledError
 from twisted.internet.interfaces import IConsumer, IPushProducer, IStreamClientEndpoint, ITCPTransport
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.python.failure import Failure
@@ -95,6 +95,9 @@ class RawClient:
         )
         try:
             exchange = cast(_Exchange, await self._endpoint.connect(_Exchanges(self._closed)))
+        except ConnectingCancelledError as error:
+            # Twisted's own error for it, which nobody who cancels expects.
+            raise CancelledError from error
         except (ConnectError, OSError) as error:
             raise NoAnswerError(str(error) or type(error).__name__) from error
         self._open.add(exchange)

@@ -15,7 +15,7 @@ from dapi.relay.book import Book, Key
 from dapi.relay.forwarder import Forwarder
 from dapi.relay.knowledge import Knowledge
 from dapi.relay.payload import Payload
-from dapi.relay.stage_ledger import Mark
+from dapi.relay.stage_ledger import Mark, StageLedger
 from dapi.relay.store import RelayStore
 from dapi.timing.loop import LoopService
 from dapi.timing.together import together
@@ -56,6 +56,7 @@ class Reconciliation(LoopService):
         self._settled_seconds = settled_seconds
         self._turns = 0
         self._again: dict[Key | None, int] = {}
+        self._missing_since: dict[Key, float] = {}
         self._newest = 0
 
     async def loop(self) -> None:
@@ -159,7 +160,26 @@ class Reconciliation(LoopService):
                 self._book.settle(overdue)
             else:
                 self._again[key] = self._again.get(key, 0) + 1
+                if self._again[key] > 1:
+                    # Sending these once more did not help: what is missing was taken for settled.
+                    overdue += self._book.settled.get(key, ())
                 self._has_lost(key, overdue, ledger.missing)
+        for key, ledger in self._book.ledgers.items():
+            self._look_for_missing(key, ledger, asked_at)
+
+    def _look_for_missing(self, key: Key, ledger: StageLedger, asked_at: float) -> None:
+        """Send a whole stage again of which something is missing for long, though all of it was taken for settled.
+
+        What the container loses in silence, while more comes, may be made up for by what comes: the count alone does
+        not show it before all is quiet.
+        """
+        settled = self._book.settled.get(key)
+        is_missing = bool(settled) and key not in self._book.taken and ledger.is_exact and ledger.missing > 0
+        if not settled or not is_missing or self._knowledge.late_reason(settled[0]) is not None:
+            self._missing_since.pop(key, None)
+        elif asked_at - self._missing_since.setdefault(key, asked_at) >= self._settled_seconds:
+            del self._missing_since[key]
+            self._has_lost(key, list(settled), ledger.missing)
 
     def _is_uncounted_for_long(self, key: Key) -> bool:
         """Tell whether the count could not be asked for, so that sending everything again and again helps nobody."""
@@ -189,7 +209,7 @@ class Reconciliation(LoopService):
             await self._forget_before(self._newest)
 
     async def _forget_before(self, height: int) -> None:
-        for each in (self.fallen, self.stalled):
+        for each in (self.fallen, self.stalled, self._missing_since):
             for key in [key for key in each if key[0] < height]:
                 del each[key]
         self._again = {key: times for key, times in self._again.items() if key is not None and key[0] >= height}
