@@ -65,6 +65,8 @@ async def test_whole_epochs_by_itself(short: WholeDapi) -> None:
     whole.start()
     for epoch in (1, 2):
         start = FIRST_POC + 40 * (epoch - 1)
+        for node in whole.nodes.values():
+            node.settings.batches_per_walk = 1
         whole.produce_to(start - 2)
         for height, phase in ((start + 2, "generate"), (start + 13, "validate"), (start + 20, None)):
             await soon(whole.chain.when_height(height))
@@ -74,6 +76,9 @@ async def test_whole_epochs_by_itself(short: WholeDapi) -> None:
             if phase == "generate":
                 for node in whole.nodes.values():
                     await until(partial(has_delivered, node, start))
+                    # What comes in the last second of a window would expire.
+                    node.settings.batches_per_walk = 0
+                    await when_all_is_delivered(node)
             if phase == "validate":
                 await until_awaited(partial(is_kept, whole, Kind.VALIDATED, start))
             whole.chain.is_halted = False
