@@ -175,7 +175,7 @@ async def test_a_peer_that_does_not_read_is_not_sent_ever_more(running: Running)
     """It asks for pongs without reading them: then nothing more is read from it, and it is left after a while."""
     server = running.serve(NodeServer(flood_with_pings))
     server.shrink_receive_buffer()
-    client = running.connect(f"http://127.0.0.1:{server.port}", ping_timeout_seconds=0.5)
+    client = running.connect(f"http://127.0.0.1:{server.port}", ping_timeout_seconds=0.5, max_pings=10**9)
     await until(lambda: client.status().paused)
     assert client._connection is not None
     unsent = client._connection.transport
@@ -188,7 +188,7 @@ async def test_a_peer_that_does_not_read_is_not_sent_ever_more(running: Running)
 async def test_stop_does_not_wait_for_a_peer_that_does_not_read(running: Running) -> None:
     server = running.serve(NodeServer(flood_with_pings))
     server.shrink_receive_buffer()
-    client = running.connect(f"http://127.0.0.1:{server.port}", close_timeout_seconds=1)
+    client = running.connect(f"http://127.0.0.1:{server.port}", close_timeout_seconds=1, max_pings=10**9)
     await until(lambda: client.status().paused)
     began = reactor.seconds()
     await client.stopService()
