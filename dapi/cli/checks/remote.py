@@ -63,7 +63,7 @@ async def chain_checks(reactor: Any, config: Config) -> list[Check]:
         return checks
     rpc = ChainRpc(reactor, [sound[0][0]])
     try:
-        return [*checks, _clock(sound[0][1]), await _version(rpc), *await _accounts(rpc, config)]
+        return [*checks, _clock(sound[0][1]), await _version(rpc, config), *await _accounts(rpc, config)]
     finally:
         await rpc.close()
 
@@ -88,13 +88,16 @@ def _clock(status: ChainStatus) -> Check:
     return passed("clock", "agrees with the time of the latest block, as far as that tells")
 
 
-async def _version(rpc: ChainRpc) -> Check:
+async def _version(rpc: ChainRpc, config: Config) -> Check:
     try:
         info = await epoch_info(rpc)
     except ChainError as error:
         return failed("phases", str(error), "set a chain node of the right network")
     if info.is_poc_v2:
-        return failed("phases", "the network runs PoC v2: dapi keeps batches, and sends none", "see the README")
+        if config.poc_v2.relay:
+            return passed("phases", f"epoch {info.index}, PoC v2: dapi relays its callbacks")
+        to_do = "have dapi relay its callbacks: poc_v2.relay, docs/poc-v2.md"
+        return failed("phases", "the network runs PoC v2: dapi keeps batches of v1, and sends none", to_do)
     situation = info.situation()
     return passed("phases", f"epoch {info.index}, {situation.phase}, {situation.blocks_left} blocks left")
 

@@ -16,13 +16,14 @@ from tests.integration.whole_dapi import WholeDapi, whole
 __all__ = ["begin", "whole"]
 
 
-def settings(whole: WholeDapi, folder: Path, **chain: str) -> str:
+def settings(whole: WholeDapi, folder: Path, *, relay: bool = False, **chain: str) -> str:
     """Write the settings of a dapi between this chain and its nodes; return their path."""
     api = {"ml_server_host": "127.0.0.1", "ml_server_port": free_port(), "admin_server_port": free_port()}
     node = whole.nodes["one"]
     config: dict[str, Any] = {
         "api": {**api, "poc_callback_url": f"http://127.0.0.1:{api['ml_server_port']}"},
         "chain_node": {"url": whole.chain.url, "key_file": str(whole.key_file), **chain},
+        "poc_v2": {"relay": relay},
         "storage": {"path": str(folder / "outbox.db"), "reserve_bytes": 2**23},
         "nodes": [
             {
@@ -74,6 +75,17 @@ async def test_a_node_that_is_down_and_no_grant(whole: WholeDapi, begin: Begin, 
     failures = {each["name"]: each for each in done.json()["checks"] if each["result"] == "FAIL"}
     assert set(failures) == {"node one", "grants"}
     assert "grant-ml-ops-permissions" in failures["grants"]["to_do"]
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_network_that_runs_poc_v2(whole: WholeDapi, begin: Begin, tmp_path: Path) -> None:
+    whole.node("one")
+    whole.chain.state.rules.poc_v2 = True
+    whole.chain.produce_block()
+    for relay, expected in ((False, "FAIL"), (True, "PASS")):
+        done = await ended(begin("check", "--config", settings(whole, tmp_path, relay=relay), "--json"))
+        (phases,) = [each for each in done.json()["checks"] if each["name"] == "phases"]
+        assert (phases["result"], "PoC v2" in phases["found"]) == (expected, True)
 
 
 @pytest_twisted.ensureDeferred
