@@ -22,7 +22,7 @@ class HttpSettings(msgspec.Struct, frozen=True, kw_only=True):
     max_body_bytes: int = 32 * MIB
     max_buffered_bytes: int = 256 * MIB
     max_connections: int = 1024
-    max_requests_per_caller: int = 16
+    max_requests_per_caller: int = 32
     head_seconds: float = 10.0
     deadline_seconds: float = 30.0
     idle_seconds: float = 60.0
