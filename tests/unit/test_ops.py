@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from configparser import ConfigParser
+from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -13,6 +14,7 @@ from dapi.tap import Options
 from tests.metric_samples import node_sample, snapshot
 from tests.ops_files import alert_rules, expressions_of_panels, panels, text_of
 
+ROOT = Path(__file__).parents[2]
 # Of the process, by prometheus_client.
 OTHERS = {
     "process_resident_memory_bytes",
@@ -58,7 +60,15 @@ class AlertTests(SynchronousTestCase):
             self.assertIn(rule["labels"]["severity"], ("critical", "warning"))
             told = rule["annotations"]
             self.assertEqual(set(told), {"summary", "description", "chapter"}, rule["alert"])
-            self.assertRegex(told["chapter"], r"^docs/[p]roblems\.md#([a-z0-9-]+|\{\{ \$labels\.id \}\})\Z")
+            self.assertRegex(told["chapter"], r"^docs/\w+\.md#([a-z0-9-]+|\{\{ \$labels\.id \}\})\Z")
+
+    def test_each_chapter_is_there(self) -> None:
+        chapters = [rule["annotations"]["chapter"].split("#") for rule in alert_rules()]
+        texts = {path: path.read_text(encoding="utf-8") for path in (ROOT / "docs").glob("*.md")}
+        self.assertIn(ROOT / "docs" / "alerts.md", texts)
+        for file, heading in chapters:
+            if ROOT / file in texts and "$labels" not in heading:
+                self.assertRegex(texts[ROOT / file], rf"(?m)^##+ {heading}$")
 
     def test_each_is_tried_in_a_case(self) -> None:
         cases = text_of("alerts.test.yml")

@@ -82,7 +82,7 @@ async def run(port: int, folder: Path, settings: str, *options: str) -> None:
     command = [SCHEMATHESIS, "run", url, "--phases", "examples,coverage,fuzzing", "--max-examples", "4", "--seed", "1"]
     command += ["--generation-database", "none", "--no-color", "--warnings", "off", *options]
     # A busy machine is no finding.
-    command += ["--suppress-health-check", "all", "--request-timeout", "60"]
+    command += ["--suppress-health-check", "all", "--request-timeout", "60", "--request-retries", "2"]
     environment = {"PATH": "/usr/bin:/bin", "HOME": str(folder), "PYTHONWARNINGS": "ignore"}
     reactor.spawnProcess(process, SCHEMATHESIS, command, env=environment, path=str(folder))
     try:
