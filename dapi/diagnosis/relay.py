@@ -21,6 +21,7 @@ _ANSWERS = {
         ProblemId.RELAY_UNKNOWN_NODE,
         "look at the api container's nodes: one that was removed and added again has a new number",
     ),
+    "UNREADABLE": (ProblemId.RELAY_BROKE, "look at dapi's own disk; dapi tries again by itself until its window ends"),
     "AGAIN": (ProblemId.RELAY_REFUSED, "look at the api container's log and its disk"),
 }
 _QUESTIONS = {

@@ -25,6 +25,7 @@ class Meaning(enum.Enum):
     UNKNOWN_NODE = "its node is not registered: again each 30 s"
     MISROUTED = "nothing is wrong with the payload, and something with the way: again in a few seconds"
     NEVER = "it will never be taken"
+    UNREADABLE = "its body cannot be read from dapi's own disk now: again in a few seconds"
 
 
 class Judgement(NamedTuple):

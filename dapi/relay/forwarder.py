@@ -20,6 +20,7 @@ from dapi.timing.log_limits import OncePerMinute
 from dapi.timing.loop import LoopService, Wake
 
 _TRY_SECONDS = 60.0
+_TAIL_TRY_SECONDS = 10.0
 _PROBE_SECONDS = 1.0
 _CLOSED_SECONDS = 5.0
 _AGAIN_SECONDS = 2.0
@@ -34,10 +35,12 @@ _LATER_SECONDS = {
     Meaning.AGAIN: _AGAIN_SECONDS,
     Meaning.MISROUTED: _MISROUTED_SECONDS,
     Meaning.UNKNOWN_NODE: _UNKNOWN_NODE_SECONDS,
+    Meaning.UNREADABLE: _MISROUTED_SECONDS,
 }
 _PROBLEMS = {
     Meaning.AGAIN: "the api container refuses callbacks for now",
     Meaning.MISROUTED: "callbacks do not reach the api container's route, though nothing is wrong with them",
+    Meaning.UNREADABLE: "the body of a callback cannot be read from dapi's own disk",
     Meaning.UNKNOWN_NODE: "the api container does not know a node that delivers: it was removed, or has a new number",
 }
 
@@ -103,8 +106,7 @@ class Forwarder(LoopService):
     def _next(self, now: float) -> Payload | None:
         if self.away is not None and (now < self._probe_at or self.queue.under_way):
             return None
-        seconds_left = self._knowledge.seconds_to_end()
-        is_tail = seconds_left is not None and seconds_left < _TAIL_SECONDS
+        is_tail = self._is_tail()
         while (payload := self.queue.take(now, is_tail=is_tail)) is not None:
             if self._is_to_be_sent(payload, now):
                 if self.away is not None:
@@ -112,6 +114,10 @@ class Forwarder(LoopService):
                 return payload
             self.queue.done(payload)
         return None
+
+    def _is_tail(self) -> bool:
+        seconds_left = self._knowledge.seconds_to_end()
+        return seconds_left is not None and seconds_left < _TAIL_SECONDS
 
     def _is_to_be_sent(self, payload: Payload, now: float) -> bool:
         """Tell whether a payload goes now; if not, it has its place already."""
@@ -142,13 +148,15 @@ class Forwarder(LoopService):
         request = Deferred.fromCoroutine(
             self._client.request(b"POST", payload.target, list(payload.headers), self._store.source(payload))
         )
+        # Near the end of a stage a container that hangs must not keep a payload until it is too late.
+        seconds = _TAIL_TRY_SECONDS if self._is_tail() else _TRY_SECONDS
         try:
-            answer = await request.addTimeout(_TRY_SECONDS, self._reactor)
+            answer = await request.addTimeout(seconds, self._reactor)
         except (NoAnswerError, DeferredTimeoutError) as error:
-            text = "no answer within 60 s" if isinstance(error, DeferredTimeoutError) else str(error)
+            text = f"no answer within {seconds:.0f} s" if isinstance(error, DeferredTimeoutError) else str(error)
             self._act(payload, Judgement(Meaning.AWAY, text))
         except OSError as error:
-            self._book.put_aside(payload, f"its body cannot be read: {error.strerror or error}")
+            self._act_on_unreadable(payload, str(error.strerror or error))
         else:
             self._act(payload, judge(answer.status, answer.body, is_callback=payload.said.kind is not None))
 
@@ -192,6 +200,12 @@ class Forwarder(LoopService):
         else:
             payload.retry_at = now + _LATER_SECONDS[meaning]
             self._complain(meaning, reason, now)
+        self.queue.put(payload, now=now)
+
+    def _act_on_unreadable(self, payload: Payload, reason: str) -> None:
+        now = self._reactor.seconds()
+        payload.reason, payload.retry_at = reason, now + _LATER_SECONDS[Meaning.UNREADABLE]
+        self._complain(Meaning.UNREADABLE, reason, now)
         self.queue.put(payload, now=now)
 
     def _is_away(self, payload: Payload, reason: str, now: float) -> None:

@@ -126,6 +126,18 @@ async def test_a_store_that_fails_in_silence_is_told(tmp_path: Path) -> None:
 
 
 @pytest_twisted.ensureDeferred
+async def test_a_body_that_cannot_be_read_now_is_tried_again(host: Host) -> None:
+    await soon(host.api.stopService())
+    assert (await host.post(body_of(1)))[0] == 200
+    await until(lambda: host.relay.forwarder.away is not None)
+    (host.folder / "relay").rename(host.folder / "gone")
+    await host.start_api()
+    await until(lambda: "UNREADABLE" in host.relay.status()["problems"]["answers"])
+    (host.folder / "gone").rename(host.folder / "relay")
+    await until(lambda: host.stored() == 1)
+
+
+@pytest_twisted.ensureDeferred
 async def test_a_closed_window_is_tried_rarely(host: Host) -> None:
     host.api.height = P - 1
     for number in range(20):

@@ -49,6 +49,7 @@ class RelayTests(CheckTestCase):
             (ProblemId.RELAY_SET_ASIDE, {"set_aside": [{"reason": "HTTP 400: no"}]}),
             (ProblemId.RELAY_MISROUTED, {"answers": {"MISROUTED": "HTTP 404"}}),
             (ProblemId.RELAY_UNKNOWN_NODE, {"answers": {"UNKNOWN_NODE": "HTTP 400"}}),
+            (ProblemId.RELAY_BROKE, {"answers": {"UNREADABLE": "no such file"}}),
             (ProblemId.RELAY_REFUSED, {"answers": {"AGAIN": "HTTP 503"}}),
             (ProblemId.RELAY_NOT_COUNTED, {"stalled": ["825 of 1,250"]}),
             (ProblemId.RELAY_FALLEN, {"fallen": ["132"]}),
