@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from dapi.chain.block_watcher import BlockWatcher
+from dapi.chain.nodes import ChainTrouble
 from dapi.chain.rpc_answers import ChainStatus
 from dapi.submission.chain_identity import ChainIdentity
 
@@ -13,6 +14,7 @@ class Heads(BlockWatcher):
     """The head ``head``, without asking for it; ``move`` changes it and tells the only observer."""
 
     problem: str | None = None
+    trouble: ChainTrouble | None = None
 
     def __init__(self, head: ChainStatus | None = None) -> None:
         self.head = head

@@ -88,10 +88,19 @@ class MLNodeError(DapiError):
     """A call to an ML node failed.
 
     ``node_id`` and ``call`` say which call, ``status`` is the HTTP status (None when no answer came), ``body`` has the
-    first characters of the answer.
+    first characters of the answer. ``is_answered`` says that the node, or a proxy before it, was reached.
     """
 
-    def __init__(self, node_id: str, call: str, reason: str, status: int | None = None, body: str = "") -> None:
+    def __init__(
+        self,
+        node_id: str,
+        call: str,
+        reason: str,
+        status: int | None = None,
+        body: str = "",
+        *,
+        is_answered: bool = False,
+    ) -> None:
         where = f"{node_id}: {call}"
         answer = f" ({status})" if status is not None else ""
         super().__init__(f"{where}{answer}: {reason}" + (f": {body}" if body else ""))
@@ -99,6 +108,7 @@ class MLNodeError(DapiError):
         self.call = call
         self.status = status
         self.body = body
+        self.is_answered = is_answered or status is not None
 
 
 class ChainError(DapiError):

@@ -26,6 +26,9 @@ def sizes(*roots: object) -> dict[str, int]:
             found[path] = each.qsize()
         elif isinstance(each, DeferredLock):
             found[path] = len(each.waiting)
+        elif isinstance(each, deque) and each.maxlen is not None:
+            # It forgets what is older.
+            continue
         elif isinstance(each, _SIZED):
             found[path] = len(each)
             # Of a table only the number of its rows counts here: what each of them holds is its own affair.

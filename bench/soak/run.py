@@ -263,8 +263,8 @@ class Soak:
             return [f"no status: {error!r}"]
         chain = status["chain"]
         lines = [f"batches {status['batches']}", f"state {chain['state']}, reason {chain['reason']}"]
-        warnings = Counter(alike(f"warning: {warning}") for warning in (chain["poc"] or {}).get("warnings", []))
-        return [*lines, *(f"{warning} ({count} of them)" for warning, count in warnings.most_common(5))]
+        problems = Counter(alike(f"problem: {each['problem']}") for each in status["problems"])
+        return [*lines, *(f"{problem} ({count} of them)" for problem, count in problems.most_common(5))]
 
     def _facts(self) -> Facts:
         state, settings = self._chain.state, self._settings

@@ -33,7 +33,7 @@ from twisted.python.failure import Failure
 from dapi.broker.duties import Intention
 from dapi.broker.node_inspection import Inspection, NodeInspector
 from dapi.broker.node_worker import NodeWorker
-from dapi.broker.node_worker_commands import Command, CommandResult
+from dapi.broker.node_worker_commands import Command, CommandResult, NodeFailure
 from dapi.broker.nodes import Node
 from dapi.errors import MLNodeError
 from dapi.messages import ProofBatch
@@ -44,7 +44,8 @@ from dapi.timing.steps import step
 from dapi.timing.timer import Timer
 
 _ASK_SECONDS = 5.0
-_SILENT_SECONDS = 60.0
+# So long after the last batch of another run, it may be over.
+_OTHER_RUN_SECONDS = 60.0
 # A node answers nothing for 3 to 6 s while it switches. Fact: docs/protocol/node.md, 'Restarts'.
 _AWAY_SECONDS = 10.0
 
@@ -73,14 +74,25 @@ TRANSITIONS: Final[Mapping[NodeReconcilerState, set[NodeReconcilerState]]] = {
 }
 
 
+class OtherRun(enum.StrEnum):
+    """Of which other run a node's batch is."""
+
+    STAGE = "stage"
+    """Of another stage: its key is the participant's, its block hash is not the stage's."""
+    OWNER = "owner"
+    """Of another participant."""
+
+
 class NodeStanding(msgspec.Struct, frozen=True):
     """Where a node stands.
 
     ``current`` is what the node last said that it does (None: not known), since the time ``since`` (unix seconds).
     ``under_way`` is the duty that a command is bringing it to. ``tries`` counts the commands that failed since one
-    succeeded or the intention changed. ``problem`` says why the last command, or the last question, failed.
-    ``batches_of_others`` counts the batches that came from another run than the one that is intended. For
-    ``silent_seconds`` no batch has come from a node that is intended to generate; None for any other node.
+    succeeded or the intention changed. ``problem`` says why the last command, or the last question, failed,
+    and ``failure`` of which kind that is. ``found`` is what the node was found doing when it was asked last, if that is
+    not its duty. ``batches_of_others`` counts the batches that came from another run than the one that is intended;
+    ``other_run`` is which run that was, if one came within the last minute. ``silent_seconds`` is for how long a node
+    that is to generate has sent no batch.
     """
 
     intended: Duty | None
@@ -90,6 +102,9 @@ class NodeStanding(msgspec.Struct, frozen=True):
     problem: str | None
     tries: int
     batches_of_others: int = 0
+    failure: NodeFailure | None = None
+    found: str | None = None
+    other_run: OtherRun | None = None
     silent_seconds: float | None = None
 
 
@@ -134,9 +149,13 @@ class NodeReconciler:
         self._current: str | None = None
         self._since = reactor.seconds()
         self._problem: str | None = None
+        self._failure: NodeFailure | None = None
+        self._found: str | None = None
         self._tries = 0
         self._begun_at = 0.0
         self._batches_of_others = 0
+        self._other_run: OtherRun | None = None
+        self._other_run_at = 0.0
         worker.batch_handler.observe_generated(self._look_at)
         self._batches = worker.batch_handler.counts.generated
         self._silent_since = reactor.seconds()
@@ -160,6 +179,7 @@ class NodeReconciler:
 
     def standing(self) -> NodeStanding:
         """Return where the node stands."""
+        now = self._reactor.seconds()
         is_under_way = self.state in (NodeReconcilerState.COMMANDED, NodeReconcilerState.CANCELLING)
         return NodeStanding(
             intended=self._intention.duty if self._intention is not None else None,
@@ -169,6 +189,9 @@ class NodeReconciler:
             problem=self._problem,
             tries=self._tries,
             batches_of_others=self._batches_of_others,
+            failure=self._failure,
+            found=self._found,
+            other_run=self._other_run if now - self._other_run_at < _OTHER_RUN_SECONDS else None,
             silent_seconds=self._silent_seconds(),
         )
 
@@ -180,14 +203,6 @@ class NodeReconciler:
     def is_away(self) -> bool:
         """Tell whether it has not been known for 10 s what the node does."""
         return self._current is None and self._reactor.seconds() - self._since >= _AWAY_SECONDS
-
-    def warning(self) -> str | None:
-        """Say in words that the node has been intended to generate for 60 s and sent no batch; None: all is well."""
-        silent_seconds = self._silent_seconds()
-        if silent_seconds is None or silent_seconds < _SILENT_SECONDS:
-            return None
-        problem = f" ({self._problem})" if self._problem is not None else ""
-        return f"{self.worker.node.id}: is to generate, and no batch came from it for {silent_seconds:.0f} s{problem}"
 
     def _silent_seconds(self) -> float | None:
         self._count_batches()
@@ -212,6 +227,9 @@ class NodeReconciler:
             self.log.warn(text, node_id=self.worker.node.id, height=batch.block_height, intended=intended)
         # What was computed before the init may be delivered after it.
         is_late = self._reactor.seconds() - self._begun_at >= _ASK_SECONDS
+        if is_late:
+            is_ours = batch.public_key == intention.public_key
+            self._other_run, self._other_run_at = OtherRun.STAGE if is_ours else OtherRun.OWNER, self._reactor.seconds()
         if self.state is NodeReconcilerState.ON_DUTY and self._is_fulfilled() and is_late:
             self._given = None
             self._enter(NodeReconcilerState.IDLE)
@@ -229,7 +247,7 @@ class NodeReconciler:
     def _change_to(self, intention: Intention | None) -> None:
         self._intention = intention
         self._tries = 0
-        self._problem = None
+        self._problem = self._failure = self._found = self._other_run = None
         self._log_limit = OncePerMinute(self._reactor)
         self._silent_since = self._reactor.seconds()
         if self.state is NodeReconcilerState.RESTING:
@@ -277,14 +295,14 @@ class NodeReconciler:
             self._inspector = NodeInspector(self.worker, is_model_initialized=result.is_model_initialized)
             self._asked_at = self._begun_at = self._reactor.seconds()
             self._tries = 0
-            self._problem = None
+            self._problem = self._failure = None
             if not is_cancelled and self._given is not None:
                 self._on_switched(self.worker.node.id, self._given.intention)
         else:
             self._given = None
             if not is_cancelled:
                 self._tries += 1
-                self._problem = result.error
+                self._problem, self._failure = result.error, result.failure
         if is_cancelled or self._intention is None:
             self._enter(NodeReconcilerState.IDLE)
             self._proceed()
@@ -308,7 +326,8 @@ class NodeReconciler:
             self._record_failure(answer)
         else:
             self._set_current(answer.current)
-            self._problem = None
+            self._problem = self._failure = None
+            self._found = None if answer.does_its_duty else answer.current
             if answer.does_its_duty:
                 self._enter(NodeReconcilerState.ON_DUTY)
             else:
@@ -333,6 +352,7 @@ class NodeReconciler:
             self.log.warn(text, node_id=self.worker.node.id, error=problem)
         self._set_current(None)
         self._problem = problem
+        self._failure = NodeFailure.of(failure.value) if isinstance(failure.value, MLNodeError) else NodeFailure.DEFECT
         self._timer.start(self._retry_delay())
 
     def _log_defect(self, failure: Failure) -> None:

@@ -33,6 +33,7 @@ from dapi.broker.node_worker_commands import (
     CommandResult,
     InferenceUpCommand,
     NodeAccess,
+    NodeFailure,
     StopNodeCommand,
 )
 from dapi.broker.nodes import Node
@@ -68,6 +69,7 @@ class WorkerStatus(msgspec.Struct, frozen=True):
     """What a worker does: the ``command`` under way, how many are ``waiting``, and the ``last`` that ended.
 
     ``version`` is the network's prefix of the node's paths, ``version_problem`` why it has none where others have it.
+    ``other_num`` is the number that its last batch said, if it is another node's.
     """
 
     node_id: str
@@ -82,6 +84,7 @@ class WorkerStatus(msgspec.Struct, frozen=True):
     poc_url: str
     version: str = ""
     version_problem: str | None = None
+    other_num: int | None = None
 
 
 @attrs.define(eq=False)
@@ -127,7 +130,8 @@ class NodeWorker(Service):
         self._current: _Order | None = None
         self._working: Deferred[None] = succeed(None)
         self._last: CommandRecord | None = None
-        self._has_warned = False
+        # Why the last command failed that was told of in the log, until one succeeds.
+        self._told: str | None = None
         # Taking a URL apart is dear, and the status is asked for every few seconds.
         self._shown_url = without_user(node.poc_url)
 
@@ -209,11 +213,12 @@ class NodeWorker(Service):
             poc_url=self._shown_url,
             version=self.ml_client.version,
             version_problem=self.ml_client.version_problem,
+            other_num=self.batch_handler.other_num,
         )
 
     def _refuse(self, reason: str) -> CommandResult:
         self.log.debug("{node_id}: not executed: {reason}", node_id=self.node.id, reason=reason)
-        return CommandResult.failed(f"{self.node.id}: not executed: {reason}")
+        return CommandResult.failed(f"{self.node.id}: not executed: {reason}", NodeFailure.NOT_EXECUTED)
 
     def _work(self) -> None:
         if self.state is WorkerState.IDLE and self._queue:
@@ -233,7 +238,6 @@ class NodeWorker(Service):
     async def _execute(self, order: _Order) -> CommandResult:
         """Execute a command; whatever it raises becomes a result."""
         name = _name(order.command)
-        before = self._last.result if self._last is not None and self._last.command == name else None
         self.log.debug("{node_id}: {command}", node_id=self.node.id, command=name)
         access = NodeAccess(self.node, self.ml_client, self.websocket_client, partial(deferLater, self._reactor))
         order.executing = Deferred.fromCoroutine(order.command.execute(access))
@@ -241,24 +245,25 @@ class NodeWorker(Service):
         try:
             result: CommandResult = await order.executing
         except MLNodeError as error:
-            result = CommandResult.failed(str(error))
+            result = CommandResult.failed(str(error), NodeFailure.of(error))
         except CancelledError:
             is_planned = True
-            result = CommandResult.failed(f"{self.node.id}: cut short: {order.cut_short_by}")
+            result = CommandResult.failed(f"{self.node.id}: cut short: {order.cut_short_by}", NodeFailure.NOT_EXECUTED)
         except Exception as error:  # noqa: BLE001 - a defect in one command must not end the worker
             self.log.failure("{node_id}: {command} broke", node_id=self.node.id, command=name)
-            result = CommandResult.failed(f"{self.node.id}: unexpected {type(error).__name__}: {error}")
+            problem = f"{self.node.id}: unexpected {type(error).__name__}: {error}"
+            result = CommandResult.failed(problem, NodeFailure.DEFECT)
         if result.succeeded:
             if isinstance(order.command, InferenceUpCommand | StopNodeCommand):
                 self.batch_handler.end_stage()
             text = "{node_id}: {command} done: {status}"
             # After a failure that was told, its end is told, too.
-            log, self._has_warned = self.log.info if self._has_warned else self.log.debug, False
+            log, self._told = self.log.info if self._told is not None else self.log.debug, None
             log(text, node_id=self.node.id, command=name, status=result.status)
         else:
-            # A node that is down is given the same command every few seconds: one line for each new reason is enough.
-            log = self.log.debug if result == before or is_planned else self.log.warn
-            self._has_warned |= not is_planned
+            # A node that is down is given commands every few seconds: one line for each new reason is enough.
+            log = self.log.debug if is_planned or result.error == self._told else self.log.warn
+            self._told = self._told if is_planned else result.error
             log("{node_id}: {command} failed: {error}", node_id=self.node.id, command=name, error=result.error)
         return result
 

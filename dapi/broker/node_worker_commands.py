@@ -8,6 +8,7 @@ closed.
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Callable
 from typing import Protocol
 
@@ -27,22 +28,44 @@ _NO_SUCH_CALL = (404, 405)
 NOT_OF_INFERENCE = (None, 404)
 
 
+class NodeFailure(enum.StrEnum):
+    """Why a command, or a question, failed."""
+
+    UNREACHABLE = "unreachable"
+    """No answer came, or none in time."""
+    REFUSED = "refused"
+    """The node, or a proxy before it, answered, and did not do it."""
+    NOT_EXECUTED = "not_executed"
+    """It was cut short, or never begun: that says nothing of the node."""
+    REHEARSAL = "rehearsal"
+    """A rehearsal failed: that is its result, and no failure of a duty."""
+    DEFECT = "defect"
+    """dapi itself failed."""
+
+    @classmethod
+    def of(cls, error: MLNodeError) -> NodeFailure:
+        """Return what the error of a call means."""
+        return cls.REFUSED if error.is_answered else cls.UNREACHABLE
+
+
 class CommandResult(msgspec.Struct, frozen=True):
     """How a command ended.
 
     ``status`` is what the node does now (GENERATING, VALIDATING, INFERENCE, STOPPED, …), or UNKNOWN after a failure;
-    ``error`` says what went wrong, or is None after a success. ``is_model_initialized`` is what an init was answered.
+    ``error`` says what went wrong and ``failure`` of which kind that is, or both are None after a success.
+    ``is_model_initialized`` is what an init was answered.
     """
 
     succeeded: bool
     status: str
     error: str | None = None
     is_model_initialized: bool = False
+    failure: NodeFailure | None = None
 
     @classmethod
-    def failed(cls, error: str) -> CommandResult:
+    def failed(cls, error: str, failure: NodeFailure) -> CommandResult:
         """Make the result of a command that failed."""
-        return cls(False, "UNKNOWN", error)
+        return cls(False, "UNKNOWN", error, failure=failure)
 
 
 @attrs.frozen
@@ -103,7 +126,8 @@ class InferenceUpCommand(msgspec.Struct, frozen=True):
             answer = await access.ml_client.inference_up_status()
             stage, error = answer.status, answer.error
         if stage is not InferenceUpState.COMPLETED:
-            raise MLNodeError(access.node.id, "inference/up", f"{stage}: {printable(error)}" if error else stage)
+            reason = f"{stage}: {printable(error)}" if error else stage
+            raise MLNodeError(access.node.id, "inference/up", reason, is_answered=True)
         return CommandResult(True, MLNodeState.INFERENCE)
 
 

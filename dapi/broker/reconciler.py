@@ -133,7 +133,3 @@ class Reconciler(Service):
         """Return the workers of the nodes that validate, without those of which that has not been known for 10 s."""
         nodes = self._nodes.values()
         return [node.worker for node in nodes if node.is_at(Duty.VALIDATE) and not node.is_away()]
-
-    def warnings(self) -> dict[str, str]:
-        """Say in words, by node id, which nodes have been intended to generate for 60 s and sent no batch."""
-        return {node_id: text for node_id, node in self._nodes.items() if (text := node.warning()) is not None}

@@ -22,7 +22,7 @@ import msgspec
 from twisted.internet.defer import CancelledError
 from twisted.internet.interfaces import IReactorTime
 
-from dapi.broker.node_worker_commands import CommandResult, NodeAccess
+from dapi.broker.node_worker_commands import CommandResult, NodeAccess, NodeFailure
 from dapi.errors import MLNodeError
 from dapi.messages import ProofBatch, Via
 from dapi.messages.printable import printable
@@ -159,7 +159,8 @@ class RehearseCommand:
         failed = next((step for step in self._steps if step.result is StepResult.FAIL), None)
         self.turn(RehearsalState.PASSED if failed is None else RehearsalState.FAILED)
         if failed is not None:
-            return CommandResult.failed(f"{access.node.id}: rehearsal: {failed.name}: {failed.found}")
+            problem = f"{access.node.id}: rehearsal: {failed.name}: {failed.found}"
+            return CommandResult.failed(problem, NodeFailure.REHEARSAL)
         return CommandResult(True, MLNodeState.STOPPED)
 
     async def _rehearse(self, access: NodeAccess) -> None:

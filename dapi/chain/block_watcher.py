@@ -10,7 +10,7 @@ from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
 from dapi.chain.block_events import BlockEvents
-from dapi.chain.nodes import Standing
+from dapi.chain.nodes import ChainTrouble, Standing
 from dapi.chain.rpc import ChainRpc
 from dapi.chain.rpc_answers import BlockInfo, ChainStatus
 from dapi.errors import ChainRefusedError, ChainUnavailableError
@@ -84,10 +84,23 @@ class BlockWatcher(LoopService):
         """Why the chain takes nothing now, or None."""
         if self.loop_problem is not None or self._status_problem is not None:
             return self.loop_problem or self._status_problem
-        unmoved_seconds = self._reactor.seconds() - self._moved_at
-        if unmoved_seconds > _HALTED_AFTER_SECONDS:
-            return f"halted: no block for {unmoved_seconds:.0f} s"
+        if self._is_halted:
+            return f"halted: no block for {self._reactor.seconds() - self._moved_at:.0f} s"
         return None
+
+    @property
+    def trouble(self) -> ChainTrouble | None:
+        """The same as one of the known reasons."""
+        if self.loop_problem is not None:
+            return ChainTrouble.BROKEN
+        if self._status_problem is not None:
+            # A node that refuses the question answers no more than one that is away.
+            return self._nodes.trouble() or ChainTrouble.UNREACHABLE
+        return ChainTrouble.HALTED if self._is_halted else None
+
+    @property
+    def _is_halted(self) -> bool:
+        return bool(self._reactor.seconds() - self._moved_at > _HALTED_AFTER_SECONDS)
 
     def observe(self, observer: Callable[[], object]) -> None:
         """Call ``observer`` at every new head, and when the nodes can be relied on again."""

@@ -64,6 +64,23 @@ class Standing(enum.StrEnum):
 _LINE = list(Standing)
 
 
+class ChainTrouble(enum.StrEnum):
+    """Why the chain takes nothing now."""
+
+    NOT_ASKED = "not_asked"
+    """No node has been asked yet."""
+    UNREACHABLE = "unreachable"
+    """No node answers that is where the chain is."""
+    CATCHING_UP = "catching_up"
+    """The best node says that it does not have the latest blocks yet."""
+    OTHER_CHAIN = "other_chain"
+    """All nodes are of another chain."""
+    HALTED = "halted"
+    """No new block comes."""
+    BROKEN = "broken"
+    """dapi itself failed."""
+
+
 class ChainNode:
     """One URL of the chain, and what was heard of it; ``name`` is its host and port, by which it is called in texts.
 
@@ -80,6 +97,7 @@ class ChainNode:
         self.lag = 0
         # The height that the chain had when this node last brought a block.
         self.moved_at_height = 0
+        self.is_catching_up = False
         self.has_tx_index: bool | None = None
         self.problem: str | None = None
         self.is_leave_logged = False
@@ -201,6 +219,7 @@ class ChainNodes:
             return
         if status.height != node.height:
             node.height, node.moved_at_height = status.height, asked_at_height
+        node.is_catching_up = status.catching_up
         node.lag = max(0, asked_at_height - status.height)
         stood_still = asked_at_height - max(node.moved_at_height, status.height)
         max_lag = _MAX_LAG_TO_RETURN_BLOCKS if node.standing is Standing.BEHIND else _MAX_LAG_BLOCKS
@@ -265,18 +284,36 @@ class ChainNodes:
 
     # What is told.
 
+    def trouble(self) -> ChainTrouble | None:
+        """Return why no node can be relied on; None when one is sound. ``problem`` has the words."""
+        heard = self._heard()
+        if not heard:
+            return ChainTrouble.NOT_ASKED
+        best = min(heard, key=lambda node: _LINE.index(node.standing))
+        if best.standing is Standing.BEHIND and best.is_catching_up:
+            return ChainTrouble.CATCHING_UP
+        return {
+            Standing.SOUND: None,
+            Standing.BEHIND: ChainTrouble.UNREACHABLE,
+            Standing.FAILING: ChainTrouble.UNREACHABLE,
+            Standing.OTHER_CHAIN: ChainTrouble.OTHER_CHAIN,
+        }[best.standing]
+
     def problem(self) -> str | None:
         """Return why no node can be relied on, in words; None when one is sound."""
-        heard = [node for node in self._nodes if node.height is not None or node.standing is not Standing.SOUND]
+        heard = self._heard()
         if not heard:
             return "not asked yet"
         best = min(heard, key=lambda node: _LINE.index(node.standing))
         if best.standing is Standing.SOUND:
             return None
         if best.standing is Standing.BEHIND:
-            return best.problem if best.problem == "catching up" else f"not reachable: {best.name} is {best.problem}"
+            return "catching up" if best.is_catching_up else f"not reachable: {best.name} is {best.problem}"
         problems = "; ".join(f"{node.name}: {node.problem}" for node in heard)
         return f"{'not reachable' if best.standing is Standing.FAILING else 'another one'}: {problems}"
+
+    def _heard(self) -> list[ChainNode]:
+        return [node for node in self._nodes if node.height is not None or node.standing is not Standing.SOUND]
 
     def status(self) -> list[dict[str, Any]]:
         """Return what ``GET status`` shows of each node, in the order of the URLs, as JSON data."""

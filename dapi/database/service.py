@@ -31,6 +31,7 @@ from twisted.application.service import Service
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.logger import Logger
 
+from dapi.database.commit_times import CommitTimes
 from dapi.database.file import (
     is_for_want_of_room,
     open_prepared,
@@ -116,9 +117,9 @@ class Database(Service):
         self._now = now
         self._writer = Lane(reactor, "dapi database writer")
         self._reader = Lane(reactor, "dapi database reader")
-        # Of the writes that changed something; and the last of them.
+        # Of the writes that changed something.
         self.commit_seconds = Histogram()
-        self._commit_seconds = 0.0
+        self._commit_times = CommitTimes(reactor, self.commit_seconds)
         # The threads replace it as a whole, and the reactor's thread logs it.
         self._health = _Health(DatabaseState.OK, "", self._now())
         self._was_broken = False
@@ -207,7 +208,8 @@ class Database(Service):
         """Return its ``state``, a DatabaseState, with the ``reason``, and ``since`` when (unix seconds).
 
         ``writing_seconds`` is for how long the current write has been running (many: the disk hangs), 0 without one;
-        ``bytes`` and ``wal_bytes`` are the sizes on disk.
+        99 of 100 commits of the last five minutes took ``commit_p99_seconds`` at most (None: there were few). ``bytes``
+        and ``wal_bytes`` are the sizes on disk.
         """
         health = self._health
         size, wal_size = self._sizes
@@ -216,6 +218,7 @@ class Database(Service):
             "reason": health.reason,
             "since": health.since,
             "writing_seconds": round(self._writer.busy_seconds, 3),
+            "commit_p99_seconds": self._commit_times.p99_seconds(),
             "path": str(self._path),
             "bytes": size,
             "wal_bytes": wal_size,
@@ -242,7 +245,10 @@ class Database(Service):
         # The transaction of several writes.
         is_part = self._connection.in_transaction
         try:
-            with self._timed(), transaction(self._connection) if is_part else contextlib.nullcontext():
+            with (
+                self._commit_times.timed(self._connection),
+                transaction(self._connection) if is_part else contextlib.nullcontext(),
+            ):
                 result = function(self._connection)
                 if not is_part:
                     self._refuse_open_transaction()
@@ -263,20 +269,12 @@ class Database(Service):
         try:
             # A checkpoint would make the commit take three times as long.
             self._connection.execute("PRAGMA wal_autocheckpoint = 0")
-            with self._timed(), transaction(self._connection):
+            with self._commit_times.timed(self._connection), transaction(self._connection):
                 yield
                 self._refuse_lost_transaction()
         except BaseException as error:
             self._judge(error)
             raise
-
-    @contextlib.contextmanager
-    def _timed(self) -> Iterator[None]:
-        began, changes = self._reactor.seconds(), self._connection.total_changes
-        yield
-        if self._connection.total_changes != changes:
-            self._commit_seconds = self._reactor.seconds() - began
-            self.commit_seconds.observe(self._commit_seconds)
 
     def _read(self, function: Callable[[sqlite3.Connection], T]) -> T:
         self._refuse_if_broken()
@@ -351,7 +349,7 @@ class Database(Service):
         # another connection, which only reads, is open meanwhile. Where even that cannot be opened, there is no
         # database left to spoil.
         with contextlib.ExitStack() as after:
-            if self._health.state is DatabaseState.BROKEN or self._commit_seconds > _SLOW_COMMIT_SECONDS:
+            if self._health.state is DatabaseState.BROKEN or self._commit_times.last_seconds > _SLOW_COMMIT_SECONDS:
                 with contextlib.suppress(sqlite3.Error):
                     other = after.enter_context(contextlib.closing(open_to_read(self._path)))
                     other.execute("SELECT count(*) FROM sqlite_master").fetchone()

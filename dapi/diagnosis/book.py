@@ -13,13 +13,14 @@ _Key: TypeAlias = tuple[ProblemId, str | None, str]
 
 
 class Changes(NamedTuple):
-    """What an update brought: all ``problems`` that there are, the gravest first, those that ``began``, and ``over``.
+    """What an update brought: all ``problems`` that there are, the gravest first, and those that are ``over`` now.
 
-    The latter two hold the findings: they say whether the part has logged them.
+    ``counting`` are the findings that the problems are made of, and ``over`` has findings, too: they say whether the
+    part has logged them.
     """
 
     problems: list[Problem]
-    began: list[Finding]
+    counting: list[Finding]
     over: list[Finding]
 
 
@@ -45,7 +46,7 @@ class ProblemBook:
         problems.sort(key=lambda each: each.severity.rank)
         return Changes(
             problems,
-            began=[each for key, each in self._counting.items() if key not in before],
+            counting=list(self._counting.values()),
             over=[each for key, each in before.items() if key not in self._counting],
         )
 

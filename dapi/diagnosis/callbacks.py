@@ -2,36 +2,80 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
 
-from dapi.diagnosis.catalogue import ProblemId
+from dapi.diagnosis.catalogue import ProblemId, Severity
+from dapi.diagnosis.nodes import standings_of
 from dapi.diagnosis.problem import Finding, Status
 from dapi.messages.urls import ip_address_of, is_loopback, parse_url
 
 # A node sends every 5 s: its first delivery is over then, and 10 s more are enough to know.
 CALLBACK_SECONDS = 15.0
+_SET_URL = "set api.poc_callback_url to where the nodes reach this machine"
+
+
+def url(status: Status) -> Iterator[Finding]:
+    """Find a callback URL that cannot work for some nodes.
+
+    It is critical while one of them generates, has no open WebSocket, and has never delivered by HTTP.
+    """
+    callbacks = status["callbacks"]
+    host = parse_url(callbacks["url"]).host
+    faults = [_fault_of_host(host, node) for node in status["nodes"]]
+    for problem_id, words in (
+        (ProblemId.CALLBACK_URL_LOOPBACK, f"{host} is the node itself, for the node"),
+        (
+            ProblemId.CALLBACK_URL_NAME,
+            f"{host} looks like the name of a compose service, which only containers of the same network find",
+        ),
+    ):
+        nodes = [
+            node
+            for node, fault in zip(status["nodes"], faults, strict=True)
+            if fault is problem_id and node["enabled"] and not node["batches"]["by_http"]
+        ]
+        if nodes:
+            is_losing = any(_lacks_a_way(status, node) for node in nodes)
+            problem = f"{_listed(nodes)} cannot reach {callbacks['url']}: {words}"
+            severity = Severity.CRITICAL if is_losing else Severity.WARNING
+            yield Finding(problem_id, problem, _SET_URL, severity=severity)
 
 
 def unreached(status: Status) -> Iterator[Finding]:
     """Find nodes that generate, have no open WebSocket, and have never delivered by HTTP.
 
-    A node with an open WebSocket tries that first.
+    A node with an open WebSocket tries that first. What ``url`` tells is not told again.
     """
-    standings = (status["chain"].get("poc") or {}).get("nodes", {})
     callbacks = status["callbacks"]
-    reached = [node["node_id"] for node in status["nodes"] if node["batches"]["by_http"]]
+    url = parse_url(callbacks["url"])
+    reached = [node for node in status["nodes"] if node["batches"]["by_http"]]
+    has_other_port = url.port != callbacks["port"] and not reached
     for node in status["nodes"]:
-        is_delivering = _generates(node, standings.get(node["node_id"])) and node["websocket"]["state"] != "open"
-        if node["enabled"] and is_delivering and not node["batches"]["by_http"]:
-            node_id = node["node_id"]
-            known = "; ".join(_known(callbacks, node, reached))
-            yield Finding(
-                ProblemId.CALLBACKS_NEVER_SEEN,
-                f"{node_id}: generates, has no WebSocket, and has never delivered to {callbacks['url']}: {known}",
-                "set api.poc_callback_url to where this node reaches this machine, and look at the firewall between",
-                node_id,
-                for_seconds=CALLBACK_SECONDS,
+        if not _lacks_a_way(status, node) or _fault_of_host(url.host, node) is not None:
+            continue
+        node_id = node["node_id"]
+        problem = f"{node_id}: generates, has no WebSocket, and has never delivered to {callbacks['url']}"
+        if has_other_port:
+            problem_id, known = (
+                ProblemId.CALLBACK_URL_PORT,
+                f"the URL has port {url.port}, and dapi listens on {callbacks['port']}",
             )
+            to_do = f"have port {url.port} forwarded to dapi's, or {_SET_URL}"
+        else:
+            problem_id, known = ProblemId.CALLBACKS_NEVER_SEEN, "no node has delivered there since dapi started"
+            to_do = f"{_SET_URL}, and look at the firewall between"
+            if reached:
+                known = f"others have delivered there since dapi started: {_listed(reached)}"
+                to_do = "look at the firewall and the routes between this node and this machine"
+        yield Finding(problem_id, f"{problem}: {known}", to_do, node_id, for_seconds=CALLBACK_SECONDS)
+
+
+def _lacks_a_way(status: Status, node: Status) -> bool:
+    """Tell whether a node has batches to deliver, and neither way has worked."""
+    is_open = node["websocket"]["state"] == "open"
+    is_delivering = _generates(node, standings_of(status).get(node["node_id"])) and not is_open
+    return bool(node["enabled"] and is_delivering and not node["batches"]["by_http"])
 
 
 def _generates(node: Status, standing: Status | None) -> bool:
@@ -42,16 +86,26 @@ def _generates(node: Status, standing: Status | None) -> bool:
     return bool(is_last and last["result"]["succeeded"])
 
 
-def _known(callbacks: Status, node: Status, reached: list[str]) -> Iterator[str]:
-    url = parse_url(callbacks["url"])
-    host, port = url.host, url.port
-    if reached:
-        yield f"others have delivered there since dapi started: {len(reached)} nodes, such as {reached[0]}"
-    else:
-        yield "no node has delivered there since dapi started"
-    if is_loopback(host) and not is_loopback(parse_url(node["poc_url"]).host):
-        yield f"{host} is the node itself, for the node"
-    elif ip_address_of(host) is None and "." not in host and host != "localhost":
-        yield f"{host} looks like the name of a compose service, which only containers of the same network find"
-    if port != callbacks["port"]:
-        yield f"the URL has port {port}, and dapi listens on {callbacks['port']}: something has to forward it"
+def _fault_of_host(host: str, node: Status) -> ProblemId | None:
+    """Return why a node cannot reach this host, as far as the two names tell."""
+    node_host = _host_of(node["poc_url"])
+    if is_loopback(host):
+        return None if is_loopback(node_host) else ProblemId.CALLBACK_URL_LOOPBACK
+    # Between containers of one network, both have such names.
+    is_remote = not _is_bare_name(node_host) and not is_loopback(node_host)
+    return ProblemId.CALLBACK_URL_NAME if _is_bare_name(host) and is_remote else None
+
+
+# Taking a URL apart is dear, and there may be a thousand nodes.
+@lru_cache(maxsize=4096)
+def _host_of(url: str) -> str:
+    return parse_url(url).host
+
+
+def _is_bare_name(host: str) -> bool:
+    return ip_address_of(host) is None and "." not in host and host != "localhost"
+
+
+def _listed(nodes: Sequence[Status]) -> str:
+    first = nodes[0]["node_id"]
+    return str(first) if len(nodes) == 1 else f"{len(nodes)} nodes, such as {first},"

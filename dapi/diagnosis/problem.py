@@ -19,7 +19,7 @@ class Problem(msgspec.Struct, frozen=True):
 
     ``part`` is what it is about: a part of dapi, or something outside of it like a chain node. ``node_id`` is the ML
     node that has it, if it is one's. No two problems of one list have the same ``id``, ``node_id`` and ``part``.
-    ``since`` is a time in UTC. ``chapter`` is the anchor of the chapter of the documentation that tells more.
+    ``since`` is a time in UTC. ``chapter`` is the heading in docs/problems.md that tells more, and its anchor.
     """
 
     id: ProblemId

@@ -70,6 +70,18 @@ def claim_entry(key: SigningKey, due: DueClaim) -> OutboxEntry:
     )
 
 
+class Unpaid(msgspec.Struct, frozen=True):
+    """What is owed for an epoch, and will not be paid without help: ``coins`` of the chain's smallest.
+
+    The claim has ended in ``state``, for ``reason``; with a None in both, the seed was signed by another key.
+    """
+
+    epoch_index: int
+    coins: int
+    state: State | None = None
+    reason: str | None = None
+
+
 class Claiming:
     """Stores a claim for the chain when it owes something for the epoch that it pays for now, once an epoch."""
 
@@ -85,13 +97,13 @@ class Claiming:
         self._owed: Owed | None = None
         # The height at which nothing was owed any more, None before.
         self._over_at: int | None = None
-        self._warning: str | None = None
+        self._unpaid: Unpaid | None = None
 
     async def look(self, info: EpochInfo) -> None:
         """Ask what is owed, and store the claim; raises ChainError or StoreError."""
         due = due_claim(info)
         if due != self._due:
-            self._due, self._owed, self._over_at, self._warning = due, None, None, None
+            self._due, self._owed, self._over_at, self._unpaid = due, None, None, None
         if due is None or (self._over_at is not None and info.block_height < self._over_at + _LOOK_AGAIN_BLOCKS):
             return
         row = (await self._rows()).get(due.epoch_index)
@@ -105,7 +117,7 @@ class Claiming:
         epoch, owed = due.epoch_index, self._owed
         was_over, self._over_at = self._over_at is not None, None
         if owed is None:
-            self._warning = None
+            self._unpaid = None
             if row is None or row.state not in (State.STORED, State.IN_FLIGHT):
                 self._over_at = height
             if self._over_at is not None and not was_over:
@@ -114,25 +126,19 @@ class Claiming:
                 self.log.info(text, epoch=epoch, paid=paid)
         elif row is not None:
             is_finished = row.state not in (State.STORED, State.IN_FLIGHT)
-            said = f"the claim is {row.state}" + (f" ({row.reason})" if row.reason else "")
-            self._warning = f"epoch {epoch}: {owed.coins} are still owed, and {said}" if is_finished else None
+            self._unpaid = Unpaid(epoch, owed.coins, row.state, row.reason) if is_finished else None
         elif owed.seed_signature and owed.seed_signature.lower() != seed_signature(self._key, epoch):
-            self._warning = (
-                f"epoch {epoch}: {owed.coins} are owed, and another key signed its seed: only that key can claim them"
-            )
+            self._unpaid = Unpaid(epoch, owed.coins)
         else:
             self.log.info("epoch {epoch}: {coins} are owed, and are claimed", epoch=epoch, coins=owed.coins)
             await self._outbox.put(claim_entry(self._key, due))
-
-    def warnings(self) -> list[str]:
-        """Say what is owed, and will not be paid without help."""
-        return [self._warning] if self._warning is not None else []
 
     def status(self) -> dict[str, Any]:
         """Return the epoch that the chain pays for now, and what it owes for it as far as it was asked."""
         return {
             "epoch_index": self._due.epoch_index if self._due is not None else None,
             "owed": self._owed.coins if self._owed is not None else 0,
+            "unpaid": self._unpaid,
         }
 
     async def claims(self) -> dict[int, Claim]:

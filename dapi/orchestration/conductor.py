@@ -28,13 +28,13 @@ from dapi.orchestration.seed import Seeds
 from dapi.orchestration.stage_work import QUIET_SECONDS, StageWork, begin_work
 from dapi.orchestration.stages import StageBook
 from dapi.orchestration.validation import StageValidation
-from dapi.outbox.comparison import Comparison, NotOfTheirStage
+from dapi.outbox.comparison import Comparison
 from dapi.phases.duty import Duty
 from dapi.phases.epoch_queries import epoch_info
 from dapi.phases.phases import EpochInfo, PocStage, Situation
 from dapi.phases.poc_version import PocVersion
 from dapi.submission.chain_identity import ChainIdentity
-from dapi.submission.deadlines import Deadlines
+from dapi.submission.deadlines import Deadlines, LateMessages
 from dapi.timing.loop import LoopService, Wake
 from dapi.timing.retry import RetryDelay, retry
 from dapi.timing.timer import Timer
@@ -42,14 +42,29 @@ from dapi.timing.timer import Timer
 _LOOK_AGAIN_SECONDS = 30.0
 
 
+class StageStanding(msgspec.Struct, frozen=True):
+    """What was urgent at a turn, in the stage that starts at ``height`` (None: none is under way) and in earlier ones.
+
+    ``late`` messages may miss the end of their window. ``seed_problem`` says why the seed is not stored,
+    ``preserved_problem`` why it is not known which nodes stay in inference, so that all take part. The chain drops the
+    batches of ``nodes_in_vain`` (see StageWork). ``open_kinds`` are the kinds of messages whose window has not ended.
+    """
+
+    height: int | None = None
+    late: list[LateMessages] = []
+    seed_problem: str | None = None
+    preserved_problem: str | None = None
+    nodes_in_vain: list[str] = []
+    open_kinds: list[Kind] = []
+
+
 class Conductor(LoopService):
     """Follows the chain's phases with all enabled nodes, for as long as it runs.
 
     ``public_key`` is the participant's, in hex. ``make_validation`` makes the validation of a stage: it gets a sample
     size, and a function that takes the id of a node that has to be restarted. ``situation`` is where the chain was at
-    the last turn (None before the first), ``warnings`` says in words what was urgent then, and ``validation`` is that
-    of the stage that is under way (None before it begins). ``comparison`` has what batches and verdicts are compared
-    with.
+    the last turn (None before the first), ``standing`` what was urgent then, and ``validation`` is that of the stage
+    that is under way (None before it begins). ``comparison`` has what batches and verdicts are compared with.
     """
 
     log = Logger()
@@ -74,7 +89,7 @@ class Conductor(LoopService):
     ) -> None:
         super().__init__(reactor)
         self.situation: Situation | None = None
-        self.warnings: dict[object, str] = {}
+        self.standing = StageStanding()
         self.validation: StageValidation | None = None
         self._validated: Deferred[None] = succeed(None)
         self._rpc = rpc
@@ -194,16 +209,19 @@ class Conductor(LoopService):
         if self._work is not None:
             self._validate(self._work, info)
         self._deadlines.remember(info.stages())
-        warnings = self._reconciler.warnings() | await self._deadlines.check(info.block_height)
+        late = await self._deadlines.check(info.block_height)
         kept = await self.comparison.look()
         if any(each.height is None for each in kept) and await self._deadlines.end_without_stage(info.block_height):
-            kept = await self.comparison.look()
-        warnings |= {msgspec.structs.replace(each, messages=0, bytes=0): _warning(each) for each in kept}
-        if self._work is not None:
-            warnings |= self._work.warnings(self._broker.nodes())
-        if seed_problem is not None:
-            warnings["seed"] = seed_problem
-        self._warn(warnings)
+            await self.comparison.look()
+        work = self._work
+        self.standing = StageStanding(
+            height=stage.height if stage is not None else None,
+            late=late,
+            seed_problem=seed_problem,
+            preserved_problem=work.preserved_problem if work is not None else None,
+            nodes_in_vain=work.nodes_in_vain(self._broker.nodes()) if work is not None else [],
+            open_kinds=_open_kinds(stage, info.block_height) if stage is not None else [],
+        )
         self._problem = None
 
     def _leave_nodes_alone(self, info: EpochInfo) -> None:
@@ -211,7 +229,7 @@ class Conductor(LoopService):
         self._leave_stage()
         self._reconciler.intend({})
         self.situation = info.situation()
-        self.warnings = {}
+        self.standing = StageStanding()
         self._problem = self._poc_version.moved_reason
 
     async def _do_stage(self, stage: PocStage, info: EpochInfo) -> str | None:
@@ -257,21 +275,6 @@ class Conductor(LoopService):
             self.validation.stop()
             self.validation = None
 
-    def _warn(self, warnings: dict[object, str]) -> None:
-        """Log what has become urgent since the last turn; the rest was logged before."""
-        for key in warnings.keys() - self.warnings.keys():
-            # Not as 'warning': twisted's older observers take an event with that field for one of Python's warnings.
-            self.log.warn("{urgent}", urgent=warnings[key])
-        self.warnings = warnings
 
-
-def _warning(kept: NotOfTheirStage) -> str:
-    reason = "the chain has told of no stage with their height"
-    if kept.has_others_nonces:
-        reason = "their nonces are those of other nodes: see what this node runs, and what else commands it"
-    elif kept.height is not None:
-        what = "their block hash or public key is not that of"
-        if kept.kind is Kind.VALIDATED:
-            what = "they are verdicts that dapi did not ask the node for in"
-        reason = f"{what} stage {kept.height}: see that nothing else than this dapi commands the node"
-    return f"{kept.node_id or 'HTTP callbacks'}: {kept.messages} messages are kept and not sent: {reason}"
+def _open_kinds(stage: PocStage, height: int) -> list[Kind]:
+    return [kind for kind in (Kind.GENERATED, Kind.VALIDATED, Kind.SEED) if stage.window(kind).last > height]

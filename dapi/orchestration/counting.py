@@ -56,7 +56,7 @@ def uncounted_nodes(
 
 
 class Counting:
-    """Asks the chain what the latest epochs weigh, and says which nodes have confirmed batches that count nothing."""
+    """Asks the chain what the latest epochs weigh, and finds the nodes whose confirmed batches count nothing."""
 
     name = "weight"
 
@@ -103,20 +103,17 @@ class Counting:
             has_seed=any(seed.height == stage.height for seed in seeds),
         )
 
-    def warnings(self) -> list[str]:
-        """Say which nodes of the latest epoch worked for nothing."""
-        return [
-            f"{node_id}: its batches of epoch {self._epoch_index} are confirmed but not counted: {reason}"
-            for node_id, reason in self._uncounted.get(self._epoch_index, {}).items()
-        ]
-
     def status(self) -> dict[str, Any]:
-        """Return what the participant weighs in the latest epoch whose validation has ended."""
+        """Return what the participant weighs in the latest epoch whose validation has ended.
+
+        ``uncounted`` has the nodes that worked for nothing in it, by id, each with the reason.
+        """
         weight = self._weights.get(self._epoch_index)
         return {
             "epoch_index": self._epoch_index or None,
             "weight": weight.base if weight is not None else None,
             "effective_weight": weight.effective if weight is not None else None,
+            "uncounted": self._uncounted.get(self._epoch_index, {}),
         }
 
     def weight(self, epoch_index: int) -> MemberWeight | None:

@@ -39,7 +39,6 @@ _PAUSES_IN_AN_EPOCH = 4
 # In the last blocks before a PoC there is no time for a pause: what is declared when it starts is what counts for sure.
 _LAST_BLOCKS = 5
 _LAST_PAUSE_BLOCKS = 2
-_WITHOUT_EFFECT = "the chain confirmed the declared nodes, and does not show them: they may count nothing"
 # The status changes with each phase, and no weight depends on it: these two are as good as each other.
 _STATUS_THAT_COUNTS = (HARDWARE_NODE_INFERENCE, HARDWARE_NODE_POC)
 
@@ -98,10 +97,18 @@ def _is_before_poc(info: EpochInfo) -> bool:
 
 
 class Declaration(msgspec.Struct, frozen=True):
-    """How the chain's nodes compare with ours: ``differs``, and of which nodes it does not know which models."""
+    """How the chain's nodes compare with ours: ``differs``, None before the first look.
 
-    differs: bool
-    unknown_models: dict[str, list[str]]
+    ``unknown_models`` are those that governance does not know, by the id of the node that has them. ``is_refused`` says
+    that it knows no model at all, so that no node is declared, ``has_no_effect`` that the chain confirmed what it was
+    told and does not show it. ``times_undone`` is how often somebody else changed what was declared.
+    """
+
+    differs: bool | None = None
+    unknown_models: dict[str, list[str]] = {}
+    is_refused: bool = False
+    has_no_effect: bool = False
+    times_undone: int = 0
 
 
 class Declaring:
@@ -121,8 +128,9 @@ class Declaring:
     def __init__(
         self, rpc: ChainRpc, broker: Broker, outbox: Outbox, submissions: Submissions, participant: str
     ) -> None:
-        self.declaration: Declaration | None = None
-        self._problem: str | None = None
+        self._differs: bool | None = None
+        self._unknown_models: dict[str, list[str]] = {}
+        self._is_refused = self._has_no_effect = False
         self._rpc = rpc
         self._broker = broker
         self._outbox = outbox
@@ -161,15 +169,15 @@ class Declaring:
         known = await known_models(self._rpc, height)
         if known is None:
             known = frozenset(model for node in nodes for model in node.config.models)
-        self._problem = None if known or not nodes else "governance knows no model at all: no node is declared"
-        if self._problem is not None:
+        self._is_refused, self._has_no_effect = not known and bool(nodes), False
+        if self._is_refused:
             return False
         declared = await hardware_nodes(self._rpc, self._participant, height)
         if not nodes or self._broker.status().problem is not None:
             # What is not known here is not known to be gone.
             declared = {node.id: declared[node.id] for node in nodes if node.id in declared}
         diff = hardware_diff(nodes, declared, known)
-        self.declaration = Declaration(diff is not None, unknown_models(nodes, known))
+        self._differs, self._unknown_models = diff is not None, unknown_models(nodes, known)
         self._notice_others([hardware_node(node.config, known).SerializeToString() for node in nodes], diff is not None)
         if diff is not None:
             await self._store(diff, info, _entry(diff, height, info.next_poc_start()), last)
@@ -193,7 +201,7 @@ class Declaring:
             if last.state is State.IN_FLIGHT or (is_same and (has_failed_now or last.state is State.STORED)):
                 return
             if is_same and last.state is State.CONFIRMED:
-                self._problem = None if self._times_undone else _WITHOUT_EFFECT
+                self._has_no_effect = not self._times_undone
                 # One that is in a later block was confirmed by another chain.
                 if 0 <= info.block_height - (last.included_height or 0) < pause_blocks(info, _SEND_AGAIN_BLOCKS):
                     return
@@ -203,26 +211,15 @@ class Declaring:
         self.log.info(text, changes=len(diff.new_or_modified), removed=len(diff.removed))
         await self._outbox.put(entry)
 
-    def warnings(self) -> list[str]:
-        """Say which nodes have models that governance does not know, and that somebody else declares other nodes."""
-        unknown = self.declaration.unknown_models if self.declaration is not None else {}
-        others = (
-            f"what dapi declared on the chain was changed by somebody else, {self._times_undone} times: set"
-            " chain_node.declare_nodes to false if the network's own software declares the nodes"
+    def status(self) -> Declaration:
+        """Return how the chain's nodes compared with ours at the last look."""
+        return Declaration(
+            differs=self._differs,
+            unknown_models=self._unknown_models,
+            is_refused=self._is_refused,
+            has_no_effect=self._has_no_effect,
+            times_undone=self._times_undone,
         )
-        return [
-            *([self._problem] if self._problem is not None else []),
-            *([others] if self._times_undone else []),
-            *(
-                f"{node_id}: governance knows no model {', '.join(models)}: declared without; a node without a known"
-                " model counts nothing"
-                for node_id, models in unknown.items()
-            ),
-        ]
-
-    def status(self) -> Declaration | None:
-        """Return how the chain's nodes compared with ours at the last look; None before the first one."""
-        return self.declaration
 
 
 def _entry(diff: MsgSubmitHardwareDiff, height: int, poc_start: int) -> OutboxEntry:

@@ -47,9 +47,6 @@ class HostTask(Protocol):
     async def look(self, info: EpochInfo) -> None:
         """Do what is due now; raises ChainError, NotReadyError or StoreError, and is then called again soon."""
 
-    def warnings(self) -> list[str]:
-        """Say in words what somebody has to see to."""
-
     def status(self) -> Any:
         """Return how it stands, as values for JSON."""
 
@@ -95,29 +92,24 @@ class Host(LoopService):
         self._unknown: set[str] = set()
         self._logged: dict[str, str] = {}
         self._log_limit = OncePerMinute(reactor)
-        self._warned: set[str] = set()
         self._retry_delay = RetryDelay(random)
         self._wake = Wake(reactor)
         watcher.observe(self._wake.ring)
         broker.observe_changes(self._wake.ring)
 
-    def warnings(self) -> list[str]:
-        """Say in words what somebody has to see to, and what has been kept from its turn for long."""
+    def status(self) -> dict[str, Any]:
+        """Return how each task stands, and under ``problems`` what keeps which of them from its turn.
+
+        ``late`` are those that were kept from it for five minutes and more.
+        """
+        problems = {**self._problems, **({"host": self.loop_problem} if self.loop_problem is not None else {})}
         now = self._reactor.seconds()
         late = [
-            f"{name}: not looked after for {_LATE_SECONDS // 60:.0f} minutes: {problem}"
-            for name, problem in self._problems.items()
+            name
+            for name in self._problems
             if name not in self._unknown and now - self._problem_since[name] >= _LATE_SECONDS
         ]
-        return [*late, *self._task_warnings()]
-
-    def _task_warnings(self) -> list[str]:
-        return [warning for task in self._tasks for warning in task.warnings()]
-
-    def status(self) -> dict[str, Any]:
-        """Return how each task stands, and under ``problems`` what keeps which of them from its turn."""
-        problems = {**self._problems, **({"host": self.loop_problem} if self.loop_problem is not None else {})}
-        return {**{task.name: task.status() for task in self._tasks}, "problems": problems}
+        return {**{task.name: task.status() for task in self._tasks}, "problems": problems, "late": late}
 
     async def loop(self) -> None:
         """Take turns for as long as the service runs."""
@@ -158,10 +150,6 @@ class Host(LoopService):
                 self._keep_problem(task.name, problem)
             else:
                 self._over(task.name)
-        warnings = set(self._task_warnings())
-        for warning in sorted(warnings - self._warned):
-            self.log.warn("{urgent}", urgent=warning)
-        self._warned = warnings
 
     async def claims(self) -> dict[int, Claim]:
         """Return what became of the latest claims, by epoch; raises StoreError."""

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import re
 
+import msgspec
+
 from dapi.chain.rpc import ChainRpc
 from dapi.mlnode.client import NetworkVersion
 from dapi.phases.host_queries import mlnode_version
@@ -15,6 +17,13 @@ from dapi.phases.phases import EpochInfo
 # An upgrade of the chain changes it at any height.
 _LOOK_AGAIN_BLOCKS = 10
 _SEGMENT = re.compile(r"(?!\.+\Z)[A-Za-z0-9._~-]{1,64}")
+
+
+class FollowedVersion(msgspec.Struct, frozen=True):
+    """The ``version`` that the nodes' paths have, empty where there is none; ``unusable`` is what is no part of one."""
+
+    version: str
+    unusable: str | None
 
 
 class VersionFollowing:
@@ -26,7 +35,7 @@ class VersionFollowing:
         self._rpc = rpc
         self._version = version
         self._asked_at: int | None = None
-        self._warning: str | None = None
+        self._unusable: str | None = None
 
     async def look(self, info: EpochInfo) -> None:
         """Ask, unless that was done a short time ago; raises ChainError."""
@@ -34,14 +43,10 @@ class VersionFollowing:
             return
         version = (await mlnode_version(self._rpc, info.block_height)).strip("/")
         is_usable = not version or _SEGMENT.fullmatch(version) is not None
-        self._warning = None if is_usable else f"the chain's version of ML nodes, {version!r}, is no part of a path"
+        self._unusable = None if is_usable else version
         self._version.value = version if is_usable else ""
         self._asked_at = info.block_height
 
-    def warnings(self) -> list[str]:
-        """Say that the version cannot be used."""
-        return [self._warning] if self._warning is not None else []
-
-    def status(self) -> str:
-        """Return the version, empty where there is none."""
-        return self._version.value
+    def status(self) -> FollowedVersion:
+        """Return what the chain wants."""
+        return FollowedVersion(self._version.value, self._unusable)

@@ -36,7 +36,7 @@ class PhaseStatus:
         return {
             "situation": self._conductor.situation,
             "problem": self._conductor.problem,
-            "warnings": [*self._conductor.warnings.values(), *(self._host.warnings() if self._host else ())],
+            "stage": self._conductor.standing,
             "nodes": self._reconciler.status(),
             "not_of_their_stage": self._conductor.comparison.status(),
             "validation": validation.status() if validation is not None else None,

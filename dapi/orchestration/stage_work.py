@@ -41,7 +41,7 @@ class StageWork:
 
     ``block_hash`` is the text that the nodes seed their computation with, ``public_key`` the participant's in hex. The
     ``preserved`` nodes serve inference during PoC, too (POC_SLOT); None while the chain has not told them, which is as
-    if there were none.
+    if there were none. ``preserved_problem`` says why they are not known, so that all nodes take part.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class StageWork:
         self.block_hash = block_hash
         self._preserved = preserved or PreservedNodes()
         self._is_preserved_known = preserved is not None
-        self._preserved_problem: str | None = None
+        self.preserved_problem: str | None = None
         self._public_key = public_key
         self._deliveries: dict[str, _Deliveries] = {}
         self._to_stop: set[str] = set()
@@ -78,14 +78,12 @@ class StageWork:
             is_late = height >= stage.start + (stage.generation_end - stage.start) // _PARTS_OF_GENERATION
             if not is_late and not isinstance(error, ChainRefusedError):
                 raise
-            self._preserved_problem = (
-                f"stage {stage.height}: which nodes stay in inference is not known, so all take part: {error}"
-            )
+            self.preserved_problem = str(error)
             return
-        if self._preserved_problem is not None:
+        if self.preserved_problem is not None:
             text = "stage {height}: known at last: {preserved} nodes stay in inference"
             _log.info(text, height=stage.height, preserved=self.preserved_count)
-        self._is_preserved_known, self._preserved_problem = True, None
+        self._is_preserved_known, self.preserved_problem = True, None
 
     def stop_once(self, node_id: str) -> None:
         """Have a node stopped, after which it does its duty again: it takes batches, and gives no verdicts."""
@@ -99,22 +97,15 @@ class StageWork:
         """Return what each node is to do when the latest block is ``height``, by node id; ``now`` in seconds."""
         return {worker.node.id: self._intention(worker, height, now) for worker in workers}
 
-    def warnings(self, nodes: Iterable[Node]) -> dict[object, str]:
-        """Say in words which nodes work for nothing: the chain compares the bare ids of all participants' nodes.
+    def nodes_in_vain(self, nodes: Iterable[Node]) -> list[str]:
+        """Return the ids of our nodes whose batches the chain drops for another participant's node of the same id.
 
-        Also say that it is not known which nodes stay in inference. Source: docs/protocol/chain.md, 'Weight'.
+        That node serves inference during PoC (POC_SLOT), and the chain compares the bare ids of all participants'
+        nodes. Source: docs/protocol/chain.md, 'Weight'.
         """
-        height = self.record.stage.height
-        if self._preserved_problem is not None:
-            return {("preserved", height): self._preserved_problem}
-        return {
-            (node.id, height): (
-                f"{node.id}: another participant's node of this id serves inference during PoC (POC_SLOT), so the chain"
-                f" drops all batches of ours in stage {height} without a word: give it an id that nobody else has"
-            )
-            for node in nodes
-            if node.enabled and self._takes_part(node) and node.id in self._preserved.others
-        }
+        return [
+            node.id for node in nodes if node.enabled and self._takes_part(node) and node.id in self._preserved.others
+        ]
 
     def _takes_part(self, node: Node) -> bool:
         # A node that was added later joins at the next stage: another node count would restart all other nodes.

@@ -100,6 +100,7 @@ class StageValidation:
         self._assignments = Assignments(tools.retry_delay, tools.silent_seconds)
         self._state = ValidationState.QUERYING
         self._problem: str | None = "the batches are not queried yet"
+        self._is_failing = False
         self._dropped = Dropped()
         self._steps: set[Deferred[None]] = set()
         self._wake = Wake(tools.reactor)
@@ -126,11 +127,15 @@ class StageValidation:
         return {name: status[name] for name in ("participants", "handed", "answered")}
 
     def status(self) -> dict[str, Any]:
-        """Tell how far it is, in participants; see ``Assignments.status``."""
+        """Tell how far it is, in participants; see ``Assignments.status``.
+
+        ``is_failing`` says that the batches were asked for in vain, and ``problem`` why there are none yet.
+        """
         return {
             "height": self._stage.height,
             "is_over": self._has_ended,
             "problem": self._problem,
+            "is_failing": self._is_failing,
             "dropped": self._dropped,
             **self._assignments.status(),
         }
@@ -209,7 +214,7 @@ class StageValidation:
     async def _query_samples(self) -> None:
         """Add the participants with batches in the stage."""
         samples = await self._tools.query(self._sampling, self._tools.height())
-        self._problem = None
+        self._problem, self._is_failing = None, False
         self._dropped = samples.dropped
         self._assignments.add(samples.batches)
         self.log.info(
@@ -232,7 +237,7 @@ class StageValidation:
         if str(error) != self._problem:
             text = "the batches of stage {height} cannot be had now, trying again: {problem}"
             self.log.warn(text, height=self._stage.height, problem=str(error))
-        self._problem = str(error)
+        self._problem, self._is_failing = str(error), True
 
     async def _hand_out(self, offers: Sequence[Offer], workers: Mapping[str, NodeWorker]) -> None:
         """Post offers, once it is on disk which node gets whom: a verdict on anybody else is not sent."""

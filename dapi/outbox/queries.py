@@ -137,6 +137,19 @@ LENGTHS = f"""SELECT seq, coalesce(length(message), 0) FROM unfinished WHERE seq
 WHOLE = f"""SELECT seq, message FROM unfinished WHERE seq IN {_SEQS}
     UNION ALL SELECT seq, message FROM finished WHERE seq IN {_SEQS}"""
 
+# What failed or expired in the latest ``:stages`` stages, and in later ones that are not known yet: of each stage, kind
+# and state how many messages, and the reason of the latest; without those that were not to be sent. It finds the stages
+# one by one, and looks at no other row.
+LOSSES = f"""WITH RECURSIVE heights(height) AS (
+    SELECT coalesce(min(height), 1) FROM (SELECT height FROM stages ORDER BY height DESC LIMIT :stages)
+    UNION ALL SELECT (SELECT min(height) FROM finished WHERE finished.height > heights.height)
+    FROM heights WHERE height IS NOT NULL)
+    SELECT height, kind, state, reason IS :damaged AS is_damaged, count(*), coalesce(reason, ''), max(seq)
+    FROM heights JOIN finished USING (height)
+    WHERE kind IN (SELECT value FROM json_each(:kinds)) AND state IN ('failed', 'expired')
+        AND (run IN ('', '{ANY_RUN}') OR run IS (SELECT run FROM stages WHERE stages.height = finished.height))
+    GROUP BY height, kind, state, is_damaged ORDER BY height, kind, state"""
+
 # Why a row of ``unfinished`` is in its state.
 REASON = f"""iif(state = 'stored' AND run != '', coalesce(
     iif(run = '{OTHERS_NONCES}', 'not sent: its nonces are not those of its node', NULL),

@@ -116,6 +116,11 @@ class BatchHandler:
         self._generated_observers = Observers[[ProofBatch]]()
         self._rehearsal: Callable[[ProofBatch, Via], object] | None = None
 
+    @property
+    def other_num(self) -> int | None:
+        """The number that the node's last batch said, if it is another node's; None: it was its own."""
+        return self._last_num if self._last_num != self.node_num else None
+
     def observe_generated(self, observer: Callable[[ProofBatch], object]) -> None:
         """Call ``observer`` with each generated batch that comes, before it is stored."""
         self._generated_observers.add(observer)

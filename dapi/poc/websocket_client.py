@@ -14,6 +14,7 @@ from dapi.poc.websocket_settings import WebSocketSettings
 from dapi.poc.websocket_url import websocket_address
 from dapi.websocket.address import WebSocketAddress
 from dapi.websocket.client import ConnectionStatus, SupervisedWebSocket
+from dapi.websocket.reasons import Cause
 
 
 class WebSocketStatus(ConnectionStatus, frozen=True, kw_only=True):
@@ -101,4 +102,5 @@ class WebSocketClient(SupervisedWebSocket[WebSocketNodeProtocol]):
         is_due = now - self._replaced_at >= self._settings.bypass_interval_seconds
         if is_due and reading_seconds > self._settings.bypass_grace_seconds:
             self._replaced_at = now
-            connection.end("replaced: the node delivers by HTTP what it did not offer here")
+            reason = "replaced: the node delivers by HTTP what it did not offer here"
+            connection.end(reason, cause=Cause.REPLACED)

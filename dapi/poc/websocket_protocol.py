@@ -16,6 +16,7 @@ from dapi.poc.websocket_settings import WebSocketSettings
 from dapi.timing.timer import Timer
 from dapi.websocket.address import WebSocketAddress
 from dapi.websocket.protocol import ConnectionObserver, WatchedConnection
+from dapi.websocket.reasons import Cause
 
 
 class WebSocketNodeProtocol(WatchedConnection):
@@ -120,4 +121,5 @@ class WebSocketNodeProtocol(WatchedConnection):
         elif left > 0:
             self._idle_timer.start(left)
         else:
-            self.end(f"replaced: no batch for {self._idle_seconds:g} s", is_planned=True)
+            reason = f"replaced: no batch for {self._idle_seconds:g} s"
+            self.end(reason, is_planned=True, cause=Cause.REPLACED_IDLE)

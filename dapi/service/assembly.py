@@ -28,7 +28,6 @@ from dapi.http.settings import HttpSettings
 from dapi.http.site import JsonSite
 from dapi.http.streams import StreamDoor
 from dapi.messages.sizes import MIB
-from dapi.messages.urls import is_loopback, parse_url, without_user
 from dapi.mlnode.client import MAIN_NETWORK_PARAMS, TEST_NETWORK_PARAMS, MLNodeClient, NetworkVersion
 from dapi.outbox.comparison import Comparison
 from dapi.outbox.cosmos_message_client import CosmosMessageClient
@@ -267,14 +266,6 @@ class Parts:
         return self.broker.worker_by_num(node_num).batch_handler
 
     def _make_worker(self, node: Node) -> NodeWorker:
-        callback_url = self.callback_url()
-        if is_loopback(parse_url(callback_url).host) and not is_loopback(parse_url(node.poc_url).host):
-            self.log.warn(
-                "{node_id}: at {poc_url}, it cannot reach {callback_url}: set api.poc_callback_url",
-                node_id=node.id,
-                poc_url=node.poc_url,
-                callback_url=without_user(callback_url),
-            )
         deliveries = Deliveries(self._reactor, node.id)
         handler = BatchHandler(
             node.id, node.num, self._recorder, deliveries, self.ack_times, node_counts=self.broker.node_counts

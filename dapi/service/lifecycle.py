@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random as random_module
-import resource
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
@@ -17,21 +16,18 @@ from twisted.python.failure import Failure
 
 from dapi.config import Config
 from dapi.diagnosis.problem import Problem
+from dapi.diagnosis.watch import ProblemWatch
 from dapi.errors import NotReadyError, StartError, StoreBusyError, StoreError
+from dapi.outbox.losses import losses
 from dapi.server.metric_families import Snapshot
 from dapi.service.assembly import Parts
 from dapi.service.metric_source import MetricSource
-from dapi.service.problem_watch import ProblemWatch
 from dapi.service.status import NO_CHAIN, ServiceStatus
 from dapi.timing.clock import follows_wall_clock
 from dapi.timing.log_levels import LogLevels
 from dapi.timing.log_limits import SayOnce
 from dapi.timing.retry import RetryDelay, retry
 from dapi.timing.waiters import Waiters
-
-# A WebSocket and a call or a callback; the rest are the database, the ports and the chain.
-_FILES_PER_NODE = 2
-_OTHER_FILES = 200
 
 
 def make_service(
@@ -118,7 +114,7 @@ class DapiService(MultiService):
         self._parts = parts
         self.database, self.outbox, self.broker, self.chain = parts.database, parts.outbox, parts.broker, parts.chain
         self.callback_listener, self.admin_listener = parts.callback_listener, parts.admin_listener
-        self._watch = ProblemWatch(self._reactor, lambda: self._status().of_parts())
+        self._watch = ProblemWatch(self._reactor, lambda: self._status().of_parts(), partial(losses, parts.database))
         for part in (*parts.in_starting_order, self._watch):
             part.setServiceParent(self)
 
@@ -139,7 +135,8 @@ class DapiService(MultiService):
         return MetricSource(self._reactor, self._parts, self.problems()).snapshot()
 
     def _with_problems(self, status: dict[str, Any]) -> dict[str, Any]:
-        return {"problems": msgspec.to_builtins(self._watch.look()), **status}
+        problems = msgspec.to_builtins(self._watch.look(status))
+        return {"problems": problems, **status, "losses": msgspec.to_builtins(self._watch.losses)}
 
     def _status(self) -> ServiceStatus:
         return ServiceStatus(self._reactor, self._parts, self._started_at or 0.0)
@@ -212,22 +209,9 @@ class DapiService(MultiService):
             delay=self._retry_delay,
             on_error=log_problem,
         )
-        self._warn_of_few_files()
         self._on_registered()
         if self.chain is not None:
             self.chain.drive_nodes()
-
-    def _warn_of_few_files(self) -> None:
-        nodes = len(self.broker.nodes())
-        limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-        if limit != resource.RLIM_INFINITY and nodes * _FILES_PER_NODE + _OTHER_FILES > limit:
-            self.log.warn(
-                "{nodes} nodes may need {needed} open files, and {limit} are allowed: raise the limit (ulimit -n, "
-                "LimitNOFILE=, ulimits:)",
-                nodes=nodes,
-                needed=nodes * _FILES_PER_NODE + _OTHER_FILES,
-                limit=limit,
-            )
 
     def _log_unregistered(self, failure: Failure) -> None:
         if not failure.check(CancelledError):

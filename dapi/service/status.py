@@ -16,6 +16,7 @@ from dapi.chain_service import ChainService
 from dapi.errors import StoreError
 from dapi.messages.urls import without_user
 from dapi.service.assembly import Parts
+from dapi.service.process import process_status
 
 NO_CHAIN = "no chain is configured (chain_node.url): batches are kept, nothing is submitted"
 
@@ -76,6 +77,7 @@ class ServiceStatus:
             "chain": _chain_status(parts.chain),
             "relay": parts.relay.status() if parts.relay is not None else None,
             "poc_v2_watch": parts.poc_v2_watch.status() if parts.poc_v2_watch is not None else None,
+            "process": process_status(),
         }
         # The parts tell enums and structs.
         return cast(dict[str, Any], _json_data(status))

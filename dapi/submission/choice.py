@@ -15,6 +15,7 @@ from dapi.messages.inference_pb2 import MsgSubmitPocBatch
 from dapi.messages.sizes import MIB
 from dapi.outbox import queries
 from dapi.outbox.counts import kind_of
+from dapi.outbox.losses import DAMAGED
 from dapi.submission.rows import Changes, End, Message, count, lose
 
 # What a message takes in a transaction beside its own bytes: creator, type URLs, grantee, lengths.
@@ -28,14 +29,12 @@ _KINDS_IN_ORDER = (Kind.SEED, Kind.HARDWARE, Kind.GENERATED, Kind.VALIDATED, Kin
 _PIECES, _BLOCKS_THAT_ALLOW_ANY = 4, 8
 _MAX_COUNTED = 10_000
 
-_DAMAGED = "damaged on disk: its bytes are not those that were stored, and were not sent"
-
 
 class _DamagedError(Exception):
     """Bodies are not what was stored; ``batches`` are those that they belong to."""
 
     def __init__(self, batches: set[int]) -> None:
-        super().__init__(_DAMAGED)
+        super().__init__(DAMAGED)
         self.batches = batches
 
 
@@ -81,7 +80,7 @@ def next_messages(
             bodies = _sound_bodies(connection, list(chosen))
         except _DamagedError as error:
             damaged += len(error.batches)
-            lose(connection, changes, error.batches, End(State.FAILED, now, reason=_DAMAGED))
+            lose(connection, changes, error.batches, End(State.FAILED, now, reason=DAMAGED))
         else:
             return [msgspec.structs.replace(message, body=bodies[seq]) for seq, message in chosen.items()], damaged
 

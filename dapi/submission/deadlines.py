@@ -1,21 +1,32 @@
-"""Expires the messages whose window has ended, and warns of those whose window ends soon."""
+"""Expires the messages whose window has ended, and tells of those whose window ends soon."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
+import msgspec
 from twisted.internet.defer import Deferred
 
 from dapi.messages import Kind, State
 from dapi.phases.phases import PocStage
 from dapi.submission.submissions import Submissions
 
-_BLOCKS_BEFORE_A_WARNING = 3
+_FEW_BLOCKS = 3
 # What came later is likely to be in a block in time.
 _SECONDS_TO_BE_CONFIRMED = 15.0
-_WITHOUT_SEED = "; without its seed the stage counts nothing"
 # The windows of older stages ended long ago, and nothing of them is left to expire.
 _MAX_STAGES = 50
+
+
+class LateMessages(msgspec.Struct, frozen=True):
+    """Messages of a stage and kind that are unfinished for longer than usual, ``blocks_left`` before the window ends.
+
+    Of a seed that is late at any time: without it the stage counts nothing.
+    """
+
+    stage_height: int
+    kind: Kind
+    blocks_left: int
 
 
 class Deadlines:
@@ -46,17 +57,16 @@ class Deadlines:
         """
         return self._submissions.end_without_stage(height, self._stages.keys())
 
-    def check(self, height: int) -> Deferred[dict[object, str]]:
+    def check(self, height: int) -> Deferred[list[LateMessages]]:
         """Expire messages whose window has ended at the block ``height``.
 
-        Fires with a warning for each stage and kind of which messages are unfinished for longer than usual while at
-        most 3 blocks are left, and for each seed that is, under a key that is the same at the next block. Fails with
-        StoreError.
+        Fires with each stage and kind of which messages are late while at most 3 blocks are left, and with each seed
+        that is late. Fails with StoreError.
         """
         return Deferred.fromCoroutine(self._check(height))
 
-    async def _check(self, height: int) -> dict[object, str]:
-        warnings: dict[object, str] = {}
+    async def _check(self, height: int) -> list[LateMessages]:
+        late = []
         blocks_left: int | None = None
         for stage_height, kind, state in await self._submissions.stages_unfinished(_SECONDS_TO_BE_CONFIRMED):
             stage = self._stages.get(stage_height)
@@ -69,12 +79,11 @@ class Deadlines:
             if left <= 0:
                 if state is State.STORED:
                     await self._submissions.expire(stage_height, kind, f"its window ended with block {last}")
-            elif left <= _BLOCKS_BEFORE_A_WARNING or kind is Kind.SEED:
+            elif left <= _FEW_BLOCKS or kind is Kind.SEED:
                 is_late = state is not State.STORED or await self._submissions.has_waited(
                     stage_height, kind, _SECONDS_TO_BE_CONFIRMED
                 )
                 if is_late:
-                    wait = f"{kind} messages of stage {stage_height} wait, {left} blocks are left"
-                    warnings[stage_height, kind] = wait + _WITHOUT_SEED if kind is Kind.SEED else wait
+                    late.append(LateMessages(stage_height, kind, left))
         self.blocks_left = blocks_left
-        return warnings
+        return late

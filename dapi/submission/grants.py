@@ -11,7 +11,7 @@ from dapi.chain.rpc import ChainRpc
 from dapi.chain.rpc_answers import ChainStatus
 from dapi.errors import ChainError
 from dapi.messages import Kind
-from dapi.submission.problems import Problems
+from dapi.submission.problems import HoldCause, Problems
 from dapi.submission.rows import TYPE_URLS
 from dapi.submission.signing import Signing
 
@@ -55,7 +55,9 @@ class GrantCheck:
         missing = {kind for kind, expiry in expiries.items() if expiry is not None and expiry <= now}
         for kind in sorted(missing - self._problems.held.keys()):
             command = f"the participant has to run: {grant_command(signer)}"
-            self._problems.hold_back(kind, f"authz: {signer} has no grant for {TYPE_URLS[kind]}; {command}")
+            self._problems.hold_back(
+                kind, f"authz: {signer} has no grant for {TYPE_URLS[kind]}; {command}", HoldCause.GRANT
+            )
         for kind in self._missing - missing:
             self._problems.release(kind)
         for kind, text in list(self._problems.held.items()):
@@ -68,11 +70,11 @@ class GrantCheck:
         """Warn once a day of what expires within 30 days."""
         soonest = min(expiries.values(), default=None)
         if soonest is None or soonest - now > _DAYS_BEFORE_A_WARNING * _DAY:
-            self._problems.expiring = None
+            self._problems.grant_expires = None
             return
         date = time.strftime("%Y-%m-%d", time.gmtime(soonest))
-        text = f"a grant expires on {date}; the participant has to run: {grant_command(self._signing.key.address)}"
-        self._problems.expiring = text
+        self._problems.grant_expires = date
         if now - self._warned_at >= _DAY:
             self._warned_at = now
-            self.log.warn("{problem}", problem=text)
+            text = "a grant expires on {date}; the participant has to run: {command}"
+            self.log.warn(text, date=date, command=grant_command(self._signing.key.address))

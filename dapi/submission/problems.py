@@ -14,6 +14,7 @@ While the network runs PoC v2 nothing is sent at all (see ``dapi.phases.poc_vers
 
 from __future__ import annotations
 
+import enum
 import re
 
 from twisted.logger import Logger
@@ -28,11 +29,40 @@ from dapi.timing.log_limits import SayOnce
 _DIGITS = re.compile(r"\d+")
 
 
+class HoldCause(enum.StrEnum):
+    """What keeps the messages of a kind back."""
+
+    GRANT = "grant"
+    """The participant has not granted the key the right to send them."""
+    KEY = "key"
+    """The key is not the participant's, or not that of its account."""
+    ACCOUNT = "account"
+    """The key has no account on the chain."""
+    FUNDS = "funds"
+    """The key has no coins to pay with."""
+    FEES = "fees"
+    """The chain node wants fees."""
+    GAS = "gas"
+    """The chain allows less gas in a block."""
+    OTHER = "other"
+    """The chain says no for a reason that dapi does not know."""
+
+
+_OF_SDK = {
+    4: HoldCause.KEY,
+    5: HoldCause.FUNDS,
+    8: HoldCause.KEY,
+    9: HoldCause.ACCOUNT,
+    13: HoldCause.FEES,
+    41: HoldCause.GAS,
+}
+
+
 class Problems:
     """The problems of sending for the key ``signer`` and the ``participant``, which are addresses.
 
-    ``last`` says what went wrong since the last confirmation, and ``held`` what keeps each kind back. ``expiring``
-    tells of a grant that expires soon.
+    ``last`` says what went wrong since the last confirmation, and ``held`` in words what keeps each kind back, of which
+    ``causes`` has the cause. ``grant_expires`` is the day of the first grant that expires soon.
     """
 
     log = Logger()
@@ -43,7 +73,8 @@ class Problems:
         self._poc_version = poc_version
         self.last: str | None = None
         self.held: dict[Kind, str] = {}
-        self.expiring: str | None = None
+        self.causes: dict[Kind, HoldCause] = {}
+        self.grant_expires: str | None = None
         self._probed_at: dict[Kind, int] = {}
         self._log_once = SayOnce()
 
@@ -70,18 +101,22 @@ class Problems:
         """Hold a kind because of an answer of the chain; return the problem in words, with what mends it."""
         mend = self._mend(codespace, code)
         text = f"{codespace} {code}: {log}" + (f"; {mend}" if mend else "")
-        self.hold_back(kind, text)
+        cause = HoldCause.OTHER
+        if codespace in ("authz", "sdk"):
+            cause = HoldCause.GRANT if codespace == "authz" else _OF_SDK.get(code, HoldCause.OTHER)
+        self.hold_back(kind, text, cause)
         return text
 
-    def hold_back(self, kind: Kind, text: str) -> None:
+    def hold_back(self, kind: Kind, text: str, cause: HoldCause) -> None:
         """Hold a kind for the problem that ``text`` tells."""
         if kind not in self.held:
             self.log.error("{kind} messages are held until this is mended: {problem}", kind=kind, problem=text)
-        self.held[kind] = text
+        self.held[kind], self.causes[kind] = text, cause
 
     def release(self, kind: Kind) -> None:
         """Record that the chain executes messages of a kind."""
         self._probed_at.pop(kind, None)
+        self.causes.pop(kind, None)
         if self.held.pop(kind, None) is not None:
             self.log.info("{kind} messages are sent again", kind=kind)
 

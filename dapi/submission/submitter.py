@@ -11,6 +11,7 @@ The laws, all of them kept through a kill at any point:
 
 from __future__ import annotations
 
+import enum
 import random
 from functools import partial
 from typing import Any
@@ -19,6 +20,7 @@ from twisted.logger import Logger
 
 from dapi.chain.block_watcher import BlockWatcher
 from dapi.chain.keyring import SigningKey
+from dapi.chain.nodes import ChainTrouble
 from dapi.chain.rpc import ChainRpc
 from dapi.chain.transaction_finder import Search, TransactionFinder
 from dapi.chain.transactions import TimestampSource
@@ -39,6 +41,19 @@ from dapi.submission.submissions import Submissions
 from dapi.timing.loop import LoopService, Wake
 from dapi.timing.retry import RetryDelay, retry
 from dapi.timing.together import to_the_end, together
+
+
+class SendingTrouble(enum.StrEnum):
+    """Why nothing is sent while the chain takes what comes."""
+
+    MOVED = "moved"
+    """The network runs PoC v2."""
+    BROKEN = "broken"
+    """dapi itself failed."""
+    TURN = "turn"
+    """A step that comes before the sending failed: a query, or the database."""
+    HELD = "held"
+    """Messages of some kinds are held."""
 
 
 class Submitter(LoopService):
@@ -112,7 +127,9 @@ class Submitter(LoopService):
 
         ``state`` is ``submitting``, ``held`` (messages of some kinds are, see ``held``), ``waiting`` (nothing is sent
         now) or ``moved`` (nothing is sent while the network runs PoC v2), ``reason`` why it is not the first.
-        ``problem`` is what went wrong last, until a transaction is confirmed.
+        ``trouble`` is that reason as one of the known ones. ``held`` has in words what keeps which kind back, and
+        ``causes`` which cause that is. ``problem`` is what went wrong last, until a transaction is confirmed.
+        ``grant_expires`` is the day on which the first grant does, if that is soon.
         """
         head, problems = self._watcher.head, self._problems
         waiting = self.loop_problem or self._watcher.problem or self._turn_problem
@@ -121,7 +138,9 @@ class Submitter(LoopService):
         return {
             "state": state,
             "reason": problems.moved_reason or waiting or held or None,
+            "trouble": self._trouble(),
             "held": {str(kind): problem for kind, problem in problems.held.items()},
+            "causes": {str(kind): cause for kind, cause in problems.causes.items()},
             "chain_id": head.chain_id if head else None,
             "height": head.height if head else None,
             "signer": self._signing.key.address,
@@ -131,8 +150,19 @@ class Submitter(LoopService):
             "max_transactions": self._pace.transactions,
             "max_transaction_bytes": self._pace.max_bytes,
             "problem": problems.last,
-            "grant_expires": problems.expiring,
+            "grant_expires": problems.grant_expires,
         }
+
+    def _trouble(self) -> SendingTrouble | ChainTrouble | None:
+        if self._problems.moved_reason is not None:
+            return SendingTrouble.MOVED
+        if self.loop_problem is not None:
+            return SendingTrouble.BROKEN
+        if self._watcher.problem is not None:
+            return self._watcher.trouble
+        if self._turn_problem is not None:
+            return SendingTrouble.TURN
+        return SendingTrouble.HELD if self._problems.held else None
 
     async def loop(self) -> None:
         """Go on from what the database says, until the service stops."""

@@ -43,7 +43,7 @@ from dapi.websocket.address import WebSocketAddress, websocket_endpoint
 from dapi.websocket.factory import WatchedConnectionFactory
 from dapi.websocket.journal import ConnectionJournal
 from dapi.websocket.protocol import WatchedConnection
-from dapi.websocket.reasons import Ending, cause_of, failed_attempt
+from dapi.websocket.reasons import Cause, Ending, failed_attempt
 from dapi.websocket.settings import ConnectionSettings
 
 C = TypeVar("C", bound=WatchedConnection)
@@ -104,13 +104,27 @@ _NEXT = {
 }
 
 
+class ConnectionTrouble(msgspec.Struct, frozen=True):
+    """Why there has been no connection that lasted, since a time (unix seconds): ``reason`` in words, and as data.
+
+    ``code`` is the peer's HTTP status, or that of a close frame; ``names`` are those in its certificate.
+    """
+
+    cause: Cause
+    reason: str
+    since: float
+    code: int | None = None
+    names: list[str] = []
+
+
 class ConnectionStatus(msgspec.Struct, frozen=True, kw_only=True):
     """What a client is doing. Times are unix seconds.
 
     ``waiting`` and ``refused`` (the peer answered, and did not accept) both try again at ``until``, which is None
     while an old connection is still closing. ``reason`` says why there is no connection, and stays during the next
     attempt; ``since`` is when that reason, or the open connection, began. ``connections`` counts the upgrades that
-    were accepted.
+    were accepted. ``trouble`` is why the last connection ended, or failed, until one has lasted for 2 s or is useful;
+    None after one that was ended as planned.
     """
 
     state: WebSocketState
@@ -118,6 +132,7 @@ class ConnectionStatus(msgspec.Struct, frozen=True, kw_only=True):
     since: float
     until: float | None
     connections: int
+    trouble: ConnectionTrouble | None = None
 
 
 class SupervisedWebSocket(Service, Generic[C], ABC):
@@ -129,7 +144,7 @@ class SupervisedWebSocket(Service, Generic[C], ABC):
     ``startService`` or ``restart`` comes without a delay (but ``settle_seconds`` after the end of an older connection).
 
     ``name`` begins each log line, ``random`` gives the delays. ConfigError when an address or ``settings.ca_file``
-    cannot be used. ``interruptions`` counts by their cause (see ``cause_of``) the attempts that failed and the
+    cannot be used. ``interruptions`` counts by their ``Ending.label`` the attempts that failed and the
     connections that ended by themselves.
     """
 
@@ -163,7 +178,8 @@ class SupervisedWebSocket(Service, Generic[C], ABC):
         self._delay = RetryDelay(random, settings.retry_min_seconds, settings.retry_max_seconds)
         self._journal = ConnectionJournal(name)
         # A node may accept and close right after: not worth a line.
-        self._steady = Timer(reactor, _STEADY_SECONDS, lambda: self._journal.opened(self._address))
+        self._steady = Timer(reactor, _STEADY_SECONDS, self._has_lasted)
+        self._trouble: ConnectionTrouble | None = None
         self._state = _State.STOPPED
         self.interruptions: Counter[str] = Counter()
         self._status = ConnectionStatus(
@@ -201,6 +217,7 @@ class SupervisedWebSocket(Service, Generic[C], ABC):
         super().startService()  # type: ignore[no-untyped-call]
         self._abuses = 0
         self._journal.begin_anew()
+        self._trouble = None
         if self._state is _State.STOPPED:
             Deferred.fromCoroutine(self._keep_open()).addErrback(self._loop_broke)
             return
@@ -222,6 +239,7 @@ class SupervisedWebSocket(Service, Generic[C], ABC):
         ``close_timeout_seconds`` when the peer does not answer the close.
         """
         super().stopService()  # type: ignore[no-untyped-call]
+        self._trouble = None
         if self._state is _State.STOPPED:
             return succeed(None)
         closed = self._closed.wait()
@@ -231,11 +249,12 @@ class SupervisedWebSocket(Service, Generic[C], ABC):
 
     def connection_status(self) -> ConnectionStatus:
         """Return what it is doing."""
-        until = self._status.until
+        until, trouble = self._status.until, self._trouble
         return msgspec.structs.replace(
             self._status,
             since=unix_seconds(self._clock, self._status.since),
             until=None if until is None else unix_seconds(self._clock, until),
+            trouble=trouble and msgspec.structs.replace(trouble, since=unix_seconds(self._clock, trouble.since)),
         )
 
     # The loop.
@@ -313,6 +332,7 @@ class SupervisedWebSocket(Service, Generic[C], ABC):
     def mark_useful(self) -> None:
         """Record that the connection is useful, so that whatever happens to it next is logged again."""
         self._is_useful = True
+        self._trouble = None
         self._journal.useful(self._address)
 
     def connection_ended(self, ending: Ending) -> None:
@@ -322,7 +342,7 @@ class SupervisedWebSocket(Service, Generic[C], ABC):
         self._closed_at = self._clock.seconds()
         if self._state not in _CLOSING:
             state = _State.REFUSED if ending.is_refusal else _State.WAITING
-            self._fail(state, ending.reason, is_planned=ending.is_planned)
+            self._fail(state, ending)
 
     # The state.
 
@@ -330,13 +350,21 @@ class SupervisedWebSocket(Service, Generic[C], ABC):
     def _address(self) -> WebSocketAddress:
         return self._addresses[self._index]
 
-    def _fail(self, state: _State, reason: str, *, is_planned: bool = False) -> None:
+    def _has_lasted(self) -> None:
+        self._trouble = None
+        self._journal.opened(self._address)
+
+    def _fail(self, state: _State, ending: Ending) -> None:
+        reason = ending.reason
         self._enter(state, reason)
-        self.interruptions[cause_of(reason)] += 1
+        self.interruptions[ending.label] += 1
         self.record_failure(reason)
-        if is_planned:
+        if ending.is_planned:
+            self._trouble = None
             self._journal.replaced(self._address, reason)
         else:
+            since = self._clock.seconds() if self._trouble is None else self._trouble.since
+            self._trouble = ConnectionTrouble(ending.cause, reason, since, ending.code, [*ending.names])
             self._journal.failed(self._address, reason)
         self._index = self.choose_address(self._index, was_useful=self._is_useful)
 

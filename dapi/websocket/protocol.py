@@ -28,11 +28,14 @@ from dapi.timing.waiters import Waiters
 from dapi.websocket.address import WebSocketAddress
 from dapi.websocket.reasons import (
     POLICY_VIOLATION,
+    Cause,
     Ending,
     ended_before_answer,
     ended_by_peer,
     ended_by_us,
     lost,
+    no_answer,
+    no_websocket,
     refused_upgrade,
 )
 from dapi.websocket.settings import ConnectionSettings
@@ -116,7 +119,7 @@ class WatchedConnection(WebSocketClientProtocol, metaclass=ABCMeta):
 
     # What the client calls.
 
-    def end(self, reason: str, *, is_planned: bool = False) -> Deferred[None]:
+    def end(self, reason: str, *, is_planned: bool = False, cause: Cause = Cause.CLOSED_BY_DAPI) -> Deferred[None]:
         """Close the connection, within ``close_timeout_seconds`` whatever the peer does.
 
         ``connection_ended`` gets these in an Ending, unless the connection is ending already. Fires, with None,
@@ -125,7 +128,7 @@ class WatchedConnection(WebSocketClientProtocol, metaclass=ABCMeta):
         if self._has_ended:
             return succeed(None)
         ended = self._ended.wait()
-        self._record_ending(Ending(False, reason, is_planned))
+        self._record_ending(Ending(False, reason, is_planned, cause=cause))
         if self.state == self.STATE_OPEN:
             self.sendClose(1000, reason)
         elif self.state == self.STATE_CONNECTING:
@@ -171,7 +174,7 @@ class WatchedConnection(WebSocketClientProtocol, metaclass=ABCMeta):
 
     def failHandshake(self, reason: str) -> None:
         """Record why the upgrade was refused (Autobahn has it in the text only), then drop the connection."""
-        self._record_ending(Ending(True, refused_upgrade(getattr(self, "http_status_line", ""), reason)))
+        self._record_ending(refused_upgrade(getattr(self, "http_status_line", ""), reason))
         super().failHandshake(reason)
 
     def onOpen(self) -> None:
@@ -184,7 +187,7 @@ class WatchedConnection(WebSocketClientProtocol, metaclass=ABCMeta):
 
     def _handshake_timed_out(self) -> None:
         seconds = self._settings.handshake_timeout_seconds
-        self._record_ending(Ending(True, f"no answer to the upgrade within {seconds:g} s"))
+        self._record_ending(no_answer(f"no answer to the upgrade within {seconds:g} s"))
         self._abort()
 
     # Messages.
@@ -197,7 +200,7 @@ class WatchedConnection(WebSocketClientProtocol, metaclass=ABCMeta):
         super().dataReceived(data)
         if len(self.data) > _MAX_UNPARSED_BYTES:
             # A header without an end, or what follows a refused compressed message: Autobahn would keep all of it.
-            self._record_ending(Ending(self.opened_at is None, "the node sends what is no WebSocket"))
+            self._record_ending(no_websocket(self.opened_at is None, "the node sends what is no WebSocket"))
             self._abort()
 
     def onMessageBegin(self, isBinary: bool) -> None:  # noqa: N803
@@ -265,10 +268,11 @@ class WatchedConnection(WebSocketClientProtocol, metaclass=ABCMeta):
         self._ping_timer.start()
 
     def _pong_timed_out(self) -> None:
-        self.end(f"no answer to a ping within {self._settings.ping_timeout_seconds:g} s")
+        self.end(f"no answer to a ping within {self._settings.ping_timeout_seconds:g} s", cause=Cause.NO_PONG)
 
     def _blocked_too_long(self) -> None:
-        self._record_ending(Ending(False, f"the node read nothing for {self._settings.ping_timeout_seconds:g} s"))
+        reason = f"the node read nothing for {self._settings.ping_timeout_seconds:g} s"
+        self._record_ending(Ending(False, reason, cause=Cause.NOT_READING))
         self._abort()
 
     # The end.

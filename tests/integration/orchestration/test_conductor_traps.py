@@ -14,6 +14,7 @@ from dapi.simulator.chain.state import GroupMember, GroupNode
 from dapi.simulator.ml_node.node import SimulatedMLNode
 from dapi.websocket.client import WebSocketState
 from tests.chain_tools import SECOND_NS, Key, batch, transaction
+from tests.diagnosis import told
 from tests.integration.simulated_node import passed
 from tests.integration.waiting import soon, until
 from tests.integration.whole_dapi import (
@@ -115,7 +116,7 @@ async def test_nodes_of_a_poc_slot_serve_inference_all_the_time(whole: WholeDapi
         await when_in(other, phase)
         assert phase_of(kept) is None
         # What node2 delivers the chain drops, for the sake of another participant's node of that id.
-        await until(lambda: "node2: another participant's node of this id" in str(whole.conductor.warnings))
+        await until(lambda: "node2: another participant's node of this id" in str(told(whole.phases.status())))
         # Nor does a restart in the middle of PoC take it for one that does.
         await whole.stop()
         whole.start()

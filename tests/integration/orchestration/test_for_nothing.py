@@ -22,6 +22,7 @@ from dapi.simulator.chain.messages import SubmitPocBatch, SubmitPocValidation
 from dapi.simulator.ml_node.node import SimulatedMLNode
 from tests.batches import generated_fields, validated_fields
 from tests.chain_tools import Key
+from tests.diagnosis import told
 from tests.integration.server.http_tools import RawClient, connect
 from tests.integration.waiting import soon, until, until_awaited
 from tests.integration.whole_dapi import FIRST_POC, LONG, WholeDapi, when_all_is_delivered, whole
@@ -121,7 +122,7 @@ async def test_six_thousand_heights_of_no_stage_hold_nothing_up(slow: WholeDapi,
     assert {message.poc_stage_start_block_height for message in sent} == {FIRST_POC}
     assert len(sent) == len(real)
     warning = "messages are kept and not sent: the chain has told of no stage with their height"
-    await until(lambda: warning in str(slow.conductor.warnings))
+    await until(lambda: warning in str(told(slow.phases.status())))
 
 
 @pytest_twisted.ensureDeferred
@@ -154,7 +155,7 @@ async def test_a_verdict_that_nobody_asked_for_is_kept_and_takes_no_place(whole:
     assert (verdict.participant_address, verdict.fraud_detected) == (address_of(own), False)
     assert whole.conductor.comparison.status()["not_asked_for"] == 3
     warning = "node1: 2 messages are kept and not sent: they are verdicts that dapi did not ask the node for"
-    await until(lambda: warning in str(whole.conductor.warnings))
+    await until(lambda: warning in str(told(whole.phases.status())))
     whole.produce_to(VALIDATION_START + LONG.poc_validation_duration)
     await whole.when_finished()
     expired = await rows_of(service, Kind.VALIDATED, State.EXPIRED)

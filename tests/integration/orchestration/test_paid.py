@@ -23,6 +23,7 @@ from dapi.simulator.chain.messages import ClaimRewards, HardwareNode
 from dapi.simulator.chain.state import Model
 from dapi.simulator.ml_node.node import SimulatedMLNode
 from tests.chain_tools import BATCH_URL, CLAIM_URL, HARDWARE_URL, SEED_URL, VALIDATION_URL, Key
+from tests.diagnosis import told
 from tests.integration.waiting import soon, until
 from tests.integration.whole_dapi import (
     FIRST_POC,
@@ -166,16 +167,17 @@ async def until_the_unknown_model_is_told(paid: PaidDapi, log: Log) -> None:
 
     await until_answered(is_told)
     assert (await paid.epoch(1))["nodes"]["node1"]["not_counted"] is None
-    for name in ("node1", "node2"):
-        told = f"{name}: governance knows no model unheard-of: declared without; a node without a known model"
-        await until(partial(is_warned_of, paid, told))
-        assert len(log.warnings(told)) == 1
-    told = "node2: its batches of epoch 1 are confirmed but not counted: governance knows none of its models"
-    await until(partial(is_warned_of, paid, told))
+    for problem in (
+        "node1: governance knows no model unheard-of: declared without",
+        "node2: governance knows no model unheard-of: declared without",
+        "node2: its batches of epoch 1 are confirmed but not counted: governance knows none of its models",
+    ):
+        await until(partial(is_said, paid, log, problem))
 
 
-def is_warned_of(paid: PaidDapi, told: str) -> bool:
-    return any(warning.startswith(told) for warning in paid.phases.status()["warnings"])
+def is_said(paid: PaidDapi, log: Log, problem: str) -> bool:
+    """Whether the status says it, and the log has said it once."""
+    return problem in told(paid.phases.status()) and len(log.warnings(problem)) == 1
 
 
 @pytest_twisted.ensureDeferred
@@ -225,7 +227,7 @@ async def test_a_claim_that_is_refused_with_code_0_is_loud(paid: PaidDapi) -> No
     assert row.reason == "not paid: Inference validation missed significantly"
     assert not paid.chain.state.balances
     still_owed = f"epoch 1: {REWARD} are still owed, and the claim is failed ({row.reason})"
-    await until(lambda: still_owed in paid.phases.status()["warnings"])
+    await until(lambda: still_owed in told(paid.phases.status()))
     epoch = await paid.epoch(1)
     assert (epoch["claim"].owed, epoch["claim"].paid, epoch["claim"].reason) == (REWARD, None, row.reason)
     # Once the cause is gone, an operator has it sent again.
@@ -234,7 +236,7 @@ async def test_a_claim_that_is_refused_with_code_0_is_loud(paid: PaidDapi) -> No
     await paid.service.outbox.retry(row.batch_id)
     await paid.when_claimed(State.CONFIRMED)
     assert paid.chain.state.balances == {paid.address: REWARD}
-    await until(lambda: not [warning for warning in paid.phases.status()["warnings"] if "owed" in warning])
+    await until(lambda: not [problem for problem in told(paid.phases.status()) if "owed" in problem])
 
 
 @pytest_twisted.ensureDeferred
@@ -301,7 +303,7 @@ async def test_nodes_are_called_below_the_chains_version_where_they_answer_there
     assert (third.version, third.version_problem) == ("", None)
     assert (first.version, first.version_problem) == ("v3.0.8", None)
     assert (second.version, second.version_problem) == ("", "answers 404 below /v3.0.8, and is used without that")
-    assert paid.phases.status()["host"]["node_version"] == "v3.0.8"
+    assert paid.phases.status()["host"]["node_version"].version == "v3.0.8"
 
 
 @pytest_twisted.ensureDeferred

@@ -15,6 +15,7 @@ from dapi.mlnode.client import InitRequest, MLNodeClient
 from dapi.outbox.pages import BatchRow
 from tests.batches import generated_fields
 from tests.chain_tools import Key
+from tests.diagnosis import told
 from tests.integration.waiting import soon, until, until_awaited
 from tests.integration.whole_dapi import FIRST_POC, LONG, WholeDapi, until_answered, when_all_is_delivered, whole
 
@@ -70,7 +71,7 @@ async def test_a_node_in_another_run_is_brought_back_and_what_it_made_there_is_k
     assert {(row.state, row.node_id, row.height) for row in rows} == {(State.STORED, "node1", FIRST_POC)}
     assert whole.phases.status()["nodes"]["node1"].batches_of_others >= len(rows)
     warning = f"node1: {len(rows)} messages are kept and not sent: their block hash or public key is not that of stage"
-    await until(lambda: warning in str(whole.conductor.warnings))
+    await until(lambda: warning in str(told(whole.phases.status())))
     # They end with their window, and it stays known why they were not sent.
     whole.produce_to(FIRST_POC + LONG.poc_stage_duration + LONG.poc_exchange_duration)
     await whole.when_finished()
@@ -127,7 +128,7 @@ async def test_nonces_of_another_node_are_kept_and_not_sent(whole: WholeDapi) ->
     await until_awaited(is_one_confirmed)
     reason = "not sent: its nonces are not those of its node"
     warning = "node1: 2 messages are kept and not sent: their nonces are those of other nodes"
-    await until(lambda: any(text.startswith(warning) for text in whole.conductor.warnings.values()))
+    await until(lambda: any(text.startswith(warning) for text in told(whole.phases.status())))
     rows = (await service.outbox.batches(kind=Kind.GENERATED)).batches
     assert sorted((row.state, row.reason) for row in rows if row.reason) == [(State.STORED, reason)] * 2
     # Over its WebSocket, a node's nonces are looked at, too.

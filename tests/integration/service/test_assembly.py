@@ -30,7 +30,7 @@ from dapi.phases.duty import Duty
 from dapi.service import DapiService
 from tests.batches import generated_batch
 from tests.integration.certificates import Authority
-from tests.integration.service.services import Start, call, config, entry, node
+from tests.integration.service.services import Start, call, config, entry, node, when_loaded
 from tests.integration.waiting import until
 from tests.logs import Log
 
@@ -169,12 +169,13 @@ async def test_a_reactor_that_waits_by_the_wall_clock_is_warned_of(start: Start,
 async def test_too_few_open_files_for_the_nodes_are_warned_of(
     start: Start, tmp_path: Path, log: Log, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for limit, warnings in ((204, []), (203, ["2 nodes may need 204 open files, and 203 are allowed"])):
+    for limit, told in ((204, []), (203, ["2 nodes may need 204 open files, and 203 are allowed"])):
         monkeypatch.setattr(resource, "getrlimit", lambda _, limit=limit: (limit, limit))
         service = await start(config(tmp_path / f"{limit}.db", node("a"), node("b")))
-        await service.broker.register_missing([])
-        # The nodes are there a moment before it is told.
-        await until(partial(is_warned, log, "open files", warnings))
+        await when_loaded(service)
+        problems = (await service.status())["problems"]
+        assert [each["problem"] for each in problems if each["id"] == "files-short"] == told
+        await until(partial(is_warned, log, "open files", told))
 
 
 @pytest_twisted.ensureDeferred
@@ -216,8 +217,9 @@ async def test_the_password_is_in_no_answer(start: Start, tmp_path: Path, log: L
 @pytest_twisted.ensureDeferred
 async def test_a_node_that_cannot_reach_the_callbacks_is_named(start: Start, tmp_path: Path, log: Log) -> None:
     await start(config(tmp_path / "a.db", node("near"), node("far", host="192.0.2.1")))
-    (warning,) = log.warnings("api.poc_callback_url")
-    assert warning.startswith("far: ")
+    await until(lambda: bool(log.warnings("api.poc_callback_url")))
+    (line,) = log.warnings("api.poc_callback_url")
+    assert line.startswith("far cannot reach http://127.0.0.1:")
 
 
 @pytest_twisted.ensureDeferred
@@ -226,7 +228,8 @@ async def test_the_callback_urls_password_is_for_the_nodes_only(start: Start, tm
     service = await start(config(tmp_path / "a.db", node("far", host="192.0.2.1"), api=api))
     assert service.callback_url == "http://user:hunter2@127.0.0.1:9100/v1/poc-batches"
     assert (await service.status())["callbacks"]["url"] == "http://127.0.0.1:9100/v1/poc-batches"
-    assert log.warnings("api.poc_callback_url")
+    assert "hunter2" not in str(service.problems())
+    await until(lambda: bool(log.warnings("api.poc_callback_url")))
     assert not log.lines(containing="hunter2")
 
 
@@ -235,4 +238,5 @@ async def test_the_callback_url_is_what_was_set(start: Start, tmp_path: Path, lo
     api = ApiConfig(ml_server_port=0, admin_server_port=0, poc_callback_url="http://10.0.0.9:9100/x/")
     service = await start(config(tmp_path / "a.db", node("far", host="192.0.2.1"), api=api))
     assert service.callback_url == "http://10.0.0.9:9100/x/v1/poc-batches"
-    assert not log.warnings("api.poc_callback_url")
+    await when_loaded(service)
+    assert [each["id"] for each in (await service.status())["problems"]] == ["chain-not-configured", "not-driving"]

@@ -10,6 +10,7 @@ import pytest_twisted
 
 from dapi.poc.websocket_client import WebSocketClient
 from dapi.websocket.client import WebSocketState
+from dapi.websocket.reasons import Cause
 from tests.integration.certificates import Authority
 from tests.integration.waiting import soon, until
 from tests.integration.websocket.servers import NodeServer, RawServer, Running, flood_with_pings
@@ -57,7 +58,10 @@ async def test_a_certificate_for_another_host(
     server = running.serve(NodeServer(tls=authority.options_for(certified)))
     client = running.connect(f"https://{host}:{server.port}", ca_file=authority.write(tmp_path))
     reason = await ended(client)
-    assert reason.startswith("TLS: "), reason
+    assert reason == f"TLS: the certificate is not for this host name or address; it is for {certified}"
+    trouble = client.status().trouble
+    assert trouble is not None
+    assert (trouble.cause, trouble.names) == (Cause.TLS, [certified])
     await until(lambda: len(server.made_at) == 2)
     assert server.opened == 0
 

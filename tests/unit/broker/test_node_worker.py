@@ -14,7 +14,9 @@ from dapi.broker.node_worker import QUEUE_LIMIT, CommandRecord
 from dapi.broker.node_worker_commands import (
     CommandResult,
     InferenceUpCommand,
+    InitValidateCommand,
     NodeAccess,
+    NodeFailure,
     StartPocCommand,
     StopNodeCommand,
 )
@@ -114,7 +116,9 @@ class QueueTests(WorkerTestCase):
 
     def test_defect_in_a_command(self) -> None:
         result = self.successResultOf(self.worker.submit(BrokenCommand()))
-        self.assertEqual(CommandResult(False, "UNKNOWN", "node1: unexpected ZeroDivisionError: defect"), result)
+        self.assertEqual(
+            CommandResult.failed("node1: unexpected ZeroDivisionError: defect", NodeFailure.DEFECT), result
+        )
         self.assertEqual(1, len(self.flushLoggedErrors(ZeroDivisionError)))
         self.assertTrue(self.successResultOf(self.worker.submit(StopNodeCommand())).succeeded)
 
@@ -126,7 +130,8 @@ class CancelTests(WorkerTestCase):
         command = WaitCommand()
         answer = self.worker.submit(command)
         self.worker.cancel(command, "superseded")
-        self.assertEqual(CommandResult(False, "UNKNOWN", "node1: cut short: superseded"), self.successResultOf(answer))
+        result = CommandResult.failed("node1: cut short: superseded", NodeFailure.NOT_EXECUTED)
+        self.assertEqual(result, self.successResultOf(answer))
 
     def test_running_while_it_asks_the_node(self) -> None:
         self.stub.held = {"pow/init/generate"}
@@ -216,6 +221,13 @@ class LogTests(WorkerTestCase):
             ],
             [line for line in lines if line.startswith("node1")],
         )
+
+    def test_the_same_failure_of_another_command(self) -> None:
+        log = log_of(self)
+        self.stub.refused["state"] = 503
+        for command in (StartPocCommand(INIT), InitValidateCommand(INIT), InferenceUpCommand(), StartPocCommand(INIT)):
+            self.worker.submit(command)
+        self.assertEqual(len(log.warnings("node1: ")), 1)
 
     def test_what_was_planned_costs_no_line(self) -> None:
         log = log_of(self)

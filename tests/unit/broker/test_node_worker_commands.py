@@ -14,6 +14,7 @@ from dapi.broker.node_worker_commands import (
     CommandResult,
     InferenceUpCommand,
     InitValidateCommand,
+    NodeFailure,
     StartPocCommand,
     StopNodeCommand,
 )
@@ -94,7 +95,7 @@ class InitTests(CommandTestCase):
                 stub.refused[failing] = 500
                 result = self.run_command(command, stub)
                 error = f'node1: {failing} (500): refused: {{"detail": "no"}}'
-                self.assertEqual(CommandResult(False, "UNKNOWN", error), result)
+                self.assertEqual(CommandResult.failed(error, NodeFailure.REFUSED), result)
                 self.assertEqual([*calls, "websocket stop"], stub.events)
                 self.assert_websocket(is_open=False)
 
@@ -142,7 +143,7 @@ class InferenceUpTests(CommandTestCase):
             stub = StubNode("STOPPED")
             stub.up_status = status
             result = self.run_command(InferenceUpCommand(), stub, seconds=2)
-            self.assertEqual(CommandResult(False, "UNKNOWN", f"node1: inference/up: {error}"), result)
+            self.assertEqual(CommandResult.failed(f"node1: inference/up: {error}", NodeFailure.REFUSED), result)
 
     def test_node_that_does_something_else_is_stopped_first(self) -> None:
         for state in ("POW", "TRAIN"):

@@ -1,10 +1,13 @@
-"""What the reconciler tells of the nodes, and which of them it warns of."""
+"""What the reconciler tells of the nodes."""
 
 from __future__ import annotations
 
+from typing import Any
+
 from twisted.logger import LogLevel
 
-from dapi.broker.node_reconciler import NodeStanding
+from dapi.broker.node_reconciler import NodeStanding, OtherRun
+from dapi.broker.node_worker_commands import NodeFailure
 from dapi.broker.switch_log import SwitchLog
 from tests.batches import generated_batch
 from tests.logs import log_of
@@ -110,47 +113,118 @@ class SwitchTests(ReconcilerTestCase):
         self.assertEqual(len(self.infos()), 1)
 
 
-class WarningTests(ReconcilerTestCase):
-    """A node that generates nothing is told of."""
+class RunTestCase(ReconcilerTestCase):
+    """A node that delivers batches."""
 
-    def batch(self) -> None:
-        self.successResultOf(self.worker("a").batch_handler.handle_generated_batch(generated_batch(node_id=1)))
+    def batch(self, **changes: Any) -> None:
+        intention = {"public_key": GENERATE.public_key, "block_hash": GENERATE.block_hash, "node_id": 1}
+        batch = generated_batch(**(intention | changes))
+        self.successResultOf(self.worker("a").batch_handler.handle_generated_batch(batch))
+
+
+class SilenceTests(RunTestCase):
+    """For how long a node that is to generate has sent no batch."""
 
     def test_silent(self) -> None:
         self.intend(GENERATE)
         self.blocks(59)
-        self.assertEqual({}, self.reconciler.warnings())
-        self.blocks(1)
-        self.assertEqual({"a": "a: is to generate, and no batch came from it for 60 s"}, self.reconciler.warnings())
+        self.assertEqual(self.standing().silent_seconds, 59)
         self.batch()
-        self.assertEqual({}, self.reconciler.warnings())
+        self.assertEqual(self.standing().silent_seconds, 0)
 
     def test_silent_again(self) -> None:
         self.intend(GENERATE)
         for _ in range(10):
             self.blocks(20)
             self.batch()
-            self.assertEqual({}, self.reconciler.warnings())
+            self.assertEqual(self.standing().silent_seconds, 0)
         self.blocks(61)
-        self.assertEqual(1, len(self.reconciler.warnings()))
-
-    def test_unreachable(self) -> None:
-        self.stub.refused["state"] = 502
-        self.intend(GENERATE)
-        self.blocks(60)
-        [warning] = self.reconciler.warnings().values()
-        self.assertIn('(a: state (502): refused: {"detail": "no"})', warning)
+        self.assertEqual(self.standing().silent_seconds, 61)
 
     def test_only_of_those_who_are_to_generate(self) -> None:
         for intention in (VALIDATE, INFERENCE, STOPPED, None):
             self.intend(intention)
             self.blocks(100)
-            self.assertEqual({}, self.reconciler.warnings())
+            self.assertIsNone(self.standing().silent_seconds)
         self.intend(GENERATE)
-        self.assertEqual({}, self.reconciler.warnings())
+        self.assertEqual(self.standing().silent_seconds, 0)
         self.blocks(100)
         self.intend(NEXT)
-        self.assertEqual({}, self.reconciler.warnings())
+        self.assertEqual(self.standing().silent_seconds, 0)
         self.blocks(100)
         self.successResultOf(self.broker.disable_node("a"))
-        self.assertEqual({}, self.reconciler.warnings())
+        self.assertIsNone(self.standing().silent_seconds)
+
+
+class FailureTests(ReconcilerTestCase):
+    """Of which kind a failure is, and what the node was found doing."""
+
+    def test_a_node_that_refuses(self) -> None:
+        self.stub.refused["state"] = 502
+        self.intend(GENERATE)
+        self.blocks(5)
+        self.assert_standing(failure=NodeFailure.REFUSED, problem='a: state (502): refused: {"detail": "no"}')
+        del self.stub.refused["state"]
+        self.blocks(10)
+        self.assert_standing(failure=None, problem=None)
+
+    def test_a_node_that_does_not_answer_a_question(self) -> None:
+        self.intend(GENERATE)
+        self.blocks(5)
+        self.stub.held = {"state"}
+        self.blocks(60)
+        self.assert_standing(failure=NodeFailure.UNREACHABLE)
+
+    def test_a_node_that_takes_its_command_and_stays_idle(self) -> None:
+        self.intend(GENERATE)
+        self.assert_standing(found=None)
+        for _ in range(6):
+            self.stub.pow_status = "IDLE"
+            self.blocks(5)
+        self.assert_standing(found="IDLE")
+        self.blocks(20)
+        self.assert_standing(found=None)
+
+
+class DayTests(ReconcilerTestCase):
+    """A node that is down for a day."""
+
+    def test_one_line_tells_of_it(self) -> None:
+        log = log_of(self)
+        self.intend(INFERENCE)
+        self.blocks(10)
+        self.stub.refused["state"] = 503
+        for _hour in range(24):
+            for intention in (GENERATE, VALIDATE, INFERENCE, NEXT):
+                self.intend(intention)
+                for _ in range(900 // 30):
+                    self.clock.advance(30)
+                    self.reconciler.reconcile()
+        self.assertEqual(log.warnings(), ['a: StartPocCommand failed: a: state (503): refused: {"detail": "no"}'])
+
+
+class OtherRunTests(RunTestCase):
+    """Of which other run the batches were that came within the last minute."""
+
+    def test_of_another_stage_or_owner(self) -> None:
+        self.intend(GENERATE)
+        for changes, run in (({"block_hash": "another"}, OtherRun.STAGE), ({"public_key": "02ff"}, OtherRun.OWNER)):
+            self.blocks(6)
+            self.batch(**changes)
+            self.blocks(59)
+            self.assert_standing(other_run=run)
+        self.blocks(2)
+        self.assert_standing(other_run=None)
+
+    def test_what_comes_right_after_the_init_is_no_other_run(self) -> None:
+        self.intend(GENERATE)
+        self.batch(block_hash="another")
+        self.assert_standing(other_run=None, batches_of_others=1)
+
+    def test_a_new_stage_begins_anew(self) -> None:
+        self.intend(GENERATE)
+        self.blocks(6)
+        self.batch(block_hash="another")
+        self.assert_standing(other_run=OtherRun.STAGE)
+        self.intend(NEXT)
+        self.assert_standing(other_run=None)

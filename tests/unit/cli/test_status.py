@@ -17,7 +17,7 @@ class StatusTests(CliTestCase):
 
     def test_problems_come_first(self) -> None:
         lines = self.shown("status").splitlines()
-        self.assertEqual(lines[:3], ["1 problem", "CRITICAL node-fails, for 21s", lines[2]])
+        self.assertEqual(lines[:3], ["1 problem", "CRITICAL node-down, for 21s", lines[2]])
         self.assertTrue(lines[2].startswith("node3: state: Connection was refused"))
         self.assertTrue(lines[3].startswith("to do: look whether the node runs"))
 

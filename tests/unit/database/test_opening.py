@@ -129,7 +129,14 @@ class OpeningTests(StoreTestCase):
         self.assertGreaterEqual(status.pop("wal_bytes"), 0)
         self.assertEqual(
             status,
-            {"state": "ok", "reason": "", "since": 1000.0, "writing_seconds": 0.0, "path": str(self.path)},
+            {
+                "state": "ok",
+                "reason": "",
+                "since": 1000.0,
+                "writing_seconds": 0.0,
+                "commit_p99_seconds": None,
+                "path": str(self.path),
+            },
         )
 
 

@@ -13,7 +13,7 @@ from dapi.diagnosis.problem import Finding
 
 NOVEMBER = 1_700_000_000.0
 CLOCK = Finding(ProblemId.CLOCK_OFF, "the clock is wrong", "set it")
-NODE = Finding(ProblemId.NODE_FAILS, "a: is away", "look at it", "a", for_seconds=15.0)
+NODE = Finding(ProblemId.NODE_DOWN, "a: is away", "look at it", "a", for_seconds=15.0)
 
 
 class BookTests(SynchronousTestCase):
@@ -51,11 +51,11 @@ class BookTests(SynchronousTestCase):
 
     def test_since_when(self) -> None:
         changes = self.book.update([CLOCK], 5.0, NOVEMBER)
-        self.assertEqual((changes.began, changes.over), ([CLOCK], []))
+        self.assertEqual((changes.counting, changes.over), ([CLOCK], []))
         # The clock of the machine is set back, and the words change: that is no other problem.
         words = Finding(ProblemId.CLOCK_OFF, "the clock is very wrong", "set it")
         again = self.book.update([words], 6.0, NOVEMBER - 1e8)
-        self.assertEqual((again.began, again.over), ([], []))
+        self.assertEqual((again.counting, again.over), ([words], []))
         self.assertEqual(again.problems[0].since, changes.problems[0].since)
         self.assertEqual(again.problems[0].problem, "the clock is very wrong")
 
@@ -63,14 +63,14 @@ class BookTests(SynchronousTestCase):
         self.book.update([CLOCK], 5.0, NOVEMBER)
         self.assertEqual(self.book.update([], 6.0, NOVEMBER + 1), ([], [], [CLOCK]))
         changes = self.book.update([CLOCK], 7.0, NOVEMBER + 2)
-        self.assertEqual(changes.began, [CLOCK])
+        self.assertEqual(changes.counting, [CLOCK])
         self.assertEqual(changes.problems[0].since, datetime.fromtimestamp(NOVEMBER + 2, UTC))
 
     def test_what_has_to_last(self) -> None:
         self.assertEqual(self.book.update([NODE], 0.0, NOVEMBER), ([], [], []))
         self.assertEqual(self.book.update([NODE], 14.0, NOVEMBER + 14), ([], [], []))
         changes = self.book.update([NODE], 15.0, NOVEMBER + 15)
-        self.assertEqual(changes.began, [NODE])
+        self.assertEqual(changes.counting, [NODE])
         self.assertEqual(changes.problems[0].since, datetime.fromtimestamp(NOVEMBER, UTC))
         # What never counted is not over either.
         self.book.update([], 16.0, NOVEMBER + 16)

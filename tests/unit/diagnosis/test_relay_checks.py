@@ -8,7 +8,7 @@ from typing import Any
 from dapi.diagnosis.catalogue import ProblemId, Severity
 from dapi.diagnosis.problem import Finding
 from dapi.relay.stage_watch import Trouble
-from tests.unit.diagnosis.test_checks import CheckTestCase
+from tests.unit.diagnosis.statuses import CheckTestCase
 
 RELAY: dict[str, Any] = {
     "waiting": 0,

@@ -35,6 +35,7 @@ from dapi.phases.phases import PocStage, Situation
 from dapi.phases.poc_version import PocVersion
 from dapi.submission.deadlines import Deadlines
 from dapi.submission.submissions import Submissions
+from tests.diagnosis import told
 from tests.logs import log_of
 from tests.nodes import StubNode, SynchronousDatabase, make_worker, node_config
 
@@ -122,9 +123,6 @@ class FakeReconciler(Reconciler):
 
     def workers_at(self, duty: Duty) -> list[NodeWorker]:
         return [worker for worker in self._broker.workers() if duty is Duty.STOPPED and worker.node.id in self.stopped]
-
-    def warnings(self) -> dict[str, str]:
-        return {}
 
     def status(self) -> dict[str, Any]:
         return {}
@@ -259,6 +257,10 @@ class ConductorTestCase(SynchronousTestCase):
         rows = self.successResultOf(self.outbox.batches(kind=kind)).batches
         (state,) = [row.state for row in rows if row.batch_id == batch_id]
         return State(state)
+
+    def told(self) -> list[str]:
+        """What the diagnosis says is wrong."""
+        return told(self.phases.status())
 
     def duties(self) -> Iterable[Duty]:
         return [self.reconciler.intentions[node_id].duty for node_id in sorted(self.reconciler.intentions)]

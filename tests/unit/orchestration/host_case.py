@@ -35,6 +35,7 @@ from dapi.simulator.chain.queries import query
 from dapi.simulator.chain.requests import QueryRefused
 from dapi.simulator.chain.state import Model
 from dapi.submission.submissions import Submissions
+from tests.diagnosis import told
 from tests.logs import log_of
 from tests.nodes import SynchronousDatabase
 from tests.unit.orchestration.conductor_case import KEY, FakeBroker, head_at
@@ -147,6 +148,10 @@ class HostTestCase(SynchronousTestCase):
         self.rpc.state.begin_block(height, height)
         self.watcher.move(head_at(height))
         self.settle()
+
+    def told(self) -> list[str]:
+        """What the diagnosis says is wrong."""
+        return told({"host": self.host.status()})
 
     def settle(self) -> None:
         for _ in range(5):

@@ -15,8 +15,8 @@ from tests.unit.orchestration.conductor_case import KEY, START, TRIGGER, Conduct
 
 
 class NoSuchStageTests(ConductorTestCase):
-    def told(self) -> list[str]:
-        return [warning for warning in self.conductor.warnings.values() if "not sent" in warning]
+    def not_sent(self) -> list[str]:
+        return [problem for problem in self.told() if "not sent" in problem]
 
     def test_past_heights_end_at_once_and_those_ahead_wait(self) -> None:
         for height in (START - 1, START + 1, START + 3, START + 4, START + 4 + 100):
@@ -28,12 +28,12 @@ class NoSuchStageTests(ConductorTestCase):
         )
         self.assertEqual(self.state_of(f"at-{START + 4 + 100}"), State.EXPIRED)
         self.assertEqual(
-            self.told(), ["a: 1 messages are kept and not sent: the chain has told of no stage with their height"]
+            self.not_sent(), ["a: 1 messages are kept and not sent: the chain has told of no stage with their height"]
         )
         (line,) = self.log.lines(containing="expired")
         self.assertEqual(line, f"4 messages expired that no PoC stage was for: the chain is at block {START + 3}")
         self.move(START + 4)
-        self.assertEqual((self.state_of(f"at-{START + 4}"), self.told()), (State.EXPIRED, []))
+        self.assertEqual((self.state_of(f"at-{START + 4}"), self.not_sent()), (State.EXPIRED, []))
 
     def test_one_that_came_before_the_first_look_becomes_real(self) -> None:
         run = run_id(f"AB{START}", KEY.public_key.hex())
@@ -43,7 +43,7 @@ class NoSuchStageTests(ConductorTestCase):
         self.assertEqual(self.state_of("early"), State.STORED)
         self.watcher.problem = None
         self.move(START + 3)
-        self.assertEqual((self.state_of("early"), self.told()), (State.STORED, []))
+        self.assertEqual((self.state_of("early"), self.not_sent()), (State.STORED, []))
 
     def test_a_stage_that_has_not_begun_yet_is_one(self) -> None:
         # A confirmation is named by its trigger, blocks before its generation starts.

@@ -61,15 +61,15 @@ class FailingTests(HostTestCase):
         self.rpc.failing, self.rpc.unknown = {"SettleAmount"}, {"EpochGroupData"}
         for height in range(SETTLED, SETTLED + 30):
             self.move(height)
-            self.assertEqual(self.host.warnings(), [])
+            self.assertEqual(self.told(), [])
             self.clock.advance(10)
         self.settle()
         warning = "claim: not looked after for 5 minutes: SettleAmount: no answer"
-        self.assertEqual(self.host.warnings(), [warning])
+        self.assertEqual(self.told(), [warning])
         self.assertEqual(len(self.log.warnings("SettleAmount")), 1)
         self.rpc.failing = set()
         self.move(SETTLED + 31)
-        self.assertEqual(self.host.warnings(), [])
+        self.assertEqual(self.told(), [])
 
     def test_a_query_that_fails_now_and_then_floods_no_log(self) -> None:
         for height in range(SETTLED, SETTLED + 20):

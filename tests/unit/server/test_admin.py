@@ -11,7 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from twisted.web.iweb import IResponse
 
 from dapi.broker.node_worker import CommandRecord
-from dapi.broker.node_worker_commands import CommandResult
+from dapi.broker.node_worker_commands import CommandResult, NodeFailure
 from dapi.broker.nodes import decode_node_config
 from dapi.errors import NotReadyError, StoreBusyError
 from dapi.messages import Kind, State
@@ -187,7 +187,7 @@ class PocTests(AdminTestCase):
             waiting = self.ask("POST", path, body)
             self.assertNoResult(waiting)
             self.assertEqual(self.broker.commands[-1], command)
-            self.broker.commanded.callback({"a": GENERATING, "b": CommandResult.failed("b: no")})
+            self.broker.commanded.callback({"a": GENERATING, "b": CommandResult.failed("b: no", NodeFailure.REFUSED)})
             self.assertEqual(
                 self.answered(waiting),
                 (

@@ -150,9 +150,9 @@ class FamilyTests(MetricsTestCase):
             self.assertEqual(value_of(found, name, **labels), value, (name, labels))
 
     def test_problems_are_there_also_when_there_are_none(self) -> None:
-        problems = {(ProblemId.NODE_FAILS, Severity.CRITICAL): 2, (ProblemId.CLOCK_OFF, Severity.CRITICAL): 1}
+        problems = {(ProblemId.NODE_DOWN, Severity.CRITICAL): 2, (ProblemId.CLOCK_OFF, Severity.CRITICAL): 1}
         found = self.scraped(snapshot(problems=problems))
-        self.assertEqual(value_of(found, "dapi_problems", id="node-fails", severity="critical"), 2)
+        self.assertEqual(value_of(found, "dapi_problems", id="node-down", severity="critical"), 2)
         self.assertEqual(value_of(found, "dapi_problems", id="clock-off", severity="critical"), 1)
         self.assertEqual(value_of(found, "dapi_problems", id="clock-off", severity="warning"), 0)
         told = {dict(labels)["id"] for name, labels in found if name == "dapi_problems"}

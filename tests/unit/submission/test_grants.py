@@ -90,10 +90,10 @@ class GrantTests(StoreTestCase):
         for height in (10, 730, 1450):
             self.check(height)
         self.assertEqual(len(self.log.lines(containing="a grant expires on 1970-01-30")), 1)
-        self.assertIn("1970-01-30", str(self.problems.expiring))
+        self.assertEqual(self.problems.grant_expires, "1970-01-30")
         self.rpc.grants[BATCH_TYPE_URL] = 400 * DAY
         self.check(2170)
-        self.assertIs(self.problems.expiring, None)
+        self.assertIs(self.problems.grant_expires, None)
 
     def test_a_delivery_without_a_grant_is_asked_about_at_once(self) -> None:
         self.check(10)

@@ -8,7 +8,7 @@ from dapi.chain.rpc import ChainRpc
 from dapi.errors import ChainRefusedError, ChainUnavailableError
 from dapi.messages import Kind
 from dapi.phases.poc_version import PocVersion
-from dapi.submission.problems import Problems
+from dapi.submission.problems import HoldCause, Problems
 from tests.logs import log_of
 
 
@@ -30,25 +30,31 @@ class ProblemsTests(SynchronousTestCase):
 
     def test_one_is_sent_in_each_block_to_find_out(self) -> None:
         self.assertEqual(self.problems.kinds_to_probe(10), [])
-        self.problems.hold_back(Kind.SEED, "no grant")
+        self.problems.hold_back(Kind.SEED, "no grant", HoldCause.GRANT)
         for height in (10, 11):
             self.assertEqual(self.problems.kinds_to_probe(height), [Kind.SEED])
             self.problems.probed(Kind.SEED, height)
             self.assertEqual(self.problems.kinds_to_probe(height), [])
 
     def test_what_mends_it(self) -> None:
-        for codespace, code, mend in (
-            ("authz", 2, "grant-ml-ops-permissions COLD_KEY_NAME signer"),
-            ("authz", 6, "grant-ml-ops-permissions COLD_KEY_NAME signer"),
-            ("sdk", 9, "create the account signer"),
-            ("sdk", 13, "without minimum-gas-prices"),
-            ("sdk", 41, "chain_node.gas_limit"),
-            ("sdk", 4, "whether signer may sign for participant"),
+        for codespace, code, cause, mend in (
+            ("authz", 2, HoldCause.GRANT, "grant-ml-ops-permissions COLD_KEY_NAME signer"),
+            ("authz", 6, HoldCause.GRANT, "grant-ml-ops-permissions COLD_KEY_NAME signer"),
+            ("sdk", 4, HoldCause.KEY, "whether signer may sign for participant"),
+            ("sdk", 5, HoldCause.FUNDS, "send coins to signer"),
+            ("sdk", 8, HoldCause.KEY, "the signing key is the one of its account"),
+            ("sdk", 9, HoldCause.ACCOUNT, "create the account signer"),
+            ("sdk", 13, HoldCause.FEES, "without minimum-gas-prices"),
+            ("sdk", 41, HoldCause.GAS, "chain_node.gas_limit"),
         ):
             self.assertIn(mend, self.problems.hold(Kind.GENERATED, codespace, code, "no"))
+            self.assertIs(self.problems.causes[Kind.GENERATED], cause)
         self.assertEqual(
             self.problems.hold(Kind.GENERATED, "rpc", -32601, "no such method"), "rpc -32601: no such method"
         )
+        self.assertIs(self.problems.causes[Kind.GENERATED], HoldCause.OTHER)
+        self.problems.release(Kind.GENERATED)
+        self.assertEqual(self.problems.causes, {})
 
     def test_a_problem_is_logged_once_until_it_is_over(self) -> None:
         for number in range(3):
