@@ -6,7 +6,8 @@ from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping,
 from functools import partial
 from typing import Any, TypeVar
 
-from twisted.internet.defer import Deferred, fail
+from twisted.internet.defer import CancelledError, Deferred, fail
+from twisted.internet.task import LoopingCall
 from twisted.internet.threads import deferToThreadPool
 from twisted.web.iweb import IAgent
 
@@ -48,6 +49,8 @@ T = TypeVar("T")
 _MAX_ANSWER_BYTES = MIB
 # A block of 22 MB of transactions, in base64.
 _MAX_LARGE_ANSWER_BYTES = 64 * MIB
+# Two failed status calls take so long: one alone may be chance.
+_LOOK_AT_NODE_SECONDS = 10.0
 # Each has a connection of its own.
 _LOOKUPS_AT_ONCE = 8
 # Hashing more than this is left to a thread.
@@ -165,14 +168,16 @@ class ChainRpc:
         """Query the application, and have the value read as it comes: fires with what its reader made of it.
 
         Each node's answer is read by a new reader, on a thread. ``timeout_seconds`` is for the answer to begin, and
-        then for each half MiB of it. Otherwise as ``abci_query``; fails with what the reader raises, too.
+        then for each half MiB of it; a node that fails at other calls meanwhile is left sooner, if another is sound.
+        Otherwise as ``abci_query``; fails with what the reader raises, too.
         """
         params = {"path": path, "data": data.hex(), "height": str(height or 0), "prove": False}
         limits = self._small._replace(max_bytes=max_bytes)
 
         async def ask(node: ChainNode) -> T:
             reader = make_reader()
-            query_result(_result(await self._json.call_in_pieces(node, "abci_query", params, reader, limits)))
+            call = Deferred.fromCoroutine(self._json.call_in_pieces(node, "abci_query", params, reader, limits))
+            query_result(_result(await self._unless_it_fails(node, call)))
             return await self._thread.run(reader.finish)
 
         return self._run(self._first_of(ask))
@@ -248,6 +253,31 @@ class ChainRpc:
         if not failures:
             raise ChainUnavailableError(self.nodes.problem() or f"{name} is no node that may be asked")
         raise failure_of_all(failures)
+
+    async def _unless_it_fails(self, node: ChainNode, call: Deferred[T]) -> T:
+        """Wait for a long call; raises ChainUnavailableError when its node has failed meanwhile and another is sound.
+
+        A node that hangs would be waited for as long as one that puts a large answer together.
+        """
+
+        def look() -> None:
+            others = any(each is not node and each.standing is Standing.SOUND for each in self.nodes.in_order())
+            if others and node.standing is Standing.FAILING:
+                looking.stop()
+                call.cancel()
+
+        looking = LoopingCall(look)
+        looking.clock = self._reactor
+        looking.start(_LOOK_AT_NODE_SECONDS, now=False)
+        try:
+            return await call
+        except CancelledError:
+            if looking.running:
+                raise
+            raise ChainUnavailableError(f"failed meanwhile: {node.problem}") from None
+        finally:
+            if looking.running:
+                looking.stop()
 
     async def _at(self, node: ChainNode, method: str, height: int, answer_type: type[T]) -> T | RpcError:
         return await self._json.call(node, method, {"height": str(height)}, answer_type, self._large)

@@ -82,6 +82,27 @@ class PiecesTests(SynchronousTestCase):
         self.assertEqual(set(self.reactor.deferred), {"feed", "finish"})
         self.assert_nothing_is_left()
 
+    def test_a_node_that_fails_at_other_calls_is_not_waited_for(self) -> None:
+        asking = self.ask("a", "b")
+        self.reactor.advance(10)
+        self.assertEqual(len(self.agent.sent), 1)
+        # Its status comes no more: it hangs.
+        self.rpc.nodes.call_failed(self.rpc.nodes[0], "status", "no complete answer within 3 s")
+        self.reactor.advance(10)
+        self.assertEqual(len(self.agent.sent), 2)
+        for piece in pieces_of(b"some batches", 2):
+            self.second.send(piece)
+        self.second.end()
+        self.assertEqual(self.successResultOf(asking), b"some batches")
+        self.assert_nothing_is_left()
+
+    def test_the_only_one_is_waited_for_all_the_same(self) -> None:
+        asking = self.ask("a")
+        self.rpc.nodes.call_failed(self.rpc.nodes[0], "status", "no complete answer within 3 s")
+        self.reactor.advance(50)
+        self.answer(b"some batches")
+        self.assertEqual(self.successResultOf(asking), b"some batches")
+
     def test_what_is_asked(self) -> None:
         self.ask()
         call = json.loads(self.agent.sent[0])
