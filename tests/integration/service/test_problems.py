@@ -12,16 +12,25 @@ import msgspec
 import pytest
 import pytest_twisted
 from twisted.internet import reactor
+from twisted.internet.task import LoopingCall
 from twisted.logger import LogLevel
 
 from dapi.config import ApiConfig, PocConfig
-from dapi.diagnosis import callbacks
+from dapi.diagnosis import callbacks, nodes, websockets
 from dapi.diagnosis.problem import Problem
 from dapi.simulator.ml_node.node import SimulatedMLNode
 from dapi.simulator.ml_node.settings import quick_settings
 from tests.integration.service.services import Start, call, config, node
 from tests.integration.waiting import soon, until
-from tests.integration.whole_dapi import FIRST_POC, WholeDapi, until_answered, whole
+from tests.integration.whole_dapi import (
+    FIRST_POC,
+    VALIDATION_END,
+    VALIDATION_START,
+    WholeDapi,
+    until_answered,
+    when_all_is_delivered,
+    whole,
+)
 from tests.logs import Log
 
 __all__ = ["whole"]
@@ -43,6 +52,81 @@ async def until_told(whole: WholeDapi, *said: str) -> None:
         return len(found) == len(said) and all(any(each in problem for problem in found) for each in said)
 
     await until_answered(is_told)
+
+
+@pytest_twisted.ensureDeferred
+async def test_no_false_alarm_over_a_whole_epoch(whole: WholeDapi) -> None:
+    ml_nodes = [whole.node("node1"), whole.node("node2")]
+    service = whole.start()
+    seen: set[str] = set()
+    looking = LoopingCall(lambda: seen.update(f"{each.id}: {each.problem}" for each in service.problems()))
+    looked = looking.start(0.2)
+    for height, phase in ((FIRST_POC, "generate"), (VALIDATION_START, "validate"), (VALIDATION_END, None)):
+        whole.produce_to(height)
+        await whole.when_all(phase)
+        if phase == "generate":
+            for node in ml_nodes:
+                await soon(node.ledger.when_delivered(2))
+                node.settings.batches_per_walk = 0
+            await when_all_is_delivered(ml_nodes[0])
+            await when_all_is_delivered(ml_nodes[1])
+            await whole.when_finished()
+        await until_told(whole)
+    looking.stop()
+    await looked
+    assert seen == set()
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem_id"),
+    [
+        ({"refuse_upgrade": 404}, "websocket-not-found"),
+        ({"refuse_upgrade": 403}, "websocket-forbidden"),
+        ({"websocket_ready": False}, "websocket-policy"),
+        ({"http_failures": {"*": 503}}, "node-refusing"),
+    ],
+)
+@pytest_twisted.ensureDeferred
+async def test_what_is_wrong_with_a_node_until_it_is_mended(
+    whole: WholeDapi, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any], problem_id: str
+) -> None:
+    monkeypatch.setattr(websockets, "_LASTING_SECONDS", 0.5)
+    monkeypatch.setattr(nodes, "_AWAY_SECONDS", 0.5)
+    node = whole.node("node1")
+    service = whole.start()
+    whole.produce_to(FIRST_POC + 1)
+    await whole.when_all("generate")
+    await soon(node.ledger.when_delivered(1))
+
+    def ids() -> set[str]:
+        return {str(problem.id) for problem in service.problems()}
+
+    before = {name: getattr(node.settings, name) for name in changes}
+    for name, value in changes.items():
+        setattr(node.settings, name, value)
+    service.broker.worker_by_num(1).websocket_client.restart()
+    await until(lambda: problem_id in ids())
+    for name, value in before.items():
+        setattr(node.settings, name, value)
+    await until(lambda: ids() == set())
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_chain_that_halts(whole: WholeDapi) -> None:
+    node = whole.node("node1")
+    service = whole.start()
+    whole.produce_to(FIRST_POC + 1)
+    await whole.when_all("generate")
+    await soon(node.ledger.when_delivered(1))
+    await until_told(whole)
+
+    def ids() -> set[str]:
+        return {str(problem.id) for problem in service.problems()}
+
+    whole.chain.is_halted = True
+    await until(lambda: ids() == {"chain-halted"})
+    whole.chain.is_halted = False
+    await until(lambda: ids() == set())
 
 
 @pytest_twisted.ensureDeferred
