@@ -113,19 +113,24 @@ WELL: dict[str, Any] = {
 NO_CHAIN = {"state": "not configured", "reason": "no chain is configured"}
 
 
+def changed(**changes: Any) -> Any:
+    """The status after changes, each of them a path with ``__`` between its names."""
+    status: Any = copy.deepcopy(WELL)
+    for path, value in changes.items():
+        *names, last = [int(name) if name.isdigit() else name for name in path.split("__")]
+        place = status
+        for name in names:
+            place = place[name]
+        place[last] = value
+    return status
+
+
 class CheckTestCase(SynchronousTestCase):
     """Asks the checks about a status that is well but for what a test changes in it."""
 
     def found(self, **changes: Any) -> list[Finding]:
-        """What is found after changes, each of them a path with ``__`` between its names."""
-        status: Any = copy.deepcopy(WELL)
-        for path, value in changes.items():
-            *names, last = [int(name) if name.isdigit() else name for name in path.split("__")]
-            place = status
-            for name in names:
-                place = place[name]
-            place[last] = value
-        return findings(status)
+        """What is found after changes; see ``changed``."""
+        return findings(changed(**changes))
 
     def one(self, problem_id: str, **changes: Any) -> Finding:
         """The only finding, which has this id."""
