@@ -84,7 +84,7 @@ async def test_each_trouble_is_told_with_what_to_do() -> None:
             dapi.status = status(1, problems=msgspec.to_builtins(problems))
             for problem in problems:
                 shown = page.locator(f'#problems li[data-id="{problem.id}"]')
-                for text in (problem.severity, problem.problem, problem.to_do):
+                for text in (problem.severity, problem.problem, problem.to_do, f"docs/problems.md, {problem.chapter}"):
                     expect(shown).to_contain_text(text)
             expect(page.locator("#problems li")).to_have_count(len(problems))
             keep_screenshot(page, f"problem-{problem_id}")

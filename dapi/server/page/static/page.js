@@ -76,7 +76,8 @@ function showProblems(problems) {
   find("#problems").replaceChildren(...problems.map((problem) => make("li", { "data-id": problem.id },
     make("span", { class: problem.severity }, make("span", { class: "mark", "aria-hidden": "true" }, MARKS[problem.severity]), problem.severity),
     make("div", {}, make("div", { class: "what" }, problem.problem), make("div", { class: "to-do" }, problem.to_do),
-      make("div", { class: "when", "data-since": Date.parse(problem.since) / 1000 }, "")))));
+      make("div", { class: "when" }, make("span", { "data-since": Date.parse(problem.since) / 1000 }, ""),
+        ` · more: docs/problems.md, ${problem.chapter}`)))));
 }
 
 function showRestart(advice) {
