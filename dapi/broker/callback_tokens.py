@@ -13,13 +13,12 @@ import hmac
 import os
 import re
 import secrets
-import stat
 from pathlib import Path
 from typing import NamedTuple
 
 from twisted.application.service import Service
-from twisted.logger import Logger
 
+from dapi.database.secret_file import SecretFile
 from dapi.errors import StartError
 
 _SECRET_BYTES = 32
@@ -40,21 +39,23 @@ class CallbackTokens(Service):
     when it can do neither. A new secret makes all tokens wrong that the nodes were told before.
     """
 
-    log = Logger()
-
     def __init__(self, path: str) -> None:
-        self._path = Path(f"{os.path.realpath(path)}.secret")
+        self._file = SecretFile(
+            Path(f"{os.path.realpath(path)}.secret"),
+            "the secret of the callback tokens",
+            exposed="rotate the nodes' tokens (POST /admin/v1/nodes/<id>/rotate)",
+        )
         self._secret = b""
 
     def startService(self) -> None:
         """Read the secret, or make it."""
-        try:
-            self._secret = self._read() if self._path.exists() else self._make()
-        except OSError as error:
+        secret = self._file.read_or_make(lambda: secrets.token_bytes(_SECRET_BYTES))
+        if len(secret) != _SECRET_BYTES:
             raise StartError(
-                f"the secret of the callback tokens, {self._path}, cannot be read or made: {error.strerror}; check the "
-                "path, its permissions and the room on its disk"
-            ) from error
+                f"{self._file.path} has {len(secret)} bytes and not {_SECRET_BYTES}: restore it from a back-up, or "
+                "delete it to have a new one made, with which nodes that work now begin anew"
+            )
+        self._secret = secret
         super().startService()  # type: ignore[no-untyped-call]
 
     def token(self, node_num: int, token_num: int) -> str:
@@ -72,38 +73,3 @@ class CallbackTokens(Service):
             return None
         said = Proven(int(match[1]), int(match[2]))
         return said if hmac.compare_digest(token, self.token(*said)) else None
-
-    def _read(self) -> bytes:
-        mode = stat.S_IMODE(self._path.stat().st_mode)
-        if mode & 0o077:
-            self.log.warn(
-                "{path} was open to others (mode {mode}) and is not any more: see who could read it, and rotate the "
-                "nodes' tokens (POST /admin/v1/nodes/<id>/rotate)",
-                path=str(self._path),
-                mode=f"{mode:03o}",
-            )
-            self._path.chmod(0o600)
-        secret = self._path.read_bytes()
-        if len(secret) != _SECRET_BYTES:
-            raise StartError(
-                f"{self._path} has {len(secret)} bytes and not {_SECRET_BYTES}: restore it from a back-up, or delete "
-                "it to have a new one made, with which nodes that work now begin anew"
-            )
-        return secret
-
-    def _make(self) -> bytes:
-        """Make the file whole under another name, so that a crash leaves no half of it."""
-        secret = secrets.token_bytes(_SECRET_BYTES)
-        new = Path(f"{self._path}.new")
-        new.unlink(missing_ok=True)
-        with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-            file.write(secret)
-            file.flush()
-            os.fsync(file.fileno())
-        new.replace(self._path)
-        folder = os.open(self._path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
-        return secret
