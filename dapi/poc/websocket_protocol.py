@@ -104,7 +104,7 @@ class WebSocketNodeProtocol(WatchedConnection):
 
     def _acknowledge(self, message_id: str) -> None:
         if self.state == self.STATE_OPEN:
-            self.sendMessage(encode_ack(message_id), isBinary=False, doNotCompress=True)
+            self.send_text(encode_ack(message_id))
             self._counter.counts.acks += 1
 
     def _message_done(self) -> None:

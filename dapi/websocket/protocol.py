@@ -10,6 +10,7 @@ begins: after a close handshake Autobahn reports what the peer echoed. Facts: do
 
 from __future__ import annotations
 
+import os
 from abc import ABCMeta, abstractmethod
 from collections.abc import Callable
 from typing import Any, Protocol
@@ -26,6 +27,7 @@ from zope.interface import implementer
 from dapi.timing.timer import Timer
 from dapi.timing.waiters import Waiters
 from dapi.websocket.address import WebSocketAddress
+from dapi.websocket.frames import MAX_SHORT_BYTES, short_text_frame
 from dapi.websocket.reasons import (
     POLICY_VIOLATION,
     Cause,
@@ -197,11 +199,25 @@ class WatchedConnection(WebSocketClientProtocol, metaclass=ABCMeta):
         if self._is_deaf:
             return
         self._pong_timer.cancel()
-        super().dataReceived(data)
+        # What is left out of Autobahn's dataReceived are the words of a log line.
+        self._dataReceived(data)
         if len(self.data) > _MAX_UNPARSED_BYTES:
             # A header without an end, or what follows a refused compressed message: Autobahn would keep all of it.
             self._record_ending(no_websocket(self.opened_at is None, "the node sends what is no WebSocket"))
             self._abort()
+
+    def send_text(self, payload: bytes) -> None:
+        """Send a text message, uncompressed; nothing once a close has begun.
+
+        A short one is written as a frame that is made here. Autobahn makes frames with several calls into C, at each of
+        which a busy thread may take the interpreter's lock, and makes up a log line that nobody reads.
+        """
+        if self.state != self.STATE_OPEN:
+            return
+        if len(payload) <= MAX_SHORT_BYTES:
+            self.transport.write(short_text_frame(payload, os.urandom(4)))
+        else:
+            self.sendMessage(payload, isBinary=False, doNotCompress=True)
 
     def onMessageBegin(self, isBinary: bool) -> None:  # noqa: N803
         """Count the frames of each message."""

@@ -1,0 +1,33 @@
+"""A short frame of ours is what another implementation makes of the same message."""
+
+from __future__ import annotations
+
+import random
+
+from twisted.trial.unittest import SynchronousTestCase
+from websockets.frames import Frame, Opcode
+from websockets.protocol import OPEN
+from websockets.server import ServerProtocol
+
+from dapi.websocket.frames import MAX_SHORT_BYTES, short_text_frame
+
+
+class ShortTextFrameTests(SynchronousTestCase):
+    def test_another_implementation_reads_every_length(self) -> None:
+        drawn = random.Random(1)
+        reader = ServerProtocol(state=OPEN)
+        sent = []
+        for size in range(MAX_SHORT_BYTES + 1):
+            payload = drawn.randbytes(size).hex().encode()[:size]
+            sent.append(payload)
+            reader.receive_data(short_text_frame(payload, drawn.randbytes(4)))
+        frames = [event for event in reader.events_received() if isinstance(event, Frame)]
+        read = [(frame.opcode, frame.fin, bytes(frame.data)) for frame in frames]
+        self.assertEqual(read, [(Opcode.TEXT, True, payload) for payload in sent])
+        self.assertEqual(reader.state, OPEN)
+
+    def test_the_mask_hides_the_message(self) -> None:
+        frame = short_text_frame(b"hello", bytes([1, 2, 3, 4]))
+        self.assertEqual(frame[:6], b"\x81\x85\x01\x02\x03\x04")
+        self.assertNotIn(b"hello", frame)
+        self.assertEqual(short_text_frame(b"hello", bytes(4))[6:], b"hello")
