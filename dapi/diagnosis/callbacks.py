@@ -22,7 +22,8 @@ def url(status: Status) -> Iterator[Finding]:
     """
     callbacks = status["callbacks"]
     host = parse_url(callbacks["url"]).host
-    faults = [_fault_of_host(host, node) for node in status["nodes"]]
+    silent = [node for node in status["nodes"] if node["enabled"] and not node["batches"]["by_http"]]
+    faults = [_fault_of_host(host, node) for node in silent]
     for problem_id, words in (
         (ProblemId.CALLBACK_URL_LOOPBACK, f"{host} is the node itself, for the node"),
         (
@@ -30,11 +31,7 @@ def url(status: Status) -> Iterator[Finding]:
             f"{host} looks like the name of a compose service, which only containers of the same network find",
         ),
     ):
-        nodes = [
-            node
-            for node, fault in zip(status["nodes"], faults, strict=True)
-            if fault is problem_id and node["enabled"] and not node["batches"]["by_http"]
-        ]
+        nodes = [node for node, fault in zip(silent, faults, strict=True) if fault is problem_id]
         if nodes:
             is_losing = any(_lacks_a_way(status, node) for node in nodes)
             problem = f"{_listed(nodes)} cannot reach {callbacks['url']}: {words}"
@@ -88,22 +85,27 @@ def _generates(node: Status, standing: Status | None) -> bool:
 
 def _fault_of_host(host: str, node: Status) -> ProblemId | None:
     """Return why a node cannot reach this host, as far as the two names tell."""
-    node_host = _host_of(node["poc_url"])
-    if is_loopback(host):
-        return None if is_loopback(node_host) else ProblemId.CALLBACK_URL_LOOPBACK
+    is_near, is_bare_name = _sort_of(host)
+    if not is_near and not is_bare_name:
+        return None
+    is_near_node, is_bare_node = _sort_of_url(node["poc_url"])
+    if is_near:
+        return None if is_near_node else ProblemId.CALLBACK_URL_LOOPBACK
     # Between containers of one network, both have such names.
-    is_remote = not _is_bare_name(node_host) and not is_loopback(node_host)
-    return ProblemId.CALLBACK_URL_NAME if _is_bare_name(host) and is_remote else None
+    return None if is_bare_node or is_near_node else ProblemId.CALLBACK_URL_NAME
 
 
-# Taking a URL apart is dear, and there may be a thousand nodes.
-@lru_cache(maxsize=4096)
-def _host_of(url: str) -> str:
-    return parse_url(url).host
+# Taking a URL apart is dear, and there may be thousands of nodes.
+@lru_cache(maxsize=2**14)
+def _sort_of_url(url: str) -> tuple[bool, bool]:
+    return _sort_of(parse_url(url).host)
 
 
-def _is_bare_name(host: str) -> bool:
-    return ip_address_of(host) is None and "." not in host and host != "localhost"
+@lru_cache(maxsize=16)
+def _sort_of(host: str) -> tuple[bool, bool]:
+    """Tell whether a host is loopback, and whether it is a name without a dot."""
+    is_near = is_loopback(host)
+    return is_near, ip_address_of(host) is None and "." not in host and not is_near
 
 
 def _listed(nodes: Sequence[Status]) -> str:
