@@ -37,7 +37,8 @@ _SECONDS_A_GUESS = 6.0
 _MAX_ADDRESSES = 1024
 
 _FORM = """<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><title>dapi</title></head><body>
+<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="color-scheme" content="light dark"><title>dapi</title></head><body>
 <h1>dapi</h1>
 <p role="alert">{problem}</p>
 <form method="post" action="/login">
@@ -231,5 +232,6 @@ def _form(request: IRequest, code: int, problem: str, log_out: str = "") -> byte
         b"Content-Security-Policy", b"default-src 'none'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'"
     )
     request.setHeader(b"X-Content-Type-Options", b"nosniff")
-    request.setHeader(b"Referrer-Policy", b"no-referrer")
+    # With no-referrer, browsers send the form with "Origin: null", which is refused.
+    request.setHeader(b"Referrer-Policy", b"same-origin")
     return body

@@ -19,6 +19,7 @@ from twisted.web.server import Request
 
 from dapi.http.answers import json_answer, new_app
 from dapi.http.routes import Route, add_routes
+from dapi.server.admin_door import AdminDoor
 from dapi.server.page.live import LivePage
 from dapi.server.page.routes import PageRoutes
 from tests import programs
@@ -63,7 +64,7 @@ class FakeDapi:
             channel.abort()
 
     @asynccontextmanager
-    async def serving(self) -> AsyncIterator[str]:
+    async def serving(self, token: str | None = None) -> AsyncIterator[str]:
         app = new_app()
 
         def epochs(request: Request) -> bytes:
@@ -76,11 +77,14 @@ class FakeDapi:
         add_routes(app, (*PageRoutes(self.live).routes(), *apis))
         self.live.startService()
         try:
-            async with serving(app.resource()) as listener:
+            async with serving(AdminDoor(reactor, app.resource(), token)) as listener:
                 self.site = listener.site
                 yield f"http://127.0.0.1:{listener.port}/"
         finally:
             await self.live.stopService()
+
+
+TOKEN = "a-token-of-this-test"
 
 
 def problem(severity: str, id_: str, **changes: Any) -> dict[str, Any]:
@@ -166,6 +170,26 @@ async def test_it_stays_current_and_says_when_it_is_not() -> None:
             blockingCallFromThread(reactor, dapi.drop_all)
             dapi.status = status(3)
             expect(page.locator("#nodes tbody tr")).to_have_count(3)
+
+        await browse(url, visit)
+
+
+@pytest_twisted.ensureDeferred
+async def test_who_is_not_logged_in_is_asked_to() -> None:
+    dapi = FakeDapi(status(2))
+    async with dapi.serving(TOKEN) as url:
+
+        def visit(page: Page) -> None:
+            page.get_by_label("Admin token").fill("wrong")
+            page.get_by_role("button", name="Log in").click()
+            expect(page.get_by_role("alert")).to_contain_text("wrong")
+            page.get_by_label("Admin token").fill(TOKEN)
+            page.get_by_role("button", name="Log in").click()
+            expect(page.locator("#nodes tbody tr")).to_have_count(2)
+            # The session ends elsewhere; the page learns it when its stream comes back.
+            page.evaluate("() => fetch('/logout', {method: 'POST'})")
+            blockingCallFromThread(reactor, dapi.drop_all)
+            expect(page.get_by_label("Admin token")).to_be_visible()
 
         await browse(url, visit)
 

@@ -46,8 +46,15 @@ function connect() {
   });
   stream.addEventListener("error", () => {
     // A browser gives up on an answer that is no stream, as a proxy or a dapi with too many readers gives.
-    if (stream.readyState === EventSource.CLOSED) setTimeout(connect, 5000);
+    if (stream.readyState === EventSource.CLOSED) again();
   });
+}
+
+/** Connect once more in a while, or log in where the session has ended. */
+async function again() {
+  const status = await ask("restart").then(() => 200, (error) => error.status);
+  if (status === 401) location.assign("/login");
+  else setTimeout(connect, 5000);
 }
 
 function show(changed) {
