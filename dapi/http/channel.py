@@ -6,7 +6,7 @@
 A connection (``JsonChannel``) is in one of these states, and lost in any of them::
 
             first byte              whole request            has no end
-    IDLE ───────────────▶ RECEIVING ─────────────▶ ANSWERING ────────────▶ STREAMING
+    IDLE ───────────────▶ RECEIVING ─────────────▶ ANSWERING ────────────▶ ENDLESS
      │ ▲                   │     │                     │                      │
      │ └───────────────────┼─────┼──── answered ───────┴──────────────────────┘
      │ quiet for too long, │     │ too large, too late, malformed,
@@ -15,8 +15,8 @@ A connection (``JsonChannel``) is in one of these states, and lost in any of the
     CLOSING ◀──── quiet ───┘  REFUSED
 
 The deadline runs while a request is received and answered. An answer without an end has no deadline: its handler calls
-``stream``. What comes on a REFUSED connection is dropped, so that the client reads the refusal; one that is REFUSED or
-CLOSING is aborted after ``linger_seconds``.
+``answer_without_end``. What comes on a REFUSED connection is dropped, so that the client reads the refusal; one that is
+REFUSED or CLOSING is aborted after ``linger_seconds``.
 """
 
 from __future__ import annotations
@@ -46,18 +46,18 @@ class ChannelState(enum.Enum):
     IDLE = "idle"
     RECEIVING = "receiving"
     ANSWERING = "answering"
-    STREAMING = "streaming"
+    ENDLESS = "endless"
     REFUSED = "refused"
     CLOSING = "closing"
     LOST = "lost"
 
 
-_IDLE, _RECEIVING, _ANSWERING, _STREAMING, _REFUSED, _CLOSING, _LOST = ChannelState
+_IDLE, _RECEIVING, _ANSWERING, _ENDLESS, _REFUSED, _CLOSING, _LOST = ChannelState
 TRANSITIONS: Final[dict[ChannelState, set[ChannelState]]] = {
     _IDLE: {_RECEIVING, _CLOSING, _LOST},
     _RECEIVING: {_ANSWERING, _REFUSED, _CLOSING, _LOST},
-    _ANSWERING: {_IDLE, _STREAMING, _LOST},
-    _STREAMING: {_IDLE, _LOST},
+    _ANSWERING: {_IDLE, _ENDLESS, _LOST},
+    _ENDLESS: {_IDLE, _LOST},
     _REFUSED: {_LOST},
     _CLOSING: {_LOST},
     _LOST: set(),
@@ -210,9 +210,9 @@ class JsonChannel(HTTPChannel):
             self.turn(ChannelState.ANSWERING)
             super().allContentReceived()
 
-    def stream(self) -> None:
+    def answer_without_end(self) -> None:
         """Let the answer go on for as long as the client stays; when the server stops, it ends at once."""
-        self.turn(ChannelState.STREAMING)
+        self.turn(ChannelState.ENDLESS)
 
     def requestDone(self, request: Request) -> None:
         """End an answered request; go on with the next one unless the server is stopping."""
@@ -223,7 +223,7 @@ class JsonChannel(HTTPChannel):
 
     def loseConnection(self) -> None:
         """Close, once the client has read what is written already, or ``linger_seconds`` later."""
-        if self.state is ChannelState.STREAMING:
+        if self.state is ChannelState.ENDLESS:
             self.abort()
         elif self.state in (ChannelState.IDLE, ChannelState.RECEIVING):
             self.turn(ChannelState.CLOSING)

@@ -182,7 +182,7 @@ class JsonSite(Site):
         abort.start()
         all_closed = self._when_empty.wait().addCallback(lambda _: abort.cancel())
         for channel in list(self._channels):
-            if channel.state in (ChannelState.IDLE, ChannelState.STREAMING):
+            if channel.state in (ChannelState.IDLE, ChannelState.ENDLESS):
                 channel.loseConnection()
         return all_closed
 

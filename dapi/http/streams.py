@@ -109,9 +109,7 @@ class StreamDoor(Resource):
         return NOT_DONE_YET
 
     async def _answer(self, request: Request, content: StreamedContent) -> None:
-        headers = tuple(
-            (name, value) for name in _HEADERS if (value := request.getHeader(name)) is not None and value is not None
-        )
+        headers = tuple((name, value) for name in _HEADERS if (value := request.getHeader(name)) is not None)
         peer = getattr(request.getClientAddress(), "host", "")
         try:
             answer = await self._streams.take(request.method, headers, content.take(), peer)

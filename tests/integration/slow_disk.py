@@ -39,6 +39,7 @@ class SlowConnection(sqlite3.Connection):
 
 
 def _sync(times: int) -> None:
+    # The thread that writes waits here, as it would for the disk; nothing could tell it that a real one is done.
     # Unbuffered, so that it is in its place among the lines of the log.
     os.write(1, b"the disk syncs\n" * times)
     time.sleep(times * float(os.environ["SLOW_DISK_SECONDS"]))

@@ -46,8 +46,7 @@ class LivePage(LoopService):
         super().__init__(reactor)
         self._status = status
         self._restart = restart
-        self._counts = counts
-        self._minutes = Minutes()
+        self._minutes = Minutes(counts)
         self._readers: list[_Reader] = []
         self._view: View | None = None
 
@@ -69,7 +68,7 @@ class LivePage(LoopService):
     async def loop(self) -> None:
         """Look again and again; while nobody reads, only at the minutes."""
         while self.running:
-            self._minutes.update(time.time(), self._counts())
+            self._minutes.update(time.time())
             if self._readers:
                 await self._tell()
             else:
@@ -100,7 +99,7 @@ class _Reader:
         self._is_behind = True
         request.setHeader(b"Content-Type", b"text/event-stream")
         request.setHeader(b"Cache-Control", b"no-store")
-        request.channel.stream()
+        request.channel.answer_without_end()
         request.registerProducer(self, True)
         request.write(b"retry: %d\n\n" % _RETRY_MILLISECONDS)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TypeAlias
 
 MINUTES = 360
@@ -15,20 +15,22 @@ ByWay: TypeAlias = tuple[int, int]
 class Minutes:
     """The last 360 minutes that are over; a minute in which dapi did not run is no minute here.
 
-    ``counts`` of ``update`` are what each node has delivered since dapi knows it, by its id. They begin at 0 again when
-    a node is replaced.
+    ``counts`` returns what each node has delivered since dapi knows it, by its id. A node's begin at 0 again when it is
+    replaced.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, counts: Callable[[], Mapping[str, ByWay]]) -> None:
+        self._ask = counts
         self._minute: int | None = None
         self._counts: dict[str, ByWay] = {}
         self._over: deque[ByWay] = deque(maxlen=MINUTES)
 
-    def update(self, unix_seconds: float, counts: Mapping[str, ByWay]) -> None:
+    def update(self, unix_seconds: float) -> None:
         """Count what has come since the last call, when that was in an earlier minute."""
         minute = int(unix_seconds // 60)
         if minute == self._minute:
             return
+        counts = self._ask()
         if self._minute is not None:
             self._over.append(self._come(counts))
         self._minute = minute

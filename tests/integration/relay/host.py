@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -146,3 +148,18 @@ class Host:
 def body_of(*nonces: int, node_num: int = 1, height: int = P) -> bytes:
     """A ``generated`` body."""
     return generated_body(height, node_num, list(nonces))
+
+
+@asynccontextmanager
+async def hosting(
+    folder: Path, *, is_started: bool = True, settled_seconds: float = PATIENCE_SECONDS
+) -> AsyncIterator[Host]:
+    """Have a host whose container runs, and its relay too where it ``is_started``; all of it ends with the context."""
+    host = Host(folder, settled_seconds=settled_seconds)
+    await host.start_api()
+    if is_started:
+        await host.start()
+    try:
+        yield host
+    finally:
+        await host.end()

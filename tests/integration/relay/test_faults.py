@@ -14,7 +14,7 @@ from twisted.python.failure import Failure
 
 from dapi.messages.sizes import MIB
 from dapi.simulator.api.settings import Line
-from tests.integration.relay.host import MODEL, PATH, Host, P, body_of, reactor
+from tests.integration.relay.host import MODEL, PATH, Host, P, body_of, hosting, reactor
 from tests.integration.waiting import soon, until
 
 # More than what stays in memory.
@@ -23,11 +23,8 @@ LARGE = range(1, 3 * 60_000, 3)
 
 @pytest_twisted.async_yield_fixture
 async def host(tmp_path: Path) -> AsyncIterator[Host]:
-    host = Host(tmp_path, settled_seconds=1.0)
-    await host.start_api()
-    await host.start()
-    yield host
-    await host.end()
+    async with hosting(tmp_path, settled_seconds=1.0) as host:
+        yield host
 
 
 @pytest_twisted.ensureDeferred

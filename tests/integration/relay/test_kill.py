@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest_twisted
 from twisted.internet.defer import Deferred
 
-from tests.integration.relay.host import MODEL, PATH, Host, P, body_of
+from tests.integration.relay.host import MODEL, PATH, Host, P, body_of, hosting
 from tests.integration.twistd_process import Run, Twistd, twistd
 from tests.integration.waiting import soon, until
 
@@ -18,10 +18,8 @@ __all__ = ["twistd"]
 
 @pytest_twisted.async_yield_fixture
 async def host(tmp_path: Path) -> AsyncIterator[Host]:
-    host = Host(tmp_path)
-    await host.start_api()
-    yield host
-    await host.end()
+    async with hosting(tmp_path, is_started=False) as host:
+        yield host
 
 
 def environ(host: Host) -> dict[str, str]:

@@ -18,7 +18,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
 
 from dapi.http.exchange import NoAnswerError
-from tests.integration.relay.host import MODEL, PATH, Host, P, body_of, reactor
+from tests.integration.relay.host import MODEL, PATH, Host, P, body_of, hosting, reactor
 from tests.integration.waiting import soon, until
 
 ROUNDS = int(os.environ.get("DAPI_FAULT_ROUNDS", "1"))
@@ -113,11 +113,8 @@ FAULTS: dict[str, Callable[[Host, float], Awaitable[Any]]] = {
 
 @pytest_twisted.async_yield_fixture
 async def host(tmp_path: Path) -> AsyncIterator[Host]:
-    host = Host(tmp_path, settled_seconds=1.0)
-    await host.start_api()
-    await host.start()
-    yield host
-    await host.end()
+    async with hosting(tmp_path, settled_seconds=1.0) as host:
+        yield host
 
 
 @pytest.mark.parametrize("round_number", range(ROUNDS))

@@ -12,27 +12,21 @@ from twisted.internet.defer import Deferred
 from dapi.simulator.api.api import ApiState
 from dapi.simulator.api.stages import Stage
 from dapi.simulator.vllm.sender import callback_path
-from tests.integration.relay.host import DURATIONS, MODEL, PATH, Host, P, body_of
+from tests.integration.relay.host import DURATIONS, MODEL, PATH, Host, P, body_of, hosting
 from tests.integration.waiting import soon, until
 
 
 @pytest_twisted.async_yield_fixture
 async def host(tmp_path: Path) -> AsyncIterator[Host]:
-    host = Host(tmp_path)
-    await host.start_api()
-    await host.start()
-    yield host
-    await host.end()
+    async with hosting(tmp_path) as host:
+        yield host
 
 
 @pytest_twisted.async_yield_fixture
 async def hasty(tmp_path: Path) -> AsyncIterator[Host]:
     """One that takes for lost what is not on the container's disk after a second."""
-    host = Host(tmp_path, settled_seconds=1.0)
-    await host.start_api()
-    await host.start()
-    yield host
-    await host.end()
+    async with hosting(tmp_path, settled_seconds=1.0) as host:
+        yield host
 
 
 @pytest_twisted.ensureDeferred

@@ -15,7 +15,7 @@ from dapi.relay.api_client import ApiClient
 from dapi.relay.watch import Watch
 from dapi.service import DapiService, make_service
 from dapi.simulator.chain.chain import SimulatedChain
-from tests.integration.relay.host import MODEL, Host, P, reactor
+from tests.integration.relay.host import MODEL, Host, P, hosting, reactor
 from tests.integration.service.services import config
 from tests.integration.waiting import soon, until
 
@@ -24,10 +24,8 @@ PARTICIPANT = "gonka1participant"
 
 @pytest_twisted.async_yield_fixture
 async def host(tmp_path: Path) -> AsyncIterator[Host]:
-    host = Host(tmp_path)
-    await host.start_api()
-    yield host
-    await host.end()
+    async with hosting(tmp_path, is_started=False) as host:
+        yield host
 
 
 @pytest_twisted.ensureDeferred

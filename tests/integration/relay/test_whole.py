@@ -13,7 +13,7 @@ from dapi.config import PocV2Config
 from dapi.http.exchange import Exchanges
 from dapi.service import DapiService, make_service
 from dapi.simulator.api.api import SimulatedApi
-from tests.integration.relay.host import PATH, Host, P, body_of, reactor
+from tests.integration.relay.host import PATH, Host, P, body_of, hosting, reactor
 from tests.integration.service.services import config
 from tests.integration.waiting import PATIENCE_SECONDS, soon, until
 
@@ -33,10 +33,8 @@ def relaying(api: SimulatedApi) -> PocV2Config:
 
 @pytest_twisted.async_yield_fixture
 async def host(tmp_path: Path) -> AsyncIterator[Host]:
-    host = Host(tmp_path)
-    await host.start_api()
-    yield host
-    await host.end()
+    async with hosting(tmp_path, is_started=False) as host:
+        yield host
 
 
 @pytest_twisted.ensureDeferred

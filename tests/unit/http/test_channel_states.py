@@ -61,9 +61,9 @@ class ChannelStateTests(SynchronousTestCase):
                 self.transport.send(b"GET")
             case ChannelState.ANSWERING:
                 self.transport.send(SLOW)
-            case ChannelState.STREAMING:
+            case ChannelState.ENDLESS:
                 self.transport.send(SLOW)
-                self.channel.stream()
+                self.channel.answer_without_end()
             case ChannelState.REFUSED:
                 self.transport.send(b"malformed\r\n\r\n")
             case ChannelState.CLOSING:
@@ -77,7 +77,7 @@ class ChannelStateTests(SynchronousTestCase):
         self.seen: set[tuple[ChannelState, ChannelState]] = set()
         idle, receiving, answering = ChannelState.IDLE, ChannelState.RECEIVING, ChannelState.ANSWERING
         refused, closing, lost = ChannelState.REFUSED, ChannelState.CLOSING, ChannelState.LOST
-        streaming = ChannelState.STREAMING
+        endless = ChannelState.ENDLESS
         self.transport.send(HEAD)
         self.walk(idle, receiving)
         self.transport.send(b"abc")
@@ -89,14 +89,14 @@ class ChannelStateTests(SynchronousTestCase):
         self.answer()
         self.walk(answering, idle)
         self.transport.send(SLOW)
-        self.channel.stream()
+        self.channel.answer_without_end()
         self.answer()
-        self.walk(idle, receiving, answering, streaming, idle)
+        self.walk(idle, receiving, answering, endless, idle)
         self.clock.advance(self.settings.idle_seconds)
         self.walk(idle, closing)
         self.clock.advance(self.settings.linger_seconds)
         self.walk(closing, lost)
-        for state in (idle, receiving, answering, streaming, refused):
+        for state in (idle, receiving, answering, endless, refused):
             self.bring_to(state)
             self.transport.lose()
             self.walk(state, lost)
@@ -142,10 +142,10 @@ class ChannelStateTests(SynchronousTestCase):
         self.answer()
         self.assertIs(self.channel.state, ChannelState.CLOSING)
 
-    def test_a_stream_has_no_deadline_and_ends_with_the_server(self) -> None:
-        self.bring_to(ChannelState.STREAMING)
+    def test_an_answer_without_end_has_no_deadline_and_ends_with_the_server(self) -> None:
+        self.bring_to(ChannelState.ENDLESS)
         self.clock.advance(10 * self.settings.deadline_seconds)
-        self.assertIs(self.channel.state, ChannelState.STREAMING)
+        self.assertIs(self.channel.state, ChannelState.ENDLESS)
         closed = self.site.close_connections()
         self.successResultOf(closed)
         self.assertTrue(self.transport.aborted)

@@ -157,6 +157,7 @@ class Tries(Generic[C, P]):
 
     def make_server(self) -> P:
         """The protocol that a try reaches when the test does not say which."""
+        # Where the tests always say which, there is no such one.
         raise NotImplementedError
 
     @property

@@ -38,7 +38,7 @@ export class NodeTable {
   /** Decide which rows are shown, and in which order. */
   arrange() {
     const wanted = this.filter.value.trim().toLowerCase();
-    const ids = Object.keys(this.nodes).filter((id) => this.matches(id, wanted));
+    const ids = Object.keys(this.nodes).filter((id) => this.isFound(id, wanted));
     ids.sort((one, other) => this.rank(one) - this.rank(other) || this.nodes[one].num - this.nodes[other].num);
     const shown = this.isWhole ? ids : ids.slice(0, SHOWN_AT_ONCE);
     const rows = new Map(shown.map((id) => [id, this.rows.get(id) ?? this.make(id)]));
@@ -54,7 +54,7 @@ export class NodeTable {
     say(empty, count ? "No node matches the filter." : "No node is registered. Add one to node-config.json and restart, or: dapi node add");
   }
 
-  matches(id, wanted) {
+  isFound(id, wanted) {
     const node = this.nodes[id];
     return !wanted || [id, node.socket, node.duty, node.does, node.reason, node.problem].join(" ").toLowerCase().includes(wanted);
   }
@@ -71,7 +71,7 @@ export class NodeTable {
     const cell = (label, attributes = {}) => make("td", { "data-label": label, ...attributes });
     const cells = {
       duty: cell("", { class: "wide" }), socket: cell("", { class: "wide" }),
-      byWebsocket: cell("by WebSocket", { class: "n" }), byHttp: cell("by HTTP", { class: "n" }), doubled: cell("twice", { class: "n" }),
+      byWebsocket: cell("by WebSocket", { class: "n" }), byHttp: cell("by HTTP", { class: "n" }), doubled: cell("doubled", { class: "n" }),
       last: cell("last batch", { class: "n" }), ack: cell("ack", { class: "n" }), errors: cell("errors", { class: "n" }),
     };
     const state = make("span");
@@ -95,7 +95,7 @@ export class NodeTable {
     const { cells } = row;
     say(row.address, `number ${node.num}, ${node.url}`);
     say(row.does, node.enabled ? (node.does ?? node.command ?? "–") : "disabled");
-    say(row.problem, node.problem ?? (node.duty && node.does && !matches(node.duty, node.does) ? `is to ${node.duty}` : ""));
+    say(row.problem, node.problem ?? (node.duty && node.does && !doesItsDuty(node.duty, node.does) ? `is to ${node.duty}` : ""));
     say(cells.byWebsocket, number(node.by_websocket));
     say(cells.byHttp, number(node.by_http));
     say(cells.doubled, number(node.doubled));
@@ -123,7 +123,7 @@ export class NodeTable {
 }
 
 /** Whether what a node does is what it is to do, as far as the words tell. */
-function matches(duty, does) {
+function doesItsDuty(duty, does) {
   const begin = { GENERATE: "GENERAT", VALIDATE: "VALIDAT", INFERENCE: "INFERENCE", STOPPED: "STOPPED" }[duty];
   return begin === undefined || does.startsWith(begin);
 }
