@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 from twisted.internet.interfaces import IReactorTime
 
-from dapi.timing.histogram import Histogram
+from dapi.timing.histogram import Histogram, percentile
 
 _REMEMBERED = 512
 _SECONDS = 300.0
@@ -45,4 +45,4 @@ class CommitTimes:
         now = self._clock.seconds()
         # A copy in one step: the other thread may append meanwhile.
         recent = sorted(seconds for at, seconds in self._commits.copy() if now - at <= _SECONDS)
-        return round(recent[-(-99 * len(recent) // 100) - 1], 3) if len(recent) >= _ENOUGH else None
+        return round(percentile(recent, 99), 3) if len(recent) >= _ENOUGH else None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import OrderedDict, deque
-from collections.abc import Sequence
 from functools import partial
 
 import attrs
@@ -14,6 +13,7 @@ from twisted.logger import Logger
 
 from dapi.messages import ProofBatch, Receipt, Via
 from dapi.timing.clock import unix_seconds
+from dapi.timing.histogram import percentile
 from dapi.timing.log_limits import OncePerMinute
 
 _STAGES = 8
@@ -54,11 +54,7 @@ class _Stage:
 
     @property
     def p99_seconds(self) -> float:
-        return _percentile(sorted(self.seconds), 99)
-
-
-def _percentile(sorted_values: Sequence[float], percent: int) -> float:
-    return sorted_values[max(0, -(-percent * len(sorted_values) // 100) - 1)]
+        return percentile(sorted(self.seconds), 99)
 
 
 class Deliveries:
@@ -87,7 +83,7 @@ class Deliveries:
         if self._sorted is None:
             self._sorted = sorted(self._recent)
         p50, p99 = (
-            (round(1000 * _percentile(self._sorted, each), 1) for each in (50, 99)) if self._sorted else (None, None)
+            (round(1000 * percentile(self._sorted, each), 1) for each in (50, 99)) if self._sorted else (None, None)
         )
         return DeliveryStatus(round(unix_seconds(self._clock, self._last_at), 1), p50, p99)
 

@@ -10,6 +10,11 @@ SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.
 """Bounds for what takes from a millisecond to half a minute."""
 
 
+def percentile(sorted_values: Sequence[float], percent: int) -> float:
+    """Return the smallest of these values, of which there has to be one, that ``percent`` of 100 do not exceed."""
+    return sorted_values[max(0, -(-percent * len(sorted_values) // 100) - 1)]
+
+
 class Histogram:
     """Counts values by the smallest of ``bounds`` that they do not exceed.
 
