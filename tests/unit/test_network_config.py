@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 from dapi.config import load_config
-from tests.unit.test_config import PUBLIC_KEY, ConfigTestCase
+from tests.unit.config.test_loading import PUBLIC_KEY, ConfigTestCase
 
 
 class NetworkConfigTests(ConfigTestCase):
