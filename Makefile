@@ -6,6 +6,7 @@
 # make bench-abuse  what a node that floods dapi costs the other nodes
 # make soak    dapi for an hour between a failing chain and 200 nodes; SOAK="--duration 600" and more
 # make proto   the generated protobuf code, anew
+# make reference  what docs/ takes from the code, anew
 
 VENV := .venv
 PY := $(VENV)/bin/python
@@ -13,7 +14,7 @@ STAMP := $(VENV)/.dapi-is-set-up
 PYTHONS := python3 python3.11 python3.12 python3.13 python3.14
 BENCHES := intake signing outbox_to_block large_stage relay scrape
 
-.PHONY: setup test lint types unit integration demo demo-v2 bench bench-abuse soak proto
+.PHONY: setup test lint types unit integration demo demo-v2 bench bench-abuse soak proto reference
 
 setup: $(STAMP)
 
@@ -65,3 +66,6 @@ soak: $(STAMP)
 
 proto: $(STAMP)
 	@$(PY) -m tools.make_proto
+
+reference: $(STAMP)
+	@$(PY) -m tools.make_reference

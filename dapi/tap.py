@@ -42,7 +42,7 @@ class Options(usage.Options):
     """The command line; after parsing, ``settings`` is the Config, and ``warnings`` are for the log."""
 
     synopsis = "[options]"
-    longdesc = "Everything else is set by the YAML file or the environment: see the table in the README."
+    longdesc = "Everything else is set by the YAML file or the environment: docs/settings.md lists it."
     optParameters = (
         ("config", "c", None, "YAML file with the settings (environment: API_CONFIG_PATH)."),
         ("node-config", None, None, "JSON list of ML nodes, the network's node-config.json (NODE_CONFIG_PATH)."),

@@ -41,7 +41,7 @@ _SECTIONS: dict[str, type[Struct]] = {
 _FIELDS = {
     f"{section}.{field.name}": field for section, type_ in _SECTIONS.items() for field in msgspec.structs.fields(type_)
 }
-_FORMER_NAMES = {"websocket.ca_file": "tls.ca_file"}
+FORMER_NAMES = {"websocket.ca_file": "tls.ca_file"}
 OPTIONS = {
     "callback-host": "api.ml_server_host",
     "callback-port": "api.ml_server_port",
@@ -54,12 +54,13 @@ OPTIONS = {
     "log-level": "log.level",
 }
 """Which key a command line option sets."""
-_VARIABLES = {
+VARIABLES = {
     "KEY_NAME": "chain_node.signer_key_name",
     "ACCOUNT_PUBKEY": "chain_node.account_public_key",
     "KEYRING_BACKEND": "chain_node.keyring_backend",
     "KEYRING_PASSWORD": "chain_node.keyring_password",
 }
+"""Which key a variable of the network's own software sets; and IS_TEST_NET, where it is true, ``poc.network``."""
 
 
 class _Setting(NamedTuple):
@@ -90,7 +91,7 @@ def load_config(
     settings = {key: _Setting(value, str(path), is_text=False) for key, value in _leaves(tree)}
     settings.update(_from_environment(environ))
     settings.update({OPTIONS[name]: _Setting(value, f"option --{name}") for name, value in (options or {}).items()})
-    for old, new in _FORMER_NAMES.items():
+    for old, new in FORMER_NAMES.items():
         if old in settings:
             former = settings.pop(old)
             settings.setdefault(new, former)
@@ -165,7 +166,7 @@ def _from_environment(environ: Mapping[str, str]) -> Iterable[tuple[str, _Settin
     for name, value in environ.items():
         if name.startswith("DAPI_"):
             yield name.removeprefix("DAPI_").lower().replace("__", "."), _Setting(value, f"environment {name}")
-    for name, key in _VARIABLES.items():
+    for name, key in VARIABLES.items():
         if name in environ:
             yield key, _Setting(environ[name], f"environment {name}")
     if environ.get("IS_TEST_NET") == "true":
@@ -206,11 +207,12 @@ def _convert(key: str, type_: Any, setting: _Setting) -> Any:
     except (msgspec.ValidationError, ValueError):
         # A URL may hold a password or a token.
         said = "" if is_secret or HttpUrl in parts or ChainUrls in parts else f" is {setting.value!r}, which"
-        raise ConfigError(f"{key} ({setting.source}){said} is not allowed: {_allowed(type_)} is needed") from None
+        raise ConfigError(f"{key} ({setting.source}){said} is not allowed: {allowed(type_)} is needed") from None
     return Secret(value) if is_secret else value
 
 
-def _allowed(type_: Any) -> str:
+def allowed(type_: Any) -> str:
+    """Say what a setting of this type may be."""
     for part in (type_, *typing.get_args(type_)):
         if typing.get_origin(part) is Annotated:
             return next(meta.description or "" for meta in part.__metadata__ if isinstance(meta, Meta))

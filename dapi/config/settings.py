@@ -1,4 +1,7 @@
-"""Every setting, with its default and what it may be."""
+"""Every setting, with its default and what it may be.
+
+What docs/settings.md says of a setting is the text below it: `make reference` writes that file anew.
+"""
 
 from __future__ import annotations
 
@@ -60,14 +63,19 @@ class ApiConfig(Struct, frozen=True, kw_only=True):
     """The ports of dapi."""
 
     ml_server_host: Text = "0.0.0.0"  # noqa: S104 - ML nodes call from other machines
+    """The address on which dapi listens for the callbacks of ML nodes."""
     ml_server_port: Port = 9100
+    """Its port."""
     admin_server_host: Text = "127.0.0.1"
+    """The address on which dapi listens for the admin API."""
     admin_server_port: Port = 9200
+    """Its port."""
     poc_callback_url: HttpUrl | None = None
-    """The base under which ML nodes reach the callback port; None: that port on 127.0.0.1."""
+    """The URL at which ML nodes reach the callback port; without it, that port on 127.0.0.1."""
     admin_token: Secret | None = None
+    """What the admin API asks for; needed where its address is no loopback address."""
     admin_token_file: Text | None = None
-    """What the admin API asks for, or a file with it; needed where its host is no loopback address."""
+    """A file with that token."""
     admin_hosts: HostNames | None = None
     """The names that the admin API is reached under, besides localhost and addresses."""
     callback_auth: Literal["required", "optional"] = "required"
@@ -75,94 +83,110 @@ class ApiConfig(Struct, frozen=True, kw_only=True):
 
 
 class ChainNodeConfig(Struct, frozen=True, kw_only=True):
-    """The chain and the key that signs for it. Without a url nothing is submitted.
-
-    The first of several RPC URLs that answers is used. The key is the one in ``key_file``, if that is set, else
-    ``signer_key_name`` in the keyring; ``account_public_key`` is the participant's where that is another one.
-    """
+    """The chain, and the key that signs for it. Without a URL nothing is sent."""
 
     url: ChainUrls | None = None
+    """Chain nodes, in order of preference: the first that answers is used. Two guard against one that stands still."""
     account_public_key: PublicKey | None = None
+    """The participant's public key, where another key signs for the participant; without it, the key that signs."""
     signer_key_name: Text | None = None
+    """The key that signs, in the keyring."""
     keyring_backend: Literal["file", "test"] = "file"
+    """Which keyring: `keyring-file`, which has a password, or `keyring-test`."""
     keyring_dir: Text = "~/.inference"
+    """The folder with `keyring-file` or `keyring-test`."""
     keyring_password: Secret | None = None
+    """The password of the keyring `file`."""
     key_file: Text | None = None
-    """A file with the 32 bytes of the key in hex, which nobody else can read."""
+    """In place of a keyring: a file with the 32 bytes of the key in hex, which nobody but its owner can read."""
     max_nonces_per_message: Count = _SUBMITTER.max_nonces
-    """The chain's limit for one message: larger batches are sent in parts."""
+    """The chain's limit for one message: a larger batch is sent in parts."""
     max_transaction_bytes: TransactionBytes = _SUBMITTER.max_transaction_bytes
+    """Messages share a transaction up to this size."""
     max_in_flight: Count = _SUBMITTER.max_in_flight
-    """How many transactions wait for a block at once, at most."""
+    """So many transactions wait for a block at most; how many do follows what the chain takes."""
     max_in_flight_bytes: TotalBytes = _SUBMITTER.max_in_flight_bytes
+    """Their bytes together, at most; a block has 22 MB."""
     gas_limit: Count = _SUBMITTER.gas_limit
-    """Of each transaction; a chain may allow less in one block."""
+    """Of each transaction; where the chain allows less in a block (code 41), dapi takes that."""
     max_stage_bytes: StageBytes = 4096 * MIB
-    """What the chain may answer when it is asked for everybody's batches of a stage."""
+    """The largest answer that dapi reads when it asks the chain for everybody's batches of a stage."""
     declare_nodes: bool = True
-    """Declare the registered nodes on the chain: a node that is not declared counts nothing."""
+    """Whether dapi declares the nodes on the chain; `false` where the network's own software does it."""
     claim_rewards: bool = True
-    """Claim what the chain owes for the epoch before."""
+    """Whether dapi claims the rewards of the epoch before; `false` where the network's own software does it."""
 
 
 class StorageConfig(Struct, frozen=True, kw_only=True):
     """Where batches are kept until the chain has them."""
 
     path: Text = "~/.dapi/outbox.db"
+    """The database; one process at a time uses it."""
     reserve_bytes: ReserveBytes = DEFAULT_RESERVE_BYTES
-    """Kept occupied beside the database, and given back on a full disk, so that the outbox can be drained: what the
-    write-ahead log holds, 4 MiB and the last commit, has to fit into the file then."""
+    """The size of a file beside the database, which dapi deletes when the disk is full, to go on. The write-ahead log,
+    4 MiB and the last commit have to fit into it. Making it needs twice the room."""
     new_database: bool = False
-    """Whether a new database takes the place of an empty file, which else stops the start."""
+    """For one start: make a new database in place of an empty file, which is left of a lost one and else stops the
+    start."""
 
 
 class WebSocketConfig(Struct, frozen=True, kw_only=True):
     """The connections to the ML nodes."""
 
     idle_seconds: Seconds = _WEBSOCKET.idle_seconds
-    """A connection that brought no batch for this long, while its node should send, is replaced."""
+    """A connection that brings no batch for so long, while its node should send, is replaced."""
     max_message_bytes: MessageBytes = _WEBSOCKET.max_message_bytes
+    """A larger message is refused with 1009, and its batch comes by HTTP (32 MiB at most)."""
     compression: bool = _WEBSOCKET.compression
+    """Whether dapi offers permessage-deflate."""
 
 
 class TlsConfig(Struct, frozen=True, kw_only=True):
     """How ML nodes that are reached over https and wss are checked."""
 
     ca_file: Text | None = _WEBSOCKET.ca_file
-    """PEM file of the authorities that they are checked against; None: the system's."""
+    """PEM file of the authorities that they are checked against; without it, those of the system. Its former name
+    `websocket.ca_file` still works."""
 
 
 class PocConfig(Struct, frozen=True, kw_only=True):
     """How the nodes do their proof of compute."""
 
     network: Literal["main", "test"] = "main"
-    """Whose model parameters an init carries."""
+    """The network whose model parameters an init carries."""
     follow_chain: bool = True
-    """Whether the nodes follow the chain's phases, where a chain is configured; else the admin API commands them."""
+    """Whether dapi gives the nodes commands as the chain's phases demand. Where it is `false`, dapi also sends no seed,
+    declares no nodes and claims no rewards."""
 
 
 class PocV2Config(Struct, frozen=True, kw_only=True):
-    """A network with PoC v2: whether dapi relays callbacks, and the three ports of the network's own api container."""
+    """A network with PoC v2: see [poc-v2.md](poc-v2.md)."""
 
     relay: bool = False
+    """Whether dapi keeps the callbacks of the nodes, and hands them on to the network's own api container."""
     api_url: HttpUrl = "http://api:9100"
+    """The callback port of the api container, which gets them."""
     api_public_url: HttpUrl = "http://api:9000"
+    """Its public port, which tells stages and what is counted."""
     api_admin_url: HttpUrl = "http://api:9200"
+    """Its admin port, which tells the nodes."""
     watch: bool = False
-    """Watch from beside what of each stage is stored and, where chain and participant are set, committed."""
+    """Whether dapi watches from beside what of each stage is stored and committed."""
     chain_url: ChainUrls | None = None
+    """With it, and the participant's address, the watch knows what the chain has committed."""
     participant: Text | None = None
+    """That address."""
     hold_suspects: bool = True
-    """Hold callbacks with nonces or vectors that no node makes."""
+    """Whether callbacks with nonces or vectors that no node makes are held."""
 
 
 class LogConfig(Struct, frozen=True, kw_only=True):
     """What twistd writes into the log."""
 
     format: Literal["text", "json"] = "text"
-    """Whether a line is a text, or a JSON object."""
+    """`json`: each line of the log is a JSON object with `time`, `level`, `logger`, `message` and `fields`."""
     level: LogLevels = "info"
-    """The lowest level that is written, and the rooms that have another one."""
+    """The lowest level that the log has; rooms may have others: `info,websocket=debug`."""
 
 
 class Config(Struct, frozen=True, kw_only=True):
