@@ -3,7 +3,7 @@
 # make demo    dapi and three simulated ML nodes, until Ctrl-C
 # make demo-v2 one stage of PoC v2, without dapi and with it, in two minutes
 # make bench   how fast and in how little memory dapi works, beside what it is compared with
-# make bench-abuse  what a node that floods dapi costs the other nodes
+# make bench-abuse  what one broken or hostile peer costs the well-behaved nodes, abuse by abuse (6 minutes)
 # make soak    dapi for an hour between a failing chain and 200 nodes; SOAK="--duration 600" and more
 # make proto   the generated protobuf code, anew
 # make reference  what docs/ takes from the code, anew

@@ -40,6 +40,10 @@ class Load:
         digits = str(_PLACE + number).encode()
         return b"".join((self._before, digits, self._between, digits, self._after))
 
+    def batch(self, number: int) -> bytes:
+        """Return the batch alone of the message with this number, as a callback brings it."""
+        return self.message(number).partition(b'"batch":')[2].rpartition(b',"id":')[0]
+
     @staticmethod
     def number(ack: bytes) -> int:
         """Return the number of the message that an ack is for."""

@@ -1,0 +1,57 @@
+"""The whole of dapi, without a chain, for the nodes of the bench: a process of its own.
+
+``python -m bench.abuse.intake FOLDER`` reads the nodes and the settings as one line of JSON; when the WebSockets are
+started it prints one, with the callback port and the base of each node.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Any
+
+from dapi.broker.callback_tokens import CallbackTokens
+from dapi.broker.nodes import NodeConfig
+from dapi.config import ApiConfig, Config, StorageConfig, WebSocketConfig
+from dapi.service import make_service
+from dapi.timing.clock import make_monotonic
+
+
+def _node(name: str, port: int) -> NodeConfig:
+    return NodeConfig(
+        id=name, host="127.0.0.1", inference_port=1, poc_port=port, poc_segment=f"/{name}", models={"model": {}}
+    )
+
+
+def main(folder: str) -> None:
+    """Run it until the process is killed."""
+    from twisted.internet import reactor as global_reactor
+
+    told = json.loads(sys.stdin.readline())
+    reactor: Any = global_reactor
+    make_monotonic(reactor)
+    sys.setswitchinterval(0.0005)
+    path = f"{folder}/outbox.db"
+    config = Config(
+        api=ApiConfig(ml_server_host="127.0.0.1", ml_server_port=0, admin_server_port=0),
+        storage=StorageConfig(path=path),
+        websocket=WebSocketConfig(compression=told["compression"]),
+        nodes=tuple(_node(name, port) for name, port in told["nodes"].items()),
+    )
+
+    def registered() -> None:
+        tokens = CallbackTokens(path)
+        tokens.startService()
+        bases = {}
+        for worker in service.broker.workers():
+            worker.websocket_client.startService()
+            bases[worker.node.id] = f"{service.callback_url}/{tokens.token(worker.node.num, worker.node.token_num)}"
+        print(json.dumps({"port": service.callback_listener.port, "bases": bases}), flush=True)
+
+    service = make_service(config, reactor, on_broken=sys.exit, on_registered=registered)
+    service.startService()
+    reactor.run()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])
