@@ -12,7 +12,7 @@ VENV := .venv
 PY := $(VENV)/bin/python
 STAMP := $(VENV)/.dapi-is-set-up
 PYTHONS := python3 python3.11 python3.12 python3.13 python3.14
-BENCHES := intake signing outbox_to_block large_stage relay scrape
+BENCHES := intake http signing outbox_to_block large_stage relay scrape
 
 .PHONY: setup test lint types unit integration demo demo-v2 bench bench-abuse soak proto reference
 
@@ -27,7 +27,7 @@ $(PY):
 $(STAMP): setup.py constraints.txt | $(PY)
 	@echo "== setting up $(VENV)"
 	@$(PY) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt pip setuptools
-	@$(PY) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --no-build-isolation --editable '.[test]'
+	@$(PY) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --no-build-isolation --editable '.[test,bench]'
 	@touch $@
 
 test: lint types unit integration

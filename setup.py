@@ -41,6 +41,11 @@ setup(
         "rich>=14",
     ],
     extras_require={
+        "bench": [
+            "aiohttp",  # what the callbacks are compared with
+            "picows",  # what the WebSocket is compared with, beside websockets
+            "py-spy",  # make profile
+        ],
         "test": [
             "axe-playwright-python",  # whether people with a screen reader can use the page
             "cosmospy-protobuf",  # another implementation, which transactions are compared with

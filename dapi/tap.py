@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 # For this long a thread waits after a system call until the busy reactor's thread lets it go on. A commit waits several
 # times; Python's own 5 ms are too long for that.
-_SWITCH_INTERVAL_SECONDS = 0.0005
+SWITCH_INTERVAL_SECONDS = 0.0005
 
 # The default of twistd's --pidfile.
 _PID_FILE = "twistd.pid"
@@ -110,7 +110,7 @@ def makeService(options: Options) -> IService:
 
     for warning in options.warnings:
         _log.warn("{warning}", warning=warning)
-    sys.setswitchinterval(_SWITCH_INTERVAL_SECONDS)
+    sys.setswitchinterval(SWITCH_INTERVAL_SECONDS)
     sys.excepthook = _show_without_traceback
     make_monotonic(reactor)
     _allow_many_connections()

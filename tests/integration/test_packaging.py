@@ -92,7 +92,7 @@ def test_every_distribution_is_pinned() -> None:
     lines = (PROJECT / "constraints.txt").read_text().splitlines()
     pins = (line.partition("==") for line in lines if not line.startswith("#"))
     pinned = {str(canonicalize_name(name)): version for name, _, version in pins}
-    names = installed_with(Requirement("dapi[test]"), set()) - {"dapi"}
+    names = installed_with(Requirement("dapi[bench,test]"), set()) - {"dapi"}
     assert {name: pinned.get(name) for name in names} == {name: metadata.version(name) for name in names}
 
 

@@ -1,0 +1,112 @@
+"""The processes that are measured: on one core, apart from whoever measures."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from types import TracebackType
+from typing import Self
+
+from bench.connections import CallbackConnection, Connection, WebSocketConnection
+
+_START_SECONDS = 60.0
+_HTTP_CONNECTIONS = 16
+
+
+def cores() -> frozenset[int]:
+    """Return the cores that this process may use; none where the system does not tell."""
+    return frozenset(os.sched_getaffinity(0)) if sys.platform == "linux" else frozenset()
+
+
+_CORES = cores()
+RECEIVERS_CORES = _CORES and frozenset({min(_CORES)})
+SENDERS_CORES = _CORES - RECEIVERS_CORES or _CORES
+
+
+@contextlib.contextmanager
+def on(wanted: frozenset[int]) -> Iterator[None]:
+    """Run the body of ``with``, and the processes that it starts, on these cores alone."""
+    if sys.platform != "linux":
+        yield
+        return
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, wanted)
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
+
+
+class Receiver:
+    """A process that takes batches over ``connections``; ``with`` ends it."""
+
+    def __init__(self, name: str, process: subprocess.Popen[str], connections: Sequence[Connection]) -> None:
+        self.name = name
+        self.connections = connections
+        self._process = process
+
+    @classmethod
+    def client(cls, name: str, command: Sequence[str]) -> Receiver:
+        """Start a client that connects to the WebSocket at the port in ``command``, where that says ``{port}``."""
+        with socket.create_server(("127.0.0.1", 0)) as listening:
+            listening.settimeout(_START_SECONDS)
+            port = str(listening.getsockname()[1])
+            process = _start([part.replace("{port}", port) for part in command])
+            try:
+                return cls(name, process, [WebSocketConnection.accept(listening)])
+            except BaseException:
+                _end(process)
+                raise
+
+    @classmethod
+    def server(cls, name: str, command: Sequence[str]) -> Receiver:
+        """Start a server that prints the port and the path of its callbacks."""
+        process = _start(command)
+        try:
+            assert process.stdout is not None
+            port, path = process.stdout.readline().split()
+            connections = [CallbackConnection(int(port), path) for _ in range(_HTTP_CONNECTIONS)]
+        except BaseException:
+            _end(process)
+            raise
+        return cls(name, process, connections)
+
+    def cpu_seconds(self) -> float:
+        """Return the CPU time of the process so far, all of its threads together; 0 where the system does not tell."""
+        if sys.platform != "linux":
+            return 0.0
+        # The clock of another process, as clock_getcpuclockid makes it; /proc tells hundredths of a second only.
+        return time.clock_gettime(~self._process.pid << 3 | 2)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, _type: type[BaseException] | None, _error: BaseException | None, _where: TracebackType | None
+    ) -> None:
+        for connection in self.connections:
+            connection.socket.close()
+        _end(self._process)
+
+
+def _start(command: Sequence[str]) -> subprocess.Popen[str]:
+    with on(RECEIVERS_CORES):
+        return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+
+
+def _end(process: subprocess.Popen[str]) -> None:
+    process.kill()
+    process.communicate()
+
+
+@contextlib.contextmanager
+def folder() -> Iterator[str]:
+    """Make a folder for what is kept, on the disk of BENCH_DIR, and delete it in the end."""
+    with tempfile.TemporaryDirectory(prefix="dapi-bench-", dir=os.environ.get("BENCH_DIR")) as name:
+        yield name
