@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from bench.node import BusyNode, Load
 
@@ -56,7 +56,7 @@ def _bombs() -> Iterator[bytes]:
     yield from itertools.repeat(frame(bomb[:-4], _COMPRESSED_TEXT))
 
 
-FLOODS = {
+FLOODS: dict[str, Callable[[], Iterator[bytes]]] = {
     "bad JSON": lambda: _again(frame(b"{broken}")),
     "empty messages": lambda: _again(frame(b"")),
     "empty continuation frames": lambda: _again(b"\x00\x00", frame(b"{ ", _TEXT_BEGINS)),

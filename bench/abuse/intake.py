@@ -11,7 +11,7 @@ import sys
 from typing import Any
 
 from dapi.broker.callback_tokens import CallbackTokens
-from dapi.broker.nodes import NodeConfig
+from dapi.broker.nodes import ModelConfig, NodeConfig
 from dapi.config import ApiConfig, Config, StorageConfig, WebSocketConfig
 from dapi.service import make_service
 from dapi.timing.clock import make_monotonic
@@ -19,7 +19,12 @@ from dapi.timing.clock import make_monotonic
 
 def _node(name: str, port: int) -> NodeConfig:
     return NodeConfig(
-        id=name, host="127.0.0.1", inference_port=1, poc_port=port, poc_segment=f"/{name}", models={"model": {}}
+        id=name,
+        host="127.0.0.1",
+        inference_port=1,
+        poc_port=port,
+        poc_segment=f"/{name}",
+        models={"model": ModelConfig()},
     )
 
 
