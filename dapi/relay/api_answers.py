@@ -5,6 +5,7 @@ Facts: docs/protocol/poc-v2.md, 'What can be asked' and 'Heights'.
 
 from __future__ import annotations
 
+import enum
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -18,8 +19,19 @@ class ApiAnswerError(Exception):
     """An answer is not what it should be; the text says what is wrong with it."""
 
 
+class StageKind(enum.StrEnum):
+    """Why artifacts are made."""
+
+    REGULAR = "regular"
+    """The PoC of an epoch."""
+    CONFIRMATION = "confirmation"
+    """A confirmation PoC: a short one at a height that nobody knows before."""
+    CHALLENGE = "challenge"
+    """A PoC challenge: somebody has asked for proof of this very host; the chain alone tells of it."""
+
+
 class StageWindow(msgspec.Struct, frozen=True):
-    """A stage that the container tells of: artifacts are taken from ``start`` to ``end``, results in the blocks after.
+    """A stage: artifacts are taken from ``start`` to ``end``, results in the blocks after.
 
     ``validation_end`` is the first height at which no result is taken any more.
     """
@@ -29,7 +41,7 @@ class StageWindow(msgspec.Struct, frozen=True):
     end: int
     validation_start: int
     validation_end: int
-    is_confirmation: bool = False
+    kind: StageKind = StageKind.REGULAR
 
 
 class Epochs(msgspec.Struct, frozen=True):
@@ -62,24 +74,35 @@ class ApiNode(msgspec.Struct, frozen=True):
 
 
 def read_epochs(answer: bytes) -> Epochs:
-    """Return the epochs; raises ApiAnswerError."""
+    """Return the epochs; raises ApiAnswerError.
+
+    v0.2.15 has ``epoch_params`` one level deeper. Where it tells no durations at all, ``epoch_stages`` has the heights:
+    windows without a length would make everything late.
+    """
     told = _json(answer)
     height = number(told, "block_height")
     epoch, stages = _mapping(told, "latest_epoch"), _mapping(told, "epoch_stages")
     durations = _mapping(told, "epoch_params")
+    durations = _mapping(durations, "epoch_params") or durations
     start = number(epoch, "poc_start_block_height") or number(stages, "poc_start")
     if not height:
         raise ApiAnswerError("epochs/latest tells no block_height")
-    stage, exchange = number(durations, "poc_stage_duration"), number(durations, "poc_exchange_duration")
-    delay, validation = number(durations, "poc_validation_delay"), number(durations, "poc_validation_duration")
-    generation_end = start + stage
-    validation_start = generation_end + delay
-    found = [StageWindow(start, start, generation_end + exchange, validation_start, validation_start + validation)]
+    length = number(durations, "poc_stage_duration") or number(stages, "poc_generation_end") - start
+    if length <= 0:
+        raise ApiAnswerError("epochs/latest does not tell how long a stage is")
+    exchange, delay = number(durations, "poc_exchange_duration"), number(durations, "poc_validation_delay")
+    if not durations:
+        exchange = max(0, number(_mapping(stages, "poc_exchange_window"), "end") - start - length)
+        delay = max(0, number(stages, "poc_validation_start") - start - length)
+    validation_start = start + length + delay
+    validation = number(durations, "poc_validation_duration") or number(stages, "poc_validation_end") - validation_start
+    found = [StageWindow(start, start, start + length + exchange, validation_start, validation_start + validation)]
     event = _mapping(told, "active_confirmation_poc_event")
     if told.get("is_confirmation_poc_active") and (trigger := number(event, "trigger_height")):
         begin = number(event, "generation_start_height") or trigger
-        end = begin + stage - 1 + exchange
-        found.append(StageWindow(trigger, begin, end, end + delay, end + delay + validation - 1, True))
+        end = begin + length - 1 + exchange
+        window = StageWindow(trigger, begin, end, end + delay, end + delay + validation - 1, StageKind.CONFIRMATION)
+        found.append(window)
     next_start = number(stages, "next_poc_start") or start + number(durations, "epoch_length")
     return Epochs(height, str(told.get("phase", "")), tuple(found), next_start)
 

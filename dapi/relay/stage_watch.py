@@ -136,7 +136,7 @@ class StageWatch:
         return {
             "height": self.stage.height,
             "model": self.model,
-            "is_confirmation": self.stage.is_confirmation,
+            "kind": self.stage.kind,
             "end": self.stage.end,
             "stored": seen.stored if seen is not None else None,
             "committed": seen.committed if seen is not None else None,

@@ -7,6 +7,8 @@ from twisted.trial.unittest import SynchronousTestCase
 from dapi.relay.answers import Meaning, judge
 from dapi.relay.api_answers import (
     ApiAnswerError,
+    StageKind,
+    StageWindow,
     read_count,
     read_epochs,
     read_nodes,
@@ -171,7 +173,26 @@ class ApiAnswerTests(SynchronousTestCase):
         regular, confirmation = epochs.stages
         self.assertEqual((regular.end, regular.validation_start, regular.validation_end), (160, 165, 185))
         self.assertEqual((confirmation.height, confirmation.start, confirmation.end), (120, 121, 180))
+        self.assertEqual((regular.kind, confirmation.kind), (StageKind.REGULAR, StageKind.CONFIRMATION))
         self.assertEqual((epochs.newest, epochs.next_start, epochs.active()), (120, 500, confirmation))
+
+    def test_the_parameters_one_level_deeper(self) -> None:
+        epochs = read_epochs(
+            b'{"block_height": 130, "latest_epoch": {"poc_start_block_height": 100}, "epoch_params": {"epoch_params": '
+            b'{"poc_stage_duration": "60", "poc_validation_delay": "5", "poc_validation_duration": "20"}}}'
+        )
+        self.assertEqual(epochs.stages, (StageWindow(100, 100, 160, 165, 185),))
+
+    def test_without_parameters_the_heights_of_the_stages_count(self) -> None:
+        """Windows without a length would make all that waits late."""
+        epochs = read_epochs(
+            b'{"block_height": 130, "latest_epoch": {"poc_start_block_height": 100}, "epoch_stages": {'
+            b'"poc_generation_end": 160, "poc_validation_start": 165, "poc_validation_end": 185,'
+            b'"poc_exchange_window": {"start": 101, "end": 163}}}'
+        )
+        self.assertEqual(epochs.stages, (StageWindow(100, 100, 163, 165, 185),))
+        with self.assertRaisesRegex(ApiAnswerError, "how long a stage is"):
+            read_epochs(b'{"block_height": 130, "latest_epoch": {"poc_start_block_height": 100}}')
 
     def test_anything_else_is_an_error_of_ours(self) -> None:
         for answer in (b"", b"[]", b"{}", b"\x00", b"[" * 10_000, b'{"block_height": "x"}', b'{"block_height": [1]}'):
