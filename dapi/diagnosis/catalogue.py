@@ -130,6 +130,7 @@ class ProblemId(enum.StrEnum):
     # PoC v2: the way to the network's own api container.
     RELAY_AWAY = "relay-away", _WARNING, "relay", "The network's own api container cannot be reached."
     RELAY_HELD = "relay-held", _CRITICAL, "relay", "Callbacks came that must not be handed on."
+    RELAY_NODE_SILENT = "relay-node-silent", _CRITICAL, "relay", "A node generates, and delivers nothing to the relay."
     RELAY_SET_ASIDE = "relay-set-aside", _CRITICAL, "relay", "The api container will never take some callbacks."
     RELAY_MISROUTED = "relay-misrouted", _CRITICAL, "relay", "Callbacks do not reach the api container's route."
     RELAY_UNKNOWN_NODE = "relay-unknown-node", _CRITICAL, "relay", "The api container does not know a node."

@@ -38,6 +38,13 @@ def relay(status: Status) -> Iterator[Finding]:
     if found is None:
         return
     yield from _way(found)
+    for node_id, seconds in found["silent_nodes"].items():
+        problem = f"{node_id}: it says that it generates, and has delivered nothing here for {seconds:.0f} s"
+        to_do = (
+            "look whether the node reaches the URL that the api container was told (docs/poc-v2.md), and at the log of "
+            "its vLLM; a node that got another URL with its init keeps it until the next one"
+        )
+        yield Finding(ProblemId.RELAY_NODE_SILENT, problem, to_do, node_id)
     problems = found["problems"]
     for text in problems["fallen"]:
         to_do = "look at the disk of the api container: its file of artifacts was damaged; dapi sends the stage again"
@@ -71,7 +78,8 @@ def _way(found: Status) -> Iterator[Finding]:
         reasons = sorted({each["reason"] for each in found["held"]})
         problem = f"{found['held_count']} callbacks are held and not handed on: {'; '.join(reasons)}"
         to_do = (
-            "find out who sends them: no node of this host should; a changed prefix (docs/poc-v2.md) locks others out"
+            "find out who sends them: no node of this host should; a changed prefix (docs/poc-v2.md) locks others out. "
+            "A PoC challenge is known once poc_v2.chain_url and poc_v2.participant are set"
         )
         yield Finding(ProblemId.RELAY_HELD, problem, to_do, is_logged=True)
     if found["set_aside"]:

@@ -23,8 +23,8 @@ class Book:
     """Turns payloads from state to state. ``taken`` and ``settled`` are by stage and model, None where unknown.
 
     A settled body is kept until its stage ends, so that it can be sent again when the container's file turns out to be
-    damaged; beyond ``keep_bytes`` the oldest go earlier. ``set_aside`` are the latest of those, ``counts`` says how
-    many payloads came to each state.
+    damaged; beyond ``keep_bytes`` the oldest go earlier. ``set_aside`` are the latest of those, with their bodies;
+    ``counts`` says how many payloads came to each state.
     """
 
     log = Logger()
@@ -33,6 +33,7 @@ class Book:
         self.taken: dict[Key | None, list[Payload]] = {}
         self.settled: dict[Key | None, deque[Payload]] = {}
         self.held: dict[int, Payload] = {}
+        self.held_bytes = 0
         self.set_aside: deque[Payload] = deque(maxlen=_REMEMBERED)
         self.ledgers: dict[Key, StageLedger] = {}
         self.counts: Counter[str] = Counter()
@@ -50,12 +51,19 @@ class Book:
                 del self.ledgers[old]
         return self.ledgers[key]
 
+    def counted(self, payload: Payload) -> int:
+        """Return how many artifacts there are of a payload's stage and model, as far as is known."""
+        if payload.key is None or payload.key not in self.ledgers:
+            return 0
+        ledger = self.ledgers[payload.key]
+        return max(ledger.taken.count, ledger.count or 0)
+
     def restore(self, payload: Payload) -> None:
         """Take a payload that was settled, or set aside, before a restart of dapi."""
         if payload.state is PayloadState.SETTLED and payload.key is not None:
             ledger = self.ledger(payload.key)
             ledger.sending(payload.facts.nonces)
-            ledger.took(payload.facts.nonces)
+            ledger.took(payload.facts.nonces, payload.facts.node_num)
             if payload.has_body:
                 self.settled.setdefault(payload.key, deque()).append(payload)
         elif payload.state is PayloadState.SET_ASIDE:
@@ -65,11 +73,12 @@ class Book:
         """Keep a payload that must not be handed on."""
         payload.turn(PayloadState.HELD, reason)
         self.held[payload.seq] = payload
+        self.held_bytes += payload.size
         self.counts["held"] += 1
 
     def release(self, payload: Payload) -> None:
         """Have a held payload handed on."""
-        del self.held[payload.seq]
+        self._leave_held(payload)
         payload.turn(PayloadState.WAITING)
         self.on_again(payload)
 
@@ -84,7 +93,7 @@ class Book:
         payload.turn(PayloadState.TAKEN)
         payload.taken_at = now
         if payload.key is not None:
-            payload.rank = self.ledger(payload.key).took(payload.facts.nonces)
+            payload.rank = self.ledger(payload.key).took(payload.facts.nonces, payload.facts.node_num)
         self.taken.setdefault(payload.key, []).append(payload)
 
     def settle(self, payloads: Iterable[Payload]) -> None:
@@ -110,6 +119,8 @@ class Book:
     def put_aside(self, payload: Payload, reason: str) -> None:
         """Keep a payload that will never be taken, for whoever wants to look at it."""
         self._end(payload, PayloadState.SET_ASIDE, reason)
+        if len(self.set_aside) == _REMEMBERED:
+            self._to_drop.append(self.set_aside[0])
         self.set_aside.append(payload)
 
     def too_late(self, payloads: Iterable[Payload], reason: str) -> None:
@@ -117,7 +128,7 @@ class Book:
         for payload in list(payloads):
             if payload.state is PayloadState.TAKEN:
                 self._leave_taken(payload)
-            self.held.pop(payload.seq, None)
+            self._leave_held(payload)
             self._end(payload, PayloadState.LATE, reason)
             self._to_drop.append(payload)
 
@@ -168,6 +179,10 @@ class Book:
                 for (height, model), ledger in sorted(self.ledgers.items())
             ],
         }
+
+    def _leave_held(self, payload: Payload) -> None:
+        if self.held.pop(payload.seq, None) is not None:
+            self.held_bytes -= payload.size
 
     def _leave_taken(self, payload: Payload) -> None:
         self.taken[payload.key].remove(payload)

@@ -81,8 +81,11 @@ class Forwarder(LoopService):
     def look_at_held(self) -> None:
         """Release what need not be held any more."""
         for payload in list(self._book.held.values()):
-            if self._knowledge.held_reason(payload) is None:
+            if self._held_reason(payload) is None:
                 self._book.release(payload)
+
+    def _held_reason(self, payload: Payload) -> str | None:
+        return self._knowledge.held_reason(payload, self._book.counted(payload))
 
     def stopService(self) -> Deferred[None]:
         """Break off what is under way, which is on disk and goes again; fires when nothing is left."""
@@ -124,8 +127,11 @@ class Forwarder(LoopService):
         if (reason := self._knowledge.late_reason(payload)) is not None:
             self._book.too_late([payload], reason)
             return False
-        if (reason := self._knowledge.held_reason(payload)) is not None:
+        if (reason := self._held_reason(payload)) is not None:
             self._book.hold(payload, reason)
+            if payload.key is not None and self._knowledge.is_known(payload):
+                # So that the container is asked how many there are, which may release it.
+                self._book.ledger(payload.key)
             if self._log_limit.is_due("held"):
                 self.log.error("a callback is held and not handed on: {reason}", reason=reason)
             return False

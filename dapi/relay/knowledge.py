@@ -10,6 +10,7 @@ from twisted.logger import Logger
 
 from dapi.relay.api_answers import ApiNode, Epochs, StageWindow
 from dapi.relay.payload import Payload
+from dapi.relay.suspicion import is_of_its_node, is_too_high
 from dapi.timing.observers import Observers
 
 _BLOCK_SECONDS = 5.0
@@ -17,13 +18,16 @@ _MAX_STAGES = 32
 # A stage of which nothing is known for so long is handed on all the same: a wrong URL must not cost a host its stage.
 _PATIENCE_SECONDS = 10.0
 _MAX_AGE_SECONDS = 3600.0
+_MAX_NODE_COUNTS = 16
+GENERATING = "GENERATING"
 
 
 class Knowledge:
     """Facts of the container; ``None`` where it has not told.
 
-    ``stages`` are the stages that it has told of, the latest 32. ``observe`` is called when a stage, or the models of
-    the nodes, became known.
+    ``stages`` are the stages that it, or the chain, has told of, the latest 32. ``observe`` is called when a stage, or
+    the models of the nodes, became known. ``generating`` says since when which node says that it generates, by its id,
+    on the reactor's clock.
     """
 
     log = Logger()
@@ -34,6 +38,9 @@ class Knowledge:
         self.epochs: Epochs | None = None
         self.nodes: tuple[ApiNode, ...] | None = None
         self.stages: dict[int, StageWindow] = {}
+        self.generating: dict[str, float] = {}
+        # A node goes on with the node count of its init, whatever is registered later.
+        self._node_counts: dict[int, None] = {}
         self.started_at: float | None = None
         self.restarts = 0
         self.block_seconds = _BLOCK_SECONDS
@@ -52,16 +59,37 @@ class Knowledge:
         self._measure_blocks(epochs.block_height)
         is_news = self.epochs is None or epochs.newest != self.epochs.newest
         self.epochs = epochs
-        self.stages.update((stage.height, stage) for stage in epochs.stages)
-        for height in sorted(self.stages)[:-_MAX_STAGES]:
-            del self.stages[height]
+        self._add_stages(epochs.stages)
         if is_news:
             self._on_change()
+
+    def learn_challenge(self, challenge: StageWindow) -> None:
+        """Take a PoC challenge of this host, of which the chain alone tells; its end may move."""
+        is_news = challenge.height not in self.stages
+        self._add_stages([challenge])
+        if is_news:
+            self._on_change()
+
+    def _add_stages(self, stages: Iterable[StageWindow]) -> None:
+        self.stages.update((stage.height, stage) for stage in stages)
+        for height in sorted(self.stages)[:-_MAX_STAGES]:
+            del self.stages[height]
 
     def learn_nodes(self, nodes: tuple[ApiNode, ...]) -> None:
         """Take what ``admin/v1/nodes`` says."""
         is_news = self.nodes is None or self.models(nodes) != self.models(self.nodes)
         self.nodes = nodes
+        now = self._reactor.seconds()
+        self.generating = {
+            node.node_id: self.generating.get(node.node_id, now) for node in nodes if node.status == GENERATING
+        }
+        if nodes:
+            node_count = max(node.node_num for node in nodes) + 1
+            is_news |= node_count not in self._node_counts
+            self._node_counts.pop(node_count, None)
+            self._node_counts[node_count] = None
+            for old in list(self._node_counts)[:-_MAX_NODE_COUNTS]:
+                del self._node_counts[old]
         if is_news:
             self._on_change()
 
@@ -79,11 +107,14 @@ class Knowledge:
         """Return the models that nodes run."""
         return frozenset(model for node in nodes for model in node.models)
 
-    def held_reason(self, payload: Payload) -> str | None:
-        """Say why a payload must not be handed on, or None."""
+    def held_reason(self, payload: Payload, counted: int) -> str | None:
+        """Say why a payload must not be handed on, or None.
+
+        ``counted`` is how many artifacts of its stage and model there are without it.
+        """
         height, model = payload.facts.height, payload.said.model
-        if self._holds_suspects and payload.facts.suspicion is not None:
-            return payload.facts.suspicion
+        if self._holds_suspects and (suspicion := self._suspicion(payload, counted)) is not None:
+            return suspicion
         if height is not None and (self.epochs is None or height > self.newest):
             if self.epochs is not None:
                 return f"stage {height} is not known to the api container, which knows stage {self.newest}"
@@ -93,10 +124,37 @@ class Knowledge:
             return "none of the host's nodes runs its model"
         return None
 
+    def _suspicion(self, payload: Payload, counted: int) -> str | None:
+        facts = payload.facts
+        if facts.suspicion is not None or payload.said.kind != "generated" or not facts.nonces:
+            return facts.suspicion
+        counts = self._node_counts
+        if facts.node_num is not None and counts and not any(is_of_its_node(facts, count) for count in counts):
+            return f"a nonce is none of those of node number {facts.node_num}"
+        if is_too_high(facts, counted, max(counts, default=1)):
+            return f"nonce {facts.highest} is far above what as many artifacts need"
+        return None
+
+    def is_known(self, payload: Payload) -> bool:
+        """Tell whether a payload is of a stage and a model that this host has."""
+        is_models = not self.nodes or payload.said.model in self.models(self.nodes)
+        return payload.facts.height in self.stages and is_models
+
     @property
     def newest(self) -> int:
         """The height of the newest stage that was ever told, 0 without one."""
         return max(self.stages, default=0)
+
+    @property
+    def oldest_open(self) -> int:
+        """The height of the oldest stage that is not over, that of the newest one where all are."""
+        height = self.epochs.block_height if self.epochs is not None else 0
+        return min((each.height for each in self.stages.values() if height < each.validation_end), default=self.newest)
+
+    def open_stages(self) -> list[StageWindow]:
+        """Return the stages that have begun, and whose validation has not ended."""
+        height = self.epochs.block_height if self.epochs is not None else 0
+        return [each for _, each in sorted(self.stages.items()) if each.start <= height < each.validation_end]
 
     def late_reason(self, payload: Payload) -> str | None:
         """Say that the window of a payload has ended, or None."""
@@ -122,12 +180,18 @@ class Knowledge:
             return stage.start <= epochs.block_height <= stage.end
         return stage.validation_start <= epochs.block_height < stage.validation_end
 
+    @property
+    def is_generating_time(self) -> bool:
+        """Whether a stage takes artifacts now."""
+        return self.seconds_to_end() is not None
+
     def seconds_to_end(self) -> float | None:
-        """Return for how long artifacts of the active stage are still taken, None without an active stage."""
-        stage = self.epochs.active() if self.epochs is not None else None
-        if stage is None or self.epochs is None:
+        """Return for how long artifacts of the stage that ends first are still taken, None without an open one."""
+        if self.epochs is None:
             return None
-        return (stage.end - self.epochs.block_height) * self.block_seconds
+        height = self.epochs.block_height
+        ends = [stage.end for stage in self.stages.values() if stage.start <= height <= stage.end]
+        return (min(ends) - height) * self.block_seconds if ends else None
 
     def _measure_blocks(self, height: int) -> None:
         now = self._reactor.seconds()

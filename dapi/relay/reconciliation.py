@@ -206,7 +206,7 @@ class Reconciliation(LoopService):
                 self._book.too_late([payload], reason)
         if self._knowledge.newest > self._newest:
             self._newest = self._knowledge.newest
-            await self._forget_before(self._newest)
+            await self._forget_before(self._knowledge.oldest_open)
 
     async def _forget_before(self, height: int) -> None:
         for each in (self.fallen, self.stalled, self._missing_since):

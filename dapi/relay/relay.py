@@ -21,11 +21,12 @@ from dapi.relay.api_client import ApiClient
 from dapi.relay.bodies import IncomingBody
 from dapi.relay.book import Book
 from dapi.relay.forwarder import Forwarder
+from dapi.relay.hearing import Hearing
 from dapi.relay.knowledge import Knowledge
 from dapi.relay.payload import Payload, PayloadState
 from dapi.relay.prefix import PREFIX, PrefixFile
 from dapi.relay.reconciliation import Reconciliation
-from dapi.relay.scan import Scan, Target, read_target
+from dapi.relay.scan import Facts, Scan, Target, read_target
 from dapi.relay.store import MAX_BODY_BYTES, RelayStore
 from dapi.timing.log_limits import OncePerMinute
 from dapi.timing.retry import RetryDelay, retry
@@ -37,6 +38,9 @@ _CONNECT_SECONDS = 5.0
 _MAX_PENDING_BYTES = 256 * MIB
 _MAX_LARGE_BODIES = 32
 _MAX_UNSETTLED = 100_000
+# Beyond that, what would be held is refused: it is not worth the disk.
+_MAX_HELD = 10_000
+_MAX_HELD_BYTES = 1024 * MIB
 _UNPREFIXED = b"/v2/"
 
 
@@ -50,6 +54,19 @@ class RelaySettings(msgspec.Struct, frozen=True, kw_only=True):
     holds_suspects: bool = True
     look_seconds: float = 1.0
     settled_seconds: float = 15.0
+
+
+def _api_client(reactor: Any, settings: RelaySettings) -> ApiClient:
+    return ApiClient(
+        reactor,
+        callback_url=settings.callback_url,
+        public_url=settings.public_url,
+        admin_url=settings.admin_url,
+    )
+
+
+class _TooManyHeldError(Exception):
+    """What came would be held, and too much is held already."""
 
 
 class Relay(MultiService):
@@ -92,14 +109,10 @@ class Relay(MultiService):
         self._pass_client = RawClient(
             reactor, settings.callback_url, connect_timeout_seconds=_CONNECT_SECONDS, ca_file=settings.ca_file
         )
-        self._api = ApiClient(
-            reactor,
-            callback_url=settings.callback_url,
-            public_url=settings.public_url,
-            admin_url=settings.admin_url,
-        )
+        self._api = _api_client(reactor, settings)
         self.store = RelayStore(reactor, database, folder)
         self.knowledge = Knowledge(reactor, holds_suspects=settings.holds_suspects)
+        self.hearing = Hearing(reactor, self.knowledge)
         self.book = Book(self.store)
         self.forwarder = Forwarder(reactor, self.store, self._client, self.knowledge, self.book)
         self.reconciliation = Reconciliation(
@@ -213,6 +226,9 @@ class Relay(MultiService):
             # It may be kept yet, and is handed on twice then, which does no harm.
             self._log_passing("the disk is too slow")
             return await self._pass_on(method, headers, body)
+        except _TooManyHeldError as error:
+            body.discard()
+            return RawAnswer(503, b"application/json", error_body(str(error)))
         return None
 
     def _is_full(self) -> bool:
@@ -226,7 +242,10 @@ class Relay(MultiService):
     def _keep(self, headers: tuple[tuple[bytes, bytes], ...], body: IncomingBody, peer: str) -> Deferred[None]:
         async def keep() -> None:
             said = read_target(body.target)
-            payload = await self.store.keep(body, headers, said, peer)
+            facts = await self.store.write(body)
+            self.hearing.hear(facts)
+            self._refuse_what_is_too_much(said, facts)
+            payload = await self.store.keep(body, facts, headers, said, peer)
             if payload is None:
                 self.book.counts["doubled"] += 1
             else:
@@ -245,6 +264,15 @@ class Relay(MultiService):
             return result
 
         return keeping.addBoth(end)
+
+    def _refuse_what_is_too_much(self, said: Target, facts: Facts) -> None:
+        book = self.book
+        if len(book.held) < _MAX_HELD and book.held_bytes < _MAX_HELD_BYTES:
+            return
+        payload = Payload(0, "", b"", (), 0, 0.0, said, facts)
+        if (reason := self.knowledge.held_reason(payload, book.counted(payload))) is not None:
+            book.counts["refused_as_too_much"] += 1
+            raise _TooManyHeldError(f"too many callbacks are held already: {reason}")
 
     def _hand_on(self, payload: Payload) -> None:
         self.book.counts["kept"] += 1
@@ -279,7 +307,7 @@ class Relay(MultiService):
             offset += len(piece)
         said: Target = read_target(body.target)
         payload = Payload(0, "", body.target, (), body.length, 0.0, said, scan.facts())
-        return self.knowledge.held_reason(payload)
+        return self.knowledge.held_reason(payload, self.book.counted(payload))
 
     def status(self) -> dict[str, Any]:
         """Return what ``GET status`` shows of the relay."""
@@ -293,6 +321,7 @@ class Relay(MultiService):
             "passed_on": self._passed_on,
             "passing": self._passing[1] if self._passing is not None and now - self._passing[0] < 60 else None,
             "refused": self._refused,
+            "silent_nodes": self.hearing.silent(),
             "away": None if away is None else {"seconds": round(now - away[0], 1), "reason": away[1]},
             "restarts": knowledge.restarts,
             "height": epochs.block_height if epochs is not None else None,

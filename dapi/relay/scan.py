@@ -55,13 +55,17 @@ class Facts(msgspec.Struct, frozen=True):
     """What a body says; None where it cannot be read.
 
     ``height`` is the highest one that is in it. ``nonces`` is a range where they are evenly spaced, as a vLLM makes
-    them. ``suspicion`` says what no node makes.
+    them. All of them differ from the ``first`` by multiples of ``spacing``, which is 0 where there is one alone; the
+    largest is ``highest``. ``suspicion`` says what no node makes.
     """
 
     height: int | None = None
     node_num: int | None = None
     nonces: Any = ()
     suspicion: str | None = None
+    first: int = 0
+    spacing: int = 0
+    highest: int = 0
 
 
 class Scan:
@@ -88,8 +92,12 @@ class Scan:
         """Return what was found in the whole body."""
         self._look(self._carry)
         self._carry = b""
-        height = max(self._heights, default=None)
-        return Facts(height, self._node_num, evenly_spaced(self._nonces), self._suspicion)
+        height, nonces = max(self._heights, default=None), self._nonces
+        if not nonces:
+            return Facts(height, self._node_num, (), self._suspicion)
+        spaced = evenly_spaced(nonces)
+        spacing = spaced.step if isinstance(spaced, range) and len(spaced) > 1 else _spacing(nonces)
+        return Facts(height, self._node_num, spaced, self._suspicion, nonces[0], spacing, max(nonces))
 
     def _look(self, text: bytes) -> None:
         # Go reads the names of fields in any case.
@@ -120,6 +128,14 @@ def are_vectors_right(vectors: Sequence[bytes]) -> bool:
         return False
     # The sum of finite half floats is finite.
     return math.isfinite(sum(struct.unpack(f"<{len(decoded) // 2}e", decoded)))
+
+
+def _spacing(nonces: Sequence[int]) -> int:
+    """Return the greatest number that divides all differences, 0 where there are none."""
+    first, spacing = nonces[0], 0
+    for nonce in nonces:
+        spacing = math.gcd(spacing, nonce - first)
+    return spacing
 
 
 def evenly_spaced(nonces: Sequence[int]) -> Sequence[int]:

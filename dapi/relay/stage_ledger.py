@@ -13,6 +13,7 @@ Where others, or an earlier dapi, put artifacts there of which nothing is known 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -34,10 +35,14 @@ class Reading(NamedTuple):
 
 
 class StageLedger:
-    """``count`` is what the container counted last, None while it does not know the stage."""
+    """``count`` is what the container counted last, None while it does not know the stage.
+
+    ``by_node`` counts the different nonces that were handed on by the number of the node that delivered them first.
+    """
 
     def __init__(self) -> None:
         self.count: int | None = None
+        self.by_node: Counter[int | None] = Counter()
         self.highest = 0
         self.taken = NonceSet()
         self._sent = NonceSet()
@@ -59,9 +64,10 @@ class StageLedger:
         """Record that a payload is about to be sent: from here on the container may count it."""
         self._sent.add(nonces)
 
-    def took(self, nonces: Sequence[int]) -> int:
-        """Record that a payload was answered with 200; return its rank."""
-        self.taken.add(nonces)
+    def took(self, nonces: Sequence[int], node_num: int | None = None) -> int:
+        """Record that a payload was answered with 200, so that its node is a registered one; return its rank."""
+        if new := self.taken.add(nonces):
+            self.by_node[node_num] += new
         self._rank += 1
         return self._rank
 

@@ -30,8 +30,8 @@ MAX_BODY_BYTES = 128 * MIB
 class RelayStore(Service):
     """The bodies in ``folder`` and their rows in ``database``, which has to be started before.
 
-    ``keep`` fires when a callback survives a power cut; the rows of all that wait are committed together. ``bytes`` is
-    the size of all bodies that are kept.
+    When ``keep`` returns, a callback survives a power cut; the rows of all that wait are committed together. ``bytes``
+    is the size of all bodies that are kept.
     """
 
     log = Logger()
@@ -75,14 +75,20 @@ class RelayStore(Service):
         path = self._folder / f"{self._boot}-{next(self._numbers):x}.body"
         return IncomingBody(self._writer, path, target, length, pause=pause, resume=resume)
 
-    async def keep(
-        self, body: IncomingBody, headers: tuple[tuple[bytes, bytes], ...], said: Target, peer: str
-    ) -> Payload | None:
-        """Bring a callback to disk; return its payload, None where the same body is kept already. Raises StoreError."""
+    async def write(self, body: IncomingBody) -> Facts:
+        """Bring a body to disk, and return what it says; raises StoreError. ``keep`` has to follow, or ``discard``."""
         try:
-            facts = await body.finish()
+            return await body.finish()
         except OSError as error:
             raise StoreBusyError(f"{self._folder}: {error.strerror or error}") from error
+
+    async def keep(
+        self, body: IncomingBody, facts: Facts, headers: tuple[tuple[bytes, bytes], ...], said: Target, peer: str
+    ) -> Payload | None:
+        """Keep a callback whose body is written; return its payload, None where the same body is kept already.
+
+        Raises StoreError.
+        """
         row = rows.NewRow(body.digest, body.path.name, body.target, headers, body.length, self.now(), peer, said, facts)
         seq = await self._commit(row)
         body.forget_memory()

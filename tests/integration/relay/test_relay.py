@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import pytest
 import pytest_twisted
 from twisted.internet.defer import Deferred
 
@@ -74,15 +75,50 @@ async def test_what_the_container_must_not_get_is_held_until_it_can_be_right(hos
     assert (await host.post(b'{"node_id": 1, "Block_Height": %d, "artifacts": []}' % (P + 10**12)))[0] == 200
     assert (await host.post(body_of(1).replace(b'"vector_b64": "', b'"vector_b64": "AAAA')))[0] == 200
     assert (await host.post(body_of(-3)))[0] == 200
-    await until(lambda: host.states().get("held") == 4)
+    assert (await host.post(body_of(1, 5)))[0] == 200
+    assert (await host.post(body_of(1, 1 + 3 * 10**8)))[0] == 200
+    await until(lambda: host.states().get("held") == 6)
     reasons = " / ".join(each["reason"] for each in host.relay.status()["held"])
-    for words in ("a nonce is below 0", "12 finite half floats", f"stage {P + 400} is", f"stage {P + 10**12} is"):
+    for words in (
+        "a nonce is below 0",
+        "12 finite half floats",
+        f"stage {P + 400} is",
+        f"stage {P + 10**12} is",
+        "none of those of node number 1",
+        f"nonce {1 + 3 * 10**8} is far above",
+    ):
         assert words in reasons
     assert list(host.api.posts) == []
     # The next stage begins.
     host.api.stage, host.api.height = Stage(P + 400, DURATIONS), P + 400
     await until(lambda: len(host.api.posts) == 1)
     assert host.api.posts[0].status == 200
+
+
+@pytest_twisted.ensureDeferred
+async def test_what_would_be_held_beyond_the_bound_is_refused(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stranger with the prefix, and a million stages or models, fills neither disk nor memory."""
+    monkeypatch.setattr("dapi.relay.relay._MAX_HELD", 3)
+    for number in range(3):
+        assert (await host.post(body_of(1, height=P + 1 + number)))[0] == 200
+    await until(lambda: host.states().get("held") == 3)
+    for height, path in ((P + 9, PATH), (P, callback_path("none of ours", "generated"))):
+        status, answer = await host.post(body_of(1, height=height), path)
+        assert status == 503
+        assert b"too many callbacks are held" in answer
+    await until(lambda: len(host.files()) == 3)
+    # What is right is taken all the same.
+    assert (await host.post(body_of(1)))[0] == 200
+    await until(lambda: host.states().get("settled") == 1)
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_node_that_generates_and_delivers_nothing_is_named(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dapi.relay.hearing._SILENT_SECONDS", 0.5)
+    host.api.statuses = {1: "GENERATING"}
+    await until(lambda: list(host.relay.status()["silent_nodes"]) == ["node1"])
+    host.sender(1)
+    await until(lambda: host.relay.status()["silent_nodes"] == {})
 
 
 @pytest_twisted.ensureDeferred
@@ -120,7 +156,7 @@ async def test_a_crash_of_the_container_loses_nothing(host: Host) -> None:
     await until(lambda: host.states().get("taken") == 5)
     # What was answered with 200 is in memory only, and is lost.
     crashed = Deferred.fromCoroutine(host.api.crash(0.2))
-    assert (await host.post(body_of(200, 203)))[0] == 200
+    assert (await host.post(body_of(199, 202)))[0] == 200
     await soon(crashed)
     assert host.api.lost == 50
     host.api.faults.flush_fails = False

@@ -14,6 +14,7 @@ RELAY: dict[str, Any] = {
     "waiting": 0,
     "away": None,
     "passing": None,
+    "silent_nodes": {},
     "held_count": 0,
     "held": [],
     "set_aside": [],
@@ -45,6 +46,7 @@ class RelayTests(CheckTestCase):
         held = [{"reason": "none of the host's nodes runs its model"}]
         for problem_id, changes in (
             (ProblemId.RELAY_PASSING, {"passing": "the disk is full"}),
+            (ProblemId.RELAY_NODE_SILENT, {"silent_nodes": {"node1": 31.0}}),
             (ProblemId.RELAY_HELD, {"held": held, "held_count": 1}),
             (ProblemId.RELAY_SET_ASIDE, {"set_aside": [{"reason": "HTTP 400: no"}]}),
             (ProblemId.RELAY_MISROUTED, {"answers": {"MISROUTED": "HTTP 404"}}),

@@ -46,7 +46,7 @@ class TargetTests(SynchronousTestCase):
 class ScanTests(SynchronousTestCase):
     def test_a_nodes_body(self) -> None:
         body = generated_body(1_728_000, 2, list(range(2, 302, 3)))
-        self.assertEqual(facts_of(body), Facts(1_728_000, 2, range(2, 302, 3), None))
+        self.assertEqual(facts_of(body), Facts(1_728_000, 2, range(2, 302, 3), None, 2, 3, 299))
 
     @settings(max_examples=30, deadline=None)
     @given(st.lists(st.integers(0, 2**31 - 1), min_size=1, max_size=60), st.integers(1, 400))
@@ -92,7 +92,7 @@ class ScanTests(SynchronousTestCase):
         body = (
             b'{"block_height": 5, "node_id": 3, "artifacts": [{"nonce": 3, "vector_b64": "", "k_points_steps": [5]}]}'
         )
-        self.assertEqual(facts_of(body), Facts(5, 3, range(3, 4), None))
+        self.assertEqual(facts_of(body), Facts(5, 3, range(3, 4), None, 3, 0, 3))
 
 
 class NonceSetTests(SynchronousTestCase):

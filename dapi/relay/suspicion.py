@@ -1,0 +1,32 @@
+"""Which nonces no node of the host makes. Pure.
+
+Whoever knows the relay's prefix could deliver what costs the host its stage: others judge a participant by a sample of
+its nonces, and by how far apart they lie. Facts: docs/protocol/poc-v2.md, 'Senders' and 'Judgement'.
+"""
+
+from __future__ import annotations
+
+from dapi.relay.scan import Facts
+
+# Validators reject a participant whose highest nonce is so many times its count.
+_POROSITY = 100
+# One backend of eight may be the first to deliver, or the only one that works.
+_BACKENDS = 8
+# With hardly anything counted, the ratio says nothing.
+_FEW = 10
+
+
+def is_of_its_node(facts: Facts, node_count: int) -> bool:
+    """Tell whether all nonces leave the node's number as the rest of the division by the node count."""
+    if facts.node_num is None:
+        return True
+    return facts.first % node_count == facts.node_num % node_count and facts.spacing % node_count == 0
+
+
+def is_too_high(facts: Facts, counted: int, node_count: int) -> bool:
+    """Tell whether the highest nonce is above all that nodes reach with so many artifacts in the stage.
+
+    A node's nonces grow by the node count, or by a multiple where it has several backends.
+    """
+    artifacts = max(counted + len(facts.nonces), _FEW * node_count)
+    return facts.highest >= max(_POROSITY, _BACKENDS * node_count) * artifacts
