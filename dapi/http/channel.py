@@ -32,6 +32,7 @@ from twisted.web.server import Request
 
 from dapi.errors import DapiError
 from dapi.http.answers import RETRY_AFTER_SECONDS, HttpError, error_body, status_of
+from dapi.http.plain_head import PlainHead, plain_head
 from dapi.http.settings import HttpSettings
 from dapi.http.streams import StreamedContent, Streams
 from dapi.timing.steps import step
@@ -146,9 +147,35 @@ class JsonChannel(HTTPChannel):
 
     def dataReceived(self, data: bytes) -> None:
         """Start the deadline with the first byte of a request."""
-        if not self._is_over:
-            self._begin_request()
+        if self._is_over:
+            return
+        is_first = self.state is ChannelState.IDLE and not self._busyReceiving and not self._buffer
+        self._begin_request()
+        # Where another request comes behind it, twisted.web takes them apart.
+        if is_first and (head := plain_head(data)) is not None and len(data) <= head.size + head.length:
+            self._plain_received(head, data[head.size :])
+        else:
             super().dataReceived(data)
+
+    def _plain_received(self, head: PlainHead, body: bytes) -> None:
+        """Begin a request whose head came at once, with what came of its body; all is then as after its last line."""
+        self.resetTimeout()
+        request: Any = self.requestFactory(self)
+        request.plain = head
+        self.requests.append(request)
+        self._command, self._path, self._version = b"POST", head.target, b"HTTP/1.1"
+        self.length = head.length
+        if not self._admit():
+            return
+        request.gotLength(head.length)
+        if len(body) < head.length:
+            self._maybeChooseTransferDecoder(b"Content-Length", b"%d" % head.length)
+            self.setRawMode()
+            super().dataReceived(body)
+            return
+        if body:
+            request.handleContentChunk(body)
+        self.allContentReceived()
 
     def lineReceived(self, line: bytes) -> None:
         """Handle a header line; it may be of a pipelined request, which came together with the one before."""
@@ -176,20 +203,24 @@ class JsonChannel(HTTPChannel):
 
     def allHeadersReceived(self) -> None:
         """Refuse by the path or the declared length, before any of the body is read."""
+        if self._admit():
+            super().allHeadersReceived()
+
+    def _admit(self) -> bool:
+        """Tell whether the body of a request may come, whose head has come; refuse it when it may not."""
         self._head.cancel()
         try:
             self._caller = self.site.begin_request(self._path, self.peer_host)
         except (DapiError, HttpError) as error:
             self.refuse(status_of(error), str(error))
-            return
+            return False
         self._has_begun = True
         limit = self.site.max_body_bytes(self._path)
         if self.length is None:
             self.refuse(411, "send the body with a Content-Length")
         elif self.length > limit:
             self.refuse(413, f"the body has {self.length} bytes, at most {limit} are taken")
-        else:
-            super().allHeadersReceived()
+        return not self._is_over
 
     def open_stream(self, length: int) -> StreamedContent | None:
         """Return where the body goes that is about to come, None where it is held in memory as usual."""

@@ -5,13 +5,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, AnyStr
 from urllib.parse import unquote_to_bytes
 
 from twisted.python.failure import Failure
+from twisted.web.http import parse_qs
+from twisted.web.http_headers import Headers
 from twisted.web.server import Request
 
 from dapi.http.answers import error_answer
+from dapi.http.plain_head import PlainHead
 from dapi.http.streams import StreamedContent
 from dapi.messages.printable import printable
 
@@ -19,12 +22,35 @@ from dapi.messages.printable import printable
 class JsonRequest(Request):
     """A request whose faults are answered in JSON, with its body in memory.
 
-    ``begun_at`` is when its head was received, on the reactor's clock; its body may come much later.
+    ``begun_at`` is when its head was received, on the reactor's clock; its body may come much later. ``plain`` is its
+    head, where that came at once.
     """
 
     defaultContentType = b"application/json"
     channel: Any  # a JsonChannel, which makes this
     begun_at: float | None = None
+    plain: PlainHead | None = None
+    _headers: Headers | None = None
+
+    @property
+    def requestHeaders(self) -> Headers:
+        """All its headers; those of a plain head are put together for who wants them."""
+        if self._headers is None:
+            self._headers = Headers()
+            for name, value in self.plain.headers.items() if self.plain is not None else ():
+                self._headers.addRawHeader(name, value)
+        return self._headers
+
+    @requestHeaders.setter
+    def requestHeaders(self, headers: Headers) -> None:
+        # twisted.web makes an empty one for each request.
+        pass
+
+    def getHeader(self, key: AnyStr) -> AnyStr | None:
+        """Return the last header with this name."""
+        if self.plain is None or isinstance(key, str):
+            return super().getHeader(key)
+        return self.plain.headers.get(key.lower())
 
     def gotLength(self, length: int | None) -> None:
         """Note when the head has come."""
@@ -40,14 +66,34 @@ class JsonRequest(Request):
         if not stays or self.channel.make_room(len(data)):
             super().handleContentChunk(data)
 
+    def requestReceived(self, command: bytes, path: bytes, version: bytes) -> None:
+        """Answer a whole request. What twisted.web does besides, for forms, is for nobody here."""
+        self.method, self.uri, self.clientproto = command, path, version
+        self.path, _, query = path.partition(b"?")
+        self.args = parse_qs(query, True) if query else {}
+        content: Any = self.content
+        content.seek(0)
+        self.process()
+
     def process(self) -> None:
-        """Hand the whole request to its resource."""
+        """Hand the whole request to its resource. Of twisted.web's headers, an answer has the date alone."""
+        if self.path == b"*":
+            super().process()
+            return
+        site = self.site = self.channel.site
+        self.prepath, self.postpath = [], self.path[1:].split(b"/")
+        if b"%" in self.path:
+            self.postpath = [unquote_to_bytes(segment) for segment in self.postpath]
         try:
-            unquote_to_bytes(self.path).decode()
+            b"/".join(self.postpath).decode()
         except UnicodeDecodeError:
             self.answer_fault(400, "the path is not UTF-8")
             return
-        super().process()
+        self.setHeader(b"Date", site.date())
+        try:
+            self.render(site.getResourceFor(self))
+        except Exception:  # noqa: BLE001 - whatever a resource does wrong, the client gets an answer
+            self.processingFailed(Failure())
 
     def getRequestHostname(self) -> bytes:
         """Return a constant: Klein binds its routes to this, and fails on a Host header that is no host name."""

@@ -12,6 +12,7 @@ Each connection is a ``JsonChannel`` (channel.py), each request a ``JsonRequest`
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Callable, Hashable
 from io import BytesIO
@@ -21,6 +22,7 @@ from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IAddress, IReactorTime
 from twisted.logger import Logger
+from twisted.web.http import datetimeToString
 from twisted.web.resource import IResource
 from twisted.web.server import Request, Site
 
@@ -79,6 +81,14 @@ class JsonSite(Site):
         self._peers = Shares(self.settings.max_connections)
         self._is_full = False
         self._when_empty: Waiters[None] = Waiters()
+        self._date = (0, b"")
+
+    def date(self) -> bytes:
+        """Return the time as the header of an answer has it; it is made once a second."""
+        second = int(time.time())
+        if second != self._date[0]:
+            self._date = second, datetimeToString(second)
+        return self._date[1]
 
     @property
     def connections(self) -> int:
