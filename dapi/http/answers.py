@@ -11,6 +11,7 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web.iweb import IRequest
+from werkzeug.exceptions import HTTPException
 
 from dapi import errors
 from dapi.messages.printable import printable
@@ -96,37 +97,37 @@ def whole_number(name: str, text: str, lowest: int, highest: int) -> int:
     raise HttpError(400, f"{name}: {text!r} is no whole number from {lowest} to {highest}")
 
 
+def failure_answer(request: IRequest, failure: Failure) -> bytes:
+    """Answer in JSON a request whose handler, or whose routing, has failed."""
+    error = failure.value
+    if isinstance(error, HTTPException):
+        for name, value in error.get_headers():
+            if name == "Allow":
+                request.setHeader(name.encode(), value.encode())
+        return error_answer(request, error.code or 500, f"{error.name}: {printable(request.uri)}")
+    code = status_of(error)
+    if code == 500:
+        _log.failure(
+            "{method} {uri} failed",
+            failure,
+            method=printable(request.method),
+            uri=printable(request.uri),
+        )
+        return error_answer(request, 500, "internal error: see the log of dapi")
+    return error_answer(request, code, str(error))
+
+
 def new_app() -> Klein:
     """Return a Klein app without routes whose errors are answered in JSON.
 
     Klein is imported here, because importing it installs a reactor.
     """
     from klein import Klein
-    from werkzeug.exceptions import HTTPException
 
     app = Klein()
     app.url_map.strict_slashes = False
     app.url_map.merge_slashes = False
-
-    def on_error(request: IRequest, failure: Failure) -> bytes:
-        error = failure.value
-        if isinstance(error, HTTPException):
-            for name, value in error.get_headers():
-                if name == "Allow":
-                    request.setHeader(name.encode(), value.encode())
-            return error_answer(request, error.code or 500, f"{error.name}: {printable(request.uri)}")
-        code = status_of(error)
-        if code == 500:
-            _log.failure(
-                "{method} {uri} failed",
-                failure,
-                method=printable(request.method),
-                uri=printable(request.uri),
-            )
-            return error_answer(request, 500, "internal error: see the log of dapi")
-        return error_answer(request, code, str(error))
-
-    app.handle_errors(on_error)
+    app.handle_errors(failure_answer)
     return app
 
 
