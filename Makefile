@@ -6,6 +6,8 @@
 # make bench-abuse  what one broken or hostile peer costs the well-behaved nodes, abuse by abuse (6 minutes)
 # make soak    dapi for an hour between a failing chain and 200 nodes; SOAK="--duration 600" and more
 # make proto   the generated protobuf code, anew
+# make package the wheel and the source distribution in dist/, built twice, checked, and tried in each Python
+# make release the same, the unit tests from the source distribution, and the list of components (SBOM)
 # make reference  what docs/ takes from the code, anew
 
 VENV := .venv
@@ -14,7 +16,7 @@ STAMP := $(VENV)/.dapi-is-set-up
 PYTHONS := python3 python3.11 python3.12 python3.13 python3.14
 BENCHES := intake http signing outbox_to_block large_stage relay scrape
 
-.PHONY: setup test lint types unit integration demo demo-v2 bench bench-abuse soak proto reference
+.PHONY: setup test lint types unit integration demo demo-v2 bench bench-abuse soak proto reference package release
 
 setup: $(STAMP)
 
@@ -27,7 +29,7 @@ $(PY):
 $(STAMP): setup.py constraints.txt | $(PY)
 	@echo "== setting up $(VENV)"
 	@$(PY) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt pip setuptools
-	@$(PY) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --no-build-isolation --editable '.[test,bench]'
+	@$(PY) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --no-build-isolation --editable '.[test,bench,docs,release]'
 	@touch $@
 
 test: lint types unit integration
@@ -69,3 +71,9 @@ proto: $(STAMP)
 
 reference: $(STAMP)
 	@$(PY) -m tools.make_reference
+
+package: $(STAMP)
+	@$(PY) -m tools.release package
+
+release: $(STAMP)
+	@$(PY) -m tools.release release

@@ -5,13 +5,36 @@ from pathlib import Path
 
 from setuptools import find_packages, setup
 
-INIT = Path(__file__).parent / "dapi" / "__init__.py"
+ROOT = Path(__file__).parent
+INIT = ROOT / "dapi" / "__init__.py"
 VERSION = re.search(r'^__version__ = "(.+)"', INIT.read_text(), re.MULTILINE)
 
 setup(
     name="dapi",
     version=VERSION[1],
     description="Takes proof-of-work batches from ML nodes, keeps them on disk and hands them to the chain.",
+    long_description=(ROOT / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    author="the dapi developers",
+    license="Apache-2.0",
+    license_files=["LICENSE"],
+    keywords=["blockchain", "cosmos", "machine learning", "proof of work", "twisted", "websocket"],
+    classifiers=[
+        "Development Status :: 4 - Beta",
+        "Environment :: No Input/Output (Daemon)",
+        "Framework :: Twisted",
+        "Intended Audience :: System Administrators",
+        "Intended Audience :: Developers",
+        "Operating System :: POSIX :: Linux",
+        "Programming Language :: Python :: 3",
+        "Programming Language :: Python :: 3 :: Only",
+        "Programming Language :: Python :: 3.11",
+        "Programming Language :: Python :: 3.12",
+        "Programming Language :: Python :: 3.13",
+        "Programming Language :: Python :: 3.14",
+        "Topic :: System :: Distributed Computing",
+        "Typing :: Typed",
+    ],
     python_requires=">=3.11",
     # Twisted reads plugins from twisted/plugins of every folder on sys.path. No __init__.py may stand there (in a wheel
     # it would overwrite Twisted's own), so find_packages does not see the folder and it is named by hand.
@@ -46,6 +69,8 @@ setup(
             "picows",  # what the WebSocket is compared with, beside websockets
             "py-spy",  # make profile
         ],
+        "docs": ["furo", "myst-parser>=5", "sphinx>=9"],
+        "release": ["build", "check-wheel-contents", "cyclonedx-bom>=7", "towncrier>=24", "twine>=6"],
         "test": [
             "axe-playwright-python",  # whether people with a screen reader can use the page
             "cosmospy-protobuf",  # another implementation, which transactions are compared with

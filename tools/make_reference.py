@@ -57,8 +57,8 @@ def _allowed_text(type_: Any) -> str:
 def settings_tables() -> Iterator[str]:
     """Return a chapter for each section of the settings."""
     others: dict[str, list[str]] = {"poc.network": ["`IS_TEST_NET`"]}
-    for names, form in ((VARIABLES, "`{}`"), (OPTIONS, "`--{}`")):
-        for name, key in names.items():
+    for keys, form in ((VARIABLES, "`{}`"), (OPTIONS, "`--{}`")):
+        for name, key in keys.items():
             others.setdefault(key, []).append(form.format(name))
     for section in msgspec.structs.fields(settings.Config):
         if section.name == "nodes":

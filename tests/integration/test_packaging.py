@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+import tarfile
 import venv
 import zipfile
 from importlib import metadata
@@ -15,6 +16,8 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+
+from tools.release import build, check, hashes
 
 PROJECT = Path(__file__).parent.parent.parent
 # Nothing is fetched: the dependencies are those of the environment that runs the tests.
@@ -38,8 +41,17 @@ def source(tmp_path: Path) -> Path:
     target = tmp_path / "source"
     for name in ("dapi", "twisted"):
         shutil.copytree(PROJECT / name, target / name, ignore=shutil.ignore_patterns("__pycache__", "dropin.cache"))
-    for name in ("setup.py", "pyproject.toml"):
+    for name in ("setup.py", "pyproject.toml", "LICENSE", "README.md"):
         shutil.copy(PROJECT / name, target)
+    return target
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """A copy of all files of the project, as in a clean folder."""
+    made = ("__pycache__", "dropin.cache", "build", "dist", "*.egg-info", ".git", ".venv", ".*_cache", ".hypothesis")
+    target = tmp_path / "project"
+    shutil.copytree(PROJECT, target, ignore=shutil.ignore_patterns(*made, "_trial_temp*"))
     return target
 
 
@@ -92,7 +104,8 @@ def test_every_distribution_is_pinned() -> None:
     lines = (PROJECT / "constraints.txt").read_text().splitlines()
     pins = (line.partition("==") for line in lines if not line.startswith("#"))
     pinned = {str(canonicalize_name(name)): version for name, _, version in pins}
-    names = installed_with(Requirement("dapi[bench,test]"), set()) - {"dapi"}
+    extras = metadata.metadata("dapi").get_all("Provides-Extra") or []
+    names = installed_with(Requirement(f"dapi[{','.join(extras)}]"), set()) - {"dapi"}
     assert {name: pinned.get(name) for name in names} == {name: metadata.version(name) for name in names}
 
 
@@ -107,3 +120,23 @@ def test_wheel_holds_what_it_should(wheel: Path) -> None:
     protos = {str(path.relative_to(PROJECT)) for path in (PROJECT / "dapi").rglob("*.proto")}
     assert protos
     assert protos <= names
+
+
+def test_two_builds_give_the_same_and_nothing_is_missing(project: Path, tmp_path: Path) -> None:
+    builds = []
+    for number in (1, 2):
+        # Another time of each file, as where somebody else fetched them.
+        for path in project.rglob("*"):
+            os.utime(path, (number * 10**8, number * 10**8))
+        builds.append(build(project, tmp_path / str(number), 1_700_000_000))
+        for made in ("build", "dapi.egg-info"):
+            shutil.rmtree(project / made, ignore_errors=True)
+    assert hashes(builds[0]) == hashes(builds[1])
+    check(builds[0])
+    (sdist,) = tmp_path.glob("1/*.tar.gz")
+    with tarfile.open(sdist) as files:
+        names = {name.partition("/")[2] for name in files.getnames()}
+        assert {member.uname for member in files.getmembers()} == {""}
+    ours = {str(path.relative_to(project)) for path in project.rglob("*") if path.is_file()}
+    assert ours - names == set()
+    assert {"LICENSE", "CHANGELOG.md", "tests/unit/test_layers.py", "docs/examples/embedded.py"} <= names
