@@ -1,5 +1,5 @@
 # mypy: disallow-untyped-calls=False
-# ruff: noqa: N802
+# ruff: noqa: N802, N815
 # twisted.web is mostly without annotations, and has names of its own.
 """One connection to the HTTP server in site.py, and how long each phase of a request may take.
 
@@ -102,14 +102,17 @@ class JsonChannel(HTTPChannel):
     site: ChannelServer
     transport: Any  # besides ITransport: abortConnection, unregisterProducer, and a writing side to close
     persistent: bool
+    timeOut: float | None  # type: ignore[assignment]  # seconds, whole ones to TimeoutMixin
     _path: bytes  # of HTTPChannel, from the request line on
 
     def connectionMade(self) -> None:
         """Begin, and be counted."""
-        super().connectionMade()
         settings, clock = self.site.settings, self.site.reactor
+        self._quiet = Timer(clock, settings.idle_seconds, self.timeoutConnection)
+        super().connectionMade()
         self.state = ChannelState.IDLE
-        self.peer_host: str = self.transport.getPeer().host
+        self._host, self._peer = self.transport.getHost(), self.transport.getPeer()
+        self.peer_host: str = self._peer.host
         self._head = Timer(clock, settings.head_seconds, self._too_late)
         self._deadline = Timer(clock, settings.deadline_seconds, self._too_late)
         self._linger = Timer(clock, settings.linger_seconds, self.abort)
@@ -120,6 +123,14 @@ class JsonChannel(HTTPChannel):
         self.setTimeout(settings.head_seconds)
         self.site.opened(self)
 
+    def getHost(self) -> Any:
+        """Return the address of this side; the system is asked once."""
+        return self._host
+
+    def getPeer(self) -> Any:
+        """Return the address of the client."""
+        return self._peer
+
     def turn(self, state: ChannelState) -> None:
         """Go to another state; raises RuntimeError when the drawing has no such way."""
         self.state = step(TRANSITIONS, self.state, state, "a connection")
@@ -127,8 +138,8 @@ class JsonChannel(HTTPChannel):
             self._head.start()
             self._deadline.start()
         elif state is not ChannelState.ANSWERING:
-            self._head.cancel()
-            self._deadline.cancel()
+            self._head.rest()
+            self._deadline.rest()
             if self._has_begun:
                 self.site.end_request(self._caller, self._buffered_bytes)
             self._has_begun, self._buffered_bytes = False, 0
@@ -139,10 +150,11 @@ class JsonChannel(HTTPChannel):
         return self.state in (ChannelState.REFUSED, ChannelState.CLOSING, ChannelState.LOST)
 
     def connectionLost(self, reason: Failure) -> None:  # type: ignore[override]
-        """Stop every timer; Klein cancels the handler of the request under way."""
+        """Stop every timer; the handler of the request under way is cancelled."""
         self.turn(ChannelState.LOST)
-        self._linger.cancel()
         super().connectionLost(reason)
+        for timer in (self._quiet, self._head, self._deadline, self._linger):
+            timer.cancel()
         self.site.closed(self)
 
     def dataReceived(self, data: bytes) -> None:
@@ -208,7 +220,7 @@ class JsonChannel(HTTPChannel):
 
     def _admit(self) -> bool:
         """Tell whether the body of a request may come, whose head has come; refuse it when it may not."""
-        self._head.cancel()
+        self._head.rest()
         try:
             self._caller = self.site.begin_request(self._path, self.peer_host)
         except (DapiError, HttpError) as error:
@@ -260,6 +272,20 @@ class JsonChannel(HTTPChannel):
             self.turn(ChannelState.CLOSING)
             self._linger.start()
         super().loseConnection()
+
+    def setTimeout(self, period: float | None) -> float | None:
+        """Close the connection when it is quiet for so many seconds, None: never; return what was so before."""
+        before, self.timeOut = self.timeOut, period
+        if period is None:
+            self._quiet.rest()
+        else:
+            self._quiet.start(period)
+        return before
+
+    def resetTimeout(self) -> None:
+        """Hear that the connection was not quiet."""
+        if self.timeOut is not None:
+            self._quiet.start(self.timeOut)
 
     def timeoutConnection(self) -> None:
         """Close a connection that was quiet for too long; Twisted would log each of them."""

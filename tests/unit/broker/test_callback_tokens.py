@@ -7,6 +7,7 @@ from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from dapi.broker import callback_tokens
 from dapi.broker.callback_tokens import CallbackTokens
 from dapi.errors import StartError
 from dapi.messages.printable import printable
@@ -47,6 +48,25 @@ class TokenTests(SynchronousTestCase):
         others = (f"cb-2-2-{proof}", f"cb-1-1-{proof}", f"cb-01-2-{proof}", f"cb-1-0-{proof}", f"cb-\u0661-2-{proof}")
         for wrong in (*changed, *others, "", right[:-1], f"{right}A", f"{right}\n", f" {right}", "é" * 50):
             self.assertIsNone(tokens.proven(wrong), wrong)
+
+    def test_only_right_tokens_are_remembered_and_only_so_many(self) -> None:
+        tokens = self.start()
+        self.patch(callback_tokens, "_MAX_REMEMBERED", 3)
+        for node_num in range(10):
+            right = tokens.token(node_num, 1)
+            for _ in range(2):
+                self.assertEqual(tokens.proven(right), (node_num, 1))
+                self.assertIsNone(tokens.proven(f"{right[:-3]}AAA"))
+            self.assertLessEqual(len(tokens._proven), 3)
+            self.assertNotIn(f"{right[:-3]}AAA", tokens._proven)
+
+    def test_a_new_secret_makes_what_was_remembered_wrong(self) -> None:
+        tokens = self.start()
+        right = tokens.token(1, 1)
+        self.assertEqual(tokens.proven(right), (1, 1))
+        self.secret.unlink()
+        tokens.startService()
+        self.assertIsNone(tokens.proven(right))
 
     def test_a_start_that_was_cut_short_leaves_no_half_of_a_secret(self) -> None:
         (self.folder / "outbox.db.secret.new").write_bytes(b"half")

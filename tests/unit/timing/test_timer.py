@@ -1,4 +1,4 @@
-"""A timer can be started again and cancelled any number of times."""
+"""A timer can be started again, laid to rest and cancelled any number of times."""
 
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
@@ -49,3 +49,35 @@ class TimerTests(SynchronousTestCase):
         timer.start()
         self.clock.pump([1, 1, 1])
         self.assertEqual(self.fired, [1, 2, 3])
+
+    def test_at_rest(self) -> None:
+        self.timer.start()
+        self.timer.rest()
+        self.assertFalse(self.timer.is_running)
+        self.clock.advance(2)
+        self.timer.start()
+        self.assertTrue(self.timer.is_running)
+        self.assertEqual(len(self.clock.getDelayedCalls()), 1)
+        self.clock.advance(2)
+        self.assertEqual(self.fired, [])
+        self.clock.advance(1)
+        self.assertEqual(self.fired, [5])
+
+    def test_at_rest_for_longer_than_its_delay(self) -> None:
+        self.timer.rest()
+        self.timer.start()
+        self.timer.rest()
+        self.clock.advance(10)
+        self.assertEqual((self.fired, self.clock.getDelayedCalls()), ([], []))
+        self.timer.start()
+        self.clock.advance(3)
+        self.assertEqual(self.fired, [13])
+
+    def test_cancel_at_rest_leaves_nothing(self) -> None:
+        self.timer.start()
+        self.timer.rest()
+        self.timer.cancel()
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+        self.timer.start()
+        self.clock.advance(3)
+        self.assertEqual(self.fired, [3])
