@@ -8,6 +8,7 @@
 # make proto   the generated protobuf code, anew
 # make package the wheel and the source distribution in dist/, built twice, checked, and tried in each Python
 # make release the same, the unit tests from the source distribution, and the list of components (SBOM)
+# make docs    the documentation, in build/docs
 # make reference  what docs/ takes from the code, anew
 
 VENV := .venv
@@ -16,7 +17,7 @@ STAMP := $(VENV)/.dapi-is-set-up
 PYTHONS := python3 python3.11 python3.12 python3.13 python3.14
 BENCHES := intake http signing outbox_to_block large_stage relay scrape
 
-.PHONY: setup test lint types unit integration demo demo-v2 bench bench-abuse soak proto reference package release
+.PHONY: setup test lint types unit integration demo demo-v2 bench bench-abuse soak proto reference package release docs
 
 setup: $(STAMP)
 
@@ -32,7 +33,7 @@ $(STAMP): setup.py constraints.txt | $(PY)
 	@$(PY) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --no-build-isolation --editable '.[test,bench,docs,release]'
 	@touch $@
 
-test: lint types unit integration
+test: lint types docs unit integration
 	@$(PY) -m tests.runners summary
 
 lint: $(STAMP)
@@ -77,3 +78,8 @@ package: $(STAMP)
 
 release: $(STAMP)
 	@$(PY) -m tools.release release
+
+# Warnings are errors: a dead link, a page in no table of contents.
+docs: $(STAMP)
+	@echo "== documentation"
+	@$(PY) -m sphinx --quiet --fail-on-warning --keep-going docs build/docs

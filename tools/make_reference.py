@@ -10,18 +10,24 @@ import ast
 import inspect
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import click
 import msgspec
 
+from dapi.cli.main import cli
+from dapi.cli.session import LocalCommand
 from dapi.config import settings
 from dapi.config.loading import OPTIONS, VARIABLES, allowed
 from dapi.messages.secret import Secret
 from dapi.messages.sizes import MIB
 
+# What docs/cli.md tells once for all commands.
+_COMMON = {"--json", "--url", "--token-file", "--help"}
+_WIDTH = 100
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 
 
@@ -77,13 +83,45 @@ def settings_tables() -> Iterator[str]:
         yield ""
 
 
-PARTS: dict[str, tuple[str, Callable[[], Iterator[str]]]] = {"settings": ("settings.md", settings_tables)}
-"""Each part by its name: the document that it stands in, and what makes it."""
+def commands(group: click.Group = cli, name: str = "dapi") -> Iterator[tuple[str, click.Command]]:
+    """Return every command of the command line that is no group, by its whole name."""
+    for part, command in group.commands.items():
+        if isinstance(command, click.Group):
+            yield from commands(command, f"{name} {part}")
+        else:
+            yield f"{name} {part}", command
+
+
+def help_of(name: str, command: click.Command) -> Iterator[str]:
+    """Return how a command is called, its own options, and its examples."""
+    context = click.Context(command, info_name=name)
+    formatter = click.HelpFormatter(width=_WIDTH)
+    formatter.write(f"{name} {' '.join(command.collect_usage_pieces(context))}\n")
+    options = [each for each in command.get_params(context) if isinstance(each, click.Option)]
+    own = [each for each in options if set(each.opts).isdisjoint(_COMMON)]
+    if records := [record for each in own if (record := each.get_help_record(context)) is not None]:
+        with formatter.section("Options"):
+            formatter.write_dl(records)
+    if isinstance(command, LocalCommand):
+        command.format_epilog(context, formatter)
+    yield f"```\n{formatter.getvalue().rstrip()}\n```"
+
+
+def parts() -> Iterator[tuple[str, str, Iterator[str]]]:
+    """Return each part: the document that it stands in, its name, and its lines."""
+    yield "settings.md", "settings", settings_tables()
+    for name, command in commands():
+        yield "cli.md", name, help_of(name, command)
 
 
 def with_part(document: str, name: str, lines: Iterator[str]) -> str:
-    """Return a document with this part made anew. Raises ValueError where it has no place for the part."""
+    """Return a document with this part made anew, which may also stand below a heading of its name.
+
+    Raises ValueError where it has no place for the part.
+    """
     made = "\n".join(lines).rstrip()
+    if f"<!-- begin {name} -->" not in document:
+        document = document.replace(f"\n## {name}\n", f"\n## {name}\n\n<!-- begin {name} -->\n<!-- end {name} -->\n")
     pattern = rf"(<!-- begin {name} -->\n).*?(<!-- end {name} -->)"
     changed, count = re.subn(pattern, lambda found: f"{found[1]}\n{made}\n\n{found[2]}", document, flags=re.DOTALL)
     if count != 1:
@@ -93,13 +131,13 @@ def with_part(document: str, name: str, lines: Iterator[str]) -> str:
 
 def main() -> int:
     """Write all parts, and print the names of the documents that have changed."""
-    for name, (file, make) in PARTS.items():
+    for file, name, lines in parts():
         path = DOCS / file
         before = path.read_text(encoding="utf-8")
-        after = with_part(before, name, make())
+        after = with_part(before, name, lines)
         if after != before:
             path.write_text(after, encoding="utf-8")
-            sys.stdout.write(f"docs/{file}\n")
+            sys.stdout.write(f"docs/{file}: {name}\n")
     return 0
 
 

@@ -17,15 +17,17 @@ from twisted.trial.unittest import SynchronousTestCase
 from dapi.config import Config, Secret, load_config
 from dapi.config.loading import FORMER_NAMES
 from dapi.config.loading import VARIABLES as NETWORK_VARIABLES
+from dapi.diagnosis.catalogue import ProblemId
 from dapi.diagnosis.problem import Problem
 from dapi.messages import State
 from dapi.server.admin import AdminApi
+from dapi.server.operations import ADMIN, CALLBACKS
 from dapi.service import make_service
 from dapi.tap import Options
 from tests.fake_broker import FakePhaseStatus
-from tests.unit.cli.test_main import commands
 from tests.unit.server import test_admin
-from tools.make_reference import DOCS, PARTS, with_part
+from tests.unit.test_ops import names_of_samples
+from tools.make_reference import DOCS, commands, parts, with_part
 
 reactor: Any = global_reactor
 ROOT = Path(__file__).parents[2]
@@ -40,6 +42,9 @@ VARIABLES = {
     "ACCOUNT_PUBKEY": "A" + "g" * 43,
     "IS_TEST_NET": "true",
 }
+
+# Other words with hyphens that stand alone between marks of code.
+NO_PROBLEMS = {"keyring-file", "keyring-test", "minimum-gas-prices", "nvidia-smi"}
 
 
 def rows(text: str, heading: str) -> Iterator[tuple[str, ...]]:
@@ -84,8 +89,8 @@ def leaves(config: Config) -> dict[str, Any]:
 
 class ReferenceTests(SynchronousTestCase):
     def test_what_comes_from_the_code_is_as_the_code_is(self) -> None:
-        for name, (file, make) in PARTS.items():
-            self.assertEqual(PAGES[file], with_part(PAGES[file], name, make()), "run `make reference`")
+        for file, name, lines in parts():
+            self.assertEqual(PAGES[file], with_part(PAGES[file], name, lines), "run `make reference`")
 
     def test_a_document_without_a_place_for_the_part_is_refused(self) -> None:
         for text in ("", "<!-- begin a -->", "<!-- begin a -->\n<!-- end a -->\n" * 2):
@@ -210,6 +215,45 @@ class LogTests(SynchronousTestCase):
     def test_every_state_is_explained(self) -> None:
         told = set(re.findall(r"\*(\w+)\*", section(PAGES["operating.md"], "States")))
         self.assertEqual(told, {state.value for state in State})
+
+
+class NameTests(SynchronousTestCase):
+    """What any document names, wherever it does."""
+
+    def test_commands(self) -> None:
+        known = {name for name, _ in commands()} | {"dapi poc", "dapi node", "dapi --help"}
+        told = set(re.findall(r"(?:^|`|&& )(dapi [a-z-]+(?: [a-z]+)?)", EVERYTHING, re.MULTILINE))
+        self.assertGreater(len(told), 20)
+        wrong = {text for text in told if not known & {text, text.rpartition(" ")[0]}}
+        # What begins a sentence after a line break is no command.
+        self.assertEqual({text for text in wrong if re.search(rf"`{re.escape(text)}", EVERYTHING)}, set())
+
+    def test_make_targets(self) -> None:
+        targets = set(re.findall(r"^([a-z0-9-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
+        told = set(re.findall(r"`make ([a-z0-9-]+)", EVERYTHING))
+        self.assertIn("demo-v2", told)
+        self.assertEqual(told - targets, set())
+
+    def test_routes(self) -> None:
+        known = {(method, re.sub(r"<[\w:]+>", "<id>", path)) for method, path in (*ADMIN, *CALLBACKS)}
+        known |= {("GET", path) for path in ("/openapi.json", "/login")} | {("POST", "/login")}
+        told = re.findall(r"`(GET|POST|PUT|DELETE) (/?[\w/<>.…-]+?)(?:\?[^`]*)?`", EVERYTHING)
+        self.assertGreater(len(told), 40)
+        for method, path in told:
+            # Some leave out what all begin with.
+            paths = {path, f"/{path}", f"/admin/v1/{path.lstrip('/')}"}
+            is_known = any((method, each) in known for each in paths)
+            self.assertTrue(is_known or "…" in path, f"{method} {path}")
+
+    def test_metrics(self) -> None:
+        told = set(re.findall(r"`(dapi_[a-z_]+)", EVERYTHING))
+        self.assertIn("dapi_problems", told)
+        self.assertEqual(told - names_of_samples(), set())
+
+    def test_problems(self) -> None:
+        told = set(re.findall(r"`([a-z]+(?:-[a-z0-9]+)+)`", EVERYTHING))
+        self.assertIn("chain-moved-to-v2", told)
+        self.assertEqual(told - {each.value for each in ProblemId} - NO_PROBLEMS, set())
 
 
 class EmbeddingTests(SynchronousTestCase):

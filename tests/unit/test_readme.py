@@ -8,8 +8,8 @@ from pathlib import Path
 from twisted.trial.unittest import SynchronousTestCase
 
 from dapi.config import Config, load_config
-from tests.unit.cli.test_main import commands
 from tests.unit.test_documents import VARIABLES, leaves
+from tools.make_reference import commands
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
