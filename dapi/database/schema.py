@@ -185,4 +185,10 @@ SCHEMA_VERSIONS = (
         height INTEGER NOT NULL, address TEXT NOT NULL, node_id TEXT NOT NULL, PRIMARY KEY (height, address, node_id)
     ) WITHOUT ROWID;
     """,
+    # Until here nothing was kept of what is watched of PoC v2. ``record`` is a StageRecord in JSON.
+    """
+    CREATE TABLE poc_v2_stages (
+        height INTEGER NOT NULL, model TEXT NOT NULL, record TEXT NOT NULL, PRIMARY KEY (height, model)
+    ) WITHOUT ROWID;
+    """,
 )

@@ -88,7 +88,15 @@ def _fault_of_host(host: str, node: Status) -> ProblemId | None:
     is_near, is_bare_name = _sort_of(host)
     if not is_near and not is_bare_name:
         return None
-    is_near_node, is_bare_node = _sort_of_url(node["poc_url"])
+    return fault_between(host, _host_of(node["poc_url"]))
+
+
+def fault_between(host: str, node_host: str) -> ProblemId | None:
+    """Return why a node of that host cannot reach the other one, as far as the two names tell."""
+    is_near, is_bare_name = _sort_of(host)
+    if not is_near and not is_bare_name:
+        return None
+    is_near_node, is_bare_node = _sort_of(node_host)
     if is_near:
         return None if is_near_node else ProblemId.CALLBACK_URL_LOOPBACK
     # Between containers of one network, both have such names.
@@ -97,11 +105,11 @@ def _fault_of_host(host: str, node: Status) -> ProblemId | None:
 
 # Taking a URL apart is dear, and there may be thousands of nodes.
 @lru_cache(maxsize=2**14)
-def _sort_of_url(url: str) -> tuple[bool, bool]:
-    return _sort_of(parse_url(url).host)
+def _host_of(url: str) -> str:
+    return parse_url(url).host
 
 
-@lru_cache(maxsize=16)
+@lru_cache(maxsize=2**14)
 def _sort_of(host: str) -> tuple[bool, bool]:
     """Tell whether a host is loopback, and whether it is a name without a dot."""
     is_near = is_loopback(host)

@@ -143,9 +143,13 @@ class ProblemId(enum.StrEnum):
 
     # PoC v2 from beside: what the network's own api container stores and commits.
     WATCH_SILENT = "watch-silent", _CRITICAL, "PoC v2", "Nodes generate, and no artifact is stored."
+    WATCH_SLOWER = "watch-slower", _WARNING, "PoC v2", "Less is stored than before: a node may be quiet."
+    WATCH_NODE_STOPPED = "watch-node-stopped", _CRITICAL, "PoC v2", "A node generates no more, in mid-stage."
     WATCH_NOT_COMMITTED = "watch-not-committed", _CRITICAL, "PoC v2", "What is stored is not committed."
     WATCH_TAIL = "watch-tail", _WARNING, "PoC v2", "The end of a stage was not committed."
     WATCH_WEIGHTS = "watch-weights", _CRITICAL, "PoC v2", "The chain does not have the nodes' weights."
+    WATCH_VOTES = "watch-votes", _CRITICAL, "PoC v2", "No vote of this host is on the chain."
+    WATCH_CALLBACK_URL = "watch-callback-url", _CRITICAL, "PoC v2", "A node cannot reach the callback URL by its name."
     WATCH_RESTARTED = "watch-restarted", _WARNING, "PoC v2", "The api container was started anew in a stage."
     WATCH_CANNOT_ASK = "watch-cannot-ask", _WARNING, "PoC v2", "The api container or the chain does not answer."
 

@@ -78,7 +78,11 @@ def chain_nodes(status: Status) -> Iterator[Finding]:
 
 def clock(status: Status) -> Iterator[Finding]:
     """Find that the clock of the machine differs from the time of the blocks."""
-    offset = status["chain"].get("clock_offset_seconds")
+    yield from clock_off(status["chain"].get("clock_offset_seconds"))
+
+
+def clock_off(offset: float | None) -> Iterator[Finding]:
+    """Find that the clock is so many seconds ahead of the time of the blocks, or behind; None: not known."""
     if offset is not None and abs(offset) > _CLOCK_SECONDS:
         side = "ahead of" if offset > 0 else "behind"
         problem = f"this machine's clock is {abs(offset):g} s {side} the time of the blocks"

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1d\x64\x61pi/messages/artifacts.proto\x12\x0e\x64\x61pi.artifacts\"b\n\x13QueryOfStageRequest\x12$\n\x1cpoc_stage_start_block_height\x18\x01 \x01(\x03\x12\x13\n\x0bparticipant\x18\x02 \x01(\t\x12\x10\n\x08model_id\x18\x03 \x01(\t\"P\n\x1dQueryPoCV2StoreCommitResponse\x12\r\n\x05\x63ount\x18\x01 \x01(\r\x12\x11\n\troot_hash\x18\x02 \x01(\x0c\x12\r\n\x05\x66ound\x18\x03 \x01(\x08\"-\n\nNodeWeight\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x0e\n\x06weight\x18\x02 \x01(\r\"c\n%QueryMLNodeWeightDistributionResponse\x12+\n\x07weights\x18\x01 \x03(\x0b\x32\x1a.dapi.artifacts.NodeWeight\x12\r\n\x05\x66ound\x18\x02 \x01(\x08\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1d\x64\x61pi/messages/artifacts.proto\x12\x0e\x64\x61pi.artifacts\"b\n\x13QueryOfStageRequest\x12$\n\x1cpoc_stage_start_block_height\x18\x01 \x01(\x03\x12\x13\n\x0bparticipant\x18\x02 \x01(\t\x12\x10\n\x08model_id\x18\x03 \x01(\t\"P\n\x1dQueryPoCV2StoreCommitResponse\x12\r\n\x05\x63ount\x18\x01 \x01(\r\x12\x11\n\troot_hash\x18\x02 \x01(\x0c\x12\r\n\x05\x66ound\x18\x03 \x01(\x08\"-\n\nNodeWeight\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x0e\n\x06weight\x18\x02 \x01(\r\"c\n%QueryMLNodeWeightDistributionResponse\x12+\n\x07weights\x18\x01 \x03(\x0b\x32\x1a.dapi.artifacts.NodeWeight\x12\r\n\x05\x66ound\x18\x02 \x01(\x08\">\n\x16QueryWholeStageRequest\x12$\n\x1cpoc_stage_start_block_height\x18\x01 \x01(\x03\"C\n\x0bStoreCommit\x12\x13\n\x0bparticipant\x18\x01 \x01(\t\x12\r\n\x05\x63ount\x18\x02 \x01(\r\x12\x10\n\x08model_id\x18\x05 \x01(\t\"Y\n)QueryAllPoCV2StoreCommitsForStageResponse\x12,\n\x07\x63ommits\x18\x01 \x03(\x0b\x32\x1b.dapi.artifacts.StoreCommit\"\x19\n\x04Vote\x12\x11\n\tvalidator\x18\x02 \x01(\t\"`\n\x12VotesOnParticipant\x12\x13\n\x0bparticipant\x18\x01 \x01(\t\x12#\n\x05votes\x18\x04 \x03(\x0b\x32\x14.dapi.artifacts.Vote\x12\x10\n\x08model_id\x18\x05 \x01(\t\"[\n%QueryPocV2ValidationsForStageResponse\x12\x32\n\x06judged\x18\x01 \x03(\x0b\x32\".dapi.artifacts.VotesOnParticipant\"1\n\tChallenge\x12\x0e\n\x06target\x18\x03 \x01(\t\x12\x14\n\x0cstart_height\x18\x06 \x01(\x03\"M\n\rOpenChallenge\x12,\n\tchallenge\x18\x01 \x01(\x0b\x32\x19.dapi.artifacts.Challenge\x12\x0e\n\x06\x66inish\x18\x02 \x01(\x03\"S\n\x1eQueryOpenPoCChallengesResponse\x12\x31\n\nchallenges\x18\x01 \x03(\x0b\x32\x1d.dapi.artifacts.OpenChallengeb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -39,4 +39,22 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_NODEWEIGHT']._serialized_end=276
   _globals['_QUERYMLNODEWEIGHTDISTRIBUTIONRESPONSE']._serialized_start=278
   _globals['_QUERYMLNODEWEIGHTDISTRIBUTIONRESPONSE']._serialized_end=377
+  _globals['_QUERYWHOLESTAGEREQUEST']._serialized_start=379
+  _globals['_QUERYWHOLESTAGEREQUEST']._serialized_end=441
+  _globals['_STORECOMMIT']._serialized_start=443
+  _globals['_STORECOMMIT']._serialized_end=510
+  _globals['_QUERYALLPOCV2STORECOMMITSFORSTAGERESPONSE']._serialized_start=512
+  _globals['_QUERYALLPOCV2STORECOMMITSFORSTAGERESPONSE']._serialized_end=601
+  _globals['_VOTE']._serialized_start=603
+  _globals['_VOTE']._serialized_end=628
+  _globals['_VOTESONPARTICIPANT']._serialized_start=630
+  _globals['_VOTESONPARTICIPANT']._serialized_end=726
+  _globals['_QUERYPOCV2VALIDATIONSFORSTAGERESPONSE']._serialized_start=728
+  _globals['_QUERYPOCV2VALIDATIONSFORSTAGERESPONSE']._serialized_end=819
+  _globals['_CHALLENGE']._serialized_start=821
+  _globals['_CHALLENGE']._serialized_end=870
+  _globals['_OPENCHALLENGE']._serialized_start=872
+  _globals['_OPENCHALLENGE']._serialized_end=949
+  _globals['_QUERYOPENPOCCHALLENGESRESPONSE']._serialized_start=951
+  _globals['_QUERYOPENPOCCHALLENGESRESPONSE']._serialized_end=1034
 # @@protoc_insertion_point(module_scope)

@@ -41,3 +41,69 @@ class QueryMLNodeWeightDistributionResponse(_message.Message):
     weights: _containers.RepeatedCompositeFieldContainer[NodeWeight]
     found: bool
     def __init__(self, weights: _Optional[_Iterable[_Union[NodeWeight, _Mapping]]] = ..., found: _Optional[bool] = ...) -> None: ...
+
+class QueryWholeStageRequest(_message.Message):
+    __slots__ = ("poc_stage_start_block_height",)
+    POC_STAGE_START_BLOCK_HEIGHT_FIELD_NUMBER: _ClassVar[int]
+    poc_stage_start_block_height: int
+    def __init__(self, poc_stage_start_block_height: _Optional[int] = ...) -> None: ...
+
+class StoreCommit(_message.Message):
+    __slots__ = ("participant", "count", "model_id")
+    PARTICIPANT_FIELD_NUMBER: _ClassVar[int]
+    COUNT_FIELD_NUMBER: _ClassVar[int]
+    MODEL_ID_FIELD_NUMBER: _ClassVar[int]
+    participant: str
+    count: int
+    model_id: str
+    def __init__(self, participant: _Optional[str] = ..., count: _Optional[int] = ..., model_id: _Optional[str] = ...) -> None: ...
+
+class QueryAllPoCV2StoreCommitsForStageResponse(_message.Message):
+    __slots__ = ("commits",)
+    COMMITS_FIELD_NUMBER: _ClassVar[int]
+    commits: _containers.RepeatedCompositeFieldContainer[StoreCommit]
+    def __init__(self, commits: _Optional[_Iterable[_Union[StoreCommit, _Mapping]]] = ...) -> None: ...
+
+class Vote(_message.Message):
+    __slots__ = ("validator",)
+    VALIDATOR_FIELD_NUMBER: _ClassVar[int]
+    validator: str
+    def __init__(self, validator: _Optional[str] = ...) -> None: ...
+
+class VotesOnParticipant(_message.Message):
+    __slots__ = ("participant", "votes", "model_id")
+    PARTICIPANT_FIELD_NUMBER: _ClassVar[int]
+    VOTES_FIELD_NUMBER: _ClassVar[int]
+    MODEL_ID_FIELD_NUMBER: _ClassVar[int]
+    participant: str
+    votes: _containers.RepeatedCompositeFieldContainer[Vote]
+    model_id: str
+    def __init__(self, participant: _Optional[str] = ..., votes: _Optional[_Iterable[_Union[Vote, _Mapping]]] = ..., model_id: _Optional[str] = ...) -> None: ...
+
+class QueryPocV2ValidationsForStageResponse(_message.Message):
+    __slots__ = ("judged",)
+    JUDGED_FIELD_NUMBER: _ClassVar[int]
+    judged: _containers.RepeatedCompositeFieldContainer[VotesOnParticipant]
+    def __init__(self, judged: _Optional[_Iterable[_Union[VotesOnParticipant, _Mapping]]] = ...) -> None: ...
+
+class Challenge(_message.Message):
+    __slots__ = ("target", "start_height")
+    TARGET_FIELD_NUMBER: _ClassVar[int]
+    START_HEIGHT_FIELD_NUMBER: _ClassVar[int]
+    target: str
+    start_height: int
+    def __init__(self, target: _Optional[str] = ..., start_height: _Optional[int] = ...) -> None: ...
+
+class OpenChallenge(_message.Message):
+    __slots__ = ("challenge", "finish")
+    CHALLENGE_FIELD_NUMBER: _ClassVar[int]
+    FINISH_FIELD_NUMBER: _ClassVar[int]
+    challenge: Challenge
+    finish: int
+    def __init__(self, challenge: _Optional[_Union[Challenge, _Mapping]] = ..., finish: _Optional[int] = ...) -> None: ...
+
+class QueryOpenPoCChallengesResponse(_message.Message):
+    __slots__ = ("challenges",)
+    CHALLENGES_FIELD_NUMBER: _ClassVar[int]
+    challenges: _containers.RepeatedCompositeFieldContainer[OpenChallenge]
+    def __init__(self, challenges: _Optional[_Iterable[_Union[OpenChallenge, _Mapping]]] = ...) -> None: ...

@@ -6,7 +6,8 @@ import re
 
 _SHOWN_CHARACTERS = 200
 # See dapi.broker.callback_tokens; also one that was cut.
-_TOKEN = re.compile(r"cb-[0-9]+-[0-9]+-[A-Za-z0-9_-]*")
+# And dapi.relay.prefix.
+_TOKEN = re.compile(r"cb-[0-9]+-[0-9]+-[A-Za-z0-9_-]*|(?<=/k/)[A-Za-z0-9_-]+")
 
 
 def printable(text: str | bytes) -> str:
@@ -22,5 +23,5 @@ def printable(text: str | bytes) -> str:
 
 
 def without_tokens(text: str) -> str:
-    """Return a text with its callback tokens hidden."""
+    """Return a text with its callback tokens, and the relay's prefix, hidden."""
     return _TOKEN.sub("(hidden)", text)

@@ -12,6 +12,8 @@ from typing import Any
 
 import msgspec
 
+from dapi.messages.printable import printable
+
 _START_TIME = re.compile(rb"^process_start_time_seconds\s+([0-9.eE+]+)", re.MULTILINE)
 
 
@@ -71,6 +73,7 @@ class ApiNode(msgspec.Struct, frozen=True):
     models: frozenset[str]
     status: str
     is_preserved: bool
+    failure: str = ""
 
 
 def read_epochs(answer: bytes) -> Epochs:
@@ -124,6 +127,7 @@ def read_nodes(answer: bytes) -> tuple[ApiNode, ...]:
                 models=frozenset(map(str, models)),
                 status=str(state.get("poc_current_status", "")),
                 is_preserved=bool(state.get("preserved_models")),
+                failure=printable(str(state.get("failure_reason") or "")),
             )
         )
     return tuple(nodes)

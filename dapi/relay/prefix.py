@@ -16,6 +16,11 @@ _TOKEN_BYTES = 32
 _PATTERN = re.compile(rf"{PREFIX}[A-Za-z0-9_-]{{43}}")
 
 
+def without_prefix(url: str) -> str:
+    """Return a callback URL without a prefix at its end: dapi's own callbacks of PoC v1 have none."""
+    return re.sub(rf"{_PATTERN.pattern}/?$", "", url)
+
+
 class PrefixFile:
     """A file that its owner alone can read, with the prefix in one line: an operator copies it from there.
 

@@ -309,6 +309,16 @@ class Relay(MultiService):
         payload = Payload(0, "", body.target, (), body.length, 0.0, said, scan.facts())
         return self.knowledge.held_reason(payload, self.book.counted(payload))
 
+    def handed_on(self, height: int, model: str) -> dict[str, int] | None:
+        """Return how many artifacts of a stage and model were handed on, by node id; None: nothing of it came."""
+        ledger = self.book.ledgers.get((height, model))
+        if ledger is None:
+            return None
+        names = {node.node_num: node.node_id for node in self.knowledge.nodes or ()}
+        return {
+            names.get(num or 0, f"node number {num}"): count for num, count in sorted(ledger.by_node.items(), key=str)
+        }
+
     def status(self) -> dict[str, Any]:
         """Return what ``GET status`` shows of the relay."""
         knowledge, forwarder, reconciliation = self.knowledge, self.forwarder, self.reconciliation

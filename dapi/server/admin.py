@@ -58,8 +58,9 @@ class AdminApi:
     """The routes below ``/admin/v1``.
 
     ``status`` returns what ``GET status`` shows, or a Deferred of it. ``phases`` tells of the chain that the nodes
-    follow, and is None where they follow none. ``token`` and ``hosts`` are for the AdminDoor. ``others`` are routes of
-    other parts, from the root of the port.
+    follow, and is None where they follow none. ``poc_v2`` returns the latest stages of PoC v2, and is None where it is
+    not watched. ``token`` and ``hosts`` are for the AdminDoor. ``others`` are routes of other parts, from the root of
+    the port.
     """
 
     poc_wait_seconds = 20.0
@@ -73,6 +74,7 @@ class AdminApi:
         status: Callable[[], Any],
         *,
         phases: PhaseStatus | None = None,
+        poc_v2: Callable[[int], list[dict[str, Any]]] | None = None,
         token: str | None = None,
         hosts: Collection[str] = (),
         others: Iterable[Route] = (),
@@ -81,7 +83,7 @@ class AdminApi:
         self._broker = broker
         self._batches = BatchRoutes(outbox)
         self._status = status
-        self._epochs = EpochRoutes(phases)
+        self._epochs = EpochRoutes(phases, poc_v2)
         self._token = token
         self._hosts = hosts
         self._others = tuple(others)

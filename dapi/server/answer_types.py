@@ -110,10 +110,15 @@ class RestartAnswer(msgspec.Struct, frozen=True):
     blocks_left: int | None
 
 
-class EpochsAnswer(msgspec.Struct, frozen=True):
-    """The latest stages, the newest first, each with what became of each node's work."""
+class EpochsAnswer(msgspec.Struct, frozen=True, omit_defaults=True):
+    """The latest stages, the newest first, each with what became of each node's work.
+
+    ``poc_v2`` are those of PoC v2, by stage and model: what is stored, committed and voted on; it is missing where that
+    is not watched.
+    """
 
     epochs: list[dict[str, Any]]
+    poc_v2: list[dict[str, Any]] | msgspec.UnsetType = msgspec.UNSET
 
 
 class StatusAnswer(msgspec.Struct, frozen=True):
@@ -130,6 +135,8 @@ class StatusAnswer(msgspec.Struct, frozen=True):
     broker: dict[str, Any]
     nodes: list[WorkerStatus]
     chain: dict[str, Any]
+    relay: dict[str, Any] | None = None
+    poc_v2_watch: dict[str, Any] | None = None
 
 
 class BatchAnswer(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 from twisted.web.server import Request
 
 from dapi.http.answers import HttpError, json_answer, whole_number
 from dapi.orchestration.phase_status import PhaseStatus
+from dapi.server.answer_types import EpochsAnswer
 
 _DEFAULT_STAGES = 5
 MAX_STAGES = 50
 
 
 class EpochRoutes:
-    """``GET epochs?limit=N`` and ``GET restart``; where no chain is followed (``phases`` is None), both say so."""
+    """``GET epochs?limit=N`` and ``GET restart``; where no chain is followed (``phases`` is None), both say so.
 
-    def __init__(self, phases: PhaseStatus | None) -> None:
+    ``poc_v2`` returns the latest stages of PoC v2, None where it is not watched; then ``epochs`` needs no chain.
+    """
+
+    def __init__(self, phases: PhaseStatus | None, poc_v2: Callable[[int], list[dict[str, Any]]] | None = None) -> None:
         self._phases = phases
+        self._poc_v2 = poc_v2
 
     def refuse_unless_forced(self, request: Request) -> None:
         """Raise HttpError for a manual command while the chain drives the nodes, unless it has ``?force=true``."""
@@ -33,7 +41,10 @@ class EpochRoutes:
         """Answer with the latest stages."""
         text = _text(request, b"limit") or str(_DEFAULT_STAGES)
         limit = whole_number("limit", text, 1, MAX_STAGES)
-        return json_answer(request, {"epochs": await self._followed().latest_stages(limit)})
+        if self._poc_v2 is None:
+            return json_answer(request, EpochsAnswer(await self._followed().latest_stages(limit)))
+        epochs = await self._phases.latest_stages(limit) if self._phases is not None else []
+        return json_answer(request, EpochsAnswer(epochs, self._poc_v2(limit)))
 
     async def get_restart(self, request: Request) -> bytes:
         """Answer whether dapi may be restarted now."""

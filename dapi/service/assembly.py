@@ -37,6 +37,8 @@ from dapi.poc.deliveries import Deliveries
 from dapi.poc.websocket_client import WebSocketClient
 from dapi.poc.websocket_settings import WebSocketSettings
 from dapi.relay.api_client import ApiClient
+from dapi.relay.chain_questions import ChainQuestions
+from dapi.relay.prefix import without_prefix
 from dapi.relay.relay import Relay, RelaySettings
 from dapi.relay.watch import Watch
 from dapi.server.admin import AdminApi
@@ -164,7 +166,7 @@ class Parts:
 
     def _make_watch(self) -> Watch | None:
         config = self._config.poc_v2
-        if not config.watch:
+        if not config.watch and self.relay is None:
             return None
         client = ApiClient(
             self._reactor,
@@ -172,8 +174,21 @@ class Parts:
             public_url=config.api_public_url,
             admin_url=config.api_admin_url,
         )
-        rpc = ChainRpc(self._reactor, config.chain_url.split(",")) if config.chain_url is not None else None
-        return Watch(self._reactor, client, rpc=rpc, participant=config.participant)
+        chain = None
+        if config.chain_url is not None and config.participant is not None:
+            chain = ChainQuestions(
+                self._reactor, ChainRpc(self._reactor, config.chain_url.split(",")), config.participant
+            )
+        if (relay := self.relay) is None:
+            return Watch(self._reactor, client, self.database, chain=chain)
+        return Watch(
+            self._reactor,
+            client,
+            self.database,
+            chain=chain,
+            knowledge=relay.knowledge,
+            handed_on=relay.handed_on,
+        )
 
     def _make_relay(self, path: str) -> Relay | None:
         config = self._config.poc_v2
@@ -188,9 +203,16 @@ class Parts:
         )
         return Relay(self._reactor, self.database, f"{path}-relay", settings, retry_delay=RetryDelay(self._random))
 
+    @property
+    def is_callback_url_set(self) -> bool:
+        """Whether a setting says where the nodes reach the callbacks."""
+        return self._config.api.poc_callback_url is not None
+
     def callback_url(self) -> str:
         """Return the base of the callbacks, without a node's token; the system may choose its port."""
-        base = self._config.api.poc_callback_url or f"http://127.0.0.1:{self.callback_listener.port}"
+        configured = self._config.api.poc_callback_url
+        # A host may give dapi the environment of its api container, whose URL has the relay's prefix.
+        base = without_prefix(configured) if configured else f"http://127.0.0.1:{self.callback_listener.port}"
         return base.rstrip("/") + _CALLBACK_PATH
 
     def _make_admin(self, status: Callable[[], object], others: Iterable[Route]) -> HttpListener:
@@ -203,6 +225,7 @@ class Parts:
             self.outbox,
             status,
             phases=phases,
+            poc_v2=self.poc_v2_watch.latest_stages if self.poc_v2_watch is not None else None,
             token=admin_token(api),
             hosts=[host.strip() for host in hosts if host],
             others=others,

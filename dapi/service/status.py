@@ -65,6 +65,7 @@ class ServiceStatus:
             "callbacks": {
                 "port": listener.port,
                 "url": without_user(parts.callback_url()),
+                "is_url_set": parts.is_callback_url_set,
                 "connections": listener.site.connections,
                 **parts.callback_door.status(),
                 "batches": parts.callbacks.counts,

@@ -72,8 +72,9 @@ class SimulatedApi(Service):
     """One host's api container on three ports of 127.0.0.1, which it keeps over crashes.
 
     ``height`` is the latest block that it knows; a test moves it with ``see_block``. ``stage`` is the active stage,
-    None in the inference phase. ``nodes`` are the host's nodes: by number, the model that each runs. ``posts`` are the
-    callbacks that came, ``commits`` what the chain has, by stage start and model.
+    None in the inference phase; ``last_regular`` is the epoch's own, also while a confirmation PoC runs. ``nodes`` are
+    the host's nodes: by number, the model that each runs. ``posts`` are the callbacks that came, ``commits`` what the
+    chain has, by stage start and model.
     """
 
     log = Logger()
@@ -84,6 +85,7 @@ class SimulatedApi(Service):
         self.state = ApiState.STOPPED
         self.height = 1
         self.stage: Stage | None = None
+        self.last_regular = Stage(1)
         self.nodes = dict(nodes)
         self.statuses: dict[int, str] = {}
         self.posts: deque[Post] = deque(maxlen=_REMEMBERED_POSTS)
@@ -238,12 +240,15 @@ class SimulatedApi(Service):
 
     def _epochs(self, _args: dict[str, str]) -> Any:
         """Return the epochs; fields that are zero are left out."""
-        stage = self.stage or Stage(1)
+        if self.stage is not None and not self.stage.is_confirmation:
+            self.last_regular = self.stage
+        stage = self.last_regular
         durations = {name: value for name, value in msgspec.structs.asdict(stage.durations).items() if value}
+        deeper = {name: str(value) for name, value in durations.items()}
         told: dict[str, Any] = {
             "block_height": self.height,
-            "phase": str(stage.phase(self.height)) if self.stage and not stage.is_confirmation else "Inference",
-            "epoch_params": durations,
+            "phase": str(stage.phase(self.height)),
+            "epoch_params": {"epoch_params": deeper} if self.settings.nests_params else durations,
             "latest_epoch": {"index": 1, "poc_start_block_height": stage.start},
             "epoch_stages": {
                 "poc_start": stage.start,
@@ -254,12 +259,12 @@ class SimulatedApi(Service):
                 "next_poc_start": stage.start + stage.durations.epoch_length,
             },
         }
-        if self.stage is not None and stage.is_confirmation:
+        if (event := self.stage) is not None and event.is_confirmation:
             told["is_confirmation_poc_active"] = True
-            phase = 2 if self.height <= stage.end else 3
+            phase = 2 if self.height <= event.end else 3
             told["active_confirmation_poc_event"] = {
-                "trigger_height": stage.start,
-                "generation_start_height": stage.start,
+                "trigger_height": event.start,
+                "generation_start_height": event.start,
                 "phase": phase,
             }
         return told

@@ -18,12 +18,14 @@ class Line(enum.Enum):
 class ApiSettings(msgspec.Struct, frozen=True, kw_only=True):
     """``flush_seconds`` is the real ``poc_commit_interval_seconds``.
 
-    After a start the container answers 503 for ``unsynced_seconds``, until it has seen a block.
+    After a start the container answers 503 for ``unsynced_seconds``, until it has seen a block. ``nests_params`` has
+    the parameters in ``epochs/latest`` one level deeper and as texts, as v0.2.15 does.
     """
 
     line: Line = Line.C
     flush_seconds: float = 5.0
     unsynced_seconds: float = 0.4
+    nests_params: bool = False
 
 
 class Faults(msgspec.Struct):

@@ -183,11 +183,53 @@ def _weight_distribution(view: StateView, data: bytes) -> bytes:
     return b"".join(message_field(1, node) for node in nodes) + varint_field(2, 1)
 
 
+class _WholeStageRequest(Message, frozen=True):
+    WIRE: ClassVar = {1: ("height", INT64)}
+    height: int = 0
+
+
+def _all_store_commits(view: StateView, data: bytes) -> bytes:
+    """Return who has committed how much in a stage of PoC v2."""
+    request = read_request(_WholeStageRequest, data)
+    return b"".join(
+        message_field(1, bytes_field(1, participant) + varint_field(2, count) + bytes_field(5, model))
+        for (height, participant, model), count in view.store_commits.items()
+        if height == request.height
+    )
+
+
+def _v2_validations(view: StateView, data: bytes) -> bytes:
+    """Return all votes of a stage of PoC v2, by the participant that is judged."""
+    request = read_request(_WholeStageRequest, data)
+    return b"".join(
+        message_field(
+            1,
+            bytes_field(1, judged)
+            + b"".join(message_field(4, bytes_field(1, judged) + bytes_field(2, each)) for each in sorted(validators))
+            + bytes_field(5, model),
+        )
+        for (height, judged, model), validators in view.votes.items()
+        if height == request.height
+    )
+
+
+def _open_challenges(view: StateView, data: bytes) -> bytes:
+    """Return the PoC challenges that are open, by their target: where each began, and where it ends."""
+    read_request(_WholeStageRequest, data)
+    return b"".join(
+        message_field(1, message_field(1, bytes_field(3, target) + varint_field(6, start)) + varint_field(2, finish))
+        for target, (start, finish) in view.challenges.items()
+    )
+
+
 _QUERIES: dict[str, Query] = {
     "/inference.inference.Query/EpochInfo": _epoch_info,
     "/inference.inference.Query/PocBatchesForStage": _poc_batches_for_stage,
     "/inference.inference.Query/EpochGroupData": _epoch_group_data,
     "/inference.inference.Query/PoCV2StoreCommit": _store_commit,
     "/inference.inference.Query/MLNodeWeightDistribution": _weight_distribution,
+    "/inference.inference.Query/AllPoCV2StoreCommitsForStage": _all_store_commits,
+    "/inference.inference.Query/PocV2ValidationsForStage": _v2_validations,
+    "/inference.inference.Query/OpenPoCChallenges": _open_challenges,
     **HOST_QUERIES,
 }

@@ -109,6 +109,8 @@ class StateView:
     balances: Mapping[str, int]
     store_commits: Mapping[tuple[int, str, str], int]
     node_weights: Mapping[tuple[int, str, str], Mapping[str, int]]
+    votes: Mapping[tuple[int, str, str], frozenset[str]]
+    challenges: Mapping[str, tuple[int, int]]
     settings: Mapping[str, Any]
 
     def __init__(self, state: ChainState, height: int) -> None:
@@ -145,8 +147,9 @@ class ChainState:
     ``participants`` are those who registered, with the weight that genesis gives each of them. ``refuse_tx`` and
     ``refuse_message`` let a test refuse what the rules would take: the first a whole transaction when it comes in and
     in its block, the second one message in its block. Claims of participants in ``missed_inference_validations`` are
-    not paid. Counts that were committed for PoC v2 (``store_commits``), and the ``node_weights``, are by stage,
-    participant and model.
+    not paid. Counts that were committed for PoC v2 (``store_commits``), the ``node_weights``, and who has
+    voted (``votes``) are by stage, participant and model; ``challenges`` have where each begins and finishes, by its
+    target.
     """
 
     def __init__(self, chain_id: str, epochs: Epochs, rules: Rules) -> None:
@@ -169,6 +172,8 @@ class ChainState:
         self.balances: Store[str, int] = Store(self._now)
         self.store_commits: Store[tuple[int, str, str], int] = Store(self._now)
         self.node_weights: Store[tuple[int, str, str], Mapping[str, int]] = Store(self._now)
+        self.votes: Store[tuple[int, str, str], frozenset[str]] = Store(self._now)
+        self.challenges: Store[str, tuple[int, int]] = Store(self._now)
         self.missed_inference_validations: set[str] = set()
         self.settings: Store[str, Any] = Store(self._now)
         self.settings.update(epochs=epochs, confirmation=None, time_ns=0, mlnode_version="v3.0.8")

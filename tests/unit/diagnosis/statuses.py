@@ -77,6 +77,7 @@ WELL: dict[str, Any] = {
     "callbacks": {
         "url": "http://10.0.0.5:9100/v1/poc-batches",
         "port": 9100,
+        "is_url_set": True,
         "unproven": "refused",
         "refused_by_address": {"10.9.9.9": 3, "10.9.9.8": 1},
         "refused_lately": False,

@@ -8,7 +8,7 @@ from typing import Any
 from dapi.diagnosis.catalogue import ProblemId, Severity
 from dapi.diagnosis.problem import Finding
 from dapi.relay.stage_watch import Trouble
-from tests.unit.diagnosis.statuses import CheckTestCase
+from tests.unit.diagnosis.statuses import NO_CHAIN, CheckTestCase
 
 RELAY: dict[str, Any] = {
     "waiting": 0,
@@ -64,17 +64,50 @@ class RelayTests(CheckTestCase):
             self.assertTrue(finding.to_do)
 
 
+WATCH: dict[str, Any] = {"troubles": [], "questions": {}, "nodes": [], "clock_offset_seconds": None}
+
+
 class WatchTests(CheckTestCase):
+    def watch(self, relay: dict[str, Any] | None = None, **changes: Any) -> list[Finding]:
+        return self.found(poc_v2_watch={**WATCH, **changes}, relay=relay)
+
     def test_each_kind_of_trouble_has_something_to_do(self) -> None:
         for trouble in Trouble:
-            watch = {"troubles": [{"kind": str(trouble), "model": "m", "problem": "words"}], "questions": {}}
-            (finding,) = self.found(poc_v2_watch=watch)
+            (finding,) = self.watch(
+                troubles=[{"kind": str(trouble), "height": 5, "model": "m", "problem": "words"}],
+            )
             self.assertEqual(finding.problem, "words")
             self.assertTrue(finding.to_do)
 
     def test_who_does_not_answer(self) -> None:
-        watch = {"troubles": [], "questions": {"chain": "no answer", "state": "HTTP 500"}}
-        chain, state = self.found(poc_v2_watch=watch)
+        questions = {"chain": "no answer", "votes": "too long", "state": "HTTP 500"}
+        chain, votes, state = self.watch(questions=questions)
         self.assertIn("poc_v2.chain_url", chain.to_do)
+        self.assertIn("poc_v2.chain_url", votes.to_do)
         self.assertIn("poc_v2.api_url", state.to_do)
         self.assertEqual(self.found(poc_v2_watch=None), [])
+
+    def test_the_clock(self) -> None:
+        watch = {**WATCH, "clock_offset_seconds": -61.0}
+        found = self.found(chain=NO_CHAIN, nodes=[], poc_v2_watch=watch)
+        (finding,) = [finding for finding in found if finding.id is ProblemId.CLOCK_OFF]
+        self.assertIn("61 s behind", finding.problem)
+        self.assertEqual(self.watch(clock_offset_seconds=-61.0), [], "the chain of v1 tells it")
+
+    def test_a_callback_url_that_a_node_cannot_reach(self) -> None:
+        nodes = [
+            {"node_id": "near", "host": "127.0.0.1", "status": "IDLE"},
+            {"node_id": "beside", "host": "inference", "status": "IDLE"},
+            {"node_id": "far", "host": "10.0.0.7", "status": "IDLE"},
+        ]
+        for url, names in (
+            ("http://127.0.0.1:9100/k/(hidden)/v1/poc-batches", ["beside", "far"]),
+            ("http://dapi:9100/k/(hidden)/v1/poc-batches", ["far"]),
+            ("http://10.0.0.5:9100/v1/poc-batches", []),
+        ):
+            changes = {"nodes": [], "callbacks__url": url, "poc_v2_watch": {**WATCH, "nodes": nodes}}
+            found = self.found(**changes)
+            self.assertEqual([finding.node_id for finding in found], names, url)
+            for finding in found:
+                self.assertIs(finding.id, ProblemId.WATCH_CALLBACK_URL)
+            self.assertEqual(self.found(**changes, callbacks__is_url_set=False), [], "it is not known what it is told")

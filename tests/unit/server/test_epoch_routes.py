@@ -43,6 +43,22 @@ class DrivenTests(AdminTestCase):
         self.assertEqual([command[0] for command in self.broker.commands], [Duty.GENERATE, Duty.STOPPED])
 
 
+class PocV2Tests(AdminTestCase):
+    def api(self, **options: Any) -> Any:
+        self.limits: list[int] = []
+
+        def latest(limit: int) -> list[dict[str, Any]]:
+            self.limits.append(limit)
+            return [{"height": 1000, "model": "m", "stored": 7}]
+
+        return super().api(poc_v2=latest, **options)
+
+    def test_stages_of_poc_v2_need_no_chain(self) -> None:
+        told = {"epochs": [], "poc_v2": [{"height": 1000, "model": "m", "stored": 7}]}
+        self.assertEqual(self.got("GET", "/epochs?limit=3"), (200, told))
+        self.assertEqual(self.limits, [3])
+
+
 class NotDrivenTests(AdminTestCase):
     def test_without_a_chain_there_is_nothing_to_tell(self) -> None:
         for path in ("/epochs", "/restart"):
