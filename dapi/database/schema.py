@@ -67,12 +67,16 @@ def _name_verdicts(table: str, condition: str) -> str:
 # (''); a stage's own is NULL until it is known. A verdict that nobody asked for is 'not handed out', which is the run
 # of no stage; ``handed_out`` has the addresses that were given to each node to validate. Of what is finished, only what
 # the chain does not have keeps its body (deleting a row gives its space back, emptying it does not), unless there never
-# was a stage for it. The indexes
-# serve exactly the filters of a listing, newest first, and the order of sending. A long column stands last: SQLite
-# reads those before it alone. ``chain`` has one row, once a chain was seen: its id, and one of its latest blocks, of
-# which the hash may be ''. What is of another chain is set apart: it is finished, its id begins with that chain's, and
-# its height is negative, so that nothing finds it for this one. ``block_hash`` of a stage is what its nodes compute
-# with, as the chain writes it; it is NULL until it is known, as ``run`` is.
+# was a stage for it. A long column stands last: SQLite reads those before it alone.
+# Each page that a commit changes costs it 16 kB: so what is taken in enters few indexes, and those at their end.
+# ``unfinished_listed`` is in the order of the rows, and has what lists and counts read of them: it is read instead of
+# the rows. The ids of finished rows are found by stage, so that those of former stages stay out of the way; ids of
+# dapi's own messages have no height, and are found without one. ``ledger`` counts all that was ever finished, and is
+# right whatever rows of ``finished`` are gone; its ``node_id`` is '' where no node is known.
+# ``chain`` has one row, once a chain was seen: its id, and one of its latest blocks, of which the hash may be ''. What
+# is of another chain is set apart: it is finished, its id begins with that chain's, and its height is negative, so that
+# nothing finds it for this one. ``block_hash`` of a stage is what its nodes compute with, as the chain writes it; it is
+# NULL until it is known, as ``run`` is.
 # ``seen_by_http`` is how many of the ``seen`` came by HTTP, NULL for what an earlier version took in.
 # ``earlier_transactions`` has what was answered to the transactions that a message was in before: of those with one
 # ``answer`` the last, and how many there were, so that their number is bounded.
@@ -190,5 +194,38 @@ SCHEMA_VERSIONS = (
     CREATE TABLE poc_v2_stages (
         height INTEGER NOT NULL, model TEXT NOT NULL, record TEXT NOT NULL, PRIMARY KEY (height, model)
     ) WITHOUT ROWID;
+    """,
+    # Until here each row entered an index for each filter of a listing, ids of finished rows were in one index of all
+    # stages, and what was finished was counted by its rows.
+    """
+    DROP INDEX unfinished_by_kind; DROP INDEX unfinished_by_node; DROP INDEX unfinished_by_stage;
+    CREATE INDEX unfinished_listed
+        ON unfinished (seq, kind, state, node_id, height, parent, nonces, seen, received_at);
+    ALTER TABLE finished RENAME TO finished_before;
+    CREATE TABLE finished (
+        seq INTEGER PRIMARY KEY, batch_id TEXT NOT NULL, kind TEXT NOT NULL, state TEXT NOT NULL,
+        node_id TEXT, via TEXT NOT NULL, height INTEGER NOT NULL, nonces INTEGER NOT NULL, run TEXT NOT NULL DEFAULT '',
+        seen INTEGER NOT NULL, seen_by_http INTEGER, received_at REAL NOT NULL, last_seen_at REAL NOT NULL,
+        finished_at REAL NOT NULL, attempts INTEGER NOT NULL, tx_hash TEXT, included_height INTEGER, reason TEXT,
+        crc32 INTEGER, message BLOB
+    );
+    INSERT OR IGNORE INTO finished (seq, batch_id, kind, state, node_id, via, height, nonces, run, seen, seen_by_http,
+            received_at, last_seen_at, finished_at, attempts, tx_hash, included_height, reason, crc32, message)
+        SELECT seq, batch_id, kind, state, node_id, via, height, nonces, run, seen, seen_by_http,
+            received_at, last_seen_at, finished_at, attempts, tx_hash, included_height, reason, crc32, message
+        FROM finished_before ORDER BY seq;
+    DROP TABLE finished_before;
+    CREATE UNIQUE INDEX finished_ids ON finished (height, batch_id);
+    CREATE UNIQUE INDEX finished_own_ids ON finished (batch_id) WHERE kind IN ('seed', 'hardware', 'claim');
+    CREATE INDEX finished_by_kind ON finished (kind, state);
+    CREATE INDEX finished_by_node ON finished (node_id, kind, state);
+    CREATE INDEX finished_by_stage ON finished (height, kind, state) WHERE state != 'confirmed' OR kind = 'validated';
+    CREATE TABLE ledger (
+        height INTEGER NOT NULL, node_id TEXT NOT NULL, kind TEXT NOT NULL, state TEXT NOT NULL,
+        batches INTEGER NOT NULL, nonces INTEGER NOT NULL, doubled INTEGER NOT NULL,
+        PRIMARY KEY (height, node_id, kind, state)
+    ) WITHOUT ROWID;
+    INSERT INTO ledger SELECT height, coalesce(node_id, ''), kind, state, count(*), sum(nonces), sum(seen - 1)
+        FROM finished GROUP BY 1, 2, 3, 4;
     """,
 )

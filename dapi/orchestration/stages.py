@@ -8,16 +8,16 @@ import msgspec
 from twisted.internet.defer import Deferred
 
 from dapi.database import Database, transaction
-from dapi.messages import Kind, State
 from dapi.messages.inference_pb2 import MsgSubmitPocValidation
 from dapi.outbox.ledger import NodeLedger, stage_ledger
-from dapi.outbox.queries import NOT_HANDED_OUT
+from dapi.outbox.queries import LISTED, NOT_HANDED_OUT
 from dapi.phases.phases import PocStage
 
 _COLUMNS = "stage, node_count, is_handed_out, block_hash"
 _VERDICTS = (
-    f"SELECT message FROM unfinished WHERE height = ?1 AND kind = ?2 AND run != '{NOT_HANDED_OUT}'"
-    " UNION ALL SELECT message FROM finished WHERE height = ?1 AND kind = ?2 AND state = ?3 AND message IS NOT NULL"
+    f"SELECT message FROM {LISTED} WHERE height = ?1 AND kind = 'validated' AND run != '{NOT_HANDED_OUT}'"
+    " UNION ALL SELECT message FROM finished"
+    " WHERE height = ?1 AND kind = 'validated' AND state = 'confirmed' AND message IS NOT NULL"
 )
 # The windows of older stages are over, and their messages were finished long ago.
 _REMEMBERED = 50
@@ -86,7 +86,7 @@ class StageBook:
         """
 
         def read(connection: sqlite3.Connection) -> set[str]:
-            rows = connection.execute(_VERDICTS, (height, Kind.VALIDATED, State.CONFIRMED))
+            rows = connection.execute(_VERDICTS, (height,))
             return {MsgSubmitPocValidation.FromString(message).participant_address for (message,) in rows}
 
         return self._database.read(read)

@@ -323,17 +323,15 @@ def _store_group(rows: list[_Row], now: float, connection: sqlite3.Connection) -
     new = connection.execute(statement, values).rowcount
     if new == len(rows):
         return _Stored(Counter(entry.kind for entry, *_ in rows), {})
-    batch_ids = _json([entry.batch_id for entry, *_ in rows])
-    (found,) = connection.execute(queries.FIND, {"batch_ids": batch_ids}).fetchone()
+    batches = [(entry.batch_id, entry.height, times, by_http) for entry, times, by_http, _ in rows]
+    (found,) = connection.execute(queries.FIND, {"batches": _json(batches)}).fetchone()
     # Those that were just inserted have the highest numbers of all.
     kept = sorted(msgspec.json.decode(found, type=list[tuple[int, str, int]]))[: len(rows) - new]
     seen_before = {batch_id: seen for _, batch_id, seen in kept}
-    times_again = _json(
-        {entry.batch_id: (times, by_http) for entry, times, by_http, _ in rows if entry.batch_id in seen_before}
-    )
+    again = _json([batch for batch in batches if batch[0] in seen_before])
     with transaction(connection):
         for see_again in queries.SEE_AGAIN:
-            connection.execute(see_again, {"now": now, "times": times_again})
+            connection.execute(see_again, {"now": now, "batches": again})
     return _Stored(Counter(entry.kind for entry, *_ in rows if entry.batch_id not in seen_before), seen_before)
 
 

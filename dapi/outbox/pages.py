@@ -1,4 +1,7 @@
-"""Lists what the outbox keeps, newest first, at a cost that does not grow with what is kept."""
+"""Lists what the outbox keeps, newest first, at a cost that does not grow with what is finished.
+
+Of what is unfinished, one index is read, which has all that a filter asks for.
+"""
 
 from __future__ import annotations
 
@@ -11,18 +14,20 @@ from msgspec import Meta
 
 from dapi.database.schema import RowState
 from dapi.messages import Kind, State, Via
-from dapi.outbox.queries import REASON
+from dapi.outbox import queries
 
-# The states of the rows of each table, and the one in which each is listed.
-_TABLES: dict[str, dict[str, State]] = {
-    "unfinished": {state: state.shown for state in RowState},
-    "finished": {state: state for state in (State.CONFIRMED, State.FAILED, State.EXPIRED)},
-}
+
+def _names(values: Iterable[str]) -> str:
+    return ", ".join(f"'{value}'" for value in values)
+
+
+_FINISHED = (State.CONFIRMED, State.FAILED, State.EXPIRED)
 _NEWEST = 2**63 - 1
 _BLOCKS_AHEAD = 100
 # The other kinds are no batches: they are shown to those who ask for them.
 _BATCHES = (Kind.GENERATED, Kind.VALIDATED)
-_OTHERS = ", ".join(f"'{kind}'" for kind in Kind if kind not in _BATCHES)
+_OTHERS = _names(kind for kind in Kind if kind not in _BATCHES)
+_IN_FLIGHT = _names(state for state in RowState if state.shown is State.IN_FLIGHT)
 
 
 UnixSeconds = Annotated[float, Meta(ge=0, lt=253402300800, description="a time before the year 10000")]
@@ -80,13 +85,12 @@ def is_ahead(row: BatchRow, height: int) -> bool:
 _FIELDS = msgspec.structs.fields(BatchRow)
 _COLUMNS = BatchRow.__struct_fields__
 _JSON = f"json_object({', '.join(f'{name!r}, {name}' for name in _COLUMNS)})"
-_IN_FLIGHT = ", ".join(f"'{state}'" for state in RowState if state.shown is State.IN_FLIGHT)
 # Of a row that is unfinished. A damaged state is shown as it is.
 _EXPRESSIONS = {
     "state": f"iif(state IN ({_IN_FLIGHT}), '{State.IN_FLIGHT}', state)",
     "finished_at": "NULL",
     "included_height": "NULL",
-    "reason": f"nullif({REASON}, '')",
+    "reason": f"nullif({queries.REASON}, '')",
 }
 
 
@@ -113,8 +117,10 @@ def page(
 
 def one_row(connection: sqlite3.Connection, batch_id: str) -> BatchRow | DamagedRow | None:
     """Return the row of one batch, None when there is none."""
-    rows = " UNION ALL ".join(
-        f"SELECT {_columns(table)} FROM {table} WHERE batch_id = :batch_id{_whole(table)}" for table in _TABLES
+    rows = (
+        f"WITH RECURSIVE {queries.HEIGHTS}"
+        f" SELECT {_columns('unfinished')} FROM unfinished WHERE batch_id = :batch_id AND parent IS NULL UNION ALL"
+        f" SELECT {_columns('finished')} FROM heights CROSS JOIN finished USING (height) WHERE batch_id = :batch_id"
     )
     batches, damaged = _read(connection, rows, {"batch_id": batch_id})
     found: list[BatchRow | DamagedRow] = [*batches, *damaged]
@@ -162,28 +168,27 @@ def _row_by_row(found: Iterable[tuple[object, ...]]) -> tuple[list[BatchRow], li
 def selects(node_id: str | None, kind: Kind | None, state: State | None) -> Iterator[str]:
     """Yield selects that together find all that match, each of them along one index in the order of ``seq``."""
     of_node = "node_id = :node_id AND " if node_id is not None else ""
-    for table, states in _TABLES.items():
-        if (node_id, kind, state) == (None, None, None):
-            conditions: Iterable[str] = [f"kind NOT IN ({_OTHERS}) AND "]
-        else:
-            kinds = _BATCHES if kind is None else (kind,)
-            conditions = [
-                f"{of_node}kind = '{each_kind}' AND {table}.state = '{row_state}' AND "
-                for each_kind in kinds
-                for row_state, shown in states.items()
-                if state in (None, shown)
-            ]
-        columns = f"SELECT {_columns(table)} FROM {table}"
-        for condition in conditions:
-            yield f"{columns} WHERE {condition}seq < :before{_whole(table)} ORDER BY seq DESC LIMIT :limit"
+    kinds = _BATCHES if kind is None else (kind,)
+    is_all = (node_id, kind, state) == (None, None, None)
+    of_kind = f"kind NOT IN ({_OTHERS}) AND " if is_all else f"kind IN ({_names(kinds)}) AND "
+    if unfinished := [each for each in RowState if state in (None, each.shown)]:
+        of_state = "" if is_all else f"unfinished.state IN ({_names(unfinished)}) AND "
+        # A part is no batch.
+        yield _select("unfinished", queries.LISTED, f"{of_node}{of_kind}{of_state}parent IS NULL AND ")
+    if is_all:
+        yield _select("finished", "finished", of_kind)
+        return
+    for each_kind in kinds:
+        for each_state in _FINISHED:
+            if state in (None, each_state):
+                yield _select("finished", "finished", f"{of_node}kind = '{each_kind}' AND state = '{each_state}' AND ")
+
+
+def _select(table: str, source: str, condition: str) -> str:
+    return f"SELECT {_columns(table)} FROM {source} WHERE {condition}seq < :before ORDER BY seq DESC LIMIT :limit"
 
 
 def _columns(table: str) -> str:
     if table == "finished":
         return ", ".join(_COLUMNS)
     return ", ".join(f"{_EXPRESSIONS.get(name, name)} AS {name}" for name in _COLUMNS)
-
-
-def _whole(table: str) -> str:
-    # A part is no batch.
-    return "" if table == "finished" else " AND parent IS NULL"

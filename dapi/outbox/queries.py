@@ -24,63 +24,96 @@ _OF_TRANSACTION = f"seq IN {_SEQS} AND state = 'in_flight' AND tx_hash = :tx_has
 _HAS_PARTS = "EXISTS (SELECT 1 FROM unfinished AS part WHERE part.parent = unfinished.seq)"
 # The state that a row of ``unfinished`` is listed and counted in.
 SHOWN_STATE = "iif(state = 'stored', 'stored', 'in_flight')"
-# Where all kinds are named, the index by kind and state serves.
+# Not damaged.
 _ANY_KIND = f"kind IN ({', '.join(f'{kind.value!r}' for kind in Kind)})"
+# The kinds whose ids have no height.
+_OWN_KIND = "kind IN ('seed', 'hardware', 'claim')"
+# In place of the table where many rows are looked at: it is in their order, and has what they are chosen by.
+LISTED = "unfinished INDEXED BY unfinished_listed"
+# Each value of an index's first column, found one by one; it takes as long as there are values, not rows.
+_RUNS = """runs(run) AS (SELECT min(run) FROM unfinished WHERE state = 'stored' UNION ALL
+    SELECT (SELECT min(run) FROM unfinished WHERE state = 'stored' AND unfinished.run > runs.run)
+    FROM runs WHERE run IS NOT NULL)"""
+HEIGHTS = """heights(height) AS (SELECT min(height) FROM finished UNION ALL
+    SELECT (SELECT min(height) FROM finished WHERE finished.height > heights.height)
+    FROM heights WHERE height IS NOT NULL)"""
 
 # -- Taking messages in
 
 # Store messages, unless they are kept already; ``{rows}`` are the values of each.
 STORE = f"""INSERT INTO unfinished (state, {_SHARED}, run) SELECT 'stored', * FROM (VALUES {{rows}})
-    WHERE NOT EXISTS (SELECT 1 FROM finished WHERE batch_id = column1)
+    WHERE NOT EXISTS (SELECT 1 FROM finished WHERE height = column7 AND batch_id = column1)
+        AND NOT EXISTS (SELECT 1 FROM finished WHERE {_OWN_KIND} AND batch_id = column1)
     ON CONFLICT (batch_id) DO NOTHING"""
 STORE_ROW = f"({','.join('?' * (len(_SHARED.split(',')) + 1))})"
 
-# Which of these messages are kept, and how often they came.
-FIND = """SELECT json_group_array(json_array(seq, batch_id, seen)) FROM (
-    SELECT seq, batch_id, seen FROM unfinished WHERE batch_id IN (SELECT value FROM json_each(:batch_ids))
-    UNION ALL SELECT seq, batch_id, seen FROM finished WHERE batch_id IN (SELECT value FROM json_each(:batch_ids)))"""
+# The finished ones of some messages, ``:batches``, a JSON list of id, height, times and how many of these by HTTP.
+_AGAIN = """again AS (SELECT json_extract(value, '$[0]') AS batch_id, json_extract(value, '$[1]') AS height,
+    json_extract(value, '$[2]') AS times, json_extract(value, '$[3]') AS by_http FROM json_each(:batches))"""
+_FINISHED_AGAIN = f"""SELECT seq, times, by_http FROM again CROSS JOIN finished USING (height, batch_id)
+    UNION SELECT seq, times, by_http FROM again CROSS JOIN finished USING (batch_id) WHERE {_OWN_KIND}"""
 
-# Count further deliveries of messages that are kept, in either table; ``:times`` has all, and those by HTTP, of each.
-SEE_AGAIN = [
-    f"""UPDATE {table} SET seen = seen + json_extract(again.value, '$[0]'), last_seen_at = :now,
-        seen_by_http = seen_by_http + json_extract(again.value, '$[1]')
-    FROM json_each(:times) AS again WHERE batch_id = again.key"""
-    for table in ("unfinished", "finished")
-]
+# Which of these messages are kept, and how often they came.
+FIND = f"""WITH {_AGAIN} SELECT json_group_array(json_array(seq, batch_id, seen)) FROM (
+    SELECT seq, batch_id, seen FROM again CROSS JOIN unfinished USING (batch_id)
+    UNION ALL SELECT seq, batch_id, seen FROM finished WHERE seq IN (SELECT seq FROM ({_FINISHED_AGAIN})))"""
+
+# Count further deliveries of messages that are kept: in either table, and in the ledger.
+_SEEN_AGAIN = "seen = seen + times, last_seen_at = :now, seen_by_http = seen_by_http + by_http"
+SEE_AGAIN = (
+    f"""UPDATE unfinished SET {_SEEN_AGAIN} FROM (WITH {_AGAIN} SELECT * FROM again) AS again
+        WHERE again.batch_id = unfinished.batch_id""",
+    f"""UPDATE finished SET {_SEEN_AGAIN} FROM (WITH {_AGAIN} {_FINISHED_AGAIN}) AS again
+        WHERE again.seq = finished.seq""",
+    f"""INSERT INTO ledger SELECT height, coalesce(node_id, ''), kind, state, 0, 0, sum(times)
+        FROM (WITH {_AGAIN} {_FINISHED_AGAIN}) CROSS JOIN finished USING (seq) GROUP BY height, node_id, kind, state
+        ON CONFLICT DO UPDATE SET doubled = doubled + excluded.doubled""",
+)
+
+# What the ledger gains, or loses with a minus as ``{sign}``, by those rows of ``finished`` that ``{which}`` says.
+_COUNT_IN_LEDGER = """INSERT INTO ledger
+    SELECT height, coalesce(node_id, ''), kind, {state}, {sign} count(*), {sign} sum(nonces), {sign} sum(seen - 1)
+    FROM finished WHERE {which} GROUP BY height, node_id, kind, state
+    ON CONFLICT DO UPDATE SET batches = batches + excluded.batches, nonces = nonces + excluded.nonces,
+        doubled = doubled + excluded.doubled"""
 
 _FAILED_WHOLE = f"seq IN {_SEQS} AND state = 'failed' AND message IS NOT NULL"
-FIND_FAILED = "SELECT seq FROM finished WHERE batch_id = :batch_id AND state = 'failed' AND message IS NOT NULL"
+FIND_FAILED = f"""WITH RECURSIVE {HEIGHTS} SELECT seq FROM heights CROSS JOIN finished USING (height)
+    WHERE batch_id = :batch_id AND state = 'failed' AND message IS NOT NULL"""
 
 # Of failed messages, how long they are.
 FAILED_LENGTHS = f"""SELECT json_group_array(json_array(seq, length(message))) FROM finished WHERE {_FAILED_WHOLE}"""
 
-# failed -> stored, but for a row that the disk has damaged; DELETE_RETRIED has to follow.
+# failed -> stored, but for a row that the disk has damaged; COUNT_RETRIED and DELETE_RETRIED have to follow.
 RETRY = f"""INSERT OR IGNORE INTO unfinished (seq, state, attempts, {_SHARED}, run)
     SELECT seq, 'stored', attempts, {_SHARED}, run
     FROM finished WHERE {_FAILED_WHOLE}"""
-DELETE_RETRIED = f"""DELETE FROM finished
-    WHERE {_FAILED_WHOLE} AND seq IN (SELECT seq FROM unfinished WHERE seq IN {_SEQS}) RETURNING kind"""
+_RETRIED = f"{_FAILED_WHOLE} AND seq IN (SELECT seq FROM unfinished WHERE seq IN {_SEQS})"
+COUNT_RETRIED = _COUNT_IN_LEDGER.format(sign="-", which=_RETRIED, state="state")
+DELETE_RETRIED = f"DELETE FROM finished WHERE {_RETRIED} RETURNING kind"
 
 # -- Telling what is kept
 
 # The number of batches by kind and state, without those whose state is damaged; a damaged kind is NULL. A part is none.
+# What is finished is counted by the ledger, whose rows do not grow with the batches.
 COUNT = f"""SELECT json_group_array(json_array(kind, state, number)) FROM (
-    SELECT kind, state, sum(number) AS number FROM (
-    SELECT iif({_ANY_KIND}, kind, NULL) AS kind, {SHOWN_STATE} AS state, count(*) - count(parent) AS number
-        FROM unfinished GROUP BY unfinished.kind, unfinished.state
-    UNION ALL SELECT iif({_ANY_KIND}, kind, NULL), state, count(*) FROM finished GROUP BY finished.kind, state)
-    WHERE state IN ({", ".join(f"'{state}'" for state in State)}) GROUP BY kind, state)"""
+    SELECT iif({_ANY_KIND}, kind, NULL) AS kind, state, sum(number) AS number FROM (
+    SELECT kind, {SHOWN_STATE} AS state, count(*) - count(parent) AS number FROM {LISTED} GROUP BY kind, 2
+    UNION ALL SELECT kind, state, sum(batches) FROM ledger GROUP BY kind, state)
+    WHERE state IN ({", ".join(f"'{state}'" for state in State)}) GROUP BY 1, state)"""
 
+_OF_STATE = "coalesce(sum(batches) FILTER (WHERE kind = 'generated' AND state = '{}'), 0)"
 # The columns of a NodeLedger for each node of which there are messages of one stage.
 LEDGER = f"""WITH message AS (
-    SELECT node_id, kind, {SHOWN_STATE} AS state, nonces, seen FROM unfinished WHERE height = :height AND parent IS NULL
-    UNION ALL SELECT node_id, kind, state, nonces, seen FROM finished WHERE height = :height)
-    SELECT coalesce(node_id, ''), count(*) FILTER (WHERE kind = 'generated'),
+    SELECT node_id, kind, {SHOWN_STATE} AS state, 1 AS batches, nonces, seen - 1 AS doubled
+        FROM {LISTED} WHERE height = :height AND parent IS NULL
+    UNION ALL SELECT node_id, kind, state, batches, nonces, doubled FROM ledger WHERE height = :height)
+    SELECT coalesce(node_id, '') AS node, coalesce(sum(batches) FILTER (WHERE kind = 'generated'), 0),
         coalesce(sum(nonces) FILTER (WHERE kind = 'generated'), 0),
-        coalesce(sum(seen - 1) FILTER (WHERE kind = 'generated'), 0),
-        {", ".join(f"count(*) FILTER (WHERE kind = 'generated' AND state = '{state}')" for state in State)},
-        count(*) FILTER (WHERE kind = 'validated')
-    FROM message GROUP BY node_id"""
+        coalesce(sum(doubled) FILTER (WHERE kind = 'generated'), 0),
+        {", ".join(map(_OF_STATE.format, State))},
+        coalesce(sum(batches) FILTER (WHERE kind = 'validated'), 0)
+    FROM message GROUP BY node HAVING sum(batches) > 0"""
 
 # The stages that something may still be sent for.
 _LATEST = "latest AS (SELECT height, run FROM stages ORDER BY height DESC LIMIT 50)"
@@ -118,8 +151,10 @@ NOTE_FAILED = f"""INSERT INTO {_EARLIER}
     FROM finished WHERE {_FAILED_WHOLE} AND tx_hash IS NOT NULL {_OR_ONCE_MORE}"""
 
 # The ids that begin with ``:begin``: ``:end`` is the least text after all of them.
-BEGINNING_WITH = """SELECT batch_id FROM unfinished WHERE batch_id >= :begin AND batch_id < :end AND parent IS NULL
-    UNION ALL SELECT batch_id FROM finished WHERE batch_id >= :begin AND batch_id < :end LIMIT 2"""
+BEGINNING_WITH = f"""WITH RECURSIVE {HEIGHTS}
+    SELECT batch_id FROM unfinished WHERE batch_id >= :begin AND batch_id < :end AND parent IS NULL
+    UNION ALL SELECT batch_id FROM heights CROSS JOIN finished USING (height)
+        WHERE batch_id >= :begin AND batch_id < :end LIMIT 2"""
 
 # What a batch's row does not tell of it: attempts, deliveries by HTTP, its parts by state, its transactions.
 STORY = """SELECT attempts, seen_by_http FROM unfinished WHERE seq = :seq
@@ -142,11 +177,11 @@ WHOLE = f"""SELECT seq, message FROM unfinished WHERE seq IN {_SEQS}
 # one by one, and looks at no other row.
 LOSSES = f"""WITH RECURSIVE heights(height) AS (
     SELECT coalesce(min(height), 1) FROM (SELECT height FROM stages ORDER BY height DESC LIMIT :stages)
-    UNION ALL SELECT (SELECT min(height) FROM finished WHERE finished.height > heights.height)
+    UNION ALL SELECT (SELECT min(height) FROM finished WHERE state != 'confirmed' AND finished.height > heights.height)
     FROM heights WHERE height IS NOT NULL)
     SELECT height, kind, state, reason IS :damaged AS is_damaged, count(*), coalesce(reason, ''), max(seq)
     FROM heights JOIN finished USING (height)
-    WHERE kind IN (SELECT value FROM json_each(:kinds)) AND state IN ('failed', 'expired')
+    WHERE kind IN (SELECT value FROM json_each(:kinds)) AND state != 'confirmed' AND state IN ('failed', 'expired')
         AND (run IN ('', '{ANY_RUN}') OR run IS (SELECT run FROM stages WHERE stages.height = finished.height))
     GROUP BY height, kind, state, is_damaged ORDER BY height, kind, state"""
 
@@ -161,12 +196,11 @@ REASON = f"""iif(state = 'stored' AND run != '', coalesce(
     '{NO_SUCH_STAGE}'), reason)"""
 
 # The stages and kinds of which messages are stored, or are in flight and came before a time.
-STAGES_UNFINISHED = f"""SELECT DISTINCT height, kind, state FROM unfinished WHERE state = 'stored'
-    UNION ALL SELECT DISTINCT height, kind, state FROM unfinished
-    WHERE {_ANY_KIND} AND state = 'in_flight' AND received_at < :received_before"""
+STAGES_UNFINISHED = f"""SELECT DISTINCT height, kind, state FROM {LISTED}
+    WHERE {_ANY_KIND} AND (state = 'stored' OR state = 'in_flight' AND received_at < :received_before)"""
 
 # Whether a stored message of a stage and kind came before a time.
-HAS_WAITED = """SELECT EXISTS (SELECT 1 FROM unfinished
+HAS_WAITED = f"""SELECT EXISTS (SELECT 1 FROM {LISTED}
     WHERE state = 'stored' AND height = :height AND kind = :kind AND received_at < :received_before)"""
 
 OLDEST_RECEIVED_AT = "SELECT (SELECT received_at FROM unfinished ORDER BY seq LIMIT 1)"
@@ -238,8 +272,8 @@ SAVE_LAST_TIMEOUT = """INSERT INTO numbers (name, value) VALUES ('last_timeout_n
 LAST_TIMEOUT = "SELECT coalesce(max(value), 0) FROM numbers WHERE name = 'last_timeout_ns'"
 
 IN_FLIGHT = f"""SELECT tx_hash, tx_timeout_ns, not_before, sum(length(message)) OVER (PARTITION BY tx_hash),
-    seq, kind, height, attempts, max_messages FROM unfinished
-    WHERE {_ANY_KIND} AND state = 'in_flight' ORDER BY tx_hash, seq"""
+    seq, kind, height, attempts, max_messages FROM {LISTED} WHERE {_ANY_KIND} AND state = 'in_flight'
+    ORDER BY tx_hash, seq"""
 
 # in_flight -> stored. It stays one attempt more only if the chain has said nothing of the transaction.
 STORE_AGAIN = f"""UPDATE unfinished
@@ -255,7 +289,8 @@ DELETE_PARTS_NOT_WANTED = f"""DELETE FROM unfinished WHERE {_OF_TRANSACTION} AND
 DELETE_CONFIRMED_PARTS = f"DELETE FROM unfinished WHERE {_OF_TRANSACTION} AND parent IS NOT NULL RETURNING parent"
 WHOLE_IN_TRANSACTION = f"SELECT seq FROM unfinished WHERE {_OF_TRANSACTION} AND parent IS NULL"
 BATCHES_IN_TRANSACTION = f"SELECT DISTINCT coalesce(parent, seq) FROM unfinished WHERE {_OF_TRANSACTION}"
-BATCHES_TO_EXPIRE = """SELECT DISTINCT coalesce(parent, seq) FROM unfinished
+BATCHES_TO_EXPIRE = f"""WITH RECURSIVE {_RUNS}
+    SELECT DISTINCT coalesce(parent, seq) FROM runs CROSS JOIN unfinished USING (run)
     WHERE state = 'stored' AND height = :height AND kind = :kind LIMIT :limit"""
 
 # What is of no stage and never can be: at a height that has passed, or that nobody can have come to yet. ``:known`` are
@@ -284,8 +319,17 @@ KEEP_BLOCK = "UPDATE chain SET height = :height, time_ns = :time_ns, hash = :has
 # What was made for the chain before; its transactions can be in no block of this one.
 DELETE_ALL_PARTS = "DELETE FROM unfinished WHERE parent IS NOT NULL"
 ALL_UNFINISHED = "SELECT seq FROM unfinished"
+COUNT_FAILED = _COUNT_IN_LEDGER.format(sign="-", which="state = 'failed'", state="state")
+COUNT_EXPIRED = _COUNT_IN_LEDGER.format(sign="", which="state = 'failed'", state="'expired'")
 EXPIRE_FAILED = "UPDATE finished SET state = 'expired' WHERE state = 'failed' RETURNING kind"
 SET_APART = "UPDATE finished SET batch_id = :former || '/' || batch_id, height = -height WHERE height > 0"
+# Several chains may have had a stage at one height.
+SET_LEDGER_APART = (
+    """INSERT INTO ledger SELECT -height, node_id, kind, state, batches, nonces, doubled FROM ledger WHERE height > 0
+        ON CONFLICT DO UPDATE SET batches = batches + excluded.batches, nonces = nonces + excluded.nonces,
+        doubled = doubled + excluded.doubled""",
+    "DELETE FROM ledger WHERE height > 0",
+)
 FORGET_STAGES = "DELETE FROM stages"
 FORGET_ALL_HANDED_OUT = "DELETE FROM handed_out"
 FORGET_LAST_TIMEOUT = "DELETE FROM numbers WHERE name = 'last_timeout_ns'"
@@ -302,10 +346,10 @@ WAIT_FOR_PARTS = f"""UPDATE unfinished
 
 WITHOUT_PARTS = f"SELECT seq, state, tx_hash, reason FROM unfinished WHERE seq IN {_SEQS} AND NOT {_HAS_PARTS}"
 
-# Into the other table; DELETE has to follow. Only what the chain has loses its body: a failed batch may be sent again,
-# and a dispute may need any of the others, but not what no stage was for. A verdict is short, and tells later whether
-# the chain has the same one. The last transaction of a failed batch is no attempt: the chain has said that it did
-# nothing.
+# Into the other table; COUNT_FINISHED and DELETE have to follow. Only what the chain has loses its body: a failed batch
+# may be sent again, and a dispute may need any of the others, but not what no stage was for. A verdict is short, and
+# tells later whether the chain has the same one. The last transaction of a failed batch is no attempt: the chain
+# has said that it did nothing.
 FINISH = f"""INSERT INTO finished
     (seq, state, finished_at, attempts, tx_hash, included_height, reason, {_SHARED}, run)
     SELECT seq, :state, :now, iif(:state = 'failed', max(0, attempts - 1), attempts), :tx_hash, :height,
@@ -313,4 +357,5 @@ FINISH = f"""INSERT INTO finished
             '; before: ' || {REASON}, ''),
         {_ALL_BUT_MESSAGE}, iif(:keeps_body AND (:state != 'confirmed' OR kind = 'validated'), message, NULL), run
     FROM unfinished WHERE seq IN {_SEQS}"""
+COUNT_FINISHED = _COUNT_IN_LEDGER.format(sign="", which=f"seq IN {_SEQS}", state="state")
 DELETE = f"DELETE FROM unfinished WHERE seq IN {_SEQS} RETURNING kind, state"

@@ -68,4 +68,5 @@ def _store_again(connection: sqlite3.Connection, seqs: list[int]) -> ByKind:
     with transaction(connection):
         connection.execute(queries.NOTE_FAILED, values)
         connection.execute(queries.RETRY, values)
+        connection.execute(queries.COUNT_RETRIED, values)
         return ByKind(kind_of(kind) for (kind,) in connection.execute(queries.DELETE_RETRIED, values).fetchall())

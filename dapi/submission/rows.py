@@ -231,6 +231,7 @@ def _finish_batches_without_parts(
 def _finish(connection: sqlite3.Connection, changes: Changes, whole: set[int], end: End) -> None:
     values = {**end._asdict(), "seqs": json.dumps(list(whole))}
     connection.execute(queries.FINISH, values)
+    connection.execute(queries.COUNT_FINISHED, values)
     for kind, before in connection.execute(queries.DELETE, values).fetchall():
         count(changes, kind_of(kind), RowState(before).shown, end.state, 1)
 
@@ -266,9 +267,13 @@ def enter_chain(
     seqs = {seq for (seq,) in connection.execute(queries.ALL_UNFINISHED)}
     _finish(connection, changes, seqs, End(State.EXPIRED, now, reason=f"it is of another chain: {former}"))
     # So that nobody sends it again.
+    connection.execute(queries.COUNT_EXPIRED)
+    connection.execute(queries.COUNT_FAILED)
     for (kind,) in connection.execute(queries.EXPIRE_FAILED).fetchall():
         count(changes, kind_of(kind), State.FAILED, State.EXPIRED, 1)
     connection.execute(queries.SET_APART, {"former": former})
+    for statement in queries.SET_LEDGER_APART:
+        connection.execute(statement)
     for statement in _FORGET:
         connection.execute(statement)
     connection.execute(queries.ENTER_CHAIN, msgspec.structs.asdict(block))

@@ -181,7 +181,7 @@ class HostTestCase(SynchronousTestCase):
     def finish(self, state: State, height: int | None, reason: str | None) -> None:
         seqs = json.dumps([seq for (seq,) in self.execute("SELECT seq FROM unfinished")])
         end = {"state": state, "now": 0.0, "tx_hash": "AB", "height": height, "reason": reason, "keeps_body": True}
-        for statement in (queries.FINISH, queries.DELETE):
+        for statement in (queries.FINISH, queries.COUNT_FINISHED, queries.DELETE):
             self.execute(statement, {"seqs": seqs, **end})
 
     def execute(self, statement: str, values: Mapping[str, object] | None = None) -> list[Any]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from typing import Any
 
 from hypothesis import HealthCheck, settings
 
 from dapi.messages import Kind, Receipt, State, Via
+from dapi.outbox import queries
 from dapi.outbox.outbox import Outbox, OutboxEntry
 from dapi.outbox.pages import BatchPage
 from tests.unit.database.store_tools import StoreTestCase
@@ -47,7 +49,10 @@ class OutboxTestCase(StoreTestCase):
                 f" SELECT seq, ?, 5000.0, 1002, 'why', {SHARED} FROM unfinished WHERE batch_id = ?",
                 (state.value, batch_id),
             )
-            connection.execute("DELETE FROM unfinished WHERE batch_id = ?", (batch_id,))
+            moved = connection.execute(
+                "DELETE FROM unfinished WHERE batch_id = ? RETURNING seq", (batch_id,)
+            ).fetchall()
+            connection.execute(queries.COUNT_FINISHED, {"seqs": json.dumps([seq for (seq,) in moved])})
 
         self.clock.wait_for(self.database.write(move))
 

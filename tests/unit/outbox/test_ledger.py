@@ -1,7 +1,10 @@
 """The ledger of a stage tells what became of each node's work in it."""
 
+import json
+
 from dapi.messages import Kind, State, Via
 from dapi.messages.inference_pb2 import MsgSubmitPocBatch
+from dapi.outbox import queries
 from dapi.outbox.ledger import NodeLedger, stage_ledger
 from dapi.outbox.outbox import Outbox, OutboxEntry
 from dapi.submission.choice import Room
@@ -21,6 +24,11 @@ class LedgerTests(StoreTestCase):
 
     def put(self, batch_id: str, *, node_id: str | None = "a", kind: Kind = Kind.GENERATED, height: int = 100) -> None:
         self.clock.wait_for(self.outbox.put(OutboxEntry(batch_id, kind, node_id, height, 5, Via.HTTP, b"\x10\x01")))
+
+    def count_finished(self, seqs: list[int]) -> None:
+        values = {"seqs": json.dumps(seqs)}
+        count = self.database.write(lambda connection: connection.execute(queries.COUNT_FINISHED, values).fetchall())
+        self.clock.wait_for(count)
 
     def ledger(self) -> dict[str, NodeLedger]:
         return self.clock.wait_for(stage_ledger(self.database, 100))
@@ -68,7 +76,8 @@ class LedgerTests(StoreTestCase):
                 f"INSERT INTO finished (state, finished_at, {columns}) SELECT '{state}', 0, {columns} FROM unfinished"
                 f" WHERE batch_id LIKE '{state}-%'",
             )
-            self.execute(self.database, f"DELETE FROM unfinished WHERE batch_id LIKE '{state}-%'")
+            seqs = self.execute(self.database, f"DELETE FROM unfinished WHERE batch_id LIKE '{state}-%' RETURNING seq")
+            self.count_finished([seq for (seq,) in seqs])
         self.assertEqual(
             self.ledger(),
             {

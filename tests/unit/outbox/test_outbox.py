@@ -210,7 +210,7 @@ class DuplicateTests(OutboxTestCase):
         names = ("new", "finished", "waiting", "finished", "other", "new")
         puts = [self.outbox.put(entry(name)) for name in names]
         self.assertEqual([self.clock.wait_for(put).seen for put in puts], [1, 2, 2, 3, 1, 2])
-        self.assertEqual(statements, ["INSERT", "BEGIN ", "UPDATE", "UPDATE", "COMMIT"])
+        self.assertEqual(statements, ["INSERT", "BEGIN ", "UPDATE", "UPDATE", "INSERT", "COMMIT"])
         self.assertEqual(
             self.look("SELECT batch_id, seen FROM unfinished ORDER BY seq"), [("waiting", 2), ("new", 2), ("other", 1)]
         )

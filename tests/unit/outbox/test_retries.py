@@ -71,6 +71,10 @@ class RetryTests(OutboxTestCase):
             " height, nonces, seen, received_at, last_seen_at, 1.0, 0, 1, message FROM unfinished",
         )
         self.execute(self.database, "DELETE FROM unfinished")
+        self.execute(
+            self.database,
+            "INSERT INTO ledger SELECT 1000, 'node1', 'generated', 'failed', count(*), 0, 0 FROM finished",
+        )
         self.outbox = self.make_outbox()
         first = self.retry()
         self.assertEqual((first.batches, self.counts()), (256, {"stored": 256, "failed": 44}))
