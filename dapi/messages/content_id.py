@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import struct
 
+from dapi.messages.columns import doubles, integers, little_endian
 from dapi.messages.wire import ProofBatch, ValidatedBatch
 
 _SCALARS = struct.Struct("<qqQ")
@@ -26,16 +27,14 @@ def run_id(block_hash: str, public_key: str) -> str:
 
 def content_id(batch: ProofBatch | ValidatedBatch) -> str:
     """Return the id of a batch: 64 hex digits of SHA-256."""
-    count = len(batch.nonces)
     header = [b"dapi/1/", b"validated" if isinstance(batch, ValidatedBatch) else b"generated"]
     for text in (batch.public_key, batch.block_hash):
         encoded = text.encode()
         header += (struct.pack("<Q", len(encoded)), encoded)
-    header.append(_SCALARS.pack(batch.block_height, batch.node_num, count))
+    header.append(_SCALARS.pack(batch.block_height, batch.node_num, len(batch.nonces)))
     digest = hashlib.sha256(b"".join(header))
-    # One list a call: a call with two costs twice as much where they are long.
-    digest.update(struct.pack(f"<{count}q", *batch.nonces))
-    digest.update(struct.pack(f"<{len(batch.dist)}d", *batch.dist))
+    digest.update(little_endian(integers(batch.nonces)))
+    digest.update(little_endian(doubles(batch.dist)))
     if isinstance(batch, ValidatedBatch):
         digest.update(
             _VERDICT.pack(
@@ -47,5 +46,5 @@ def content_id(batch: ProofBatch | ValidatedBatch) -> str:
                 len(batch.received_dist),
             )
         )
-        digest.update(struct.pack(f"<{len(batch.received_dist)}d", *batch.received_dist))
+        digest.update(little_endian(doubles(batch.received_dist)))
     return digest.hexdigest()

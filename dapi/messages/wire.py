@@ -3,18 +3,23 @@
 The forms are those of the ML node: a bare JSON batch over HTTP, and over the WebSocket the same batch in an envelope
 ``{"type": "generated" | "validated", "batch": {…}, "id": "<uuid>"}`` that is acknowledged with
 ``{"type": "ack", "id": "<the same>"}``. Fields that are not listed here are ignored.
+
+The numbers of what was decoded are columns. They become columns at once where ``number_lists`` can read them; msgspec
+decodes everything else, the whole text included where its numbers cannot be read like that.
 """
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterator
-from typing import Annotated, Any, TypeAlias, TypeVar
+from collections.abc import Callable, Sequence
+from typing import Annotated, Final, TypeAlias, TypeVar
 
 import msgspec
 
 from dapi.errors import MessageError
+from dapi.messages import number_lists
+from dapi.messages.columns import Typecode, column
 from dapi.messages.field_errors import field_and_reason
 
 Int64: TypeAlias = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
@@ -26,14 +31,14 @@ class ProofBatch(msgspec.Struct, frozen=True):
 
     ``public_key`` is the participant's key in hex, ``block_hash`` the text of the node's init, to the letter,
     ``node_num`` the node's number, which the wire calls ``node_id``. ``nonces`` and ``dist`` are of equal length, the
-    distances finite.
+    distances finite; in a batch that was decoded here both are columns.
     """
 
     public_key: str
     block_hash: str
     block_height: Height
-    nonces: list[Int64]
-    dist: list[float]
+    nonces: Sequence[Int64]
+    dist: Sequence[float]
     node_num: Int64 = msgspec.field(name="node_id")
 
 
@@ -41,17 +46,17 @@ class ValidatedBatch(msgspec.Struct, frozen=True):
     """A node's verdict on a batch of another participant.
 
     ``public_key`` is the hex key of the participant whose batch was checked; ``node_num`` (on the wire: ``node_id``) is
-    whatever that batch carried and does not name the node that validated. The lists are of equal length; ``dist`` is
-    what this node recomputed, ``received_dist`` what the participant claimed. They are not submitted, so a NaN in them
-    is allowed.
+    whatever that batch carried and does not name the node that validated. The lists are of equal length, and columns
+    as in a ProofBatch; ``dist`` is what this node recomputed, ``received_dist`` what the participant claimed. They are
+    not submitted, so a NaN in them is allowed.
     """
 
     public_key: str
     block_hash: str
     block_height: Height
-    nonces: list[Int64]
-    dist: list[float]
-    received_dist: list[float]
+    nonces: Sequence[Int64]
+    dist: Sequence[float]
+    received_dist: Sequence[float]
     r_target: float
     fraud_threshold: float
     n_invalid: Int64
@@ -85,33 +90,32 @@ class _Ack(msgspec.Struct, tag_field="type", tag="ack"):
 
 Envelope: TypeAlias = GeneratedMessage | ValidatedMessage
 
-T = TypeVar("T")
+T = TypeVar("T", bound=Envelope | ProofBatch | ValidatedBatch)
 
 _envelopes: msgspec.json.Decoder[Envelope] = msgspec.json.Decoder(Envelope)
 _generated = msgspec.json.Decoder(ProofBatch)
 _validated = msgspec.json.Decoder(ValidatedBatch)
 _acks = msgspec.json.Encoder()
 
+_COLUMNS: Final[dict[type[msgspec.Struct], dict[str, Typecode]]] = {
+    ProofBatch: {"nonces": "q", "dist": "d"},
+    ValidatedBatch: {"nonces": "q", "dist": "d", "received_dist": "d"},
+}
+
 
 def decode_envelope(payload: bytes) -> Envelope:
     """Decode one WebSocket message; raise MessageError, with the field's path, when it is not a valid one."""
-    message = _decode(payload, _envelopes)
-    _check(message.batch, "$.batch")
-    return message
+    return _decode(payload, _envelopes)
 
 
 def decode_generated(payload: bytes) -> ProofBatch:
     """Decode the body of a ``generated`` callback; raise MessageError when it is not a valid one."""
-    batch = _decode(payload, _generated)
-    _check(batch, "$")
-    return batch
+    return _decode(payload, _generated)
 
 
 def decode_validated(payload: bytes) -> ValidatedBatch:
     """Decode the body of a ``validated`` callback; raise MessageError when it is not a valid one."""
-    batch = _decode(payload, _validated)
-    _check(batch, "$")
-    return batch
+    return _decode(payload, _validated)
 
 
 def encode_ack(message_id: str) -> bytes:
@@ -126,16 +130,52 @@ def _decode(payload: bytes, decoder: msgspec.json.Decoder[T]) -> T:
             str(payload, "utf-8")
         except UnicodeDecodeError as error:
             raise MessageError("$", f"invalid UTF-8 at byte {error.start}") from error
+    decoded = _decode_apart(payload, decoder)
+    if decoded is None:
+        decoded = _decode_whole(payload, decoder)
+    _check_lengths(*_batch_in(decoded))
+    return decoded
+
+
+def _decode_apart(payload: bytes, decoder: msgspec.json.Decoder[T]) -> T | None:
+    """Decode the lists of numbers by themselves; None: the whole text has to be decoded, be it valid or not."""
+    cut = number_lists.cut(payload)
+    if cut is None:
+        return None
     try:
-        return decoder.decode(payload)
+        decoded = decoder.decode(cut.text)
+    except (msgspec.MsgspecError, RecursionError):
+        return None
+    batch, _ = _batch_in(decoded)
+    typecodes = _COLUMNS[type(batch)]
+    if len(cut.lists) != len(typecodes):
+        return None
+    for name, typecode in typecodes.items():
+        (place,) = getattr(batch, name)
+        numbers = number_lists.read_column(cut.lists[int(place)], typecode)
+        if numbers is None:
+            return None
+        # Nobody has seen the batch yet.
+        msgspec.structs.force_setattr(batch, name, numbers)
+    return decoded
+
+
+def _decode_whole(payload: bytes, decoder: msgspec.json.Decoder[T]) -> T:
+    try:
+        decoded = decoder.decode(payload)
     except msgspec.ValidationError as error:
         raise MessageError(*field_and_reason(error)) from error
     except msgspec.DecodeError as error:
         if b"NaN" not in payload and b"Infinity" not in payload:
             raise MessageError("$", str(error)) from error
-        return _decode_with_literals(payload, decoder.type)
+        decoded = _decode_with_literals(payload, decoder.type)
+        _check_finite(*_batch_in(decoded))
     except RecursionError as error:
         raise MessageError("$", "nested too deeply") from error
+    batch, _ = _batch_in(decoded)
+    for name, typecode in _COLUMNS[type(batch)].items():
+        msgspec.structs.force_setattr(batch, name, column(typecode, getattr(batch, name)))
+    return decoded
 
 
 def _decode_with_literals(payload: bytes, wanted: Callable[..., T]) -> T:
@@ -156,24 +196,29 @@ def _decode_with_literals(payload: bytes, wanted: Callable[..., T]) -> T:
     return message
 
 
-def _check(batch: ProofBatch | ValidatedBatch, path: str) -> None:
+def _batch_in(decoded: Envelope | ProofBatch | ValidatedBatch) -> tuple[ProofBatch | ValidatedBatch, str]:
+    """Return the batch in what was decoded, and its path there."""
+    if isinstance(decoded, GeneratedMessage | ValidatedMessage):
+        return decoded.batch, "$.batch"
+    return decoded, "$"
+
+
+def _check_lengths(batch: ProofBatch | ValidatedBatch, path: str) -> None:
     expected = len(batch.nonces)
-    nan_allowed = isinstance(batch, ValidatedBatch)
-    for name, values in _lists(batch):
+    for name in _COLUMNS[type(batch)]:
+        values = getattr(batch, name)
         if len(values) != expected:
             raise MessageError(f"{path}.{name}", f"has {len(values)} numbers, nonces has {expected}")
-        # The sum of finite numbers may overflow, so it only tells whether to look at each.
-        if not math.isfinite(sum(values)):
-            for index, value in enumerate(values):
-                if math.isinf(value) or (math.isnan(value) and not nan_allowed):
-                    raise MessageError(f"{path}.{name}[{index}]", f"is {value}, not a finite number")
+
+
+def _check_finite(batch: ProofBatch | ValidatedBatch, path: str) -> None:
+    """Refuse infinite numbers, and NaN where none is allowed: JSON has neither, so only literals can be such."""
+    nan_allowed = isinstance(batch, ValidatedBatch)
+    for name, typecode in _COLUMNS[type(batch)].items():
+        for index, value in enumerate(getattr(batch, name)):
+            if typecode == "d" and (math.isinf(value) or (math.isnan(value) and not nan_allowed)):
+                raise MessageError(f"{path}.{name}[{index}]", f"is {value}, not a finite number")
     if isinstance(batch, ValidatedBatch):
         for name in ("r_target", "fraud_threshold", "probability_honest"):
             if not math.isfinite(getattr(batch, name)):
                 raise MessageError(f"{path}.{name}", f"is {getattr(batch, name)}, not a finite number")
-
-
-def _lists(batch: ProofBatch | ValidatedBatch) -> Iterator[tuple[str, list[Any]]]:
-    yield "dist", batch.dist
-    if isinstance(batch, ValidatedBatch):
-        yield "received_dist", batch.received_dist

@@ -7,7 +7,8 @@ The whole way of a batch, from the frame to the block, with what is kept where, 
    comes by HTTP is decoded by ``Callbacks``. All of it is in memory only. A bad message is counted and not
    acknowledged. When the connection is lost, the queue goes with it: the node sends again, every 5 s, either way.
 2. **The message.** ``BatchHandler.handle_generated_batch`` names the batch by its ``content_id``, the same whichever
-   way it comes, and ``CosmosMessageClient.submit_poc_batch`` makes the chain's message of it, without its creator.
+   way it comes, and ``CosmosMessageClient.submit_poc_batch`` makes the chain's message of it, without its creator. From
+   the frame to this message, the numbers are columns of machine numbers (``dapi.messages.columns``).
 3. **The disk.** ``Outbox.put`` holds it as pending, up to 64 MiB. ``Outbox._commit`` stores all that are pending with
    one statement (``Database.write``, on the writer's thread). After the fsync their receipts fire: only now the node
    gets its ack or 200. A full or locked disk fails with StoreBusyError: no ack, and the node sends again. From here on

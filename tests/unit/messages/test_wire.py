@@ -2,6 +2,7 @@
 
 import json
 import math
+from array import array
 from typing import Any
 
 from hypothesis import given
@@ -16,6 +17,7 @@ from dapi.messages import (
     decode_generated,
     decode_validated,
     encode_ack,
+    number_lists,
 )
 from tests.batches import generated_fields, validated_fields
 
@@ -38,13 +40,13 @@ def encoded(value: Any) -> bytes:
 class AcceptedTests(SynchronousTestCase):
     def test_bare_generated_batch(self) -> None:
         batch = decode_generated(encoded(generated_fields(nonces=[7, 2**63 - 1, -(2**63)], dist=[0.5, 1, 1e-300])))
-        self.assertEqual(batch.nonces, [7, 2**63 - 1, -(2**63)])
-        self.assertEqual(batch.dist, [0.5, 1.0, 1e-300])
+        self.assertEqual(batch.nonces, array("q", [7, 2**63 - 1, -(2**63)]))
+        self.assertEqual(batch.dist, array("d", [0.5, 1.0, 1e-300]))
         self.assertEqual((batch.block_height, batch.node_num), (1000, 1))
 
     def test_bare_validated_batch(self) -> None:
         batch = decode_validated(encoded(validated_fields()))
-        self.assertEqual(batch.received_dist, [0.25, 1.0])
+        self.assertEqual(batch.received_dist, array("d", [0.25, 1.0]))
         self.assertIs(batch.fraud_detected, False)
 
     def test_envelopes_tell_their_kind_and_id(self) -> None:
@@ -59,11 +61,11 @@ class AcceptedTests(SynchronousTestCase):
         self.assertEqual(decode_generated(encoded(generated_fields() | {"gpu": [{"deep": None}]})), plain)
 
     def test_no_nonce_is_a_valid_batch(self) -> None:
-        self.assertEqual(decode_generated(encoded(generated_fields(nonces=[], dist=[]))).nonces, [])
+        self.assertEqual(decode_generated(encoded(generated_fields(nonces=[], dist=[]))).nonces, array("q"))
 
     def test_sum_that_overflows_is_no_infinity(self) -> None:
         batch = decode_generated(encoded(generated_fields(nonces=[1, 2], dist=[1.7e308, 1.7e308])))
-        self.assertEqual(batch.dist, [1.7e308, 1.7e308])
+        self.assertEqual(batch.dist, array("d", [1.7e308, 1.7e308]))
 
     def test_nan_in_the_lists_of_a_verdict(self) -> None:
         for name in ("dist", "received_dist"):
@@ -179,6 +181,22 @@ class RefusedTests(SynchronousTestCase):
             error = self.refused(begin + b"[" * 200_000, "$")
             self.assertEqual(error.reason, "nested too deeply")
 
+
+class AcceptedByMsgspecTests(AcceptedTests):
+    """All of it again where simdjson is not installed."""
+
+    def setUp(self) -> None:
+        self.patch(number_lists, "parser_class", None)
+
+
+class RefusedByMsgspecTests(RefusedTests):
+    """All of it again where simdjson is not installed."""
+
+    def setUp(self) -> None:
+        self.patch(number_lists, "parser_class", None)
+
+
+class AnyBytesTests(SynchronousTestCase):
     @given(st.binary())
     def test_any_bytes_end_in_a_message_error(self, payload: bytes) -> None:
         for decode in (decode_envelope, decode_generated, decode_validated):

@@ -74,7 +74,7 @@ def sampled(found: Batches, at: Iterable[int] = (), **changes: Any) -> Samples:
 def picked(**changes: Any) -> list[int]:
     """Which of a thousand nonces are picked."""
     (batch,) = sampled([(list(range(1000)), [0.5] * 1000)], **changes).batches
-    return batch.nonces
+    return list(batch.nonces)
 
 
 def first_of_each(found: Batches) -> dict[int, float]:

@@ -74,7 +74,7 @@ class FakeNode(MLNodeClient):
 
     def _take(self, batch: ProofBatch) -> None:
         self.took.append(HEX.index(batch.public_key))
-        self.nonces = batch.nonces
+        self.nonces = list(batch.nonces)
 
 
 class FakeWorker(NodeWorker):

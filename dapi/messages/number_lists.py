@@ -1,0 +1,75 @@
+"""Reads the lists of numbers in a JSON text into columns, without a Python object for each number.
+
+``cut`` takes the lists out of the text. What is left is small, and msgspec decodes it as strictly as ever, with
+``[0]``, ``[1]`` … in the place of the lists. ``read_column`` reads a list with simdjson, which takes half the time that
+msgspec needs to make a list, and nothing has to be freed afterwards.
+
+simdjson is stricter than msgspec with some numbers (a large one among floats), and refuses them. So nothing is refused
+here: None means that msgspec has to decode the whole text. What both take, they take as the same numbers.
+tests/unit/messages/test_number_lists.py compares them.
+
+Why the place of a list in the text tells its field: the text that is left has no ``[`` but those of the numbers in
+brackets. A field that is a list needs one, so where each list that was cut out is one field's, none of them was part of
+anything else, not of a string either. A list that was cut out has one ``]``, at its end, so it has no list inside.
+"""
+
+from __future__ import annotations
+
+from array import array
+from typing import Literal, NamedTuple
+
+from dapi.messages.columns import Typecode
+
+try:
+    from simdjson import Parser
+except ImportError:
+    parser_class: type[Parser] | None = None
+else:
+    parser_class = Parser
+"""None where simdjson is not installed: there is no wheel of it for every platform."""
+
+min_bytes = 2048
+"""A smaller text, of some hundred numbers, is sooner decoded by msgspec in one piece."""
+
+MAX_LISTS = 3
+"""So many lists has a batch of the kind that has the most."""
+
+_SIMDJSON_TYPES: dict[Typecode, Literal["i", "d"]] = {"q": "i", "d": "d"}
+
+
+class Cut(NamedTuple):
+    """A JSON text without its lists; each is in ``lists``, at the place that stands for it in ``text``."""
+
+    text: bytes
+    lists: list[bytes]
+
+
+def cut(payload: bytes) -> Cut | None:
+    """Take the lists out of a JSON text; None where it has none, or too many, or is better decoded in one piece."""
+    if parser_class is None or len(payload) < min_bytes:
+        return None
+    kept: list[bytes] = []
+    lists: list[bytes] = []
+    end = 0
+    while (begin := payload.find(b"[", end)) >= 0:
+        kept += (payload[end:begin], b"[%d]" % len(lists))
+        end = payload.find(b"]", begin) + 1
+        if not end or len(lists) == MAX_LISTS:
+            return None
+        lists.append(payload[begin:end])
+    kept.append(payload[end:])
+    return Cut(b"".join(kept), lists) if lists else None
+
+
+def read_column(numbers: bytes, typecode: Typecode) -> array[int] | array[float] | None:
+    """Read a JSON list into a column of this type; None when it is no list of such numbers, or may be none."""
+    if parser_class is None:
+        return None
+    try:
+        # A new parser each time: an old one keeps memory for the largest text that it has read, ten times its size.
+        found = parser_class().parse(numbers).as_buffer(of_type=_SIMDJSON_TYPES[typecode])  # type: ignore[union-attr]
+    except (ValueError, TypeError, RuntimeError):
+        return None
+    values: array[int] | array[float] = array(typecode)
+    values.frombytes(found)
+    return values
