@@ -22,6 +22,22 @@ class MsgSubmitPocBatch(_message.Message):
     node_id: str
     def __init__(self, creator: _Optional[str] = ..., poc_stage_start_block_height: _Optional[int] = ..., batch_id: _Optional[str] = ..., nonces: _Optional[_Iterable[int]] = ..., dist: _Optional[_Iterable[float]] = ..., node_id: _Optional[str] = ...) -> None: ...
 
+class MsgSubmitPocBatchPacked(_message.Message):
+    __slots__ = ("creator", "poc_stage_start_block_height", "batch_id", "nonces", "dist", "node_id")
+    CREATOR_FIELD_NUMBER: _ClassVar[int]
+    POC_STAGE_START_BLOCK_HEIGHT_FIELD_NUMBER: _ClassVar[int]
+    BATCH_ID_FIELD_NUMBER: _ClassVar[int]
+    NONCES_FIELD_NUMBER: _ClassVar[int]
+    DIST_FIELD_NUMBER: _ClassVar[int]
+    NODE_ID_FIELD_NUMBER: _ClassVar[int]
+    creator: str
+    poc_stage_start_block_height: int
+    batch_id: str
+    nonces: bytes
+    dist: bytes
+    node_id: str
+    def __init__(self, creator: _Optional[str] = ..., poc_stage_start_block_height: _Optional[int] = ..., batch_id: _Optional[str] = ..., nonces: _Optional[bytes] = ..., dist: _Optional[bytes] = ..., node_id: _Optional[str] = ...) -> None: ...
+
 class MsgSubmitPocValidation(_message.Message):
     __slots__ = ("creator", "participant_address", "poc_stage_start_block_height", "nonces", "dist", "received_dist", "r_target", "fraud_threshold", "n_invalid", "probability_honest", "fraud_detected")
     CREATOR_FIELD_NUMBER: _ClassVar[int]

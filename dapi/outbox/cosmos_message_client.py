@@ -10,8 +10,10 @@ from twisted.internet.defer import Deferred, fail
 from dapi.errors import MessageError, QuotaError
 from dapi.messages import Kind, ProofBatch, Receipt, ValidatedBatch, Via
 from dapi.messages.addresses import address_of
+from dapi.messages.columns import doubles, integers, little_endian
 from dapi.messages.content_id import run_id
-from dapi.messages.inference_pb2 import MsgSubmitPocBatch, MsgSubmitPocValidation
+from dapi.messages.inference_pb2 import MsgSubmitPocBatch, MsgSubmitPocBatchPacked, MsgSubmitPocValidation
+from dapi.messages.varints import packed_varints
 from dapi.outbox.comparison import Comparison
 from dapi.outbox.outbox import Outbox, OutboxEntry
 from dapi.outbox.queries import ANY_RUN, NOT_HANDED_OUT, OTHERS_NONCES
@@ -48,13 +50,7 @@ class CosmosMessageClient:
         Fires with the Receipt when it is on disk; fails with StoreError when it is not, and with QuotaError when it is
         of no stage and the node has enough of that on disk.
         """
-        message = MsgSubmitPocBatch(
-            poc_stage_start_block_height=batch.block_height,
-            batch_id=batch_id,
-            nonces=batch.nonces,
-            dist=batch.dist,
-            node_id=node_id,
-        ).SerializeToString()
+        message = _encoded(batch, batch_id, node_id)
         height, nonces = batch.block_height, len(batch.nonces)
         run = run_id(batch.block_hash, batch.public_key) if self._comparison is not None else ""
         if has_others_nonces:
@@ -114,3 +110,23 @@ class CosmosMessageClient:
     def _report_verdict(self, receipt: Receipt, public_key: str, height: int) -> Receipt:
         self._verdict_observers(public_key, height)
         return receipt
+
+
+def _encoded(batch: ProofBatch, batch_id: str, node_id: str) -> bytes:
+    """Return a batch as the chain's message without creator: both ways give the same bytes."""
+    nonces = packed_varints(integers(batch.nonces))
+    if nonces is None:
+        return MsgSubmitPocBatch(
+            poc_stage_start_block_height=batch.block_height,
+            batch_id=batch_id,
+            nonces=batch.nonces,
+            dist=batch.dist,
+            node_id=node_id,
+        ).SerializeToString()
+    return MsgSubmitPocBatchPacked(
+        poc_stage_start_block_height=batch.block_height,
+        batch_id=batch_id,
+        nonces=nonces,
+        dist=little_endian(doubles(batch.dist)).tobytes(),
+        node_id=node_id,
+    ).SerializeToString()

@@ -80,6 +80,18 @@ class CosmosMessageClientTests(SynchronousTestCase):
         self.assertEqual(whole, message.SerializeToString())
         self.assertEqual(whole, GOLDEN)
 
+    def test_message_of_a_large_batch_is_protobufs_own(self) -> None:
+        """To the byte, however its numbers were encoded."""
+        alike = list(range(1_500_003, 1_500_003 + 8 * 500, 8))
+        for nonces in (alike, [*alike, 1], [*alike, 2**62], [-1] * 500):
+            dist = [nonce / 3 for nonce in nonces]
+            batch = ProofBatch(PUBLIC_KEY, "AB12", 1000, nonces, dist, 1)
+            self.client.submit_poc_batch(batch, batch_id="b-1", node_id="node1", via=Via.HTTP)
+            expected = MsgSubmitPocBatch(
+                poc_stage_start_block_height=1000, batch_id="b-1", nonces=nonces, dist=dist, node_id="node1"
+            )
+            self.assertEqual(self.outbox.entries[-1].message, expected.SerializeToString())
+
     def test_validation(self) -> None:
         receipt = self.client.submit_poc_validation(validated(), batch_id="v-1", node_id=None, via=Via.WEBSOCKET)
         self.assertEqual(self.successResultOf(receipt), Receipt(f"verdict-1000-{ADDRESS}", 1))
