@@ -6,8 +6,9 @@ import json
 import random
 
 _NODE_NUM, _NODE_COUNT = 1, 4
-# A node's nonces are its number and multiples of the count of nodes; a batch's number makes one of them.
-_PLACE = 10**18 + _NODE_NUM
+# A node's nonces are its number and multiples of the count of nodes; a batch's number makes one of them. Like
+# the others of a batch of a node, it is not much longer than they are.
+_PLACE = 1_500_000 + _NODE_NUM
 # An ack as most write it.
 _ACK_BEGINS, _ACK_ENDS = b'{"type":"ack","id":"', b'"}'
 
