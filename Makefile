@@ -9,6 +9,7 @@
 # make package the wheel and the source distribution in dist/, built twice, checked, and tried in each Python
 # make release the same, the unit tests from the source distribution, and the list of components (SBOM)
 # make docs    the documentation, in build/docs
+# make screenshots  the pictures of the documentation, anew
 # make reference  what docs/ takes from the code, anew
 
 VENV := .venv
@@ -17,7 +18,7 @@ STAMP := $(VENV)/.dapi-is-set-up
 PYTHONS := python3 python3.11 python3.12 python3.13 python3.14
 BENCHES := intake http signing outbox_to_block large_stage relay scrape
 
-.PHONY: setup test lint types unit integration demo demo-v2 bench bench-abuse soak proto reference package release docs
+.PHONY: setup test lint types unit integration demo demo-v2 bench bench-abuse soak proto reference package release docs screenshots
 
 setup: $(STAMP)
 
@@ -83,3 +84,6 @@ release: $(STAMP)
 docs: $(STAMP)
 	@echo "== documentation"
 	@$(PY) -m sphinx --quiet --fail-on-warning --keep-going docs build/docs
+
+screenshots: $(STAMP)
+	@$(PY) -m tools.screenshots
