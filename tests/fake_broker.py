@@ -7,10 +7,12 @@ from typing import Any
 
 import msgspec
 from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.task import Clock
 
 from dapi.broker.broker import Broker
+from dapi.broker.command_round import CommandRound, CommandRounds
 from dapi.broker.node_worker import CommandRecord, NodeWorker, WorkerStatus
-from dapi.broker.node_worker_commands import CommandResult
+from dapi.broker.node_worker_commands import Command, CommandResult, StopNodeCommand
 from dapi.broker.nodes import Node, NodeConfig
 from dapi.errors import ConfigError, UnknownBatchError, UnknownNodeError
 from dapi.messages import Kind, State, Via
@@ -43,6 +45,14 @@ class FakeWorker(NodeWorker):
         self.websocket_client = FakeWebSocket([])
         self.command: str | None = None
         self.last: CommandRecord | None = None
+        self.commanded: list[Deferred[CommandResult]] = []
+        self.ends_with: CommandResult | None = None
+
+    def submit(self, command: Command) -> Deferred[CommandResult]:
+        if self.ends_with is not None:
+            return succeed(self.ends_with)
+        self.commanded.append(Deferred())
+        return self.commanded[-1]
 
     def status(self) -> WorkerStatus:
         return WorkerStatus(
@@ -64,8 +74,9 @@ class FakeBroker(Broker):
 
     def __init__(self) -> None:
         self.by_id: dict[str, FakeWorker] = {}
+        self.clock = Clock()
+        self.rounds = CommandRounds(self.clock)
         self.commands: list[tuple[Any, ...]] = []
-        self.commanded: Deferred[dict[str, CommandResult]] = Deferred()
         self.error: Exception | None = None
 
     def nodes(self) -> list[Node]:
@@ -110,10 +121,15 @@ class FakeBroker(Broker):
 
     def command_all(
         self, duty: Duty, block_height: int = 0, block_hash: str = "", public_key: str = ""
-    ) -> Deferred[dict[str, CommandResult]]:
+    ) -> Deferred[CommandRound]:
         stage = (block_height, block_hash, public_key) if block_height else ()
         self.commands.append((duty, *stage))
-        return self.commanded
+        enabled = [worker for worker in self.by_id.values() if worker.node.enabled]
+        return succeed(self.rounds.begin(duty, enabled, lambda node: StopNodeCommand()))
+
+    def end_command(self, node_id: str, result: CommandResult) -> None:
+        """End the command that was given to a node last."""
+        self.by_id[node_id].commanded[-1].callback(result)
 
 
 def _set_enabled(worker: FakeWorker, enabled: bool) -> None:

@@ -8,6 +8,6 @@ through its MLNodeClient, then opens or closes its WebSocketClient. From then on
 does its duty, and the command is given again when it does not.
 
 Broker registers nodes in the NodeStore (nodes.py), which numbers them, and has a NodeWorker made for each; the workers
-belong to NodeWorkGroup. ``Broker.command_all`` gives commands by hand. ``Rehearsals.begin`` (rehearsals.py) rehearses
-PoC on one node (rehearsal.py).
+belong to NodeWorkGroup. ``Broker.command_all`` gives commands by hand, as CommandRounds (command_round.py).
+``Rehearsals.begin`` (rehearsals.py) rehearses PoC on one node (rehearsal.py).
 """

@@ -13,13 +13,14 @@ from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from dapi.broker.configuration_file import log_differences
+from dapi.broker.command_round import CommandRound, CommandRounds
+from dapi.broker.configuration_file import missing_nodes
 from dapi.broker.duties import MEANINGS, Intention
 from dapi.broker.node_counts import NodeCounts
 from dapi.broker.node_work_group import NodeWorkGroup
 from dapi.broker.node_worker import NodeWorker, WorkerStatus
-from dapi.broker.node_worker_commands import Command, CommandResult, StopNodeCommand
-from dapi.broker.nodes import Address, Node, NodeConfig, NodeStore, StoredNodes, check_apart
+from dapi.broker.node_worker_commands import Command, StopNodeCommand
+from dapi.broker.nodes import Node, NodeConfig, NodeStore, StoredNodes, check_apart
 from dapi.errors import ConfigError, NotReadyError, StoreBusyError, UnknownNodeError
 from dapi.mlnode.client import InitRequest, PowParams
 from dapi.phases.duty import Duty
@@ -86,6 +87,7 @@ class Broker(MultiService):
         self._removed: frozenset[str] = frozenset()
         self._on_change: Observers[[]] = Observers()
         self._loading: Deferred[None] = succeed(None)
+        self.rounds = CommandRounds(reactor)
         self.why_no_command: Callable[[], str | None] = lambda: None
 
     def startService(self) -> None:
@@ -98,6 +100,7 @@ class Broker(MultiService):
     def stopService(self) -> Deferred[None]:
         """Stop all workers, and finish the changes that have begun; fires when nothing is left."""
         self._loading.cancel()
+        self.rounds.end("dapi is stopping")
         self.running = False
         return Deferred.fromCoroutine(self._stop())
 
@@ -211,15 +214,15 @@ class Broker(MultiService):
 
     def command_all(
         self, duty: Duty, block_height: int = 0, block_hash: str = "", public_key: str = ""
-    ) -> Deferred[dict[str, CommandResult]]:
-        """Give all enabled nodes the command for a duty; fires with their results, by node id.
+    ) -> Deferred[CommandRound]:
+        """Give all enabled nodes the command for a duty; fires when the first ones have it.
 
         GENERATE and VALIDATE need the stage: ``block_hash`` is passed on as it is, ``public_key`` is hex. INFERENCE may
         take minutes. Fails with NotReadyError while the nodes are not loaded, while no command may be given, and when
         dapi stops.
         """
 
-        async def command_all() -> dict[str, CommandResult]:
+        async def command_all() -> CommandRound:
             self._check_working()
             if (reason := self.why_no_command()) is not None:
                 raise NotReadyError(reason)
@@ -228,10 +231,16 @@ class Broker(MultiService):
                 await self.begin_stage(block_height, self.node_count)
             self.log.info("by hand: all nodes that are enabled are commanded to {duty}", duty=duty)
             enabled = [worker for worker in self._group.workers() if worker.node.enabled]
-            waiters = {worker.node.id: worker.submit(self.command_for(worker.node, intention)) for worker in enabled}
-            return {node_id: await waiter for node_id, waiter in waiters.items()}
+            return self.rounds.begin(duty, enabled, lambda node: self._command_by_hand(node, intention))
 
         return Deferred.fromCoroutine(command_all())
+
+    def _command_by_hand(self, node: Node, intention: Intention) -> Command:
+        # Much may happen before a node's turn comes.
+        reason = self.why_no_command() if node.enabled else "it was disabled meanwhile"
+        if reason is not None:
+            raise NotReadyError(reason)
+        return self.command_for(node, intention)
 
     def command_for(self, node: Node, intention: Intention) -> Command:
         """Make the command that brings a node to what is intended."""
@@ -375,26 +384,10 @@ class Broker(MultiService):
                 worker.node = msgspec.structs.replace(worker.node, old_token_num=None)
 
     async def _register_missing(self, configs: list[NodeConfig]) -> list[Node]:
-        missing: dict[Address, NodeConfig] = {}
-        for config in configs:
-            worker = self._group.get(config.id)
-            if worker is not None:
-                log_differences(self.log, config, worker.node.config)
-            elif config.id in self._removed:
-                self.log.warn(
-                    "{node_id}: in the configuration file, but it was removed and stays so; to have it back, "
-                    "POST it to /admin/v1/nodes",
-                    node_id=config.id,
-                )
-            else:
-                try:
-                    self._check_address(config)
-                    check_apart(config, missing.setdefault(config.address, config))
-                except ConfigError as error:
-                    self.log.warn("{node_id}: not registered: {error}", node_id=config.id, error=str(error))
+        missing = missing_nodes(self.log, configs, self._group.get, self._removed, self._check_address)
         if not missing:  # as usual: then no other program that holds the database is waited for
             return []
         # With one commit: thousands of them would take a minute.
-        registered = await self._store.save_all(list(missing.values()))
+        registered = await self._store.save_all(missing)
         await self._in_slices(self._own, registered)
         return registered

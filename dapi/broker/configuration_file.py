@@ -1,11 +1,15 @@
-"""A node of the configuration file that the database knows already."""
+"""The nodes of the configuration file: which are registered, and what is said of the others."""
 
 from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable
 
 import msgspec
 from twisted.logger import Logger
 
-from dapi.broker.nodes import NodeConfig
+from dapi.broker.node_worker import NodeWorker
+from dapi.broker.nodes import Address, NodeConfig, check_apart
+from dapi.errors import ConfigError
 
 # A token in the URL, keys among a model's arguments.
 _MAY_HOLD_SECRETS = ("websocket_url", "models")
@@ -31,3 +35,35 @@ def log_differences(log: Logger, in_file: NodeConfig, stored: NodeConfig) -> Non
 
 def _shown(config: NodeConfig, field: str) -> str:
     return msgspec.json.encode(getattr(config, field)).decode()
+
+
+def missing_nodes(
+    log: Logger,
+    configs: Iterable[NodeConfig],
+    worker_of: Callable[[str], NodeWorker | None],
+    removed: Collection[str],
+    check_address: Callable[[NodeConfig], None],
+) -> list[NodeConfig]:
+    """Return those of the file's nodes that are to be registered, and log what keeps the others from it.
+
+    ``worker_of`` returns the worker of the node with an id, ``check_address`` raises ConfigError when another node has
+    the address of a new one.
+    """
+    missing: dict[Address, NodeConfig] = {}
+    for config in configs:
+        worker = worker_of(config.id)
+        if worker is not None:
+            log_differences(log, config, worker.node.config)
+        elif config.id in removed:
+            log.warn(
+                "{node_id}: in the configuration file, but it was removed and stays so; to have it back, "
+                "POST it to /admin/v1/nodes",
+                node_id=config.id,
+            )
+        else:
+            try:
+                check_address(config)
+                check_apart(config, missing.setdefault(config.address, config))
+            except ConfigError as error:
+                log.warn("{node_id}: not registered: {error}", node_id=config.id, error=str(error))
+    return list(missing.values())

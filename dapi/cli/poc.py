@@ -14,12 +14,15 @@ from dapi.cli.session import ApiGroup, Session, pass_session
 
 F = TypeVar("F", bound=Callable[..., Any])
 
+_LOOK_SECONDS = 1.0
+
 
 @click.group(cls=ApiGroup)
 def poc() -> None:
     """Give all enabled nodes a command by hand.
 
-    While dapi follows the chain's phases, it would undo this at the next block: each command needs --force then.
+    Each waits until all nodes have done it, or failed; Ctrl-C ends the waiting and not the command. While dapi follows
+    the chain's phases, it would undo this at the next block: each command needs --force then.
     """
 
 
@@ -90,21 +93,54 @@ def stop(session: Session, force: bool) -> None:
     _command(session, "stop", force)
 
 
+@poc.command(
+    "status",
+    examples="""
+    dapi poc status
+    """,
+)
+@pass_session
+def status(session: Session) -> None:
+    """Say how far the last command by hand is."""
+    _show(session, session.api.get("/poc"))
+
+
 def _command(session: Session, verb: str, force: bool, body: dict[str, object] | None = None) -> None:
     try:
         answer = session.api.post(f"/poc/{verb}", body, force="true" if force else None)
     except CliError as error:
         raise CliError(error.message.replace("?force=true", "--force"), ExitCode(error.exit_code)) from None
-    results = answer["results"]
+    began_at, told = answer["progress"]["began_at"], ""
+    while answer["progress"]["pending"]:
+        if not session.is_json and (now := _so_far(answer["progress"])) != told:
+            told = now
+            click.echo(told, err=True)
+        session.sleep(_LOOK_SECONDS)
+        answer = session.api.get("/poc")
+        if answer["progress"]["began_at"] != began_at:
+            raise CliError("dapi was restarted, or the nodes got another command: nothing is known of this one")
+    _show(session, answer)
+
+
+def _show(session: Session, answer: dict[str, Any]) -> None:
+    results, progress = answer["results"], answer["progress"]
     if session.is_json:
         session.print_json(answer)
-    elif not results:
+    elif not progress["nodes"]:
         click.echo("no node is enabled")
     else:
         rows = [(name, _how(result), result["status"], result["error"]) for name, result in results.items()]
-        show.print_all([show.table(("NODE", "DONE", "DOES", "ERROR"), rows)])
-    if any(result["succeeded"] is False for result in results.values()):
+        if rows:
+            show.print_all([show.table(("NODE", "DONE", "DOES", "ERROR"), rows)])
+        click.echo(_so_far(progress))
+    if progress["failed"]:
         click.get_current_context().exit(ExitCode.NO)
+
+
+def _so_far(progress: dict[str, Any]) -> str:
+    pending = f", {progress['pending']} go on" if progress["pending"] else ""
+    done = f"{progress['succeeded']} do it, {progress['failed']} failed"
+    return f"{progress['duty']}: of {progress['nodes']} nodes {done}{pending}"
 
 
 def _how(result: dict[str, Any]) -> str:

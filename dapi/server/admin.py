@@ -9,28 +9,22 @@ there by ``Origin`` and ``Host``, and here a body that is not declared as JSON. 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable
-from typing import Annotated, Any, TypeAlias, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
-import msgspec
 from twisted.internet.defer import Deferred, maybeDeferred
-from twisted.internet.defer import TimeoutError as DeferredTimeoutError
 from twisted.internet.interfaces import IReactorTime
 from twisted.web.resource import IResource
 from twisted.web.server import Request
 
 from dapi.broker.broker import Broker
-from dapi.broker.node_worker import WorkerStatus
 from dapi.broker.nodes import NodeConfig, decode_node_config
 from dapi.errors import DapiError, NotReadyError, StoreError
 from dapi.http.answers import HttpError, json_answer, new_app, shielded
 from dapi.http.routes import Route, add_routes, open_paths
 from dapi.orchestration.phase_status import PhaseStatus
 from dapi.outbox.outbox import Outbox
-from dapi.phases.duty import Duty
 from dapi.server.admin_door import AdminDoor
 from dapi.server.answer_types import (
-    CommandAnswer,
-    CommandAnswers,
     NodeAnswer,
     NodeMessage,
     NodeRefusal,
@@ -40,18 +34,11 @@ from dapi.server.answer_types import (
 from dapi.server.batch_routes import BatchRoutes
 from dapi.server.epochs import EpochRoutes
 from dapi.server.json_body import decode_body
+from dapi.server.poc_routes import PocRoutes
 
 T = TypeVar("T")
 
 Handler: TypeAlias = Callable[..., Any]
-
-
-class PocParameters(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The stage that nodes generate or validate for: the block it starts at, and the participant's key in hex."""
-
-    block_height: Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
-    block_hash: Annotated[str, msgspec.Meta(min_length=1)]
-    public_key: Annotated[str, msgspec.Meta(pattern=r"^([0-9a-fA-F]{2})+\Z")]
 
 
 class AdminApi:
@@ -62,9 +49,6 @@ class AdminApi:
     not watched. ``token`` and ``hosts`` are for the AdminDoor. ``others`` are routes of other parts, from the root of
     the port.
     """
-
-    poc_wait_seconds = 20.0
-    """How long a ``poc`` route waits for the nodes; their commands go on after it."""
 
     def __init__(
         self,
@@ -84,6 +68,7 @@ class AdminApi:
         self._batches = BatchRoutes(outbox)
         self._status = status
         self._epochs = EpochRoutes(phases, poc_v2)
+        self.poc = PocRoutes(reactor, broker, self._epochs)
         self._token = token
         self._hosts = hosts
         self._others = tuple(others)
@@ -109,10 +94,7 @@ class AdminApi:
             ("POST", "/nodes/<node_id>/disable", self._disable_node),
             ("POST", "/nodes/<node_id>/connect", self._connect_node),
             ("POST", "/nodes/<node_id>/rotate", self._rotate_token),
-            ("POST", "/poc/start", self._command_all(Duty.GENERATE)),
-            ("POST", "/poc/validate", self._command_all(Duty.VALIDATE)),
-            ("POST", "/poc/inference", self._command_all(Duty.INFERENCE)),
-            ("POST", "/poc/stop", self._command_all(Duty.STOPPED)),
+            *self.poc.routes(),
             ("GET", "/epochs", self._epochs.get_epochs),
             ("GET", "/restart", self._epochs.get_restart),
             ("GET", "/status", self._get_status),
@@ -184,37 +166,12 @@ class AdminApi:
         message = "node has a new callback token, and is told it when the next stage begins"
         return json_answer(request, NodeMessage(message, node_id))
 
-    def _command_all(self, duty: Duty) -> Handler:
-        async def handle(request: Request) -> bytes:
-            self._epochs.refuse_unless_forced(request)
-            needs_stage = duty in (Duty.GENERATE, Duty.VALIDATE)
-            stage = msgspec.structs.astuple(decode_body(request, PocParameters)) if needs_stage else ()
-            commanded = self._shielded(self._broker.command_all(duty, *stage))
-            try:
-                ended = await commanded.addTimeout(self.poc_wait_seconds, self._reactor)
-                results = {node_id: CommandAnswer.of(result) for node_id, result in ended.items()}
-            except DeferredTimeoutError:
-                results = {
-                    node.id: _result_so_far(self._broker.worker_by_num(node.num).status())
-                    for node in self._broker.nodes()
-                    if node.enabled
-                }
-            return json_answer(request, CommandAnswers(results))
-
-        return handle
-
     async def _get_status(self, request: Request) -> bytes:
         return json_answer(request, await maybeDeferred(self._status))
 
     def _shielded(self, work: Deferred[T]) -> Deferred[T]:
         """Let a change go on when its client goes away."""
         return shielded(work, "a change by the admin API")
-
-
-def _result_so_far(status: WorkerStatus) -> CommandAnswer:
-    if status.command is None and not status.waiting and status.last is not None:
-        return CommandAnswer.of(status.last.result)
-    return CommandAnswer(None, "pending", None)
 
 
 def _json_of(request: Request) -> Any:

@@ -91,15 +91,29 @@ class CommandAnswer(msgspec.Struct, frozen=True, omit_defaults=True):
     is_model_initialized: bool | msgspec.UnsetType = msgspec.UNSET
 
     @classmethod
-    def of(cls, result: CommandResult) -> CommandAnswer:
-        """Show how a command ended."""
+    def of(cls, result: CommandResult | None) -> CommandAnswer:
+        """Show how a command ended; None: it goes on."""
+        if result is None:
+            return cls(None, "pending", None)
         return cls(result.succeeded, result.status, result.error, result.is_model_initialized)
 
 
+class CommandProgress(msgspec.Struct, frozen=True):
+    """How far a command to all enabled nodes is: at how many of them it succeeded, failed, or is pending."""
+
+    duty: str
+    began_at: str
+    nodes: int
+    succeeded: int
+    failed: int
+    pending: int
+
+
 class CommandAnswers(msgspec.Struct, frozen=True):
-    """How a command ended at each enabled node, by the node's id."""
+    """How a command ended at each enabled node, by the node's id; of more than 100 nodes, those where it failed."""
 
     results: dict[str, CommandAnswer]
+    progress: CommandProgress
 
 
 class RestartAnswer(msgspec.Struct, frozen=True):

@@ -9,7 +9,6 @@ from msgspec import Meta
 
 from dapi.broker.nodes import NodeConfig
 from dapi.messages import Kind, ProofBatch, State, ValidatedBatch
-from dapi.server.admin import PocParameters
 from dapi.server.answer_types import (
     BackupAnswer,
     BatchesAnswer,
@@ -36,6 +35,7 @@ from dapi.server.epochs import MAX_STAGES
 from dapi.server.health import Health, Readiness
 from dapi.server.log_routes import LogParameters, LogState
 from dapi.server.openapi import Operation, Operations
+from dapi.server.poc_routes import PocParameters
 
 _ADMIN = "/admin/v1"
 _HTML = "text/html"
@@ -102,13 +102,23 @@ _NODES: Operations = {
 }
 
 _POC: Operations = {
-    ("POST", f"/poc/{name}"): Operation(text, {200: CommandAnswers}, body, ForceArguments)
-    for name, text, body in (
-        ("start", "Have all enabled nodes generate.", PocParameters),
-        ("validate", "Have all enabled nodes validate.", PocParameters),
-        ("inference", "Have all enabled nodes serve inference.", None),
-        ("stop", "Stop all enabled nodes.", None),
-    )
+    ("GET", "/poc"): Operation(
+        "How far the last command by hand is: 202 while it goes on.", {200: CommandAnswers, 202: CommandAnswers}
+    ),
+    **{
+        ("POST", f"/poc/{name}"): Operation(
+            f"{text} 202 while that goes on: after 20 s, and at once where the nodes are more than 100.",
+            {200: CommandAnswers, 202: CommandAnswers},
+            body,
+            ForceArguments,
+        )
+        for name, text, body in (
+            ("start", "Have all enabled nodes generate.", PocParameters),
+            ("validate", "Have all enabled nodes validate.", PocParameters),
+            ("inference", "Have all enabled nodes serve inference.", None),
+            ("stop", "Stop all enabled nodes.", None),
+        )
+    },
 }
 
 _BATCHES: Operations = {

@@ -8,7 +8,6 @@ from typing import Any
 import pytest_twisted
 import treq
 from twisted.internet import reactor
-from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.web.client import Agent
 from twisted.web.http_headers import Headers
@@ -61,29 +60,30 @@ async def test_nodes_from_end_to_end() -> None:
 @pytest_twisted.ensureDeferred
 async def test_node_commands_outlast_the_answer() -> None:
     broker, admin = make()
-    admin.poc_wait_seconds = 0.1
+    admin.poc.wait_seconds = 0.1
     async with serving(admin.resource()) as listener:
         await ask(listener, "POST", "/nodes", node_fields("a"))
-        broker.by_id["a"].command = "StartPocCommand"
         code, answered = await ask(listener, "POST", "/poc/start", BLOCK)
-        assert (code, answered["results"]["a"]["status"]) == (200, "pending")
-        assert not broker.commanded.called
-        broker.commanded.callback({})
+        assert (code, answered["results"]["a"]["status"]) == (202, "pending")
+        broker.end_command("a", CommandResult(True, "GENERATING"))
+        code, answered = await ask(listener, "GET", "/poc")
+        assert (code, answered["results"]["a"]["status"]) == (200, "GENERATING")
 
 
 @pytest_twisted.ensureDeferred
 async def test_client_that_leaves_does_not_cancel_a_command() -> None:
     broker, admin = make()
-    cancelled: list[Any] = []
-    broker.commanded = Deferred(cancelled.append)
     async with serving(admin.resource()) as listener:
+        await ask(listener, "POST", "/nodes", node_fields("a"))
         client = await connect(listener.port)
         client.transport.write(b"POST /admin/v1/poc/stop HTTP/1.1\r\nHost: localhost\r\n\r\n")
         await until(lambda: broker.commands)
         client.transport.abortConnection()
         await until(lambda: not listener.site.connections)
-        assert cancelled == []
-        broker.commanded.callback({"a": CommandResult(True, "STOPPED")})
+        assert not broker.by_id["a"].commanded[-1].called
+        broker.end_command("a", CommandResult(True, "STOPPED"))
+        code, answered = await ask(listener, "GET", "/poc")
+        assert (code, answered["progress"]["succeeded"]) == (200, 1)
 
 
 @pytest_twisted.ensureDeferred

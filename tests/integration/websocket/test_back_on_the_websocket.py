@@ -57,7 +57,8 @@ async def service(node: SimulatedMLNode, tmp_path: Path) -> AsyncIterator[DapiSe
 
 
 async def start_poc(service: DapiService, height: int) -> None:
-    results = await service.broker.command_all(Duty.GENERATE, height, "AB" * 32, PUBLIC_KEY)
+    commanded = await service.broker.command_all(Duty.GENERATE, height, "AB" * 32, PUBLIC_KEY)
+    results = await commanded.ended()
     assert results["node1"].succeeded, results
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.logger import LogLevel, formatEvent
 from twisted.trial.unittest import SynchronousTestCase
@@ -63,7 +64,11 @@ class BrokerTestCase(SynchronousTestCase):
 
     def command_all(self, duty: Duty, *stage: Any) -> dict[str, CommandResult]:
         """Give all nodes a command, which ends at once."""
-        return self.successResultOf(self.broker.command_all(duty, *stage))
+        return self.successResultOf(self.commanding(duty, *stage))
+
+    def commanding(self, duty: Duty, *stage: Any) -> Deferred[dict[str, CommandResult]]:
+        """Give all nodes a command; fires with its results."""
+        return self.successResultOf(self.broker.command_all(duty, *stage)).ended()
 
     def worker(self, node_id: str) -> NodeWorker:
         [num] = [node.num for node in self.broker.nodes() if node.id == node_id]

@@ -119,7 +119,7 @@ class RegistrationTests(BrokerTestCase):
         websocket.closing = Deferred()
         self.add("a", poc_port=9)
         second = self.worker("a")
-        commanded = self.broker.command_all(Duty.GENERATE, 1000, "AB", "02aa")
+        commanded = self.commanding(Duty.GENERATE, 1000, "AB", "02aa")
         self.add("a", poc_port=10)
         new = self.worker("a")
         self.assertEqual((False, False, False), (old.running, second.running, new.running))
@@ -267,7 +267,7 @@ class AllNodesTests(BrokerTestCase):
     def test_slow_node_delays_nobody(self) -> None:
         self.add("a", "b")
         self.stubs["a"].held = {"state"}
-        both = self.broker.command_all(Duty.GENERATE, 1000, "AB", "02aa")
+        both = self.commanding(Duty.GENERATE, 1000, "AB", "02aa")
         self.assertEqual("websocket restart", self.stubs["b"].events[-1])
         self.assertNoResult(both)
         self.stubs["a"].release()

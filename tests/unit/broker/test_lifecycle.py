@@ -171,7 +171,7 @@ class StopTests(BrokerTestCase):
     def test_stop_with_commands_under_way(self) -> None:
         self.add("a", "b")
         self.stubs["a"].held = {"state"}
-        both = self.broker.command_all(Duty.GENERATE, 1000, "AB", "02aa")
+        both = self.commanding(Duty.GENERATE, 1000, "AB", "02aa")
         self.successResultOf(self.broker.stopService())
         self.assertEqual({"a": False, "b": True}, {name: r.succeeded for name, r in self.successResultOf(both).items()})
         self.assertEqual([], self.clock.getDelayedCalls())
@@ -184,7 +184,7 @@ class StopTests(BrokerTestCase):
         old.closing, removed.closing = Deferred(), Deferred()
         self.add("a", poc_port=9)
         self.successResultOf(self.broker.remove_node("b"))
-        commanded = self.broker.command_all(Duty.STOPPED)
+        commanded = self.commanding(Duty.STOPPED)
         stopped = self.broker.stopService()
         self.assertNoResult(stopped)
         self.assertFalse(self.successResultOf(commanded)["a"].succeeded)

@@ -146,17 +146,59 @@ class PocTests(CliTestCase):
         self.assertEqual(self.client.calls, [("POST", "/poc/stop?force=true", None)])
         self.assertEqual(self.told("poc", "stop", "--force", code=3), recorded("poc-stop")[1])
 
+    def answer(self, pending: int, failed: int = 0, **results: Any) -> dict[str, Any]:
+        progress = {"duty": "GENERATE", "began_at": "then", "nodes": 300}
+        counts = {"succeeded": 300 - pending - failed, "failed": failed, "pending": pending}
+        return {"results": results, "progress": progress | counts}
+
     def test_the_stage_goes_along(self) -> None:
-        pending = {"results": {"node1": {"succeeded": None, "status": "pending", "error": None}}}
         for verb in ("start", "validate"):
-            self.client.set("POST", f"/poc/{verb}", pending)
-            self.assertIn("node1 goes on pending -", self.shown("poc", verb, *STAGE))
+            done = {"succeeded": True, "status": "GENERATING", "error": None}
+            self.client.set("POST", f"/poc/{verb}", self.answer(0, node1=done))
+            self.assertIn("node1 yes GENERATING -", self.shown("poc", verb, *STAGE))
             body = {"block_height": 7, "block_hash": "ABCD", "public_key": "02ab"}
             self.assertEqual(self.client.calls[-1], ("POST", f"/poc/{verb}", body))
             self.refused("poc", verb, *STAGE[:4], code=2)
 
+    def test_it_waits_for_many_and_tells_how_far_they_are(self) -> None:
+        self.sleeps = 9
+        failed = {"succeeded": False, "status": "UNKNOWN", "error": "n7: no answer"}
+        end = self.answer(0, 2, n7=failed)
+        self.client.set("POST", "/poc/start", self.answer(300), status=202)
+        self.client.set("GET", "/poc", (202, self.answer(200)), (202, self.answer(200)), (200, end))
+        result = self.run_dapi("poc", "start", *STAGE, code=3)
+        self.assertEqual(
+            result.stderr.splitlines(),
+            [
+                "GENERATE: of 300 nodes 0 do it, 0 failed, 300 go on",
+                "GENERATE: of 300 nodes 100 do it, 0 failed, 200 go on",
+            ],
+        )
+        lines = [" ".join(line.split()) for line in result.stdout.splitlines()]
+        self.assertEqual(lines[1:], ["n7 no UNKNOWN n7: no answer", "GENERATE: of 300 nodes 298 do it, 2 failed"])
+        self.client.set("GET", "/poc", (202, self.answer(200)), (200, end))
+        self.assertEqual(self.told("poc", "start", *STAGE, code=3), end)
+
+    def test_another_command_came_meanwhile(self) -> None:
+        self.sleeps = 5
+        self.client.set("POST", "/poc/start", self.answer(300), status=202)
+        other = self.answer(10)
+        other["progress"]["began_at"] = "later"
+        self.client.set("GET", "/poc", other, status=202)
+        self.assertIn("another command", self.refused("poc", "start", *STAGE))
+
+    def test_how_far_the_last_one_is(self) -> None:
+        pending = {"succeeded": None, "status": "pending", "error": None}
+        self.client.set("GET", "/poc", self.answer(1, node1=pending), status=202)
+        lines = self.shown("poc", "status").splitlines()
+        self.assertEqual(lines[1:], ["node1 goes on pending -", "GENERATE: of 300 nodes 299 do it, 0 failed, 1 go on"])
+        self.client.set("GET", "/poc", {"error": "no command was given by hand since dapi started"}, status=404)
+        self.assertIn("no command was given", self.refused("poc", "status"))
+
     def test_no_node(self) -> None:
-        self.client.set("POST", "/poc/inference", {"results": {}})
+        none = self.answer(0)
+        none["progress"] |= {"nodes": 0, "succeeded": 0}
+        self.client.set("POST", "/poc/inference", none)
         self.assertEqual(self.shown("poc", "inference"), "no node is enabled")
 
 

@@ -10,7 +10,6 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 from twisted.web.iweb import IResponse
 
-from dapi.broker.node_worker import CommandRecord
 from dapi.broker.node_worker_commands import CommandResult, NodeFailure
 from dapi.broker.nodes import decode_node_config
 from dapi.errors import NotReadyError, StoreBusyError
@@ -175,64 +174,76 @@ class PocTests(AdminTestCase):
             self.broker.add_node(decode_node_config(node_fields(node_id)))
         self.broker.disable_node("off")
 
+    def progress(self, duty: Duty, succeeded: int, failed: int, pending: int) -> dict[str, Any]:
+        return {
+            "duty": duty,
+            "began_at": "1970-01-01T00:00:00.000Z",
+            "nodes": succeeded + failed + pending,
+            "succeeded": succeeded,
+            "failed": failed,
+            "pending": pending,
+        }
+
     def test_commands(self) -> None:
         about = tuple(BLOCK.values())
-        for path, body, command in (
-            ("/poc/start", BLOCK, (Duty.GENERATE, *about)),
-            ("/poc/validate", BLOCK, (Duty.VALIDATE, *about)),
-            ("/poc/stop", None, (Duty.STOPPED,)),
-            ("/poc/inference", None, (Duty.INFERENCE,)),
+        for path, body, duty, stage in (
+            ("/poc/start", BLOCK, Duty.GENERATE, about),
+            ("/poc/validate", BLOCK, Duty.VALIDATE, about),
+            ("/poc/stop", None, Duty.STOPPED, ()),
+            ("/poc/inference", None, Duty.INFERENCE, ()),
         ):
-            self.broker.commanded = Deferred()
             waiting = self.ask("POST", path, body)
             self.assertNoResult(waiting)
-            self.assertEqual(self.broker.commands[-1], command)
-            self.broker.commanded.callback({"a": GENERATING, "b": CommandResult.failed("b: no", NodeFailure.REFUSED)})
-            self.assertEqual(
-                self.answered(waiting),
-                (
-                    200,
-                    {
-                        "results": {
-                            "a": {
-                                "succeeded": True,
-                                "status": "GENERATING",
-                                "error": None,
-                                "is_model_initialized": False,
-                            },
-                            "b": {
-                                "succeeded": False,
-                                "status": "UNKNOWN",
-                                "error": "b: no",
-                                "is_model_initialized": False,
-                            },
-                        }
-                    },
-                ),
-            )
+            self.assertEqual(self.broker.commands[-1], (duty, *stage))
+            self.broker.end_command("a", GENERATING)
+            self.assertNoResult(waiting)
+            self.broker.end_command("b", CommandResult.failed("b: no", NodeFailure.REFUSED))
+            done = {"succeeded": True, "status": "GENERATING", "error": None, "is_model_initialized": False}
+            refused = {"succeeded": False, "status": "UNKNOWN", "error": "b: no", "is_model_initialized": False}
+            expected = {"results": {"a": done, "b": refused}, "progress": self.progress(duty, 1, 1, 0)}
+            self.assertEqual(self.answered(waiting), (200, expected))
+            self.assertEqual(self.got("GET", "/poc"), (200, expected))
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_slow_nodes(self) -> None:
         waiting = self.ask("POST", "/poc/start", BLOCK)
-        ready, busy = self.broker.by_id["a"], self.broker.by_id["b"]
-        ready.last = CommandRecord("StartPocCommand", GENERATING, 1.0)
-        busy.last = CommandRecord("StopNodeCommand", CommandResult(True, "STOPPED"), 0.0)
-        busy.command = "StartPocCommand"
+        self.broker.end_command("b", GENERATING)
         self.clock.advance(19.9)
         self.http.flush()
         self.assertNoResult(waiting)
         self.clock.advance(0.1)
-        code, answered = self.answered(waiting)
-        self.assertEqual(code, 200)
-        self.assertEqual(
-            answered["results"],
-            {
-                "a": {"succeeded": True, "status": "GENERATING", "error": None, "is_model_initialized": False},
-                "b": {"succeeded": None, "status": "pending", "error": None},
-            },
-        )
-        self.assertFalse(self.broker.commanded.called)
-        self.broker.commanded.callback({})
+        done = {"succeeded": True, "status": "GENERATING", "error": None, "is_model_initialized": False}
+        pending = {"succeeded": None, "status": "pending", "error": None}
+        expected = {"results": {"a": pending, "b": done}, "progress": self.progress(Duty.GENERATE, 1, 0, 1)}
+        self.assertEqual(self.answered(waiting), (202, expected))
+        self.assertEqual(self.got("GET", "/poc"), (202, expected))
+        self.broker.end_command("a", GENERATING)
+        code, answered = self.got("GET", "/poc")
+        self.assertEqual((code, answered["results"]), (200, {"a": done, "b": done}))
+
+    def test_more_nodes_than_anybody_waits_for(self) -> None:
+        for number in range(300):
+            self.broker.add_node(decode_node_config(node_fields(f"n{number}")))
+        code, answered = self.got("POST", "/poc/start", BLOCK)
+        expected = {"results": {}, "progress": self.progress(Duty.GENERATE, 0, 0, 302)}
+        self.assertEqual((code, answered), (202, expected))
+        given = [node_id for node_id, worker in self.broker.by_id.items() if worker.commanded]
+        self.assertLess(len(given), 20)
+        while self.broker.clock.getDelayedCalls():
+            self.broker.clock.advance(0)
+        self.assertTrue(all(worker.commanded for worker in self.broker.by_id.values() if worker.node.enabled))
+        for number in range(300):
+            failed = CommandResult.failed("no", NodeFailure.REFUSED)
+            self.broker.end_command(f"n{number}", GENERATING if number < 150 else failed)
+        code, answered = self.got("GET", "/poc")
+        self.assertEqual((code, answered["progress"]), (202, self.progress(Duty.GENERATE, 150, 150, 2)))
+        self.assertEqual(list(answered["results"]), [f"n{number}" for number in range(150, 250)])
+        self.broker.end_command("a", GENERATING)
+        self.broker.end_command("b", GENERATING)
+        self.assertEqual(self.got("GET", "/poc")[0], 200)
+
+    def test_no_command_yet(self) -> None:
+        self.assert_error(self.got("GET", "/poc"), 404, "no command was given by hand")
 
     def test_bad_parameters(self) -> None:
         for changes, message in (
@@ -329,11 +340,7 @@ class StatusAndBatchTests(AdminTestCase):
 class BrowserTests(AdminTestCase):
     def test_own_origin(self) -> None:
         for origin in ("http://127.0.0.1:9200", "https://127.0.0.1:9200"):
-            self.assertEqual(self.got("POST", "/poc/stop", origin=origin, **self.done())[0], 200)
-
-    def done(self) -> dict[str, str]:
-        self.broker.commanded = succeed({})
-        return {}
+            self.assertEqual(self.got("POST", "/poc/stop", origin=origin)[0], 200)
 
     def test_foreign_origin(self) -> None:
         for origin in (
