@@ -16,10 +16,10 @@ from twisted.web.iweb import IResponse
 from dapi.broker.nodes import Node
 from dapi.errors import NotReadyError, QuotaError, StoreBrokenError, StoreBusyError, UnknownNodeError
 from dapi.http.site import JsonSite
-from dapi.messages import ProofBatch, Receipt, ValidatedBatch, Via, content_id
+from dapi.messages import ProofBatch, Receipt, ValidatedBatch, Via, content_id, decode_generated, decode_validated
 from dapi.poc.batch_handler import BatchHandler, WayCounts
 from dapi.server.callbacks import CallbackCounts, Callbacks
-from tests.batches import generated_batch, generated_fields, validated_batch, validated_fields
+from tests.batches import generated_fields, validated_fields
 from tests.doors import Nodes, make_door, started_tokens
 from tests.logs import log_of
 from tests.nodes import node_config
@@ -101,7 +101,7 @@ class CallbackTests(SynchronousTestCase):
             response, body = self.answered(waiting)
             self.assertEqual((response.code, body), (200, b""))
             self.assertEqual(response.length, 0)
-            batch = generated_batch()
+            batch = decode_generated(json.dumps(generated_fields()).encode())
             self.assertEqual(self.recorder.given[-1], (batch, content_id(batch), "node1", Via.HTTP))
         self.assertEqual(self.callbacks.counts, CallbackCounts(generated=2))
         self.assertEqual(self.clock.getDelayedCalls(), [])
@@ -127,7 +127,7 @@ class CallbackTests(SynchronousTestCase):
             self.recorder.stored()
             response, body = self.answered(waiting)
             self.assertEqual((response.code, body), (200, b""))
-            batch = validated_batch()
+            batch = decode_validated(json.dumps(validated_fields()).encode())
             self.assertEqual(self.recorder.given[-1], (batch, content_id(batch), None, Via.HTTP))
         self.assertEqual(self.callbacks.counts, CallbackCounts(validated=2))
 
