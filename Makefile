@@ -2,7 +2,8 @@
 # make test    ruff, mypy, unit tests under both runners, integration tests: what CI runs
 # make demo    dapi and three simulated ML nodes, until Ctrl-C
 # make demo-v2 one stage of PoC v2, without dapi and with it, in two minutes
-# make bench   how fast and in how little memory dapi works, beside what it is compared with
+# make bench   how fast and in how little memory dapi works, beside what it is compared with; bench/results.json
+# make bench-go how fast dapi works beside the same work in Go, and which goals that reaches; needs Go
 # make bench-abuse  what one broken or hostile peer costs the well-behaved nodes, abuse by abuse (6 minutes)
 # make soak    dapi for an hour between a failing chain and 200 nodes; SOAK="--duration 600" and more
 # make proto   the generated protobuf code, anew
@@ -61,6 +62,13 @@ demo-v2: $(STAMP)
 
 bench: $(STAMP)
 	@set -e; for bench in $(BENCHES); do echo "== $$bench"; $(PY) -m bench.$$bench; done
+
+.PHONY: bench-go
+bench-go: $(STAMP)
+	@command -v go >/dev/null || { echo "make bench-go needs Go 1.24 or newer: https://go.dev/dl" >&2; exit 1; }
+	@mkdir -p build
+	@cd bench/go && go build -o ../../build/bench-go .
+	@$(PY) -m bench.against_go
 
 bench-abuse: $(STAMP)
 	@$(PY) -m bench.abuse

@@ -27,7 +27,8 @@ class Connection(ABC):
 
     def __init__(self, connected: socket.socket) -> None:
         connected.setblocking(False)
-        connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if connected.family == socket.AF_INET:
+            connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.socket = connected
         self.sent_at: dict[int, float] = {}
         self._inbox = bytearray()
@@ -137,10 +138,10 @@ class WebSocketConnection(Connection):
 class CallbackConnection(Connection):
     """A node's HTTP connection, which is kept open, with one callback at a time."""
 
-    def __init__(self, port: int, path: str) -> None:
-        super().__init__(socket.create_connection(("127.0.0.1", port), timeout=30))
+    def __init__(self, connected: socket.socket, path: str) -> None:
+        super().__init__(connected)
         self._head = (
-            f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nAccept: */*\r\nUser-Agent: bench\r\n"
+            f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nAccept: */*\r\nUser-Agent: bench\r\n"
             "Content-Type: application/json\r\nContent-Length: %d\r\n\r\n"
         ).encode()
 

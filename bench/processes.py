@@ -71,7 +71,10 @@ class Receiver:
         try:
             assert process.stdout is not None
             port, path = process.stdout.readline().split()
-            connections = [CallbackConnection(int(port), path) for _ in range(_HTTP_CONNECTIONS)]
+            connections = [
+                CallbackConnection(socket.create_connection(("127.0.0.1", int(port)), _START_SECONDS), path)
+                for _ in range(_HTTP_CONNECTIONS)
+            ]
         except BaseException:
             _end(process)
             raise

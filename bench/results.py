@@ -5,7 +5,7 @@
     intake      {nonces: {side: batches/s}}, with 16 outstanding; the same in intake_1 and intake_256
     http        {nonces: {side: callbacks/s}}, over 16 connections
     go, go_1    as intake and intake_1, beside clients in Go
-    cpu_us      {nonces: {side: CPU time of the receiver for a batch, in microseconds}}
+    cpu_us      {nonces: {side: CPU time of the receiver for a batch in microseconds}}; by HTTP: http_dapi …
     ratios      {section: {nonces: {side: dapi's rate over the side's, the median of the rounds}}}
     rounds      {section: {nonces: {side: all of its figures}}}; see ``Comparison``
     measured    {section: when it was measured, of which commit, in how many seconds, and with which load}
@@ -112,7 +112,8 @@ def _cpu_us(rounds: Mapping[str, Any]) -> dict[str, dict[str, float]]:
     for section in ("go", "intake", "http"):
         for size, sides in rounds.get(section, {}).items():
             for name, side in sides.items():
-                found.setdefault(size, {})[name] = side["cpu_us"]["median"]
+                key = f"http_{name}" if section == "http" else name
+                found.setdefault(size, {})[key] = side["cpu_us"]["median"]
     return found
 
 
