@@ -6,9 +6,9 @@ import json
 import random
 
 _NODE_NUM, _NODE_COUNT = 1, 4
-# A node's nonces are its number and multiples of the count of nodes; a batch's number makes one of them. Like
-# the others of a batch of a node, it is not much longer than they are.
-_PLACE = 1_500_000 + _NODE_NUM
+# A node's nonces are its number and multiples of the count of nodes. The batch's number makes one of them; like the
+# others, it has four bytes in protobuf, as those of one batch are of like size.
+_FIRST, _PLACE = 2**22 + _NODE_NUM, 10**7 + _NODE_NUM
 # An ack as most write it.
 _ACK_BEGINS, _ACK_ENDS = b'{"type":"ack","id":"', b'"}'
 
@@ -28,7 +28,7 @@ class Load:
             "public_key": "02" + "ab" * 32,
             "block_hash": "CD" * 32,
             "block_height": 1000,
-            "nonces": [*(10**6 + _NODE_NUM + _NODE_COUNT * place for place in range(nonces - 1)), _PLACE],
+            "nonces": [*(_FIRST + _NODE_COUNT * place for place in range(nonces - 1)), _PLACE],
             "dist": [1.4 * source.random() for _ in range(nonces)],
             "node_id": _NODE_NUM,
         }

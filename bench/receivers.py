@@ -158,7 +158,7 @@ def run_sink(port: int, _folder: str) -> None:
             if len(inbox) < begins + size:
                 break
             place = begins + size
-            ack = b'{"type":"ack","id"' + inbox[place - 23 : place]
+            ack = b'{"type":"ack",' + inbox[inbox.rindex(b'"id"', begins, place) : place]
             # A mask of zeros leaves the bytes as they are.
             acks.append(bytes((0x81, 0x80 | len(ack), 0, 0, 0, 0)) + ack)
         del inbox[:place]

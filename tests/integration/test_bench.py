@@ -58,5 +58,6 @@ async def test_a_comparison_writes_rates_and_ratios(
             assert side["p99_ms"]["min"] >= side["p50_ms"]["min"] > 0
             assert side["cpu_us"]["min"] > 0
         assert set(results["measured"][section]) == {"at", "commit", "seconds", "load"}
-    assert set(results["cpu_us"]["20"]) == {"dapi", *sides}
+    prefix = "http_" if name == "http" else ""
+    assert set(results["cpu_us"]["20"]) == {f"{prefix}{side}" for side in ("dapi", *sides)}
     assert set(results["machine"]) == {"cpu", "cores", "kernel", "python", "versions", "load"}

@@ -40,7 +40,7 @@ class LoadTests(SynchronousTestCase):
     def test_an_ack_tells_the_number_however_it_is_written(self) -> None:
         message_id = decode_envelope(Load(1).message(42)).id
         self.assertEqual(Load.number(encode_ack(message_id)), 42)
-        self.assertEqual(Load.number(json.dumps({"id": message_id, "type": "ack"}).encode()), 42)
+        self.assertEqual(Load.number(json.dumps({"type": "ack", "id": message_id}).encode()), 42)
 
 
 class ConnectionTests(SynchronousTestCase):
