@@ -10,7 +10,9 @@ from dapi.database.service import DatabaseState
 from dapi.outbox.counts import Counts
 from dapi.poc.batch_handler import BatchCounts, WayCounts
 from dapi.poc.message_intake import MessageCounts
-from dapi.server.metric_families import HistogramSample, NodeSample, PortSample, Snapshot
+from dapi.server.metric_families import NodeSample, PortSample, Snapshot
+from dapi.server.metric_tools import HistogramSample
+from dapi.server.poc_v2_families import RelaySample
 from dapi.timing.histogram import Histogram
 from dapi.websocket.client import WebSocketState
 
@@ -51,6 +53,24 @@ def snapshot(**fields: Any) -> Snapshot:
         "problems": {},
     }
     return Snapshot(**(values | fields))
+
+
+def relay_sample(**fields: Any) -> RelaySample:
+    nothing = HistogramSample.of(Histogram())
+    values: dict[str, Any] = {
+        "counts": {},
+        "waiting": 2,
+        "unsettled": 3,
+        "held": 1,
+        "bytes": 500,
+        "passed_on": 6,
+        "refused": 7,
+        "restarts": 8,
+        "away_seconds": 9.5,
+        "answer_seconds": nothing,
+        "forward_seconds": nothing,
+    }
+    return RelaySample(**(values | fields))
 
 
 def series_of(text: bytes) -> dict[Series, float]:

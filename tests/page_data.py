@@ -68,3 +68,43 @@ def status(count: int = 2, **changes: Any) -> dict[str, Any]:
             },
         },
     } | changes
+
+
+POC_V2: dict[str, Any] = {
+    "relay": {
+        "counts": {"kept": 40, "set_aside": 1, "late": 2},
+        "waiting": 3,
+        "unsettled": 4,
+        "held_count": 5,
+        "away": {"seconds": 7.5, "reason": "Connection was refused"},
+        "bytes": 123_456,
+    },
+    "poc_v2_watch": {
+        "height": 1_728_030,
+        "phase": "PoCGenerate",
+        "stages": [
+            {
+                "height": 1_728_000,
+                "kind": "confirmation",
+                "model": "Qwen/<b>Qwen3</b>",
+                "stored": 1250,
+                "committed": 825,
+                "growth_per_second": 41.7,
+                "share_at_a_third": 0.33,
+                "votes": 3,
+                "participants": 7,
+                "restarts": 1,
+                "handed_on": {"node1": 700, "node2": 560},
+            },
+            {
+                "height": 1_710_720,
+                "kind": "regular",
+                "model": "Qwen/<b>Qwen3</b>",
+                **dict.fromkeys(("stored", "committed", "growth_per_second", "share_at_a_third", "votes")),
+                **dict.fromkeys(("participants", "handed_on")),
+                "restarts": 0,
+            },
+        ],
+    },
+}
+"""A relay and a watch in the middle of a stage, as ``GET status`` shows them."""

@@ -77,6 +77,7 @@ def status_parts(found: dict[str, Any], now: float) -> Iterator[RenderableType]:
             ("batches", _batches(found)),
             ("callbacks", _callbacks(found)),
             ("database", _database(found)),
+            *_poc_v2(found),
         ]
     )
     nodes = found.get("nodes") or []
@@ -143,6 +144,31 @@ def _database(found: dict[str, Any]) -> str:
     database = found.get("database") or {}
     reason = f": {database['reason']}" if database.get("reason") else ""
     return f"{database.get('state')}{reason}, {show.size(database.get('bytes') or 0)}, {database.get('path')}"
+
+
+def _poc_v2(found: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield what there is of PoC v2, nothing where neither the relay nor the watch is set."""
+    if (relay := found.get("relay")) is not None:
+        away = f"; the api container is away: {relay['away']['reason']}" if relay.get("away") else ""
+        counts = relay.get("counts") or {}
+        yield (
+            "relay",
+            f"{counts.get('kept', 0)} callbacks kept, {relay.get('waiting')} wait, {relay.get('unsettled')} unsettled, "
+            f"{relay.get('held_count')} held, {counts.get('late', 0)} late, {show.size(relay.get('bytes') or 0)}{away}",
+        )
+    if (watch := found.get("poc_v2_watch")) is not None:
+        stages = watch.get("stages") or []
+        newest = [stage for stage in stages if stage["height"] == stages[0]["height"]]
+        told = [f"{stage['model']}: {_stored(stage)}" for stage in newest]
+        where = f"stage {stages[0]['height']} ({stages[0]['kind']})" if stages else "no stage yet"
+        yield "PoC v2", "; ".join([f"{watch.get('phase')} at block {watch.get('height')}, {where}", *told])
+
+
+def _stored(stage: dict[str, Any]) -> str:
+    growth = stage.get("growth_per_second")
+    return f"stored {show.cell(stage.get('stored'))}, committed {show.cell(stage.get('committed'))}" + (
+        f", {growth:g} a second" if growth is not None else ""
+    )
 
 
 def _standings(found: dict[str, Any]) -> dict[str, Any]:
@@ -213,10 +239,40 @@ def epochs(session: Session, limit: int, with_nodes: bool) -> None:
                 for name, node in nodes.items()
             ]
     headings = ("STAGE", "OF", "MADE", "CONFIRMED", "FAILED", "EXPIRED", "VERDICTS", "WEIGHT", "PAID FOR")
-    if not rows:
+    if not rows and not found.get("poc_v2"):
         click.echo("no stage is known yet: dapi learns of the first one when its PoC begins")
-        return
-    show.print_all([show.table(headings, rows, right=(*headings[2:], "STAGE"))])
+    if rows:
+        show.print_all([show.table(headings, rows, right=(*headings[2:], "STAGE"))])
+    if found.get("poc_v2"):
+        show.print_all(_poc_v2_tables(found["poc_v2"], with_nodes=with_nodes))
+
+
+def _poc_v2_tables(stages: list[dict[str, Any]], *, with_nodes: bool) -> Iterator[RenderableType]:
+    """Yield a table of the stages for each model, whose name may be long."""
+    from rich.text import Text
+
+    headings = ("STAGE", "OF", "RELAYED", "STORED", "COMMITTED", "AT 1/3", "VOTES", "RESTARTS")
+    for model in sorted({stage["model"] for stage in stages}):
+        rows: list[tuple[object, ...]] = []
+        for stage in stages:
+            if stage["model"] != model:
+                continue
+            by_node, share, votes = stage["handed_on"], stage["share_at_a_third"], stage["votes"]
+            rows.append(
+                (
+                    *(stage["height"], stage["kind"]),
+                    sum(by_node.values()) if by_node is not None else None,
+                    *(stage["stored_at_the_end"], stage["committed"]),
+                    None if share is None else f"{share:.0%}",
+                    None if votes is None else f"{votes} of {stage['participants']}",
+                    stage["restarts"],
+                )
+            )
+            if with_nodes:
+                nothing = (None,) * 5
+                rows += [(" ", name, count, *nothing) for name, count in (by_node or {}).items()]
+        yield Text(f"PoC v2, {show.cell(model)}")
+        yield show.table(headings, rows, right=("STAGE", *headings[2:]))
 
 
 @click.command(

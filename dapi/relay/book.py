@@ -13,6 +13,7 @@ from dapi.messages.sizes import MIB
 from dapi.relay.payload import Payload, PayloadState
 from dapi.relay.stage_ledger import StageLedger
 from dapi.relay.store import RelayStore
+from dapi.timing.histogram import Histogram
 
 _MAX_LEDGERS = 32
 _REMEMBERED = 20
@@ -24,7 +25,7 @@ class Book:
 
     A settled body is kept until its stage ends, so that it can be sent again when the container's file turns out to be
     damaged; beyond ``keep_bytes`` the oldest go earlier. ``set_aside`` are the latest of those, with their bodies;
-    ``counts`` says how many payloads came to each state.
+    ``counts`` says how many payloads came to each state, ``forward_seconds`` how long artifacts took to the container.
     """
 
     log = Logger()
@@ -37,6 +38,7 @@ class Book:
         self.set_aside: deque[Payload] = deque(maxlen=_REMEMBERED)
         self.ledgers: dict[Key, StageLedger] = {}
         self.counts: Counter[str] = Counter()
+        self.forward_seconds = Histogram()
         self.on_again: Callable[[Payload], object] = lambda payload: None
         self._store = store
         self._keep_bytes = keep_bytes
@@ -50,6 +52,11 @@ class Book:
             for old in sorted(self.ledgers)[:-_MAX_LEDGERS]:
                 del self.ledgers[old]
         return self.ledgers[key]
+
+    @property
+    def unsettled(self) -> int:
+        """How many payloads were answered with 200, and are not counted yet."""
+        return sum(map(len, self.taken.values()))
 
     def counted(self, payload: Payload) -> int:
         """Return how many artifacts there are of a payload's stage and model, as far as is known."""
@@ -91,6 +98,8 @@ class Book:
             self._to_drop.append(payload)
             return
         payload.turn(PayloadState.TAKEN)
+        if not payload.taken_at:
+            self.forward_seconds.observe(max(0.0, self._store.now() - payload.received_at))
         payload.taken_at = now
         if payload.key is not None:
             payload.rank = self.ledger(payload.key).took(payload.facts.nonces, payload.facts.node_num)
@@ -164,7 +173,7 @@ class Book:
         """Return counts since the start, what is held and set aside, and how each stage and model stands."""
         return {
             "counts": dict(self.counts),
-            "unsettled": sum(map(len, self.taken.values())),
+            "unsettled": self.unsettled,
             "held": [_shown(payload) for payload in list(self.held.values())[:_REMEMBERED]],
             "held_count": len(self.held),
             "set_aside": [_shown(payload) for payload in self.set_aside],

@@ -28,6 +28,7 @@ from dapi.relay.prefix import PREFIX, PrefixFile
 from dapi.relay.reconciliation import Reconciliation
 from dapi.relay.scan import Facts, Scan, Target, read_target
 from dapi.relay.store import MAX_BODY_BYTES, RelayStore
+from dapi.timing.histogram import Histogram
 from dapi.timing.log_limits import OncePerMinute
 from dapi.timing.retry import RetryDelay, retry
 
@@ -103,6 +104,7 @@ class Relay(MultiService):
         self._loading: Deferred[None] = succeed(None)
         self._keeping: set[Deferred[None]] = set()
         self.is_loaded = False
+        self.answer_seconds = Histogram()
         self._client = RawClient(
             reactor, settings.callback_url, connect_timeout_seconds=_CONNECT_SECONDS, ca_file=settings.ca_file
         )
@@ -216,6 +218,7 @@ class Relay(MultiService):
         self._large_bodies -= not body.is_small
         if method != b"POST" or self._is_full():
             return await self._pass_on_and_forget(method, headers, body)
+        began = self._reactor.seconds()
         keeping = shielded(self._keep(headers, body, peer), "keeping a callback")
         try:
             await keeping.addTimeout(_STORE_SECONDS, self._reactor)
@@ -229,10 +232,11 @@ class Relay(MultiService):
         except _TooManyHeldError as error:
             body.discard()
             return RawAnswer(503, b"application/json", error_body(str(error)))
+        self.answer_seconds.observe(self._reactor.seconds() - began)
         return None
 
     def _is_full(self) -> bool:
-        return len(self.forwarder.queue) + sum(map(len, self.book.taken.values())) > _MAX_UNSETTLED
+        return len(self.forwarder.queue) + self.book.unsettled > _MAX_UNSETTLED
 
     def _log_passing(self, reason: str) -> None:
         self._passing = (self._reactor.seconds(), reason)
@@ -317,6 +321,20 @@ class Relay(MultiService):
         names = {node.node_num: node.node_id for node in self.knowledge.nodes or ()}
         return {
             names.get(num or 0, f"node number {num}"): count for num, count in sorted(ledger.by_node.items(), key=str)
+        }
+
+    def numbers(self) -> dict[str, Any]:
+        """Return what is counted, as RelaySample of the metrics has it."""
+        away, now = self.forwarder.away, self._reactor.seconds()
+        return {
+            "waiting": len(self.forwarder.queue) + self.forwarder.queue.under_way,
+            "unsettled": self.book.unsettled,
+            "held": len(self.book.held),
+            "bytes": self.store.bytes,
+            "passed_on": self._passed_on,
+            "refused": self._refused,
+            "restarts": self.knowledge.restarts,
+            "away_seconds": round(now - away[0], 1) if away is not None else 0.0,
         }
 
     def status(self) -> dict[str, Any]:

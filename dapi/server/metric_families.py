@@ -6,13 +6,11 @@ dapi. Times are in seconds, sizes in bytes.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, TypeAlias
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import msgspec
 from prometheus_client import Metric
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
-from prometheus_client.utils import floatToGoString
 
 from dapi.chain.nodes import Standing
 from dapi.database.service import DatabaseState
@@ -22,10 +20,9 @@ from dapi.outbox.counts import Counts
 from dapi.phases.phases import Phase
 from dapi.poc.batch_handler import BatchCounts, WayCounts
 from dapi.poc.message_intake import MessageCounts
-from dapi.timing.histogram import Histogram
+from dapi.server.metric_tools import HistogramSample, Rows, counter, gauge, histogram, known
+from dapi.server.poc_v2_families import RelaySample, StageSample, poc_v2
 from dapi.websocket.client import WebSocketState
-
-Rows: TypeAlias = Iterable[tuple[Any, ...]]
 
 SENDING_STATES = ("submitting", "held", "waiting", "moved")
 """What ``Submitter.status`` says of the sending."""
@@ -53,19 +50,6 @@ class PortSample(msgspec.Struct, frozen=True):
     answers: Mapping[int, int]
     connections: int
     connections_refused: int
-
-
-class HistogramSample(msgspec.Struct, frozen=True):
-    """A copy of a histogram."""
-
-    bounds: tuple[float, ...]
-    cumulative: list[int]
-    sum: float
-
-    @classmethod
-    def of(cls, histogram: Histogram) -> HistogramSample:
-        """Copy a histogram."""
-        return cls(histogram.bounds, histogram.cumulative(), histogram.sum)
 
 
 class ChainSample(msgspec.Struct, frozen=True):
@@ -110,6 +94,8 @@ class Snapshot(msgspec.Struct, frozen=True):
     chain: ChainSample | None
     phases: PhaseSample | None
     problems: Mapping[tuple[ProblemId, Severity], int]
+    relay: RelaySample | None = None
+    stage: StageSample | None = None
 
 
 def families(snapshot: Snapshot) -> Iterator[Metric]:
@@ -123,12 +109,13 @@ def families(snapshot: Snapshot) -> Iterator[Metric]:
     yield from _database(snapshot)
     yield from _chain(snapshot.chain)
     yield from _phases(snapshot.phases)
-    known = {(each, each.severity): 0 for each in ProblemId} | dict(snapshot.problems)
+    yield from poc_v2(snapshot.relay, snapshot.stage)
+    problems = {(each, each.severity): 0 for each in ProblemId} | dict(snapshot.problems)
     yield gauge(
         "dapi_problems",
         "What is wrong now, as the status tells it: the number of problems of each kind",
         ["id", "severity"],
-        [(each, severity, number) for (each, severity), number in known.items()],
+        [(each, severity, number) for (each, severity), number in problems.items()],
     )
 
 
@@ -267,14 +254,14 @@ def _outbox(snapshot: Snapshot) -> Iterator[Metric]:
         "dapi_outbox_oldest_unfinished_seconds",
         "Time since the oldest message came that is neither confirmed nor failed nor expired; 0 without one",
         [],
-        _known(oldest),
+        known(oldest),
     )
     left = snapshot.phases.outbox_blocks_left if snapshot.phases is not None else None
     yield gauge(
         "dapi_outbox_blocks_left",
         "Blocks until the next window ends in which a message is unfinished; only while there is one",
         [],
-        _known(left),
+        known(left),
     )
 
 
@@ -294,7 +281,7 @@ def _database(snapshot: Snapshot) -> Iterator[Metric]:
         [],
         [(found["writing_seconds"],)],
     )
-    yield gauge("dapi_disk_free_bytes", "Free bytes on the database's disk", [], _known(snapshot.disk_free_bytes))
+    yield gauge("dapi_disk_free_bytes", "Free bytes on the database's disk", [], known(snapshot.disk_free_bytes))
     yield histogram(
         "dapi_database_commit_seconds", "What writes to the database took", [], [(snapshot.commit_seconds,)]
     )
@@ -310,14 +297,14 @@ def _chain(chain: ChainSample | None) -> Iterator[Metric]:
     rows = () if chain is None else [(*labels, number) for labels, number in transactions.items()]
     yield counter("dapi_transactions", "Transactions by what became of them", ["outcome", "code"], rows)
     in_flight = chain.in_flight if chain is not None else None
-    yield gauge("dapi_transactions_in_flight", "Transactions that wait for a block", [], _known(in_flight))
+    yield gauge("dapi_transactions_in_flight", "Transactions that wait for a block", [], known(in_flight))
     height = chain.height if chain is not None else None
-    yield gauge("dapi_chain_height", "The height of the latest block", [], _known(height))
+    yield gauge("dapi_chain_height", "The height of the latest block", [], known(height))
     age = chain.block_age_seconds if chain is not None else None
-    yield gauge("dapi_chain_block_age_seconds", "Time since the latest block", [], _known(age))
+    yield gauge("dapi_chain_block_age_seconds", "Time since the latest block", [], known(age))
     offset = chain.clock_offset_seconds if chain is not None else None
     text = "How far this machine's clock is ahead of the time of the blocks"
-    yield gauge("dapi_chain_clock_offset_seconds", text, [], _known(offset))
+    yield gauge("dapi_chain_clock_offset_seconds", text, [], known(offset))
     rows = () if chain is None else [(name, standing == Standing.SOUND) for name, standing in chain.nodes.items()]
     yield gauge("dapi_chain_node_sound", "Whether the chain node can be relied on", ["chain_node"], rows)
 
@@ -327,42 +314,13 @@ def _phases(phases: PhaseSample | None) -> Iterator[Metric]:
     rows = () if current is None else [(phase, phase == current) for phase in Phase]
     yield gauge("dapi_chain_phase", "The phase of the chain: 1 for the one that it is in", ["phase"], rows)
     left = phases.blocks_left if phases is not None else None
-    yield gauge("dapi_chain_phase_blocks_left", "Blocks until the window ends, or until PoC", [], _known(left))
+    yield gauge("dapi_chain_phase_blocks_left", "Blocks until the window ends, or until PoC", [], known(left))
     safe = phases.is_restart_safe if phases is not None else None
-    yield gauge("dapi_restart_safe", "Whether dapi may be restarted without harm", [], _known(safe))
+    yield gauge("dapi_restart_safe", "Whether dapi may be restarted without harm", [], known(safe))
     validation = (phases.validation if phases is not None else None) or {}
     for name, field, text in (
         ("dapi_validation_participants", "participants", "Participants to validate in the stage that is under way"),
         ("dapi_validation_handed_out", "handed", "Participants that a node has taken"),
         ("dapi_validation_answered", "answered", "Participants on whom there is a verdict"),
     ):
-        yield gauge(name, text, [], _known(validation.get(field)))
-
-
-def _known(value: float | None) -> Rows:
-    return () if value is None else [(value,)]
-
-
-def gauge(name: str, text: str, labels: list[str], rows: Rows) -> Metric:
-    """Return a gauge; each row has the values of the labels, and the gauge's own."""
-    return _filled(GaugeMetricFamily(name, text, labels=labels), rows)
-
-
-def counter(name: str, text: str, labels: list[str], rows: Rows) -> Metric:
-    """Return a counter, which is shown with ``_total`` behind its name; rows are like those of a gauge."""
-    return _filled(CounterMetricFamily(name, text, labels=labels), rows)
-
-
-def histogram(name: str, text: str, labels: list[str], rows: Rows) -> Metric:
-    """Return a histogram; each row has the values of the labels, and a HistogramSample."""
-    family = HistogramMetricFamily(name, text, labels=labels)
-    for *values, sample in rows:
-        bounds = [*map(floatToGoString, sample.bounds), "+Inf"]
-        family.add_metric(values, list(zip(bounds, sample.cumulative, strict=True)), sample.sum)
-    return family
-
-
-def _filled(family: GaugeMetricFamily | CounterMetricFamily, rows: Rows) -> Metric:
-    for *values, value in rows:
-        family.add_metric(values, value)
-    return family
+        yield gauge(name, text, [], known(validation.get(field)))

@@ -21,7 +21,11 @@ from dapi.chain_service import ChainService
 from dapi.diagnosis.problem import Problem
 from dapi.errors import StoreError
 from dapi.http.listener import HttpListener
-from dapi.server.metric_families import ChainSample, HistogramSample, NodeSample, PhaseSample, PortSample, Snapshot
+from dapi.relay.relay import Relay
+from dapi.relay.watch import Watch
+from dapi.server.metric_families import ChainSample, NodeSample, PhaseSample, PortSample, Snapshot
+from dapi.server.metric_tools import HistogramSample
+from dapi.server.poc_v2_families import ModelSample, RelaySample, StageSample
 from dapi.service.assembly import Parts
 
 # What the database is asked has to be answered within this time, or is left out.
@@ -69,6 +73,8 @@ class MetricSource:
             chain=_chain(parts.chain, oldest) if parts.chain is not None else None,
             phases=_phases(parts.chain) if parts.chain is not None else None,
             problems=Counter((problem.id, problem.severity) for problem in self._problems),
+            relay=_relay(parts.relay) if parts.relay is not None else None,
+            stage=_stage(parts.poc_v2_watch) if parts.poc_v2_watch is not None else None,
         )
 
     def _nodes(self) -> list[NodeSample]:
@@ -129,6 +135,30 @@ def _chain(chain: ChainService, oldest: float | None) -> ChainSample:
         block_age_seconds=max(0.0, now - head.block_time_ns / 1e9) if head is not None else None,
         clock_offset_seconds=chain.clock_offset_seconds,
         oldest_unfinished_seconds=max(0.0, now - oldest) if oldest is not None else 0.0,
+    )
+
+
+def _relay(relay: Relay) -> RelaySample:
+    numbers = relay.numbers()
+    return RelaySample(
+        **numbers,
+        counts=dict(relay.book.counts),
+        answer_seconds=HistogramSample.of(relay.answer_seconds),
+        forward_seconds=HistogramSample.of(relay.book.forward_seconds),
+    )
+
+
+def _stage(watch: Watch) -> StageSample:
+    epochs, newest = watch.knowledge.epochs, max((height for height, _ in watch.stages), default=0)
+    records = {model: each.record for (height, model), each in sorted(watch.stages.items()) if height == newest}
+    ends = [record.end for record in records.values() if epochs is not None and epochs.block_height <= record.end]
+    return StageSample(
+        models={
+            model: ModelSample(record.stored, record.committed, record.participants, record.votes)
+            for model, record in records.items()
+        },
+        height=epochs.block_height if epochs is not None else None,
+        blocks_left=min(ends) - epochs.block_height if epochs is not None and ends else None,
     )
 
 

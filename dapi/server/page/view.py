@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, TypeAlias
 
+_STAGES = 8
 View: TypeAlias = dict[str, Any]
 """JSON data; ``nodes`` has a row for each node, by its id."""
 
@@ -21,9 +22,38 @@ def view(status: Mapping[str, Any], restart: Mapping[str, Any] | None) -> View:
         "chain": {name: chain.get(name) for name in ("state", "reason", "chain_id", "height")},
         "situation": poc.get("situation"),
         "validation": poc.get("validation"),
+        "poc_v2": _poc_v2(status),
         "batches": status["batches"],
         "pending": status["outbox"]["pending"],
         "nodes": {node["node_id"]: _row(node, standings.get(node["node_id"])) for node in status["nodes"]},
+    }
+
+
+def _poc_v2(status: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return what there is of PoC v2, None where neither the relay nor the watch is set."""
+    watch, relay = status.get("poc_v2_watch"), status.get("relay")
+    if watch is None:
+        return None
+    fields = ("height", "kind", "model", "stored", "committed", "growth_per_second", "share_at_a_third")
+    more = ("votes", "participants", "restarts")
+    return {
+        "height": watch["height"],
+        "phase": watch["phase"],
+        "relay": None
+        if relay is None
+        else {
+            **{name: relay["counts"].get(name, 0) for name in ("kept", "set_aside", "late")},
+            **{name: relay[name] for name in ("waiting", "unsettled")},
+            "held": relay["held_count"],
+            "away": relay["away"]["reason"] if relay["away"] is not None else None,
+        },
+        "stages": [
+            {
+                **{name: stage[name] for name in (*fields, *more)},
+                "handed_on": sum(stage["handed_on"].values()) if stage["handed_on"] is not None else None,
+            }
+            for stage in watch["stages"][:_STAGES]
+        ],
     }
 
 

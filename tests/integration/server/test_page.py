@@ -26,7 +26,7 @@ from tests import programs
 from tests.integration.browser import browse, keep_screenshot
 from tests.integration.server.http_tools import serving
 from tests.integration.whole_dapi import FIRST_POC, WholeDapi, whole  # noqa: F401 - a fixture
-from tests.page_data import PROBLEM, node, status
+from tests.page_data import POC_V2, PROBLEM, node, status
 
 pytestmark = programs.needs("chromium")
 reactor: Any = global_reactor
@@ -121,6 +121,28 @@ async def test_all_is_well() -> None:
 
     dapi = FakeDapi(status(3))
     async with dapi.serving() as url:
+        await browse(url, visit)
+
+
+@pytest_twisted.ensureDeferred
+async def test_poc_v2_is_shown_where_it_is_set() -> None:
+    dapi = FakeDapi(status(1))
+    async with dapi.serving() as url:
+
+        def visit(page: Page) -> None:
+            expect(page.locator("#verdict-heading")).to_have_text("All is well")
+            expect(page.locator("#poc-v2")).to_be_hidden()
+            dapi.status = status(1, **POC_V2)
+            expect(page.locator("#poc-v2-where")).to_have_text("PoCGenerate, block 1,728,030.")
+            for text in ("40 callbacks kept", "3 wait", "5 held", "is away: Connection was refused"):
+                expect(page.locator("#poc-v2-relay")).to_contain_text(text)
+            rows = page.locator("#poc-v2-stages tbody tr")
+            expect(rows).to_have_count(2)
+            for text in ("1,728,000", "confirmation", "Qwen/<b>Qwen3</b>", "1,260", "1,250", "825", "33 %", "3 of 7"):
+                expect(rows.first).to_contain_text(text)
+            found = Axe().run(page).response["violations"]
+            assert [each for each in found if each["impact"] in ("serious", "critical")] == []
+
         await browse(url, visit)
 
 

@@ -6,6 +6,7 @@ import copy
 import json
 from typing import Any
 
+from tests.page_data import POC_V2
 from tests.unit.cli.cli_case import CliTestCase, recorded
 
 
@@ -56,6 +57,15 @@ class StatusTests(CliTestCase):
         self.status["chain"]["poc"]["situation"] |= {"phase": "Inference", "stage_height": None, "blocks_left": 7}
         self.client.set("GET", "/status", self.status)
         self.assertIn("phase Inference, 7 blocks to the next PoC", self.shown("status"))
+
+    def test_poc_v2(self) -> None:
+        self.status |= POC_V2
+        self.client.set("GET", "/status", self.status)
+        shown = self.shown("status")
+        self.assertIn("relay 40 callbacks kept, 3 wait, 4 unsettled, 5 held, 2 late", shown)
+        self.assertIn("is away: Connection was refused", shown)
+        self.assertIn("PoC v2 PoCGenerate at block 1728030, stage 1728000 (confirmation)", shown)
+        self.assertIn("stored 1250, committed 825, 41.7 a second", shown)
 
     def test_of_a_thousand_nodes_the_first_are_shown(self) -> None:
         node = self.status["nodes"][0]
@@ -128,6 +138,16 @@ class EpochTests(CliTestCase):
 
     def test_json(self) -> None:
         self.assertEqual(self.told("epochs"), recorded("epochs")[1])
+
+    def test_of_poc_v2(self) -> None:
+        stages = [{**stage, "stored_at_the_end": stage["stored"]} for stage in POC_V2["poc_v2_watch"]["stages"]]
+        self.client.set("GET", "/epochs", {"epochs": [], "poc_v2": stages})
+        shown = self.shown("epochs")
+        self.assertEqual(shown.splitlines()[0], "PoC v2, Qwen/<b>Qwen3</b>")
+        self.assertEqual(shown.splitlines()[1], "STAGE OF RELAYED STORED COMMITTED AT 1/3 VOTES RESTARTS")
+        self.assertEqual(shown.splitlines()[2], "1728000 confirmation 1260 1250 825 33% 3 of 7 1")
+        self.assertIn("1710720 regular", shown)
+        self.assertIn("node1 700", self.shown("epochs", "--nodes"))
 
 
 class RestartTests(CliTestCase):

@@ -13,11 +13,13 @@ from dapi.outbox.counts import Counts
 from dapi.phases.phases import Phase
 from dapi.poc.batch_handler import BatchCounts, WayCounts
 from dapi.poc.message_intake import MessageCounts
-from dapi.server.metric_families import ChainSample, HistogramSample, PhaseSample, PortSample, Snapshot
+from dapi.server.metric_families import ChainSample, PhaseSample, PortSample, Snapshot
+from dapi.server.metric_tools import HistogramSample
 from dapi.server.metrics import Metrics
+from dapi.server.poc_v2_families import ModelSample, StageSample
 from dapi.timing.histogram import Histogram
 from dapi.websocket.client import WebSocketState
-from tests.metric_samples import Series, node_sample, series_of, snapshot, value_of
+from tests.metric_samples import Series, node_sample, relay_sample, series_of, snapshot, value_of
 from tests.unit.server.resource_client import ResourceClient
 from tests.unit.threadless import ThreadlessReactor
 
@@ -175,6 +177,48 @@ class ScrapeTests(MetricsTestCase):
         self.taken = succeed(snapshot())
         self.successResultOf(self.metrics.text())
         self.assertEqual(self.number, 2)
+
+    def test_poc_v2(self) -> None:
+        times = Histogram()
+        times.observe(0.02)
+        models = {"m": ModelSample(1250, 825, 7, 3), "n": ModelSample(5)}
+        found = self.scraped(
+            snapshot(
+                relay=relay_sample(counts={"kept": 4, "held": 1}, answer_seconds=HistogramSample.of(times)),
+                stage=StageSample(models, 110, 50),
+            )
+        )
+        for name, labels, value in (
+            ("dapi_relay_callbacks_total", {"state": "kept"}, 4),
+            ("dapi_relay_callbacks_total", {"state": "late"}, 0),
+            ("dapi_relay_waiting", {}, 2),
+            ("dapi_relay_unsettled", {}, 3),
+            ("dapi_relay_held", {}, 1),
+            ("dapi_relay_bytes", {}, 500),
+            ("dapi_relay_passed_on_total", {}, 6),
+            ("dapi_relay_refused_total", {}, 7),
+            ("dapi_relay_api_restarts_total", {}, 8),
+            ("dapi_relay_away_seconds", {}, 9.5),
+            ("dapi_relay_answer_seconds_count", {}, 1),
+            ("dapi_relay_forward_seconds_count", {}, 0),
+            ("dapi_poc_v2_height", {}, 110),
+            ("dapi_poc_v2_blocks_left", {}, 50),
+            ("dapi_poc_v2_stored", {"model": "m"}, 1250),
+            ("dapi_poc_v2_committed", {"model": "m"}, 825),
+            ("dapi_poc_v2_participants", {"model": "m"}, 7),
+            ("dapi_poc_v2_votes", {"model": "m"}, 3),
+            ("dapi_poc_v2_stored", {"model": "n"}, 5),
+            ("dapi_poc_v2_committed", {"model": "n"}, None),
+        ):
+            self.assertEqual(value_of(found, name, **labels), value, name)
+
+    def test_without_poc_v2_nothing_of_it_is_told(self) -> None:
+        names = {name for name, _ in self.scraped(snapshot())}
+        self.assertEqual({name for name in names if "relay" in name or "poc_v2" in name}, set())
+
+    def test_no_more_than_16_models(self) -> None:
+        found = self.scraped(snapshot(stage=StageSample({f"m{n}": ModelSample(n) for n in range(40)})))
+        self.assertEqual(len([name for name, _ in found if name == "dapi_poc_v2_stored"]), 16)
 
     def test_a_snapshot_that_fails_fails_one_scrape(self) -> None:
         self.taken = fail(ValueError("a defect"))

@@ -2,6 +2,7 @@
 
 import { Ledger, Messages, ask } from "./lists.js";
 import { NodeTable } from "./nodes.js";
+import { showPocV2 } from "./poc_v2.js";
 import { drawMinutes, drawStage, drawWay } from "./stage.js";
 import { absolute, make, number, plural, say, span } from "./words.js";
 
@@ -65,6 +66,7 @@ function show(changed) {
   showProblems(view.problems);
   showRestart(view.restart);
   showSituation(view.situation, view.validation);
+  showPocV2(view.poc_v2);
   drawWay(find("#way"), find("#counts"), view.batches, view.pending);
   drawMinutes(find("#chart"), find("#chart-note"), view.minutes);
   nodes.update(view.nodes, changed, view.problems, now());

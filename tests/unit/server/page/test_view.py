@@ -9,8 +9,9 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from dapi.server.page.live import LOOK_SECONDS
 from dapi.server.page.view import View, patch, view
-from tests.page_data import PROBLEM, node, status
+from tests.page_data import POC_V2, PROBLEM, node, status
 
+RELAY_FIELDS = ("kept", "waiting", "held", "away")
 ADVICE = {"safe": True, "reason": None, "blocks_left": 210}
 
 
@@ -46,6 +47,14 @@ class ViewTests(SynchronousTestCase):
         self.assertEqual((None, None), (shown["restart"], shown["situation"]))
         self.assertEqual("refused", shown["nodes"]["node1"]["problem"])
         self.assertIsNone(shown["nodes"]["node1"]["p99_ms"])
+
+    def test_poc_v2(self) -> None:
+        self.assertIsNone(view(status(), None)["poc_v2"])
+        shown = view(status(**POC_V2), None)["poc_v2"]
+        self.assertEqual((40, 3, 5, "Connection was refused"), tuple(shown["relay"][name] for name in RELAY_FIELDS))
+        self.assertEqual([1260, None], [stage["handed_on"] for stage in shown["stages"]])
+        alone = view(status(poc_v2_watch=POC_V2["poc_v2_watch"], relay=None), None)["poc_v2"]
+        self.assertIsNone(alone["relay"])
 
     def test_every_value_is_json(self) -> None:
         shown = view(status(problems=[PROBLEM]), ADVICE)
