@@ -16,6 +16,11 @@ _TOKEN_BYTES = 32
 _PATTERN = re.compile(rf"{PREFIX}[A-Za-z0-9_-]{{43}}")
 
 
+def has_prefix(url: str) -> bool:
+    """Tell whether a callback URL ends with a prefix."""
+    return re.search(rf"{_PATTERN.pattern}/?$", url) is not None
+
+
 def without_prefix(url: str) -> str:
     """Return a callback URL without a prefix at its end: dapi's own callbacks of PoC v1 have none."""
     return re.sub(rf"{_PATTERN.pattern}/?$", "", url)

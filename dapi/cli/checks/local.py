@@ -24,6 +24,7 @@ from dapi.config import Config
 from dapi.database.file import open_to_read
 from dapi.database.restore import look_into
 from dapi.errors import ConfigError, DapiError, StartError
+from dapi.messages.printable import without_tokens
 from dapi.messages.sizes import MIB
 from dapi.messages.urls import ip_address_of, is_loopback, parse_url, without_user
 from dapi.service.admin_token import admin_token
@@ -157,7 +158,7 @@ def _callback_url(config: Config, is_running: bool) -> Iterator[Check]:
         else:
             yield passed(name, "none is set, and all nodes are on this machine")
         return
-    parts, shown = parse_url(url), without_user(url)
+    parts, shown = parse_url(url), without_tokens(without_user(url))
     if is_loopback(parts.host) and far:
         text = f"{shown}: for {far[0]}, which is not on this machine, {parts.host} is the node itself"
         yield failed(name, text, "set api.poc_callback_url to where the nodes reach this machine")
