@@ -51,7 +51,12 @@ class Load:
 
 
 class BusyNode:
-    """Serves one WebSocket client until ``total`` messages are acknowledged; ``finished`` tells the ack times."""
+    """Serves one WebSocket client until ``total`` messages are acknowledged; ``finished`` tells the ack times.
+
+    ``extensions`` is what it accepts of the client's offer, as the header says it.
+    """
+
+    extensions = b""
 
     def __init__(self, load: Load, total: int, outstanding: int) -> None:
         self._load = load
@@ -74,9 +79,13 @@ class BusyNode:
         headers = dict(line.split(b": ", 1) for line in request.split(b"\r\n")[1:] if b": " in line)
         key = next(value for name, value in headers.items() if name.lower() == b"sec-websocket-key")
         accept = base64.b64encode(hashlib.sha1(key + _GUID).digest())
+        extensions = b"Sec-WebSocket-Extensions: " + self.extensions + b"\r\n" if self.extensions else b""
         writer.write(
             b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-            b"Sec-WebSocket-Accept: " + accept + b"\r\n\r\n"
+            + extensions
+            + b"Sec-WebSocket-Accept: "
+            + accept
+            + b"\r\n\r\n"
         )
 
     async def _exchange(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> list[float]:

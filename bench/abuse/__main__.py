@@ -91,7 +91,7 @@ async def measure(name: str, nodes: int, quiet_seconds: float, seconds: float) -
 @contextlib.asynccontextmanager
 async def _process(module: str, *arguments: str) -> AsyncIterator[Process]:
     command = (sys.executable, "-m", module, *arguments)
-    process = await asyncio.create_subprocess_exec(*command, stdin=PIPE, stdout=PIPE)
+    process = await asyncio.create_subprocess_exec(*command, stdin=PIPE, stdout=PIPE, limit=2**20)
     try:
         yield process
     finally:

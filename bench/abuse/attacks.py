@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import itertools
 import json
 import os
@@ -46,8 +47,11 @@ def _post(path: str, length: int) -> bytes:
     return f"POST {path}/generated HTTP/1.1\r\nHost: dapi\r\nContent-Length: {length}\r\n\r\n".encode()
 
 
+_large_load = functools.cache(lambda: Load(_LARGE_BODY_NONCES))
+
+
 async def _post_maximal(target: Target, number: int) -> None:
-    load = Load(_LARGE_BODY_NONCES)
+    load = _large_load()
     for message in itertools.count(10**12 + 10**6 * number):
         reader, writer = await target.connect(number)
         body = load.batch(message)

@@ -90,7 +90,8 @@ class FloodingNode(BusyNode):
         self._name = name
         self._done = done
         self._go = go
-        self.extensions = b"permessage-deflate; server_no_context_takeover" if name == "compressed bombs" else b""
+        if name == "compressed bombs":
+            self.extensions = b"permessage-deflate; server_no_context_takeover; client_no_context_takeover"
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Upgrade, wait, and flood (an asyncio.start_server callback)."""

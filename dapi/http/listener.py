@@ -12,6 +12,7 @@ from twisted.internet.interfaces import IListeningPort, IReactorTCP
 from twisted.logger import Logger
 
 from dapi.errors import StartError
+from dapi.http.port import listen
 from dapi.http.site import JsonSite
 
 
@@ -38,11 +39,7 @@ class HttpListener(Service):
     def startService(self) -> None:
         """Listen, before this returns; raise StartError when the port cannot be had."""
         try:
-            self._listening = self._reactor.listenTCP(
-                self._wanted_port,
-                self.site,  # type: ignore[arg-type]  # its protocol is an HTTPChannel, not the proxy to one
-                interface=self.interface,
-            )
+            self._listening = listen(self._reactor, self._wanted_port, self.site, self.interface)
         except CannotListenError as error:
             raise StartError(
                 f"{self._name}: cannot listen on {self.interface or '*'} port {self._wanted_port} "

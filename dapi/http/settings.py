@@ -20,7 +20,7 @@ class HttpSettings(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     max_body_bytes: int = 32 * MIB
-    max_buffered_bytes: int = 256 * MIB
+    max_buffered_bytes: int = 128 * MIB
     max_connections: int = 1024
     max_requests_per_caller: int = 32
     head_seconds: float = 10.0

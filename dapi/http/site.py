@@ -32,6 +32,7 @@ from dapi.http.request import JsonRequest
 from dapi.http.settings import HttpCounts, HttpSettings
 from dapi.http.shares import Shares
 from dapi.http.streams import Streams
+from dapi.timing.fair_share import FairShare
 from dapi.timing.timer import Timer
 from dapi.timing.waiters import Waiters
 
@@ -47,7 +48,8 @@ class JsonSite(Site):
     ``admit`` looks at the path of each request, and the address that it came from, when its head has come: what it
     raises (HttpError, or an error of ours) is answered, and the body is not read. It returns who the caller is, None
     where nobody is known. Connections are shared among addresses, the memory for bodies among the known callers.
-    ``streams`` takes the bodies of its own requests while they come.
+    ``streams`` takes the bodies of its own requests while they come. With ``share``, the reactor's thread is shared
+    among addresses, and the known callers.
     """
 
     protocol = JsonChannel  # type: ignore[assignment]  # without HTTP/2, which only TLS can negotiate
@@ -62,6 +64,7 @@ class JsonSite(Site):
         *,
         admit: Callable[[bytes, str], Hashable] = _admit_all,
         streams: Streams | None = None,
+        share: FairShare | None = None,
     ) -> None:
         self.streams = streams
         self.settings = settings or HttpSettings()
@@ -73,6 +76,7 @@ class JsonSite(Site):
             timeout=self.settings.idle_seconds,
             parsePOSTFormSubmission=False,
         )
+        self.share = share
         self.counts = HttpCounts()
         self._bodies = Shares(self.settings.max_buffered_bytes)
         self._requests: Counter[Hashable] = Counter()
@@ -128,6 +132,10 @@ class JsonSite(Site):
             return False
         self._bodies.take(caller, size)
         return True
+
+    def acceptableProtocols(self) -> list[bytes]:
+        """Return what a TLS client may negotiate: without HTTP/2, which JsonChannel does not speak."""
+        return [b"http/1.1"]
 
     def getContentFile(self, length: int) -> BytesIO:
         """Return where a body is kept: never on a disk that may be full, or hang."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from random import Random
 from typing import Any
 
@@ -12,6 +13,7 @@ from dapi.poc.message_intake import MessageCounter, MessageCounts
 from dapi.poc.websocket_protocol import WebSocketNodeProtocol
 from dapi.poc.websocket_settings import WebSocketSettings
 from dapi.poc.websocket_url import websocket_address
+from dapi.timing.fair_share import Account
 from dapi.websocket.address import WebSocketAddress
 from dapi.websocket.client import ConnectionStatus, SupervisedWebSocket
 from dapi.websocket.reasons import Cause
@@ -45,6 +47,7 @@ class WebSocketClient(SupervisedWebSocket[WebSocketNodeProtocol]):
     end late forgets the new connection. Facts: docs/protocol/node.md, 'One connection after the other'.
 
     ``url``: the node's PoC URL or its full WebSocket URL, see ``websocket_address``. ``random`` gives the delays.
+    ``account`` tells the node's share of the reactor's thread; without it the node has all of it.
     ConfigError when the URL or ``settings.ca_file`` cannot be used. Not promised: that a node with an open connection
     sends on it. One that does not is replaced, see WebSocketSettings; its batches come by HTTP meanwhile.
     """
@@ -58,10 +61,12 @@ class WebSocketClient(SupervisedWebSocket[WebSocketNodeProtocol]):
         node_id: str,
         random: Random,
         settings: WebSocketSettings | None = None,
+        account: Callable[[], Account] | None = None,
     ) -> None:
         self._settings = settings or WebSocketSettings()
         super().__init__(reactor, [websocket_address(url)], name=node_id, random=random, settings=self._settings)
         self._handler = handler
+        self._account = account
         self._counter = MessageCounter(reactor, node_id)
         self._replaced_at = float("-inf")
         handler.observe_bypass(self._replace_if_bypassed)
@@ -82,7 +87,10 @@ class WebSocketClient(SupervisedWebSocket[WebSocketNodeProtocol]):
 
     def make_connection(self, address: WebSocketAddress) -> WebSocketNodeProtocol:
         """Make the protocol of the next connection."""
-        return WebSocketNodeProtocol(self._clock, address, self._settings, self._handler, self._counter, observer=self)
+        account = self._account() if self._account is not None else None
+        return WebSocketNodeProtocol(
+            self._clock, address, self._settings, self._handler, self._counter, observer=self, account=account
+        )
 
     def record_failure(self, reason: str) -> None:
         """Record the reason as the last problem."""

@@ -13,6 +13,7 @@ from dapi.messages import encode_ack
 from dapi.poc.batch_handler import BatchHandler
 from dapi.poc.message_intake import MessageCounter, MessageIntake
 from dapi.poc.websocket_settings import WebSocketSettings
+from dapi.timing.fair_share import Account
 from dapi.timing.timer import Timer
 from dapi.websocket.address import WebSocketAddress
 from dapi.websocket.protocol import ConnectionObserver, WatchedConnection
@@ -33,8 +34,9 @@ class WebSocketNodeProtocol(WatchedConnection):
         handler: BatchHandler,
         counter: MessageCounter,
         observer: ConnectionObserver,
+        account: Account | None = None,
     ) -> None:
-        super().__init__(clock, address, settings, observer)
+        super().__init__(clock, address, settings, observer, account)
         self._counter = counter
         self._intake = MessageIntake(
             clock,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random as random_module
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +57,7 @@ from dapi.server.page.minutes import ByWay
 from dapi.server.page.routes import PageRoutes
 from dapi.server.rehearsal_routes import RehearsalRoutes
 from dapi.service.admin_token import admin_token
+from dapi.timing.fair_share import FairShare
 from dapi.timing.log_levels import LogLevels
 from dapi.timing.retry import RetryDelay
 
@@ -101,6 +103,7 @@ class Parts:
         params = TEST_NETWORK_PARAMS if config.poc.network == "test" else MAIN_NETWORK_PARAMS
         store = NodeStore(self.database)
         self.ack_times = AckTimes()
+        self.share = FairShare(reactor)
         self._network_version = NetworkVersion()
         self.callback_tokens = CallbackTokens(path)
         self.broker = Broker(reactor, store, self._make_worker, callback_url=self._told_url, params=params)
@@ -154,7 +157,7 @@ class Parts:
         self.callbacks = Callbacks(self._reactor, self.callback_door, self._batch_handler, self.unnamed_handler)
         resource, relay = self.callbacks.resource(others), self.relay
         if relay is None:
-            return JsonSite(self._reactor, resource, admit=self.callback_door.admit)
+            return JsonSite(self._reactor, resource, admit=self.callback_door.admit, share=self.share)
 
         def admit(target: bytes, address: str) -> int | None:
             if relay.takes(target):
@@ -162,7 +165,7 @@ class Parts:
                 return None
             return self.callback_door.admit(target, address)
 
-        return JsonSite(self._reactor, StreamDoor(relay, resource), admit=admit, streams=relay)
+        return JsonSite(self._reactor, StreamDoor(relay, resource), admit=admit, streams=relay, share=self.share)
 
     def _make_watch(self) -> Watch | None:
         config = self._config.poc_v2
@@ -300,6 +303,7 @@ class Parts:
             node_id=node.id,
             random=self._random,
             settings=self._websocket_settings,
+            account=partial(self.share.of_node, node.num),
         )
         version = None if node.config.version else self._network_version
         ml_client = MLNodeClient(

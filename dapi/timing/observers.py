@@ -25,9 +25,17 @@ class Observers(Generic[P]):
         """Call ``observer`` from now on."""
         self._observers.append(observer)
 
+    def remove(self, observer: Callable[P, object]) -> None:
+        """Call ``observer`` no more; harmless when it was not added."""
+        if observer in self._observers:
+            self._observers.remove(observer)
+
+    def __len__(self) -> int:
+        return len(self._observers)
+
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> None:
         """Call all observers."""
-        for observer in self._observers:
+        for observer in tuple(self._observers):
             try:
                 observer(*args, **kwargs)
             except Exception:  # noqa: BLE001 - the other observers must hear of it all the same

@@ -24,6 +24,7 @@ from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from dapi.timing.fair_share import Account, FairShare
 from dapi.timing.timer import Timer
 from dapi.timing.waiters import Waiters
 from dapi.websocket.address import WebSocketAddress
@@ -83,9 +84,12 @@ class WatchedConnection(WebSocketClientProtocol, metaclass=ABCMeta):
         address: WebSocketAddress,
         settings: ConnectionSettings,
         observer: ConnectionObserver,
+        account: Account | None = None,
     ) -> None:
         super().__init__()
         self._clock = clock
+        # Of nobody else without one: it is never paused.
+        self._account = account or FairShare(clock).of_stranger(address.host)
         self._address = address
         self._settings = settings
         self._observer = observer
@@ -113,8 +117,8 @@ class WatchedConnection(WebSocketClientProtocol, metaclass=ABCMeta):
         """Handle a message; the bytes of a text message are valid UTF-8."""
 
     def must_pause(self) -> bool:
-        """Return whether reading has to pause: here, while the peer does not read what we send."""
-        return self._is_blocked
+        """Return whether reading has to pause: here, while the peer reads nothing, or others are to have their turn."""
+        return self._is_blocked or self._account.is_paused
 
     def reading_resumed(self) -> None:
         """Learn that reading goes on after a pause."""
@@ -154,6 +158,7 @@ class WatchedConnection(WebSocketClientProtocol, metaclass=ABCMeta):
     def connectionMade(self) -> None:
         """Begin the handshake; its time, TLS included, is bounded from here on."""
         self._handshake_timer.start()
+        self._account.join(self._share_changed)
         super().connectionMade()
         self._observer.connection_made(self)
 
@@ -199,12 +204,30 @@ class WatchedConnection(WebSocketClientProtocol, metaclass=ABCMeta):
         if self._is_deaf:
             return
         self._pong_timer.cancel()
+        begun = self._account.begin_step()
         # What is left out of Autobahn's dataReceived are the words of a log line.
         self._dataReceived(data)
-        if len(self.data) > _MAX_UNPARSED_BYTES:
+        self._account.end_step(begun)
+        if len(self.data) > _MAX_UNPARSED_BYTES and not self._is_held:
             # A header without an end, or what follows a refused compressed message: Autobahn would keep all of it.
             self._record_ending(no_websocket(self.opened_at is None, "the node sends what is no WebSocket"))
             self._abort()
+
+    def processData(self) -> bool:  # noqa: N802
+        """Take the next part of what has come, unless others are to have their turn first."""
+        return not self._is_held and bool(super().processData())
+
+    @property
+    def _is_held(self) -> bool:
+        # A close has to be heard, paused or not.
+        return self._account.is_paused and self.state == self.STATE_OPEN
+
+    def _share_changed(self) -> None:
+        self._update_reading()
+        if self.data and self.opened_at is not None and not self._is_held:
+            begun = self._account.begin_step()
+            self.consumeData()
+            self._account.end_step(begun)
 
     def send_text(self, payload: bytes) -> None:
         """Send a text message, uncompressed; nothing once a close has begun.
@@ -315,6 +338,7 @@ class WatchedConnection(WebSocketClientProtocol, metaclass=ABCMeta):
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """Stop all timers, then tell the observer, then those that wait for the end."""
         self._has_ended = True
+        self._account.leave(self._share_changed)
         for timer in (*self._watch_timers, self._handshake_timer, self._blocked_timer, self._close_timer):
             timer.cancel()
         ending = self._ending or (lost(reason) if self.opened_at is not None else ended_before_answer(reason))

@@ -12,6 +12,7 @@ from dapi.messages import ProofBatch, Receipt, ValidatedBatch
 from dapi.poc.batch_handler import BatchHandler
 from dapi.poc.websocket_client import WebSocketClient
 from dapi.poc.websocket_settings import WebSocketSettings
+from dapi.timing.fair_share import FairShare
 from tests.batches import generated_fields
 from tests.unit.websocket.links import Link, Peer, Tries
 
@@ -65,8 +66,16 @@ class ClientInMemory(Tries[WebSocketClient, Node]):
         self.recorder = PendingRecorder()
         self.handler = BatchHandler("node-a", 1, self.recorder)
         self.settings = WebSocketSettings(**settings)
+        # Nobody takes any time of the processor but by ``charge``.
+        self.share = FairShare(self.clock, lambda: 0.0)
         self.client = WebSocketClient(
-            self.clock, url, self.handler, node_id="node-a", random=Random(seed), settings=self.settings
+            self.clock,
+            url,
+            self.handler,
+            node_id="node-a",
+            random=Random(seed),
+            settings=self.settings,
+            account=lambda: self.share.of_node(1),
         )
 
     def make_server(self) -> Node:

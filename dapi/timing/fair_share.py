@@ -1,0 +1,209 @@
+"""The reactor's thread, shared out among nodes and strangers: who takes more than its share has to pause.
+
+An account is in one of these states::
+
+            in debt, while others wait
+    FREE ──────────────────────────────▶ PAUSED
+      ▲                                    │
+      └──── the debt is paid off, or ──────┘
+            PAUSE_SECONDS are over
+
+What a user takes is its debt, and its share pays that off as time goes by. The nodes that were active within the last
+two seconds have equal shares; all strangers together, who have proved to be no node, have one such share. Others wait
+while at least one of them is active and not paused, so who is alone is never paused, and never are all. A pause is no
+loss: the connections of the user are not read meanwhile, and TCP keeps what it sends.
+
+All others wait through a long step, so one of more than 5 ms counts as more than it takes: 10 ms twice, 50 ms ten
+times. No pause is longer than 8 s: a request may take longer, so what a node sends by HTTP meanwhile is read in time.
+A node of the network sends every 5 s (docs/protocol/node.md, 'How a node delivers'), and comes to no pause as long as
+its messages take less than its share of that.
+"""
+
+from __future__ import annotations
+
+import enum
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
+from typing import Final
+
+from twisted.internet.interfaces import IReactorTime
+
+from dapi.timing.observers import Observers
+from dapi.timing.steps import step
+from dapi.timing.timer import Timer
+
+PAUSE_SECONDS: Final = 8.0
+_ACTIVE_SECONDS = 2.0
+_COUNT_SECONDS = 0.25
+# So much debt is none yet: a node may be a little faster for a moment.
+_ALLOWED_SECONDS = 0.02
+_LONG_STEP_SECONDS = 0.005
+_LOOK_SECONDS = 0.25
+# Less debt than this is none: floating-point numbers seldom come to 0.
+_PAID_SECONDS = 1e-4
+# Of accounts that no connection has; they only hold debts of the last seconds.
+_MAX_REMEMBERED = 2048
+
+
+class AccountState(enum.Enum):
+    """The states that are drawn above."""
+
+    FREE = "free"
+    PAUSED = "paused"
+
+
+TRANSITIONS: Final = {AccountState.FREE: {AccountState.PAUSED}, AccountState.PAUSED: {AccountState.FREE}}
+"""The states that may follow each state."""
+
+
+class Account:
+    """What one user took of the thread. All connections of a user share one; FairShare makes it.
+
+    Those who ``join`` are called whenever ``is_paused`` has changed; one of them may have changed it again before the
+    next one is called. ``pauses`` counts them.
+    """
+
+    def __init__(self, share: FairShare, *, is_node: bool) -> None:
+        self.is_node = is_node
+        self.state = AccountState.FREE
+        self.pauses = 0
+        self.active_at = float("-inf")
+        self._share = share
+        self._debt = 0.0
+        self._paid_at = share.clock.seconds()
+        self._paused_at = 0.0
+        self._next_look = Timer(share.clock, _LOOK_SECONDS, self._look)
+        self._members: Observers[[]] = Observers()
+
+    @property
+    def is_paused(self) -> bool:
+        """Whether nothing of this user is to be read for now."""
+        return self.state is AccountState.PAUSED
+
+    @property
+    def has_members(self) -> bool:
+        """Whether a connection has joined, and not left."""
+        return bool(self._members)
+
+    def join(self, observer: Callable[[], object]) -> None:
+        """Call ``observer`` at the begin and the end of each pause."""
+        self._members.add(observer)
+        if self.is_paused:
+            self._look()
+
+    def leave(self, observer: Callable[[], object]) -> None:
+        """Call it no more; harmless when it has not joined."""
+        self._members.remove(observer)
+        if not self._members:
+            self._next_look.cancel()
+            self._share.forget_some()
+
+    def begin_step(self) -> float:
+        """Return what ``end_step`` wants to know: the processor's time that the thread has used until now."""
+        return self._share.cpu_seconds()
+
+    def end_step(self, begun: float) -> None:
+        """Charge what the thread has used since ``begin_step``."""
+        self.charge(self._share.cpu_seconds() - begun)
+
+    def charge(self, seconds: float) -> None:
+        """Charge one step that took so much of the processor's time; it may begin a pause."""
+        now = self.active_at = self._share.clock.seconds()
+        self._pay(now)
+        self._debt += seconds * max(1.0, seconds / _LONG_STEP_SECONDS)
+        if self._debt > _ALLOWED_SECONDS and not self.is_paused and self._share.others_wait(self):
+            self._paused_at = now
+            self.pauses += 1
+            self._turn(AccountState.PAUSED)
+            self._next_look.start(self._until_paid())
+
+    def _pay(self, now: float) -> None:
+        self._debt = max(0.0, self._debt - (now - self._paid_at) * self._share.rate_of(self))
+        self._paid_at = now
+
+    def _look(self) -> None:
+        now = self._share.clock.seconds()
+        self._pay(now)
+        if now - self._paused_at >= PAUSE_SECONDS or not self._share.others_wait(self):
+            self._debt = 0.0
+        if self._debt > _PAID_SECONDS:
+            self._next_look.start(self._until_paid())
+        else:
+            self._next_look.cancel()
+            self._turn(AccountState.FREE)
+
+    def _until_paid(self) -> float:
+        # Shares change: a long debt is looked at again and again.
+        return min(_LOOK_SECONDS, self._debt / self._share.rate_of(self) + _PAID_SECONDS)
+
+    def _turn(self, state: AccountState) -> None:
+        self.state = step(TRANSITIONS, self.state, state, "an account")
+        self._share.paused += 1 if self.is_paused else -1
+        self._members()
+
+
+class FairShare:
+    """The accounts of all users of one reactor's thread. ``cpu_seconds`` tells what the calling thread has used.
+
+    ``paused`` is how many of them are paused.
+    """
+
+    def __init__(self, clock: IReactorTime, cpu_seconds: Callable[[], float] = time.thread_time) -> None:
+        self.clock = clock
+        self.cpu_seconds = cpu_seconds
+        self.paused = 0
+        self._accounts: OrderedDict[tuple[bool, Hashable], Account] = OrderedDict()
+        self._counted_at = float("-inf")
+        self._nodes = self._strangers = 0
+
+    def of_node(self, who: Hashable) -> Account:
+        """Return the account of a node."""
+        return self._account(who, is_node=True)
+
+    def of_stranger(self, address: str) -> Account:
+        """Return the account of an address whose user is not known, or not yet."""
+        return self._account(address, is_node=False)
+
+    def others_wait(self, account: Account) -> bool:
+        """Tell whether anybody else is active, and not paused."""
+        self._count()
+        is_counted = not account.is_paused and self._is_active(account)
+        return self._nodes + self._strangers - self.paused > is_counted
+
+    def rate_of(self, account: Account) -> float:
+        """Return how much of each second pays off a user's debt."""
+        self._count()
+        if account.is_node:
+            return 1 / max(1, self._nodes + bool(self._strangers))
+        return 1 / ((self._nodes + 1) * max(1, self._strangers))
+
+    def forget_some(self) -> None:
+        """Forget accounts that no connection has, when there are many: those that were asked for longest ago."""
+        while len(self._accounts) > _MAX_REMEMBERED:
+            oldest = next((key for key, account in self._accounts.items() if not account.has_members), None)
+            if oldest is None:
+                return
+            self.paused -= self._accounts.pop(oldest).is_paused
+
+    def _account(self, who: Hashable, *, is_node: bool) -> Account:
+        key = is_node, who
+        account = self._accounts.get(key)
+        if account is None:
+            self.forget_some()
+            account = self._accounts[key] = Account(self, is_node=is_node)
+        else:
+            self._accounts.move_to_end(key)
+        return account
+
+    def _is_active(self, account: Account) -> bool:
+        return account.is_paused or account.active_at > self.clock.seconds() - _ACTIVE_SECONDS
+
+    def _count(self) -> None:
+        now = self.clock.seconds()
+        if now - self._counted_at < _COUNT_SECONDS:
+            return
+        self._counted_at = now
+        active = [each.is_node for each in self._accounts.values() if self._is_active(each)]
+        self._nodes = sum(active)
+        self._strangers = len(active) - self._nodes
