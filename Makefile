@@ -61,7 +61,9 @@ demo-v2: $(STAMP)
 	@$(PY) -m dapi.simulator.demo_v2
 
 bench: $(STAMP)
-	@set -e; for bench in $(BENCHES); do echo "== $$bench"; $(PY) -m bench.$$bench; done
+	@failed=""; for bench in $(BENCHES); do \
+		echo "== $$bench"; $(PY) -m bench.$$bench || failed="$$failed $$bench"; \
+	done; if [ -n "$$failed" ]; then echo "== these failed:$$failed" >&2; exit 1; fi
 
 .PHONY: bench-go
 bench-go: $(STAMP)

@@ -21,6 +21,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from bench.results import Section
 from bench.stage_server import StageServer, batches_for
 
 SMALL_MEGABYTES = 40
@@ -51,10 +52,12 @@ async def main(megabytes: int, participants: int) -> int:
     """Print a line for each way and size; return 1 when dapi is above a limit."""
     print(f"batches of {participants} participants, {SAMPLE_SIZE} nonces sampled of each")
     print(f"{'way':>6} {'MB':>6} {'seconds':>8} {'MB/s':>6} {'memory MB':>10} {'longest ms':>11}")
+    section, results = Section("large_stage"), {}
     is_exceeded = False
     runs = [("dapi", SMALL_MEGABYTES), ("whole", SMALL_MEGABYTES)]
     for way, size in runs + ([("dapi", megabytes)] if megabytes > SMALL_MEGABYTES else []):
         measured = await run(way, size, participants)
+        results[f"{way}, {size} MB"] = measured
         rate = measured["megabytes"] / measured["seconds"]
         print(
             f"{way:>6} {measured['megabytes']:>6.0f} {measured['seconds']:>8.2f} {rate:>6.0f}"
@@ -62,6 +65,7 @@ async def main(megabytes: int, participants: int) -> int:
             flush=True,
         )
         is_exceeded |= way == "dapi" and (measured["memory_mb"] > LIMIT_MB or measured["longest_ms"] > LIMIT_MS)
+    section.write(results)
     print(f"limits {LIMIT_MB} MB and {LIMIT_MS:.0f} ms: {'EXCEEDED' if is_exceeded else 'kept'} by dapi")
     return int(is_exceeded)
 

@@ -23,6 +23,7 @@ from twisted.internet.defer import Deferred, gatherResults, succeed
 from twisted.internet.task import deferLater, react
 
 from bench.heads import Heads, SameChain
+from bench.results import Section
 from dapi.chain.keyring import SigningKey
 from dapi.chain.nodes import ChainNodes
 from dapi.chain.rpc import ChainRpc
@@ -205,6 +206,7 @@ async def compare(reactor: Any, scale: float) -> None:
         f"{'nonces':>7} {'messages':>9} {'messages/s':>11} {'blocks':>7}"
         f" {'thread ms':>10} {'signing ms':>11} {'ratio':>6}"
     )
+    section, results = Section("outbox_to_block"), {}
     for load in LOADS:
         load = load._replace(messages=max(1, round(load.messages * scale)))
         with tempfile.TemporaryDirectory(dir=os.environ.get("BENCH_DIR")) as folder:
@@ -214,6 +216,8 @@ async def compare(reactor: Any, scale: float) -> None:
             f"{load.nonces:>7} {load.messages:>9} {result.rate:>11.0f} {result.blocks:>7} {result.thread_ms:>10.3f}"
             f" {least:>11.3f} {result.thread_ms / least:>5.1f}x"
         )
+        results[str(load.nonces)] = {**result._asdict(), "messages": load.messages, "signing_ms": least}
+    section.write(results)
 
 
 if __name__ == "__main__":

@@ -22,6 +22,8 @@ from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.task import deferLater, react
 from twisted.internet.utils import getProcessOutput
 
+from bench.results import Section
+
 SENDERS = 50
 ARTIFACTS = 5_100
 INTERVAL_SECONDS = 5.0
@@ -164,6 +166,7 @@ async def measure(reactor: Any, rounds: int) -> int:
     """Run the load, and print what it took; return the exit code."""
     from dapi.simulator.vllm.sender import generated_body
 
+    section = Section("relay")
     # Beyond those of the senders, and each of them once.
     first = 1 + (SENDERS + 1) * ARTIFACTS * (rounds + 1)
     large = generated_body(HEIGHT, 1, list(range(first, first + LARGE_ARTIFACTS * (SENDERS + 1), SENDERS + 1)))
@@ -189,10 +192,10 @@ async def measure(reactor: Any, rounds: int) -> int:
     api.terminate()
     told = json.loads(api.stdout.read())
     api.wait()
-    return report(load, told, memory, rounds)
+    return report(load, told, memory, rounds, section)
 
 
-def report(load: Load, told: dict[str, Any], memory: float, rounds: int) -> int:
+def report(load: Load, told: dict[str, Any], memory: float, rounds: int, section: Section) -> int:
     """Print all figures beside their limits; return 1 when one is above."""
     waits = sorted(told["times"][digest] - sent for digest, sent in load.sent.items() if digest in told["times"])
     made = SENDERS * ARTIFACTS * rounds + LARGE_ARTIFACTS
@@ -205,6 +208,7 @@ def report(load: Load, told: dict[str, Any], memory: float, rounds: int) -> int:
         ("artifacts that the container misses", made - told["stored"], 0),
         ("answers that were no 200", load.failures, 0),
     )
+    section.write({name: {"measured": value, "limit": limit} for name, value, limit in figures})
     for name, value, limit in figures:
         print(f"{name:>40} {value:>10.2f}  (at most {limit:g}){' TOO HIGH' if value > limit else ''}")
     return int(any(value > limit for _, value, limit in figures))
@@ -213,7 +217,7 @@ def report(load: Load, told: dict[str, Any], memory: float, rounds: int) -> int:
 def main() -> None:
     """Run what the arguments say."""
     parser = argparse.ArgumentParser(prog="python -m bench.relay", description=__doc__)
-    parser.add_argument("--seconds", type=int, default=60, help="how long the senders send (default: 60)")
+    parser.add_argument("--seconds", type=int, default=30, help="how long the senders send (default: 30)")
     parser.add_argument("--api", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--dapi", nargs=4, help=argparse.SUPPRESS)
     options = parser.parse_args()

@@ -17,6 +17,8 @@ from typing import Any
 from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater, react
 
+from bench.comparison import spread
+from bench.results import Section
 from dapi.broker.nodes import decode_node_config
 from dapi.config import ApiConfig, Config, StorageConfig
 from dapi.messages.sizes import MIB
@@ -67,17 +69,21 @@ async def measure(reactor: Any, nodes: int, folder: Path) -> None:
     gc.freeze()
     metrics = Metrics(reactor, service._snapshot)
     turns = Turns(reactor)
+    section, took_ms, turns_ms = Section("scrape"), [], []
     for _ in range(_SCRAPES):
         await deferLater(reactor, 1)
         idle = turns.longest_ms()
         began = time.perf_counter()
         text = await metrics.text()
         seconds = time.perf_counter() - began
+        took_ms.append(1000 * seconds)
+        turns_ms.append(turns.longest_ms())
         print(
-            f"{nodes} nodes: {len(text.splitlines())} lines in {1000 * seconds:.0f} ms; the longest turn had "
-            f"{turns.longest_ms():.1f} ms, {idle:.1f} ms in the second before",
+            f"{nodes} nodes: {len(text.splitlines())} lines in {took_ms[-1]:.0f} ms; the longest turn had "
+            f"{turns_ms[-1]:.1f} ms, {idle:.1f} ms in the second before",
             flush=True,
         )
+    section.write({"nodes": nodes, "scrape_ms": spread(took_ms), "longest_turn_ms": spread(turns_ms)})
     turns.stop()
     await service.stopService()
 

@@ -22,6 +22,7 @@ import msgspec
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from bench.results import Section
 from dapi.chain.keyring import SigningKey
 from dapi.chain.rpc_answers import TxAnswer, decode_answer, encode_request, to_base64, tx_hash_of
 from dapi.chain.transactions import BATCH_TYPE_URL, TransactionSigner
@@ -159,6 +160,7 @@ def main(rounds: int) -> int:
         "JSON by json": ("encode", steps.encode_json),
         "signature by OpenSSL": ("signature only", steps.signature_openssl),
     }
+    section = Section("signing")
     times = measure(ours | {name: function for name, (_, function) in others.items()}, rounds)
     sizes = f"transaction of {len(steps.raw)} bytes, the full one of {len(steps.full_raw)}"
     print(f"{NONCES} nonces, {sizes}, {rounds} rounds; ms on the reactor's thread")
@@ -171,6 +173,12 @@ def main(rounds: int) -> int:
         print(line)
     json_size = len(steps.encode_msgspec())
     print(f"size: {len(steps.message)} bytes, as JSON {json_size}: {json_size / len(steps.message):.2f}x")
+    section.write(
+        {
+            name: {"median_ms": statistics.median(values), "p99_ms": percentile(values), "longest_ms": values[-1]}
+            for name, values in times.items()
+        }
+    )
     too_long = [name for name in ours if percentile(times[name]) >= LIMIT_MS]
     print(f"limit {LIMIT_MS:.0f} ms: {'kept' if not too_long else 'EXCEEDED by ' + ', '.join(too_long)}")
     return 1 if too_long else 0
