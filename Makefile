@@ -17,7 +17,7 @@ VENV := .venv
 PY := $(VENV)/bin/python
 STAMP := $(VENV)/.dapi-is-set-up
 PYTHONS := python3 python3.11 python3.12 python3.13 python3.14
-BENCHES := intake http signing outbox_to_block large_stage relay scrape
+BENCHES := intake http nodes signing outbox_to_block large_stage relay scrape
 
 .PHONY: setup test lint types unit integration demo demo-v2 bench bench-abuse soak proto reference package release docs screenshots
 

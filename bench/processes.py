@@ -43,6 +43,14 @@ def on(wanted: frozenset[int]) -> Iterator[None]:
         os.sched_setaffinity(0, before)
 
 
+def cpu_seconds(pid: int) -> float:
+    """Return the CPU time of a process so far, all of its threads together; 0 where the system does not tell."""
+    if sys.platform != "linux":
+        return 0.0
+    # The clock of another process, as clock_getcpuclockid makes it; /proc tells hundredths of a second only.
+    return time.clock_gettime(~pid << 3 | 2)
+
+
 class Receiver:
     """A process that takes batches over ``connections``; ``with`` ends it."""
 
@@ -81,11 +89,8 @@ class Receiver:
         return cls(name, process, connections)
 
     def cpu_seconds(self) -> float:
-        """Return the CPU time of the process so far, all of its threads together; 0 where the system does not tell."""
-        if sys.platform != "linux":
-            return 0.0
-        # The clock of another process, as clock_getcpuclockid makes it; /proc tells hundredths of a second only.
-        return time.clock_gettime(~self._process.pid << 3 | 2)
+        """Return the CPU time of the process so far."""
+        return cpu_seconds(self._process.pid)
 
     def __enter__(self) -> Self:
         return self

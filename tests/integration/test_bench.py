@@ -61,3 +61,16 @@ async def test_a_comparison_writes_rates_and_ratios(
     prefix = "http_" if name == "http" else ""
     assert set(results["cpu_us"]["20"]) == {f"{prefix}{side}" for side in ("dapi", *sides)}
     assert set(results["machine"]) == {"cpu", "cores", "kernel", "python", "versions", "load"}
+
+
+@pytest_twisted.ensureDeferred
+async def test_the_nodes_all_open_and_are_measured(tmp_path: Path) -> None:
+    results = await results_of(tmp_path, "bench.nodes", "--nodes", "3", "--idle-seconds", "0.1")
+    nodes = results["nodes"]
+    assert nodes["nodes"] == 3
+    assert 0 < nodes["port_open_s"] <= nodes["registered_s"]
+    # After they have ended, each WebSocket is tried again 3 to 5 s later.
+    assert nodes["restart_until_open_s"] > 2.5
+    assert nodes["poc_start_until_open_s"] > 0
+    assert nodes["status_ms"]["median"] > 0
+    assert {"kb_a_node", "idle_cpu_percent", "poc_start_cpu_ms_a_node", "restart_cpu_ms_a_node"} <= set(nodes)
