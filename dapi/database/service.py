@@ -41,6 +41,7 @@ from dapi.database.file import (
     transaction,
     why_not_opened,
 )
+from dapi.database.file_sizes import FileSizes, size_of
 from dapi.database.lane import Lane
 from dapi.database.reserve import Reserve
 from dapi.errors import StartError, StoreBrokenError, StoreBusyError, StoreClosedError, StoreError
@@ -124,8 +125,7 @@ class Database(Service):
         self._health = _Health(DatabaseState.OK, "", self._now())
         self._was_broken = False
         self._is_stopping = False
-        # Of the file and its WAL. The threads look: the reactor's thread must not wait for a disk that hangs.
-        self._sizes = (0, 0)
+        self._sizes = FileSizes(reactor, self._path)
         self._next_probe = Timer(reactor, _PROBE_SECONDS, self._probe)
         self._stop_waiters: Waiters[None] = Waiters()
 
@@ -145,7 +145,7 @@ class Database(Service):
             undo.pop_all()
         self._health = _Health(DatabaseState.OK, "", self._now())
         self._was_broken = False
-        self._look_at_sizes()
+        self._sizes.look()
         super().startService()  # type: ignore[no-untyped-call]
         self._writer.start()
         self._reader.start()
@@ -153,7 +153,7 @@ class Database(Service):
             self._turn(DatabaseState.FULL, self._reserve.no_room)
 
     def _open(self) -> sqlite3.Connection:
-        if self._is_new_wanted and _size(self._path):
+        if self._is_new_wanted and size_of(self._path):
             self.log.warn("{path}: has content and is used as it is: leave --new-database out", path=self._path)
         try:
             return open_prepared(self._path, is_new_wanted=self._is_new_wanted)
@@ -212,7 +212,7 @@ class Database(Service):
         and ``wal_bytes`` are the sizes on disk.
         """
         health = self._health
-        size, wal_size = self._sizes
+        size, wal_size = self._sizes.found
         return {
             "state": health.state,
             "reason": health.reason,
@@ -258,7 +258,7 @@ class Database(Service):
             self._judge(error)
             raise
         finally:
-            self._look_at_sizes()
+            self._sizes.look()
         if self._health.state is DatabaseState.LOCKED and self._connection.total_changes != changes:
             self._turn(DatabaseState.OK, "")
         return result
@@ -340,9 +340,6 @@ class Database(Service):
                 pass
             self._turn(DatabaseState.OK, "")
 
-    def _look_at_sizes(self) -> None:
-        self._sizes = _size(self._path), _size(Path(f"{self._path}-wal"))
-
     def _close(self) -> None:
         # Closing the last connection copies the WAL into the file and deletes it; on a full disk the WAL stays for the
         # next start. In a broken database that would try again what failed, and on a slow disk it would take long, so
@@ -389,10 +386,3 @@ class Database(Service):
     def _stopped(self, _result: None) -> None:
         self._is_stopping = False
         self._stop_waiters.fire(None)
-
-
-def _size(path: Path) -> int:
-    try:
-        return path.stat().st_size
-    except FileNotFoundError:
-        return 0

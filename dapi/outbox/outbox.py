@@ -6,7 +6,7 @@ import sqlite3
 import time
 import zlib
 from collections import Counter, deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -208,7 +208,7 @@ class Outbox:
             self._is_committing = False
             return
         group = self._next_group()
-        stored = self._database.write(partial(_store, group.rows(), self._now()), intake=True)
+        stored = self._database.write(partial(_store, group.parts(), self._now()), intake=True)
         stored.addCallbacks(self._stored, self._not_stored, callbackArgs=(group,), errbackArgs=(group,))
         stored.addErrback(lambda failure: self.log.failure("the outbox failed, which it never should", failure))
 
@@ -271,11 +271,10 @@ class _Group:
         self.deliveries.append(delivery)
         self._by_batch.setdefault(delivery.entry.batch_id, []).append(delivery)
 
-    def rows(self) -> list[_Row]:
-        return [
-            (each[0].entry, len(each), sum(one.entry.via is Via.HTTP for one in each), each[0].received_at)
-            for each in self._by_batch.values()
-        ]
+    def parts(self) -> list[_Rows]:
+        """Return its rows, with no more in one statement than that can have values."""
+        deliveries = list(self._by_batch.values())
+        return [_Rows(deliveries[begin : begin + _MAX_ROWS]) for begin in range(0, len(deliveries), _MAX_ROWS)]
 
     def fire_receipts(self, seen_before: dict[str, int]) -> None:
         """Fire each Deferred with its receipt: the group is on disk."""
@@ -286,8 +285,26 @@ class _Group:
             delivery.receipt.callback(Receipt(batch_id, seen[batch_id]))
 
 
-# An entry, how often it came, how often of that by HTTP, and when it came first.
-_Row = tuple[OutboxEntry, int, int, float]
+class _Rows:
+    """What one statement stores: made ready on the reactor's thread, since the writer's has to wait for that one.
+
+    ``kept`` has of each batch its id, its height, how often it came, and how often of that by HTTP.
+    """
+
+    __slots__ = ("kept", "kinds", "statement", "values")
+
+    def __init__(self, deliveries: Sequence[Sequence[_Delivery]]) -> None:
+        self.statement = queries.STORE.format(rows=",".join([queries.STORE_ROW] * len(deliveries)))
+        self.kinds = [first.entry.kind for first, *_ in deliveries]
+        self.kept: list[tuple[str, int, int, int]] = []
+        self.values: list[object] = []
+        for each in deliveries:
+            entry, received_at, times = each[0].entry, each[0].received_at, len(each)
+            by_http = sum(one.entry.via is Via.HTTP for one in each)
+            self.kept.append((entry.batch_id, entry.height, times, by_http))
+            self.values += (entry.batch_id, entry.nonces, zlib.crc32(entry.message), entry.kind.value, entry.node_id)
+            self.values += (entry.via.value, entry.height, times, by_http, received_at, received_at)
+            self.values += (entry.message, entry.run)
 
 
 class _Stored(NamedTuple):
@@ -298,41 +315,34 @@ class _Stored(NamedTuple):
 # The writer's thread.
 
 
-def _store(rows: list[_Row], now: float, connection: sqlite3.Connection) -> _Stored:
+def _store(parts: Sequence[_Rows], now: float, connection: sqlite3.Connection) -> _Stored:
     """Insert what is new and count what is not; return how many are new, and how often the others had been seen."""
-    if len(rows) <= _MAX_ROWS:
-        return _store_group(rows, now, connection)
+    if len(parts) == 1:
+        return _store_rows(parts[0], now, connection)
     new = Counter[Kind]()
     seen_before: dict[str, int] = {}
-    # A statement can have only so many values.
     with transaction(connection):
-        for group in (rows[begin : begin + _MAX_ROWS] for begin in range(0, len(rows), _MAX_ROWS)):
-            stored = _store_group(group, now, connection)
+        for rows in parts:
+            stored = _store_rows(rows, now, connection)
             new += stored.new
             seen_before |= stored.seen_before
     return _Stored(new, seen_before)
 
 
-def _store_group(rows: list[_Row], now: float, connection: sqlite3.Connection) -> _Stored:
-    values: list[object] = []
-    for entry, times, by_http, received_at in rows:
-        values += (entry.batch_id, entry.nonces, zlib.crc32(entry.message), entry.kind.value, entry.node_id)
-        values += (entry.via.value, entry.height, times, by_http, received_at, received_at)
-        values += (entry.message, entry.run)
-    statement = queries.STORE.format(rows=",".join([queries.STORE_ROW] * len(rows)))
-    new = connection.execute(statement, values).rowcount
-    if new == len(rows):
-        return _Stored(Counter(entry.kind for entry, *_ in rows), {})
-    batches = [(entry.batch_id, entry.height, times, by_http) for entry, times, by_http, _ in rows]
-    (found,) = connection.execute(queries.FIND, {"batches": _json(batches)}).fetchone()
+def _store_rows(rows: _Rows, now: float, connection: sqlite3.Connection) -> _Stored:
+    new = connection.execute(rows.statement, rows.values).rowcount
+    if new == len(rows.kept):
+        return _Stored(Counter(rows.kinds), {})
+    (found,) = connection.execute(queries.FIND, {"batches": _json(rows.kept)}).fetchone()
     # Those that were just inserted have the highest numbers of all.
-    kept = sorted(msgspec.json.decode(found, type=list[tuple[int, str, int]]))[: len(rows) - new]
+    kept = sorted(msgspec.json.decode(found, type=list[tuple[int, str, int]]))[: len(rows.kept) - new]
     seen_before = {batch_id: seen for _, batch_id, seen in kept}
-    again = _json([batch for batch in batches if batch[0] in seen_before])
+    again = _json([each for each in rows.kept if each[0] in seen_before])
     with transaction(connection):
         for see_again in queries.SEE_AGAIN:
             connection.execute(see_again, {"now": now, "batches": again})
-    return _Stored(Counter(entry.kind for entry, *_ in rows if entry.batch_id not in seen_before), seen_before)
+    kinds = (kind for kind, each in zip(rows.kinds, rows.kept, strict=True) if each[0] not in seen_before)
+    return _Stored(Counter(kinds), seen_before)
 
 
 def _json(value: object) -> str:

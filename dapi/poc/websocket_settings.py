@@ -20,6 +20,6 @@ class WebSocketSettings(ConnectionSettings, frozen=True, kw_only=True):
     idle_seconds: float = 60
     bypass_grace_seconds: float = 5
     bypass_interval_seconds: float = 15
-    max_pending_messages: int = 32
+    max_pending_messages: int = 256
     max_bad_messages: int = 64
     max_pending_bytes: int = 64 * MIB

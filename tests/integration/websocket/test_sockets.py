@@ -203,7 +203,9 @@ async def test_a_slow_disk_holds_the_node_up_and_loses_nothing(running: Running)
 
     running.recorder.is_slow = True
     server = running.serve(NodeServer(send_many))
-    client = running.connect(f"http://127.0.0.1:{server.port}", ping_interval_seconds=0.1, ping_timeout_seconds=1)
+    client = running.connect(
+        f"http://127.0.0.1:{server.port}", max_pending_messages=32, ping_interval_seconds=0.1, ping_timeout_seconds=1
+    )
     while client.status().acks < 300:
         # The node's own batches outlast several pings that are not read meanwhile.
         await until(lambda: client.status().paused or len(running.recorder.taken) == 300)

@@ -120,17 +120,17 @@ async def test_stop_over_tls_does_not_wait_for_a_peer_that_is_deaf(
 @pytest_twisted.ensureDeferred
 async def test_reading_pauses_over_tls_too(running: Running, authority: Authority, tmp_path: Path) -> None:
     def send_many(node: Any) -> None:
-        for number in range(100):
+        for number in range(400):
             node.sendMessage(message(str(number), nonces=list(range(500)), dist=[0.5] * 500))
 
     running.recorder.is_slow = True
     server = running.serve(NodeServer(send_many, tls=authority.options_for("localhost")))
     client = running.connect(f"https://localhost:{server.port}", ca_file=authority.write(tmp_path))
     await until(lambda: client.status().paused)
-    assert client.status().pending == 32
+    assert client.status().pending == 256
     running.recorder.is_slow = False
     running.recorder.store_all()
-    await until(lambda: server.connections and len(server.connections[0].received) == 100)
+    await until(lambda: server.connections and len(server.connections[0].received) == 400)
 
 
 @pytest_twisted.ensureDeferred

@@ -39,6 +39,15 @@ class UseTests(StoreTestCase):
         self.assertEqual(self.clock.wait_for(written), 1)
         self.assertEqual(self.look(COUNT_NODES), [(1,)])
 
+    def test_the_sizes_of_its_files_are_looked_at_once_a_second(self) -> None:
+        before = self.database.status()["wal_bytes"]
+        self.execute(self.database, add_node("a"))
+        self.assertEqual(self.database.status()["wal_bytes"], before)
+        self.clock.advance(1)
+        self.execute(self.database, add_node("b"))
+        self.assertEqual(self.database.status()["wal_bytes"], os.stat(f"{self.path}-wal").st_size)
+        self.assertGreater(self.database.status()["wal_bytes"], before)
+
     def test_errors_of_others_pass(self) -> None:
         with self.assertRaises(ZeroDivisionError):
             self.clock.wait_for(self.database.write(lambda _: 1 // 0))

@@ -16,7 +16,7 @@ class SettingsTests(SynchronousTestCase):
         self.assertEqual((settings.bypass_grace_seconds, settings.bypass_interval_seconds), (5, 15))
         self.assertEqual((settings.close_timeout_seconds, settings.settle_seconds), (1, 1))
         self.assertEqual(settings.max_message_bytes, 16 * 1024 * 1024)
-        self.assertEqual((settings.max_pending_messages, settings.max_pending_bytes), (32, 64 * 1024 * 1024))
+        self.assertEqual((settings.max_pending_messages, settings.max_pending_bytes), (256, 64 * 1024 * 1024))
         self.assertFalse(settings.compression)
         self.assertIsNone(settings.ca_file)
 
