@@ -64,7 +64,7 @@ class WebSocketNodeProtocol(WatchedConnection):
 
     def is_waiting_for_batches(self) -> bool:
         """Return whether it is open and a batch can come at any moment: not paused, none half received."""
-        return self.state == self.STATE_OPEN and not self.is_paused and not self.inside_message
+        return self.state == self.STATE_OPEN and not self.is_paused and not self.inside_message and not self.data
 
     # Messages.
 

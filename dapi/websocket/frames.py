@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable
+
 MAX_SHORT_BYTES = 125
 """What one byte of length can say."""
 
 _FINAL_TEXT = 0x81
 _MASKED = 0x80
+_MASK_BYTES = 4
+_DRAWN_BYTES = 100 * _MASK_BYTES
 
 
 def short_text_frame(payload: bytes, mask: bytes) -> bytes:
@@ -15,3 +20,22 @@ def short_text_frame(payload: bytes, mask: bytes) -> bytes:
     key = (mask * (size // 4 + 1))[:size]
     masked = int.from_bytes(payload, "big") ^ int.from_bytes(key, "big")
     return bytes((_FINAL_TEXT, _MASKED | size)) + mask + masked.to_bytes(size, "big")
+
+
+class Masks:
+    """Draws the mask of each frame, 4 bytes that nobody can foresee (RFC 6455, section 5.3), a hundred at a time.
+
+    Each call of the system gives up the interpreter's lock, and beside a busy thread it is long until it is back.
+    """
+
+    def __init__(self, draw: Callable[[int], bytes] = os.urandom) -> None:
+        self._draw = draw
+        self._drawn = b""
+        self._at = 0
+
+    def next(self) -> bytes:
+        """Return the next mask."""
+        if self._at == len(self._drawn):
+            self._drawn, self._at = self._draw(_DRAWN_BYTES), 0
+        self._at += _MASK_BYTES
+        return self._drawn[self._at - _MASK_BYTES : self._at]

@@ -10,13 +10,11 @@ begins: after a close handshake Autobahn reports what the peer echoed. Facts: do
 
 from __future__ import annotations
 
-import os
 from abc import ABCMeta, abstractmethod
 from collections.abc import Callable
 from typing import Any, Protocol
 
 import txaio
-from autobahn.twisted.websocket import WebSocketClientProtocol
 from autobahn.websocket.types import ConnectingRequest
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IPushProducer, IReactorTime
@@ -28,7 +26,7 @@ from dapi.timing.fair_share import Account, FairShare
 from dapi.timing.timer import Timer
 from dapi.timing.waiters import Waiters
 from dapi.websocket.address import WebSocketAddress
-from dapi.websocket.frames import MAX_SHORT_BYTES, short_text_frame
+from dapi.websocket.frames import MAX_SHORT_BYTES, Masks, short_text_frame
 from dapi.websocket.reasons import (
     POLICY_VIOLATION,
     Cause,
@@ -42,6 +40,7 @@ from dapi.websocket.reasons import (
     refused_upgrade,
 )
 from dapi.websocket.settings import ConnectionSettings
+from dapi.websocket.whole_messages import WholeMessages
 
 _MAX_UNPARSED_BYTES = 64 * 1024
 _PING_SECONDS = 10.0
@@ -63,7 +62,7 @@ class ConnectionObserver(Protocol):
         """Learn that the connection is gone, perhaps before it was open."""
 
 
-class WatchedConnection(WebSocketClientProtocol, metaclass=ABCMeta):
+class WatchedConnection(WholeMessages, metaclass=ABCMeta):
     """A connection to one peer, from TCP to its end; a subclass knows what its messages mean.
 
     ``opened_at`` is when the upgrade was accepted, None before; ``is_paused`` says whether reading is paused.
@@ -103,7 +102,7 @@ class WatchedConnection(WebSocketClientProtocol, metaclass=ABCMeta):
         self._ending: Ending | None = None
         self._has_ended = False
         self._is_blocked = False
-        self._is_deaf = False
+        self._masks = Masks()
         self._frames = 0
         self._pings, self._pings_since = 0, 0.0
         self.is_paused = False
@@ -148,7 +147,7 @@ class WatchedConnection(WebSocketClientProtocol, metaclass=ABCMeta):
         tenth of a second for 64 KiB of small frames.
         """
         if self.state == self.STATE_OPEN:
-            self._is_deaf = True
+            self.is_deaf = True
             self._fail_connection(POLICY_VIOLATION, reason)
             self.data = b""
             self.transport.pauseProducing()
@@ -201,7 +200,7 @@ class WatchedConnection(WebSocketClientProtocol, metaclass=ABCMeta):
 
     def dataReceived(self, data: bytes) -> None:
         """Any data shows that the peer is alive: a pong may stand behind a long message."""
-        if self._is_deaf:
+        if self.is_deaf:
             return
         self._pong_timer.cancel()
         begun = self._account.begin_step()
@@ -216,6 +215,10 @@ class WatchedConnection(WebSocketClientProtocol, metaclass=ABCMeta):
     def processData(self) -> bool:  # noqa: N802
         """Take the next part of what has come, unless others are to have their turn first."""
         return not self._is_held and bool(super().processData())
+
+    def may_handle_more(self) -> bool:
+        """Return whether the next whole message may be handled now: not where others are to have their turn."""
+        return super().may_handle_more() and not self._account.is_paused
 
     @property
     def _is_held(self) -> bool:
@@ -238,7 +241,7 @@ class WatchedConnection(WebSocketClientProtocol, metaclass=ABCMeta):
         if self.state != self.STATE_OPEN:
             return
         if len(payload) <= MAX_SHORT_BYTES:
-            self.transport.write(short_text_frame(payload, os.urandom(4)))
+            self.transport.write(short_text_frame(payload, self._masks.next()))
         else:
             self.sendMessage(payload, isBinary=False, doNotCompress=True)
 

@@ -9,7 +9,7 @@ from websockets.frames import Frame, Opcode
 from websockets.protocol import OPEN
 from websockets.server import ServerProtocol
 
-from dapi.websocket.frames import MAX_SHORT_BYTES, short_text_frame
+from dapi.websocket.frames import MAX_SHORT_BYTES, Masks, short_text_frame
 
 
 class ShortTextFrameTests(SynchronousTestCase):
@@ -31,3 +31,22 @@ class ShortTextFrameTests(SynchronousTestCase):
         self.assertEqual(frame[:6], b"\x81\x85\x01\x02\x03\x04")
         self.assertNotIn(b"hello", frame)
         self.assertEqual(short_text_frame(b"hello", bytes(4))[6:], b"hello")
+
+
+class MasksTests(SynchronousTestCase):
+    def test_each_is_drawn_once_and_in_order(self) -> None:
+        drawn: list[bytes] = []
+
+        def draw(size: int) -> bytes:
+            drawn.append(random.Random(len(drawn)).randbytes(size))
+            return drawn[-1]
+
+        masks = Masks(draw)
+        taken = [masks.next() for _ in range(250)]
+        self.assertEqual({len(mask) for mask in taken}, {4})
+        self.assertEqual(b"".join(taken), b"".join(drawn)[:1000])
+        self.assertEqual(len(drawn), 3)
+
+    def test_by_default_they_are_the_systems(self) -> None:
+        one, other = Masks(), Masks()
+        self.assertEqual(len({masks.next() for masks in (one, other) for _ in range(200)}), 400)
