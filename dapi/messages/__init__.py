@@ -1,7 +1,8 @@
 """What travels between nodes, dapi and the chain, as values; nothing here waits for anything.
 
 - wire.py: the JSON of the ML nodes, decoded strictly. MessageError names the field that is wrong.
-- columns.py, number_lists.py, varints.py: a batch's numbers as columns, from the JSON to the chain's message.
+- columns.py, number_lists.py, remainders.py, varints.py: a batch's numbers as columns, from the JSON to the chain's
+  message.
 - content_id.py: the id of a batch, from its values: the same batch in other bytes has the same id.
 - record.py: the words for what is kept (``Kind``, ``Via``, ``State``) and the ``Receipt`` that allows an ack.
 - addresses.py, proto/ and the ``*_pb2`` files made from it: the chain's addresses and protobuf messages.

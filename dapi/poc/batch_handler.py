@@ -11,7 +11,9 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.logger import Logger
 
 from dapi.messages import ProofBatch, Receipt, ValidatedBatch, Via, content_id
+from dapi.messages.columns import integers
 from dapi.messages.printable import printable
+from dapi.messages.remainders import all_leave
 from dapi.poc.deliveries import Deliveries, DeliveryStatus
 from dapi.poc.rehearsal import is_rehearsed
 from dapi.timing.histogram import Histogram
@@ -220,9 +222,12 @@ class BatchHandler:
 
         By hand, a stage may be begun again with another count.
         """
-        counts = self._node_counts(batch.block_height)
-        remainders = [{nonce % count for nonce in batch.nonces} for count in counts]
-        return bool(remainders) and all(found != {self.node_num} for found in remainders)
+        counts = list(self._node_counts(batch.block_height))
+        own = self.node_num
+        if not counts or own is None:
+            return False
+        nonces = integers(batch.nonces)
+        return not any(all_leave(nonces, count, own) for count in counts)
 
     def _receipt_of_rehearsed(self, batch: ProofBatch, via: Via) -> Deferred[Receipt]:
         if self._rehearsal is not None:
