@@ -22,7 +22,7 @@ REFUSED or CLOSING is aborted after ``linger_seconds``.
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Hashable
+from collections.abc import Hashable
 from typing import Any, Final, Protocol
 
 from twisted.internet.interfaces import IReactorTime, ISSLTransport, ITCPTransport
@@ -35,7 +35,8 @@ from dapi.http.answers import RETRY_AFTER_SECONDS, HttpError, error_body, status
 from dapi.http.plain_head import PlainHead, plain_head
 from dapi.http.settings import HttpSettings
 from dapi.http.streams import StreamedContent, Streams
-from dapi.timing.fair_share import Account, FairShare
+from dapi.http.turns import Turns
+from dapi.timing.fair_share import FairShare
 from dapi.timing.steps import step
 from dapi.timing.timer import Timer
 
@@ -105,7 +106,6 @@ class JsonChannel(HTTPChannel):
     transport: Any  # besides ITransport: abortConnection, unregisterProducer, and a writing side to close
     persistent: bool
     timeOut: float | None  # type: ignore[assignment]  # seconds, whole ones to TimeoutMixin
-    _account: Account | None = None
     _path: bytes  # of HTTPChannel, from the request line on
 
     def connectionMade(self) -> None:
@@ -122,10 +122,7 @@ class JsonChannel(HTTPChannel):
         self._caller: Hashable = None
         self._has_begun = False
         self._buffered_bytes = 0
-        self._waiting: Callable[[], None] | None = None
-        # Of its address until its caller is known.
-        if self.site.share is not None:
-            self._join(self.site.share.of_stranger(self.peer_host))
+        self.turns = Turns(self.site.share, self.transport, self.peer_host)
         # Whoever connects has something to say.
         self.setTimeout(settings.head_seconds)
         self.site.opened(self)
@@ -149,9 +146,11 @@ class JsonChannel(HTTPChannel):
             self._deadline.rest()
             if self._has_begun:
                 self.site.end_request(self._caller, self._buffered_bytes)
-            self._has_begun, self._buffered_bytes, self._waiting = False, 0, None
+            self._has_begun, self._buffered_bytes = False, 0
+            self.turns.forget()
         if self._is_over:
-            self._join(None)
+            # What still comes is read, and dropped.
+            self.turns.end()
 
     @property
     def _is_over(self) -> bool:
@@ -170,17 +169,7 @@ class JsonChannel(HTTPChannel):
         """Start the deadline with the first byte of a request."""
         if self._is_over:
             return
-        account = self._account
-        if account is None:
-            self._receive(data)
-            return
-        begun = account.begin_step()
-        self._receive(data)
-        # Its caller may have become known meanwhile.
-        account = self._account or account
-        account.end_step(begun)
-        if account.is_paused:
-            self.transport.pauseProducing()
+        self.turns.take(self._receive, data)
 
     def _receive(self, data: bytes) -> None:
         is_first = self.state is ChannelState.IDLE and not self._busyReceiving and not self._buffer
@@ -190,35 +179,6 @@ class JsonChannel(HTTPChannel):
             self._plain_received(head, data[head.size :])
         else:
             super().dataReceived(data)
-
-    def _join(self, account: Account | None) -> None:
-        """Have an account in place of the one before, if any."""
-        if self._account is not None:
-            self._account.leave(self._share_changed)
-            if self._account.is_paused and self.state is ChannelState.REFUSED:
-                # What still comes is dropped.
-                self.transport.resumeProducing()
-        self._account = account
-        if account is not None:
-            account.join(self._share_changed)
-
-    def when_free(self, handle: Callable[[], None]) -> None:
-        """Have a whole request handled: now, or when the pause of its caller is over; never once it has ended."""
-        if self._account is None or not self._account.is_paused:
-            handle()
-        else:
-            self._waiting = handle
-
-    def _share_changed(self) -> None:
-        if self._account is None or self._account.is_paused:
-            self.transport.pauseProducing()
-            return
-        self.transport.resumeProducing()
-        if self._waiting is not None and self.state is ChannelState.ANSWERING:
-            begun = self._account.begin_step()
-            waiting, self._waiting = self._waiting, None
-            waiting()
-            self._account.end_step(begun)
 
     def _plain_received(self, head: PlainHead, body: bytes) -> None:
         """Begin a request whose head came at once, with what came of its body; all is then as after its last line."""
@@ -278,8 +238,7 @@ class JsonChannel(HTTPChannel):
             self.refuse(status_of(error), str(error))
             return False
         self._has_begun = True
-        if self._caller is not None and self.site.share is not None:
-            self._join(self.site.share.of_node(self._caller))
+        self.turns.belongs_to(self._caller)
         limit = self.site.max_body_bytes(self._path)
         if self.length is None:
             self.refuse(411, "send the body with a Content-Length")

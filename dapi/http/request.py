@@ -73,7 +73,7 @@ class JsonRequest(Request):
         self.args = parse_qs(query, True) if query else {}
         content: Any = self.content
         content.seek(0)
-        self.channel.when_free(self.process)
+        self.channel.turns.when_free(self.process)
 
     def process(self) -> None:
         """Hand the whole request to its resource. Of twisted.web's headers, an answer has the date alone."""
