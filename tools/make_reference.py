@@ -26,7 +26,7 @@ from dapi.messages.secret import Secret
 from dapi.messages.sizes import MIB
 
 # What docs/cli.md tells once for all commands.
-_COMMON = {"--json", "--url", "--token-file", "--help"}
+_COMMON = {"--json", "--url", "--token-file", "--ca-file", "--help"}
 _WIDTH = 100
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 

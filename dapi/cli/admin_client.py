@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
+from ssl import SSLCertVerificationError, SSLContext, SSLError, create_default_context
 from typing import Any
 from urllib.parse import quote, urlencode, urlsplit
 
@@ -17,13 +19,15 @@ _SHOWN_CHARACTERS = 200
 class AdminClient:
     """Asks the dapi whose admin API is at ``url``; ``token`` goes along as a bearer token.
 
+    ``ca_file`` is the PEM file of the authorities that an https one is checked against, None for the system's.
     Each method returns the decoded answer. It raises CliError: UNREACHABLE when no dapi answers, REFUSED with dapi's
     own words when dapi says no.
     """
 
-    def __init__(self, url: str, token: str | None = None) -> None:
+    def __init__(self, url: str, token: str | None = None, ca_file: str | None = None) -> None:
         self._url = url.rstrip("/")
         self._token = token
+        self._ca_file = ca_file
 
     def get(self, path: str, **query: object) -> Any:
         """GET below ``/admin/v1``; parameters that are None are left out."""
@@ -60,22 +64,40 @@ class AdminClient:
         advice = "; give dapi's token: --token-file, or DAPI_ADMIN_TOKEN" if status in (401, 403) else ""
         raise CliError(f"{error or answer.decode('utf-8', 'replace')}{advice}", ExitCode.REFUSED)
 
+    def _tls_context(self) -> SSLContext:
+        try:
+            return create_default_context(cafile=self._ca_file and str(Path(self._ca_file).expanduser()))
+        except OSError as error:
+            reason = error.strerror if not isinstance(error, SSLError) else "it holds no certificate in PEM form"
+            raise CliError(f"the CA file {self._ca_file} cannot be used: {reason}", ExitCode.USAGE) from error
+
     def _exchange(self, method: str, target: str, body: object) -> tuple[int, bytes]:
         from http.client import HTTPConnection, HTTPException, HTTPSConnection
 
         parts = urlsplit(self._url)
-        make = HTTPSConnection if parts.scheme == "https" else HTTPConnection
+        host, port = str(parts.hostname), parts.port
+        connection = (
+            HTTPSConnection(host, port, timeout=_TIMEOUT_SECONDS, context=self._tls_context())
+            if parts.scheme == "https"
+            else HTTPConnection(host, port, timeout=_TIMEOUT_SECONDS)
+        )
         headers = {"Accept": "application/json"}
         if self._token is not None:
             headers["Authorization"] = f"Bearer {self._token}"
         if body is not None:
             headers["Content-Type"] = "application/json"
-        connection = make(str(parts.hostname), parts.port, timeout=_TIMEOUT_SECONDS)
         try:
             encoded = json.dumps(body).encode() if body is not None else None
             connection.request(method, parts.path + target, encoded, headers)
             response = connection.getresponse()
             return response.status, response.read()
+        except SSLCertVerificationError as error:
+            said = error.verify_message or str(error)
+            raise CliError(
+                f"{self._url} cannot be trusted: {said}; give the authority of its certificate: --ca-file, or "
+                "DAPI_CA_FILE; and call it by a name in the certificate: --url, or DAPI_URL",
+                ExitCode.UNREACHABLE,
+            ) from error
         except (OSError, HTTPException) as error:
             reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
             raise self._unreachable(reason) from error

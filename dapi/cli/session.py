@@ -34,6 +34,7 @@ class Session:
         self,
         url: str | None = None,
         token_file: str | None = None,
+        ca_file: str | None = None,
         *,
         now: Callable[[], float] = time.time,
         sleep: Callable[[float], object] = time.sleep,
@@ -42,6 +43,7 @@ class Session:
         self.sleep = sleep
         self.url = url
         self.token_file = token_file
+        self.ca_file = ca_file
         self._client: AdminClient | None = None
 
     @property
@@ -58,7 +60,7 @@ class Session:
             url = self.url or os.environ.get("DAPI_URL") or DEFAULT_URL
             if _URL.fullmatch(url) is None:
                 raise CliError(f"{url!r} is no URL of an admin API: give one like {DEFAULT_URL}", ExitCode.USAGE)
-            self._client = AdminClient(url, self._token())
+            self._client = AdminClient(url, self._token(), self.ca_file or os.environ.get("DAPI_CA_FILE") or None)
         return self._client
 
     def _token(self) -> str | None:
@@ -95,6 +97,11 @@ def _set_token_file(context: click.Context, _option: click.Parameter, value: str
         context.ensure_object(Session).token_file = value
 
 
+def _set_ca_file(context: click.Context, _option: click.Parameter, value: str | None) -> None:
+    if value is not None:
+        context.ensure_object(Session).ca_file = value
+
+
 def _set_json(context: click.Context, _option: click.Parameter, value: bool) -> None:
     if value:
         context.meta[JSON_WANTED] = True
@@ -118,6 +125,13 @@ def _options(names: Iterable[str]) -> list[click.Parameter]:
             expose_value=False,
             callback=_set_token_file,
             help="A file with the token of the admin API; else DAPI_ADMIN_TOKEN.",
+        ),
+        "ca-file": click.Option(
+            ["--ca-file"],
+            metavar="FILE",
+            expose_value=False,
+            callback=_set_ca_file,
+            help="Who signed the certificate of an https admin API, in PEM; else DAPI_CA_FILE, else the system's.",
         ),
     }
     return [known[name] for name in names]
@@ -145,7 +159,7 @@ class LocalCommand(click.Command):
 class ApiCommand(LocalCommand):
     """A command that asks the admin API."""
 
-    common = ("json", "url", "token-file")
+    common = ("json", "url", "token-file", "ca-file")
 
 
 class ApiGroup(click.Group):

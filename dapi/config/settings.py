@@ -142,10 +142,17 @@ class WebSocketConfig(Struct, frozen=True, kw_only=True):
 
 
 class TlsConfig(Struct, frozen=True, kw_only=True):
-    """How ML nodes that are reached over https and wss are checked."""
+    """TLS of dapi's two ports, and how ML nodes that are reached over https and wss are checked."""
 
+    certificate: Text | None = None
+    """PEM file of the certificate that both ports show, with those of its authorities after it. They speak HTTPS alone
+    then. The files are read anew when they change."""
+    key: Text | None = None
+    """PEM file of the certificate's private key, without a password."""
+    client_ca_file: Text | None = None
+    """PEM file of authorities. With it, the callback port takes only clients that have a certificate of one of them."""
     ca_file: Text | None = _WEBSOCKET.ca_file
-    """PEM file of the authorities that they are checked against; without it, those of the system. Its former name
+    """PEM file of the authorities that nodes are checked against; without it, those of the system. Its former name
     `websocket.ca_file` still works."""
 
 

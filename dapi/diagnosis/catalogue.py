@@ -158,4 +158,7 @@ class ProblemId(enum.StrEnum):
     FILES_SHORT = "files-short", _WARNING, "process", "The process may open too few files."
     CALLBACKS_OPEN = "callbacks-open", _WARNING, "callbacks", "Whoever reaches the callbacks can post for any node."
     CALLBACKS_REFUSED = "callbacks-refused", _WARNING, "callbacks", "Somebody came without a right callback token."
+    CERTIFICATE_ENDED = "certificate-ended", _CRITICAL, "tls", "The certificate of dapi's ports has ended."
+    CERTIFICATE_ENDS = "certificate-ends", _WARNING, "tls", "The certificate of dapi's ports ends within 14 days."
+    CERTIFICATE_UNUSABLE = "certificate-unusable", _WARNING, "tls", "The new certificate cannot be used."
     ADMIN_OPEN = "admin-open", _INFO, "admin", "Others can reach the admin API, whose token is not encrypted."

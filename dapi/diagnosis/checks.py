@@ -31,7 +31,7 @@ CHECKS: Final[tuple[Callable[[Status], Iterator[Finding]], ...]] = (
     *(websockets.websockets, callbacks.url, callbacks.unreached),
     relay.relay,
     poc_v2_watch.watch,
-    *(process.files, doors.callbacks, doors.admin),
+    *(process.files, doors.callbacks, doors.certificate, doors.admin),
 )
 
 

@@ -8,6 +8,8 @@ from dapi.diagnosis.catalogue import ProblemId
 from dapi.diagnosis.problem import Finding, Status
 from dapi.messages.urls import is_loopback
 
+_DAYS_BEFORE = 14.0
+
 
 def callbacks(status: Status) -> Iterator[Finding]:
     """Find that batches are taken without a token, or that somebody came without a right one."""
@@ -32,7 +34,26 @@ def callbacks(status: Status) -> Iterator[Finding]:
 def admin(status: Status) -> Iterator[Finding]:
     """Find that the admin API's token is sent over the network."""
     host = status["admin"]["host"]
-    if not is_loopback(host):
+    if not is_loopback(host) and status["admin"]["tls"] is None:
         problem = f"the admin API is bound to {host}, and its token is not encrypted on the way"
-        to_do = "let only this machine reach the port, or put a proxy with TLS before it"
+        to_do = "let only this machine reach the port, or set tls.certificate and tls.key"
         yield Finding(ProblemId.ADMIN_OPEN, problem, to_do)
+
+
+def certificate(status: Status) -> Iterator[Finding]:
+    """Find that the certificate of the ports has ended or soon will, or that its files cannot be used."""
+    # Both ports show the same.
+    tls = status["callbacks"]["tls"]
+    if tls is None:
+        return
+    renew = "renew the files of tls.certificate and tls.key: dapi reads them anew by itself"
+    days = tls["days_left"]
+    if days <= 0:
+        problem = f"the certificate of dapi's ports ended {-days:.1f} days ago: whoever checks it does not come in"
+        yield Finding(ProblemId.CERTIFICATE_ENDED, problem, renew)
+    elif days <= _DAYS_BEFORE:
+        problem = f"the certificate of dapi's ports ends in {days:.1f} days"
+        yield Finding(ProblemId.CERTIFICATE_ENDS, problem, renew)
+    if tls["problem"] is not None:
+        problem = f"the certificate from before is still shown: {tls['problem']}"
+        yield Finding(ProblemId.CERTIFICATE_UNUSABLE, problem, "mend the file that is named", is_logged=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Any
 
 from OpenSSL.crypto import Error as CertificateError
@@ -48,16 +49,20 @@ def trust_root_of(ca_file: str | None) -> Any:
     return None if ca_file is None else trustRootFromCertificates(_certificates(ca_file))
 
 
+def pem_certificates(path: str, what: str) -> list[bytes]:
+    """Return the certificates of a PEM file, each as it stands there; ConfigError, naming ``what``, without any."""
+    try:
+        text = Path(path).expanduser().read_bytes()
+    except OSError as error:
+        raise ConfigError(f"{what} {path} cannot be read: {error.strerror}") from error
+    found: list[bytes] = _CERTIFICATE.findall(text)
+    if not found:
+        raise ConfigError(f"{what} {path} holds no certificate in PEM form")
+    return found
+
+
 def _certificates(ca_file: str) -> list[Certificate]:
     try:
-        with open(ca_file, "rb") as file:
-            text = file.read()
-    except OSError as error:
-        raise ConfigError(f"ca_file {ca_file} cannot be read: {error.strerror}") from error
-    try:
-        certificates = [Certificate.loadPEM(pem) for pem in _CERTIFICATE.findall(text)]
+        return [Certificate.loadPEM(pem) for pem in pem_certificates(ca_file, "ca_file")]
     except (CertificateError, ValueError) as error:
         raise ConfigError(f"ca_file {ca_file} holds a certificate that cannot be read: {error}") from error
-    if not certificates:
-        raise ConfigError(f"ca_file {ca_file} holds no certificate in PEM form")
-    return certificates

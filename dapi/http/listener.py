@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import cast
+from typing import Any, cast
 
 from twisted.application.service import Service
 from twisted.internet.address import IPv4Address, IPv6Address
@@ -13,20 +13,33 @@ from twisted.logger import Logger
 
 from dapi.errors import StartError
 from dapi.http.port import listen
+from dapi.http.server_tls import ServerTls, TlsFactory
 from dapi.http.site import JsonSite
 
 
 class HttpListener(Service):
-    """Listens for ``site`` on one port; log and errors call it ``name``. With port 0 the system chooses one."""
+    """Listens for ``site`` on one port; log and errors call it ``name``. With port 0 the system chooses one.
+
+    With ``tls``, which it starts and stops, the port speaks HTTPS alone.
+    """
 
     log = Logger()
 
-    def __init__(self, reactor: IReactorTCP, name: str, site: JsonSite, port: int, interface: str) -> None:
+    def __init__(
+        self,
+        reactor: IReactorTCP,
+        name: str,
+        site: JsonSite,
+        port: int,
+        interface: str,
+        tls: ServerTls | None = None,
+    ) -> None:
         self._reactor = reactor
         self._name = name
         self.site = site
         self._wanted_port = port
         self.interface = interface
+        self.tls = tls
         self._listening: IListeningPort | None = None
 
     @property
@@ -38,8 +51,9 @@ class HttpListener(Service):
 
     def startService(self) -> None:
         """Listen, before this returns; raise StartError when the port cannot be had."""
+        factory: Any = self.site if self.tls is None else TlsFactory(self.tls, False, self.site, self.site.reactor)
         try:
-            self._listening = listen(self._reactor, self._wanted_port, self.site, self.interface)
+            self._listening = listen(self._reactor, self._wanted_port, factory, self.interface)
         except CannotListenError as error:
             raise StartError(
                 f"{self._name}: cannot listen on {self.interface or '*'} port {self._wanted_port} "
@@ -47,6 +61,8 @@ class HttpListener(Service):
             ) from error
         self.site.is_stopping = False
         super().startService()  # type: ignore[no-untyped-call]
+        if self.tls is not None:
+            self.tls.startService()
         self.log.info(
             "{name}: listening on {interface}:{port}", name=self._name, interface=self.interface, port=self.port
         )
@@ -57,6 +73,8 @@ class HttpListener(Service):
         return Deferred.fromCoroutine(self._stop())
 
     async def _stop(self) -> None:
+        if self.tls is not None:
+            await self.tls.stopService()
         listening, self._listening = self._listening, None
         if listening is not None:
             await maybeDeferred(listening.stopListening)

@@ -57,6 +57,7 @@ from dapi.server.page.minutes import ByWay
 from dapi.server.page.routes import PageRoutes
 from dapi.server.rehearsal_routes import RehearsalRoutes
 from dapi.service.admin_token import admin_token
+from dapi.service.server_tls import server_tls
 from dapi.timing.fair_share import FairShare
 from dapi.timing.log_levels import LogLevels
 from dapi.timing.retry import RetryDelay
@@ -94,7 +95,7 @@ class Parts:
         )
         # A file that cannot be used would only be missed once an https node is there.
         trust_root_of(config.tls.ca_file)
-        api, path = config.api, str(Path(config.storage.path).expanduser())
+        path = str(Path(config.storage.path).expanduser())
         self.database = self._make_database(path, on_broken)
         self.outbox = Outbox(reactor, self.database)
         knows_stages = config.chain_node.url is not None and config.poc.follow_chain
@@ -111,10 +112,7 @@ class Parts:
         self.relay = self._make_relay(path)
         self.poc_v2_watch = self._make_watch()
         description = OpenApiRoute("dapi: callbacks", CALLBACKS, is_open=True)
-        callback_site = self._make_callback_site((*health, *description.routes()))
-        self.callback_listener = HttpListener(
-            reactor, "callbacks", callback_site, api.ml_server_port, api.ml_server_host
-        )
+        self.callback_listener = self._make_callbacks((*health, *description.routes()))
         self.chain = self._make_chain(on_another_chain)
         self.backups, self.page = Backups(reactor, path), self._make_page(status)
         phases = self.chain.phase_status if self.chain is not None else None
@@ -143,6 +141,12 @@ class Parts:
             is_new_wanted=storage.new_database,
             on_broken=on_broken,
         )
+
+    def _make_callbacks(self, others: Sequence[Route]) -> HttpListener:
+        reactor, api = self._reactor, self._config.api
+        tls = server_tls(reactor, self._config, for_nodes=True)
+        site = self._make_callback_site(others)
+        return HttpListener(reactor, "callbacks", site, api.ml_server_port, api.ml_server_host, tls)
 
     def _make_callback_site(self, others: Sequence[Route]) -> JsonSite:
         self.callback_door = CallbackDoor(
@@ -215,7 +219,8 @@ class Parts:
         """Return the base of the callbacks, without a node's token; the system may choose its port."""
         configured = self._config.api.poc_callback_url
         # A host may give dapi the environment of its api container, whose URL has the relay's prefix.
-        base = without_prefix(configured) if configured else f"http://127.0.0.1:{self.callback_listener.port}"
+        scheme = "http" if self.callback_listener.tls is None else "https"
+        base = without_prefix(configured) if configured else f"{scheme}://127.0.0.1:{self.callback_listener.port}"
         return base.rstrip("/") + _CALLBACK_PATH
 
     def _make_admin(self, status: Callable[[], object], others: Iterable[Route]) -> HttpListener:
@@ -234,7 +239,8 @@ class Parts:
             others=others,
         )
         site = JsonSite(reactor, admin.resource(), HttpSettings(max_body_bytes=_MAX_ADMIN_BODY_BYTES))
-        return HttpListener(reactor, "admin", site, api.admin_server_port, api.admin_server_host)
+        tls = server_tls(reactor, self._config, for_nodes=False)
+        return HttpListener(reactor, "admin", site, api.admin_server_port, api.admin_server_host, tls)
 
     def _make_health(self) -> HealthRoutes:
         def pending() -> tuple[int, int]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import ipaddress
+from collections.abc import Sequence
 from pathlib import Path
 
 from cryptography import x509
@@ -13,8 +14,8 @@ from OpenSSL import SSL
 from twisted.internet.interfaces import IOpenSSLContextFactory
 from zope.interface import implementer
 
-_NOT_BEFORE = datetime.datetime.now(datetime.UTC) - datetime.timedelta(days=1)
-_NOT_AFTER = _NOT_BEFORE + datetime.timedelta(days=30)
+_NOT_BEFORE = datetime.datetime.now(datetime.UTC) - datetime.timedelta(days=100)
+_NOT_AFTER = _NOT_BEFORE + datetime.timedelta(days=200)
 
 
 @implementer(IOpenSSLContextFactory)
@@ -49,22 +50,40 @@ class Authority:
 
     def options_for(self, host: str) -> ServerContext:
         """Return a server's TLS options for a host name or an address."""
-        key = ec.generate_private_key(ec.SECP256R1())
-        try:
-            name: x509.GeneralName = x509.IPAddress(ipaddress.ip_address(host))
-        except ValueError:
-            name = x509.DNSName(host)
-        certificate = (
-            self._builder(x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, host)]), key)
-            .add_extension(x509.SubjectAlternativeName([name]), critical=False)
-            .sign(self._key, hashes.SHA256())
-        )
+        certificate, key = self._issue([host], 30)
         context = SSL.Context(SSL.TLS_SERVER_METHOD)
         context.use_certificate(certificate)
         context.use_privatekey(key)
         return ServerContext(context)
 
-    def _builder(self, subject: x509.Name, key: ec.EllipticCurvePrivateKey) -> x509.CertificateBuilder:
+    def write_for(self, folder: Path, *hosts: str, days: float = 30, name: str = "server") -> tuple[str, str]:
+        """Write a certificate for host names or addresses, and its key; return their paths.
+
+        It ends ``days`` from now.
+        """
+        certificate, key = self._issue(hosts, days)
+        paths = folder / f"{name}.pem", folder / f"{name}.key"
+        paths[0].write_bytes(certificate.public_bytes(serialization.Encoding.PEM) + self.pem)
+        paths[1].write_bytes(
+            key.private_bytes(
+                serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+            )
+        )
+        return str(paths[0]), str(paths[1])
+
+    def _issue(self, hosts: Sequence[str], days: float) -> tuple[x509.Certificate, ec.EllipticCurvePrivateKey]:
+        key = ec.generate_private_key(ec.SECP256R1())
+        names = x509.SubjectAlternativeName([_general_name(host) for host in hosts])
+        ends = datetime.datetime.now(datetime.UTC) + datetime.timedelta(days=days)
+        subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, hosts[0])])
+        certificate = (
+            self._builder(subject, key, ends).add_extension(names, critical=False).sign(self._key, hashes.SHA256())
+        )
+        return certificate, key
+
+    def _builder(
+        self, subject: x509.Name, key: ec.EllipticCurvePrivateKey, ends: datetime.datetime = _NOT_AFTER
+    ) -> x509.CertificateBuilder:
         return (
             x509.CertificateBuilder()
             .subject_name(subject)
@@ -72,5 +91,12 @@ class Authority:
             .public_key(key.public_key())
             .serial_number(x509.random_serial_number())
             .not_valid_before(_NOT_BEFORE)
-            .not_valid_after(_NOT_AFTER)
+            .not_valid_after(ends)
         )
+
+
+def _general_name(host: str) -> x509.GeneralName:
+    try:
+        return x509.IPAddress(ipaddress.ip_address(host))
+    except ValueError:
+        return x509.DNSName(host)

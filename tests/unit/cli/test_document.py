@@ -12,7 +12,7 @@ from dapi.cli.session import DEFAULT_URL
 from tests.unit.cli.test_main import commands
 
 DOCUMENT = (Path(__file__).parents[3] / "docs" / "cli.md").read_text(encoding="utf-8")
-COMMON = {"--json", "--url", "--token-file", "--help"}
+COMMON = {"--json", "--url", "--token-file", "--ca-file", "--help"}
 
 
 def sections() -> dict[str, str]:

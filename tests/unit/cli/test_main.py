@@ -136,6 +136,9 @@ class ClientTests(CliTestCase):
         self.refused("epochs")
 
 
+_WITHOUT: dict[str, str | None] = {"DAPI_URL": None, "DAPI_ADMIN_TOKEN": None, "DAPI_CA_FILE": None}
+
+
 class SessionTests(CliTestCase):
     def session_of(self, *arguments: str, **environ: str) -> Session:
         """The session that a command sees."""
@@ -147,7 +150,7 @@ class SessionTests(CliTestCase):
                 seen.append(self)
                 return super().api
 
-        CliRunner().invoke(cli, arguments, obj=Watched(), env={"DAPI_URL": None, "DAPI_ADMIN_TOKEN": None, **environ})
+        CliRunner().invoke(cli, arguments, obj=Watched(), env=_WITHOUT | environ)
         return seen[0]
 
     def client_of(self, *arguments: str, **environ: str) -> tuple[str, str | None]:
@@ -171,6 +174,22 @@ class SessionTests(CliTestCase):
         self.assertEqual(self.client_of("status", DAPI_ADMIN_TOKEN="from-outside")[1], "from-outside")
         arguments = ("status", "--token-file", str(path))
         self.assertEqual(self.client_of(*arguments, DAPI_ADMIN_TOKEN="from-outside")[1], "from-a-file")
+
+    def test_ca_file(self) -> None:
+        self.assertEqual(self.session_of("status", DAPI_CA_FILE="/from-outside.pem").api._ca_file, "/from-outside.pem")
+        arguments = ("status", "--ca-file", "/option.pem")
+        self.assertEqual(self.session_of(*arguments, DAPI_CA_FILE="/from-outside.pem").api._ca_file, "/option.pem")
+        self.assertIsNone(self.session_of("status").api._ca_file)
+
+    def test_a_ca_file_that_cannot_be_used(self) -> None:
+        path = Path(self.mktemp())
+        for content, message in ((None, "No such file"), (b"text", "no certificate in PEM form")):
+            if content is not None:
+                path.write_bytes(content)
+            arguments = ["status", "--url", "https://127.0.0.1:1", "--ca-file", str(path)]
+            result = CliRunner().invoke(cli, arguments)
+            self.assertEqual(result.exit_code, ExitCode.USAGE)
+            self.assertIn(message, result.stderr)
 
     def test_a_token_file_that_cannot_be_used(self) -> None:
         path = Path(self.mktemp())

@@ -81,8 +81,9 @@ WELL: dict[str, Any] = {
         "unproven": "refused",
         "refused_by_address": {"10.9.9.9": 3, "10.9.9.8": 1},
         "refused_lately": False,
+        "tls": None,
     },
-    "admin": {"host": "127.0.0.1", "port": 9200},
+    "admin": {"host": "127.0.0.1", "port": 9200, "tls": None},
     "broker": {"is_loaded": True, "problem": None},
     "nodes": [NODE],
     "chain": {

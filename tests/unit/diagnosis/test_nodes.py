@@ -11,6 +11,8 @@ from tests.unit.diagnosis.statuses import NODE, STANDING, CheckTestCase
 
 SILENT: dict[str, Any] = NODE | {"websocket": {"state": "stopped", "reason": None, "trouble": None}}
 
+CERTIFICATE = {"state": "current", "expires_at": 2e9, "days_left": 80.0, "problem": None}
+
 
 class NodeTests(CheckTestCase):
     """Whether nodes are reached, and do what they are to do."""
@@ -216,3 +218,14 @@ class ProcessTests(CheckTestCase):
 
     def test_admin_api(self) -> None:
         self.assertIn("its token is not encrypted", self.one("admin-open", admin__host="0.0.0.0").problem)
+        self.assertEqual(self.found(admin={"host": "0.0.0.0", "port": 9200, "tls": CERTIFICATE}), [])
+
+    def test_certificate(self) -> None:
+        self.assertEqual(self.found(callbacks__tls=CERTIFICATE), [])
+        ends = self.one("certificate-ends", callbacks__tls={**CERTIFICATE, "days_left": 13.5})
+        self.assertIn("ends in 13.5 days", ends.problem)
+        ended = self.one("certificate-ended", callbacks__tls={**CERTIFICATE, "days_left": -2.0})
+        self.assertIn("ended 2.0 days ago", ended.problem)
+        changed = {**CERTIFICATE, "state": "stale", "problem": "tls.key k does not fit"}
+        unusable = self.one("certificate-unusable", callbacks__tls=changed)
+        self.assertEqual(unusable.problem, "the certificate from before is still shown: tls.key k does not fit")

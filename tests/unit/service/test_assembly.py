@@ -11,7 +11,7 @@ from twisted.internet.testing import MemoryReactorClock
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
-from dapi.config import ChainNodeConfig, Config, StorageConfig, TlsConfig
+from dapi.config import ApiConfig, ChainNodeConfig, Config, StorageConfig, TlsConfig
 from dapi.errors import ConfigError, DapiError
 from dapi.service import make_service
 
@@ -73,4 +73,17 @@ class MakeServiceTests(SynchronousTestCase):
             config = Config(tls=TlsConfig(ca_file=str(path)))
             error = self.assertRaises(ConfigError, make_service, config, MemoryReactorClock())
             self.assertIn(str(path), str(error))
+            self.assertIn(said, str(error))
+
+    def test_a_certificate_is_looked_at_before_anything_starts(self) -> None:
+        none = str(self.folder / "none.pem")
+        plain_url = ApiConfig(poc_callback_url="http://10.0.0.5:9100")
+        for tls, api, said in (
+            (TlsConfig(certificate=none, key=none), ApiConfig(), f"tls.certificate {none} cannot be read"),
+            (TlsConfig(certificate=none), ApiConfig(), "tls.certificate is set, and tls.key is not"),
+            (TlsConfig(key=none), ApiConfig(), "tls.key is set, and tls.certificate is not"),
+            (TlsConfig(client_ca_file=none), ApiConfig(), "tls.client_ca_file is set, and tls.certificate is not"),
+            (TlsConfig(certificate=none, key=none), plain_url, "api.poc_callback_url begins with http://"),
+        ):
+            error = self.assertRaises(ConfigError, make_service, Config(tls=tls, api=api), MemoryReactorClock())
             self.assertIn(said, str(error))
