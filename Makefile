@@ -4,6 +4,7 @@
 # make demo-v2 one stage of PoC v2, without dapi and with it, in two minutes
 # make bench   how fast and in how little memory dapi works, beside what it is compared with; bench/results.json
 # make bench-go how fast dapi works beside the same work in Go, and which goals that reaches; needs Go
+# make profile flame graphs of the intake in build/profile
 # make bench-abuse  what one broken or hostile peer costs the well-behaved nodes, abuse by abuse (6 minutes)
 # make soak    dapi for an hour between a failing chain and 200 nodes; SOAK="--duration 600" and more
 # make proto   the generated protobuf code, anew
@@ -17,7 +18,7 @@ VENV := .venv
 PY := $(VENV)/bin/python
 STAMP := $(VENV)/.dapi-is-set-up
 PYTHONS := python3 python3.11 python3.12 python3.13 python3.14
-BENCHES := intake http nodes signing outbox_to_block large_stage relay scrape
+BENCHES := intake http steps nodes signing outbox_to_block large_stage relay scrape
 
 .PHONY: setup test lint types unit integration demo demo-v2 bench bench-abuse soak proto reference package release docs screenshots
 
@@ -71,6 +72,10 @@ bench-go: $(STAMP)
 	@mkdir -p build
 	@cd bench/go && go build -o ../../build/bench-go .
 	@$(PY) -m bench.against_go
+
+.PHONY: profile
+profile: $(STAMP)
+	@$(PY) -m bench.flame
 
 bench-abuse: $(STAMP)
 	@$(PY) -m bench.abuse

@@ -130,7 +130,7 @@ async def measure(count: int, idle_seconds: float) -> dict[str, Any]:
                 "registered_s": dapi.registered_s,
                 "kb_a_registered_node": (dapi.memory_kb() - memory_kb) / count,
             }
-            found |= await _measure_websockets(dapi, nodes, count)
+            found |= await _measure_websockets(dapi, nodes, count, min(2.0, idle_seconds))
             found["kb_a_node"] = (dapi.memory_kb() - memory_kb) / count
             found["idle_cpu_percent"] = await dapi.idle_percent(idle_seconds)
             for name, path in (("status", "status"), ("nodes_list", "nodes")):
@@ -142,19 +142,18 @@ async def measure(count: int, idle_seconds: float) -> dict[str, Any]:
     return {name: float(f"{value:.4g}") if isinstance(value, float) else value for name, value in found.items()}
 
 
-async def _measure_websockets(dapi: Dapi, nodes: ManyNodes, count: int) -> dict[str, Any]:
-    """Start PoC on all nodes, then restart all of them at once."""
+async def _measure_websockets(dapi: Dapi, nodes: ManyNodes, count: int, settle_seconds: float) -> dict[str, Any]:
+    """Start PoC on all nodes, then restart all of them at once; what either leaves to do ends in ``settle_seconds``."""
     began, cpu = time.perf_counter(), dapi.cpu_seconds()
     accepted_ms, _ = await dapi.call("POST", "poc/start", _STAGE)
     await nodes.when_open(count, _PATIENCE_SECONDS)
     opened_s, opening = time.perf_counter() - began, dapi.cpu_seconds() - cpu
-    # What began with the last WebSockets has ended by then.
-    await asyncio.sleep(2)
+    await asyncio.sleep(settle_seconds)
     began, cpu = time.perf_counter(), dapi.cpu_seconds()
     nodes.close_all()
     await nodes.when_open(count, _PATIENCE_SECONDS)
     reopened_s, reopening = time.perf_counter() - began, dapi.cpu_seconds() - cpu
-    await asyncio.sleep(2)
+    await asyncio.sleep(settle_seconds)
     return {
         "poc_start_accepted_ms": accepted_ms,
         "poc_start_until_open_s": opened_s,

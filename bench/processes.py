@@ -92,6 +92,10 @@ class Receiver:
         """Return the CPU time of the process so far."""
         return cpu_seconds(self._process.pid)
 
+    def wait(self) -> None:
+        """Wait until the process has ended by itself."""
+        self._process.wait(_START_SECONDS)
+
     def __enter__(self) -> Self:
         return self
 

@@ -23,10 +23,51 @@ from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from bench.load import Load
 
 _MAX_MESSAGE_BYTES = 2**26
 _URL = "ws://127.0.0.1:{port}/api/v1/pow/ws"
+
+
+class BareBatch(msgspec.Struct):
+    """A batch as whoever writes a small client with msgspec declares it."""
+
+    public_key: str
+    block_hash: str
+    block_height: int
+    nonces: list[int]
+    dist: list[float]
+    node_id: int
+
+
+class BareMessage(msgspec.Struct):
+    """The envelope of a batch."""
+
+    type: str
+    batch: BareBatch
+    id: str
+
+
+class BareAck(msgspec.Struct, tag_field="type", tag="ack"):
+    """The answer to it."""
+
+    id: str
+
+
+_batches = msgspec.json.Decoder(BareBatch)
+_messages = msgspec.json.Decoder(BareMessage)
+_acks = msgspec.json.Encoder()
+
+
+def decode_bare(payload: bytes) -> BareMessage:
+    """Decode a message into lists of numbers, as a bare client does."""
+    return _messages.decode(payload)
+
+
+def _ack_of(payload: bytes) -> bytes:
+    return _acks.encode(BareAck(decode_bare(payload).id))
 
 
 def run_dapi(port: int, folder: str) -> None:
@@ -116,26 +157,22 @@ async def run_websockets(port: int, _folder: str) -> None:
     """Decode and acknowledge on the ``websockets`` library."""
     from websockets.asyncio.client import connect
 
-    from dapi.messages import decode_envelope, encode_ack
-
     url = _URL.format(port=port)
     async with connect(url, max_size=_MAX_MESSAGE_BYTES, compression=None, ping_interval=None) as opened:
         while True:
-            # As bytes: the decoder checks that they are UTF-8, and text would have to be encoded again for it.
+            # As bytes: msgspec checks the UTF-8 of what it decodes, and text would have to be encoded again for it.
             payload = await opened.recv(decode=False)
-            await opened.send(encode_ack(decode_envelope(payload).id), text=True)
+            await opened.send(_ack_of(payload), text=True)
 
 
 async def run_picows(port: int, _folder: str) -> None:
     """Decode and acknowledge on ``picows``."""
     from picows import WSFrame, WSListener, WSMsgType, WSTransport, ws_connect
 
-    from dapi.messages import decode_envelope, encode_ack
-
     class Listener(WSListener):
         def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
             if frame.msg_type == WSMsgType.TEXT:
-                transport.send(WSMsgType.TEXT, encode_ack(decode_envelope(frame.get_payload_as_bytes()).id))
+                transport.send(WSMsgType.TEXT, _ack_of(frame.get_payload_as_bytes()))
 
     url = _URL.format(port=port)
     transport, _ = await ws_connect(Listener, url, max_frame_size=_MAX_MESSAGE_BYTES)
@@ -179,10 +216,8 @@ def run_aiohttp(_port: int, _folder: str) -> None:
     """Decode a callback with msgspec, answer, and keep nothing, on ``aiohttp``."""
     from aiohttp import web
 
-    from dapi.messages import decode_generated
-
     async def generated(request: web.Request) -> web.Response:
-        decode_generated(await request.read())
+        _batches.decode(await request.read())
         return web.Response()
 
     async def serve() -> None:

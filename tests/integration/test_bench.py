@@ -74,3 +74,12 @@ async def test_the_nodes_all_open_and_are_measured(tmp_path: Path) -> None:
     assert nodes["poc_start_until_open_s"] > 0
     assert nodes["status_ms"]["median"] > 0
     assert {"kb_a_node", "idle_cpu_percent", "poc_start_cpu_ms_a_node", "restart_cpu_ms_a_node"} <= set(nodes)
+
+
+@pytest_twisted.ensureDeferred
+async def test_the_steps_are_timed_by_size(tmp_path: Path) -> None:
+    results = await results_of(tmp_path, "bench.steps", "--rounds", "1", "--seconds", "0.001")
+    assert set(results["steps"]) == {"20", "1000", "20000"}
+    for steps in results["steps"].values():
+        assert {"decode", "content id", "chain's message", "whole handler", "ack", "msgspec"} == set(steps)
+        assert all(step["min"] > 0 for step in steps.values())
