@@ -14,7 +14,7 @@ from twisted.internet import reactor as global_reactor
 from dapi.broker.nodes import NodeConfig, decode_node_config
 from dapi.chain.keyring import SigningKey
 from dapi.chain_service import ChainService
-from dapi.config import ApiConfig, ChainNodeConfig, Config, PocConfig, StorageConfig
+from dapi.config import ApiConfig, ChainNodeConfig, Config, PocConfig, PocV2Config, StorageConfig
 from dapi.messages import ProofBatch, State, content_id
 from dapi.orchestration.conductor import Conductor
 from dapi.orchestration.phase_status import PhaseStatus
@@ -47,7 +47,8 @@ class WholeDapi:
     """A chain, nodes that dapi knows, and dapi, which may be stopped and started again on its database.
 
     ``height`` is reached by making blocks as fast as can be; a block comes every ``block_seconds`` besides.
-    ``chain_settings`` are settings of ``chain_node``, ``api_settings`` of ``api``, from the next start on.
+    ``chain_settings`` are settings of ``chain_node``, ``api_settings`` of ``api``, and ``poc_v2`` is
+    that section, from the next start on.
     """
 
     def __init__(self, folder: Path, params: EpochParams = LONG, block_seconds: float = 0.5) -> None:
@@ -60,6 +61,7 @@ class WholeDapi:
         self.service: DapiService | None = None
         self.chain_settings: dict[str, Any] = {}
         self.api_settings: dict[str, Any] = {}
+        self.poc_v2 = PocV2Config()
         # The same over a restart: another one would make another init.
         self.callback_port = free_port()
         self.chain = SimulatedChain(
@@ -89,6 +91,7 @@ class WholeDapi:
             api=api,
             chain_node=ChainNodeConfig(url=self.chain.url, key_file=str(self.key_file), **self.chain_settings),
             poc=PocConfig(follow_chain=True, network="test"),
+            poc_v2=self.poc_v2,
             storage=StorageConfig(path=str(self.folder / "outbox.db"), reserve_bytes=2**20),
             nodes=tuple(self.config_of(node) for node in self.nodes.values()),
         )

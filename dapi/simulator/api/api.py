@@ -72,9 +72,10 @@ class SimulatedApi(Service):
     """One host's api container on three ports of 127.0.0.1, which it keeps over crashes.
 
     ``height`` is the latest block that it knows; a test moves it with ``see_block``. ``stage`` is the active stage,
-    None in the inference phase; ``last_regular`` is the epoch's own, also while a confirmation PoC runs. ``nodes`` are
-    the host's nodes: by number, the model that each runs. ``posts`` are the callbacks that came, ``commits`` what the
-    chain has, by stage start and model.
+    None in the inference phase; ``last_regular`` is the epoch's own, also while a confirmation PoC runs. An
+    ``active_challenge`` wins over it, and ``epochs/latest`` does not tell of it. ``nodes`` are the host's nodes: by
+    number, the model that each runs. ``posts`` are the callbacks that came, ``commits`` what the chain has, by stage
+    start and model.
     """
 
     log = Logger()
@@ -86,6 +87,7 @@ class SimulatedApi(Service):
         self.height = 1
         self.stage: Stage | None = None
         self.last_regular = Stage(1)
+        self.active_challenge: Stage | None = None
         self.nodes = dict(nodes)
         self.statuses: dict[int, str] = {}
         self.posts: deque[Post] = deque(maxlen=_REMEMBERED_POSTS)
@@ -183,7 +185,7 @@ class SimulatedApi(Service):
         self.posts.append(Post(raw_path, hashlib.sha256(body).digest(), len(body), status))
 
     def _take_generated(self, callback: Callback, body: Generated) -> None:
-        line, stage = self.settings.line, self.stage
+        line, stage = self.settings.line, self.active_challenge or self.stage
         if self.state is not ApiState.RUNNING or stage is None or not stage.takes_generated(self.height):
             raise Refused(503, "not in PoC generate phase")
         if line is not Line.B and body.block_height != stage.start:
@@ -213,7 +215,7 @@ class SimulatedApi(Service):
         self.state = ApiState.RUNNING
 
     def _commit(self) -> None:
-        stage = self.stage
+        stage = self.active_challenge or self.stage
         if stage is None or not stage.start < self.height + 1 <= stage.end or self.faults.commits_refused:
             return
         for (start, model), artifacts in self.artifacts.items():
@@ -231,7 +233,8 @@ class SimulatedApi(Service):
         if not model:
             raise Refused(400, "model_id query parameter required")
         artifacts = self.artifacts.get((height, model))
-        is_active = self.stage is not None and self.stage.start == height and self.state is ApiState.RUNNING
+        stage = self.active_challenge or self.stage
+        is_active = stage is not None and stage.start == height and self.state is ApiState.RUNNING
         if artifacts is None or not (is_active or self.settings.line is Line.B):
             raise Refused(404, "not found for height (may be pruned or not yet created)")
         root = base64.b64encode(hashlib.sha256(repr(sorted(artifacts.flushed)).encode()).digest()).decode()

@@ -1,0 +1,103 @@
+"""PoC v1 and the relay of PoC v2 in one dapi: each stage is handled by what the chain says."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest_twisted
+
+from dapi.config import PocV2Config
+from dapi.messages import Kind
+from dapi.simulator.api.stages import Stage
+from tests.integration.relay.host import DURATIONS, MODEL, Host, P, body_of, hosting
+from tests.integration.waiting import soon, until, until_awaited
+from tests.integration.whole_dapi import FIRST_POC, LONG, WholeDapi, whole
+
+__all__ = ["whole"]
+
+
+@pytest_twisted.async_yield_fixture
+async def host(tmp_path: Path) -> AsyncIterator[Host]:
+    async with hosting(tmp_path, is_started=False) as host:
+        yield host
+
+
+def relaying(host: Host, **more: str) -> PocV2Config:
+    api = host.api
+    urls = {"api_url": api.callback_url, "api_public_url": api.public_url, "api_admin_url": api.admin_url}
+    return PocV2Config(relay=True, **urls, **more)  # type: ignore[arg-type]
+
+
+def base_of(whole: WholeDapi) -> str:
+    """What the api container would be told as its callback URL."""
+    prefix = (whole.folder / "outbox.db-relay.prefix").read_text().strip()
+    return f"http://127.0.0.1:{whole.callback_port}{prefix}"
+
+
+@pytest_twisted.ensureDeferred
+async def test_each_stage_is_handled_by_what_the_chain_says(host: Host, whole: WholeDapi) -> None:
+    node = whole.node("node1")
+    whole.poc_v2 = relaying(host)
+    # The environment of the api container: its callback URL has the prefix, of which v1 knows nothing.
+    whole.start()
+    base = base_of(whole)
+    await whole.stop()
+    whole.api_settings["poc_callback_url"] = base
+    service = whole.start()
+    # A stage of v1: the node gets its command, and its batches go to the chain.
+    whole.produce_to(FIRST_POC + 1)
+    await whole.when_all("generate")
+    await until(lambda: len(whole.chain.state.batches) > 0)
+    assert list(host.api.posts) == []
+    inits = [call for call in node.ledger.calls if call.path.endswith("/init/generate")]
+    assert inits
+    assert "/k/" not in str(inits[0])
+    # The network moves: no command any more, and what comes for v2 goes to the container.
+    whole.chain.state.rules.poc_v2 = True
+    whole.produce_to(FIRST_POC + LONG.epoch_length + 1)
+    await whole.when_seen(FIRST_POC + LONG.epoch_length + 1)
+    calls = len([call for call in node.ledger.calls if call.method != "GET"])
+    kept = len((await service.outbox.batches(kind=Kind.GENERATED)).batches)
+    assert (await host.post(body_of(1, 4), base=base))[0] == 200
+    await until(lambda: host.stored() == 2)
+    assert len((await service.outbox.batches(kind=Kind.GENERATED)).batches) == kept
+
+    async def is_moved() -> bool:
+        return bool((await soon(service.status()))["chain"]["state"] == "moved")
+
+    await until_awaited(is_moved)
+    status = await soon(service.status())
+    assert status["relay"]["counts"]["kept"] == 1
+    assert base.rpartition("/k/")[2] not in str(status)
+    assert len([call for call in node.ledger.calls if call.method != "GET"]) == calls
+    # And back.
+    whole.chain.state.rules.poc_v2 = False
+    batches = len(whole.chain.state.batches)
+    whole.produce_to(FIRST_POC + 2 * LONG.epoch_length + 2)
+    await whole.when_all("generate")
+    await until(lambda: len(whole.chain.state.batches) > batches)
+    assert len(host.api.posts) == 1
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_challenge_is_handed_on_once_the_chain_tells_of_it(host: Host, whole: WholeDapi) -> None:
+    whole.poc_v2 = relaying(host, chain_url=whole.chain.url, participant="gonka1me")
+    service = whole.start()
+    base, start = base_of(whole), P + 300
+    # The container knows of it, and epochs/latest does not tell.
+    host.api.see_block(start)
+    await until(
+        lambda: service._parts.poc_v2_watch is not None and service._parts.poc_v2_watch.status()["height"] == start
+    )
+    host.api.active_challenge = Stage(start, DURATIONS)
+    assert (await host.post(body_of(1, 4, height=start), base=base))[0] == 200
+
+    async def is_held() -> bool:
+        return bool((await soon(service.status()))["relay"]["held_count"] == 1)
+
+    await until_awaited(is_held)
+    assert list(host.api.posts) == []
+    whole.chain.state.challenges["gonka1me"] = (start, start + 500)
+    await until(lambda: (start, MODEL) in host.api.artifacts)
+    assert [post.status for post in host.api.posts] == [200]
