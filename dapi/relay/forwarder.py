@@ -13,20 +13,21 @@ from dapi.http.raw_client import RawClient
 from dapi.relay.answers import Judgement, Meaning, judge
 from dapi.relay.book import Book
 from dapi.relay.knowledge import Knowledge
+from dapi.relay.pace import TAIL_SECONDS, try_seconds
 from dapi.relay.payload import Payload, PayloadState
 from dapi.relay.queue import PayloadQueue
 from dapi.relay.store import RelayStore
 from dapi.timing.log_limits import OncePerMinute
 from dapi.timing.loop import LoopService, Wake
 
-_TRY_SECONDS = 60.0
-_TAIL_TRY_SECONDS = 10.0
 _PROBE_SECONDS = 1.0
+# One that is not answered may hang for good, where a new connection would not.
+_NEXT_PROBE_SECONDS = 3.0
+_MAX_PROBES = 4
 _CLOSED_SECONDS = 5.0
 _AGAIN_SECONDS = 2.0
 _MISROUTED_SECONDS = 5.0
 _UNKNOWN_NODE_SECONDS = 30.0
-_TAIL_SECONDS = 60.0
 _LOOK_SECONDS = 1.0
 _TRIES_OF_A_RESULT = 5
 _MAX_GATES = 1024
@@ -48,9 +49,9 @@ _PROBLEMS = {
 class Forwarder(LoopService):
     """Sends what waits. ``away`` says since when, on the reactor's clock, the container cannot be reached, and why.
 
-    While it is away, one payload a second finds out whether it is back. A window that is closed is tried once in 5 s,
-    once in 1 s where it should be open by the container's own height. ``problems`` are what its answers complain of, by
-    kind, with the time of the last one.
+    While it is away, one payload a second finds out whether it is back, and another one after 3 s without an answer. A
+    window that is closed is tried once in 5 s, once in 1 s where it should be open by the container's own height.
+    ``problems`` are what its answers complain of, by kind, with the time of the last one.
     """
 
     log = Logger()
@@ -67,6 +68,7 @@ class Forwarder(LoopService):
         self._book = book
         self._wake = Wake(reactor)
         self._probe_at = 0.0
+        self._probes: set[Payload] = set()
         self._gates: dict[tuple[int | None, str | None], float] = {}
         self._sending: set[Deferred[None]] = set()
         self._log_limit = OncePerMinute(reactor)
@@ -102,25 +104,32 @@ class Forwarder(LoopService):
                 sending = Deferred.fromCoroutine(self._send(payload))
                 self._sending.add(sending)
                 sending.addBoth(self._sent, sending, payload)
-            times = [time for time in (self.queue.next_time(), self._probe_at if self.away else None) if time]
-            wait = min([_LOOK_SECONDS, *(max(0.01, time - now) for time in times)])
-            await self._wake.wait(wait)
+            await self._wake.wait(self._seconds_to_next(now))
+
+    def _seconds_to_next(self, now: float) -> float:
+        times = [time for time in (self.queue.next_time(),) if time is not None]
+        if self.away is not None:
+            # Until then nothing is tried, whatever is due.
+            is_probe_possible = len(self.queue) > 0 and len(self._probes) < _MAX_PROBES
+            times = [self._probe_at] if is_probe_possible else []
+        return min([_LOOK_SECONDS, *(max(0.01, time - now) for time in times)])
 
     def _next(self, now: float) -> Payload | None:
-        if self.away is not None and (now < self._probe_at or self.queue.under_way):
+        if self.away is not None and (now < self._probe_at or len(self._probes) >= _MAX_PROBES):
             return None
         is_tail = self._is_tail()
         while (payload := self.queue.take(now, is_tail=is_tail)) is not None:
             if self._is_to_be_sent(payload, now):
                 if self.away is not None:
-                    self._probe_at = now + _PROBE_SECONDS
+                    self._probe_at = now + _NEXT_PROBE_SECONDS
+                    self._probes.add(payload)
                 return payload
             self.queue.done(payload)
         return None
 
     def _is_tail(self) -> bool:
         seconds_left = self._knowledge.seconds_to_end()
-        return seconds_left is not None and seconds_left < _TAIL_SECONDS
+        return seconds_left is not None and seconds_left < TAIL_SECONDS
 
     def _is_to_be_sent(self, payload: Payload, now: float) -> bool:
         """Tell whether a payload goes now; if not, it has its place already."""
@@ -154,8 +163,7 @@ class Forwarder(LoopService):
         request = Deferred.fromCoroutine(
             self._client.request(b"POST", payload.target, list(payload.headers), self._store.source(payload))
         )
-        # Near the end of a stage a container that hangs must not keep a payload until it is too late.
-        seconds = _TAIL_TRY_SECONDS if self._is_tail() else _TRY_SECONDS
+        seconds = try_seconds(payload.size, self._knowledge.seconds_to_end(), payload.tries)
         try:
             answer = await request.addTimeout(seconds, self._reactor)
         except (NoAnswerError, DeferredTimeoutError) as error:
@@ -168,6 +176,7 @@ class Forwarder(LoopService):
 
     def _sent(self, result: Any, sending: Deferred[None], payload: Payload) -> None:
         self._sending.discard(sending)
+        self._probes.discard(payload)
         self.queue.done(payload)
         self._wake.ring()
         if hasattr(result, "check") and not result.check(CancelledError):

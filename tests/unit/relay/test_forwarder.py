@@ -1,0 +1,133 @@
+"""When the forwarder tries what, while the container is away, hangs, and is back."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+
+from dapi.http.exchange import NoAnswerError
+from dapi.http.raw_client import RawAnswer
+from dapi.relay.api_answers import Epochs, StageWindow
+from dapi.relay.book import Book
+from dapi.relay.forwarder import Forwarder
+from dapi.relay.knowledge import Knowledge
+from dapi.relay.payload import Payload, PayloadState
+from dapi.relay.scan import Facts, Target
+
+STAGE = StageWindow(100, 100, 160, 165, 185)
+
+
+class FakeClient:
+    """Keeps the requests; a test answers them."""
+
+    def __init__(self) -> None:
+        self.requests: list[Deferred[RawAnswer]] = []
+
+    async def request(self, *_: Any) -> RawAnswer:
+        request: Deferred[RawAnswer] = Deferred()
+        self.requests.append(request)
+        return await request
+
+    def close(self) -> Deferred[None]:
+        closed: Deferred[None] = Deferred()
+        closed.callback(None)
+        return closed
+
+
+class FakeStore:
+    """Nothing is read of it."""
+
+    bytes = 0
+
+    def source(self, _: Payload) -> None:
+        return None
+
+    def now(self) -> float:
+        return 0.0
+
+
+class ForwarderTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.client, store = FakeClient(), FakeStore()
+        self.knowledge = Knowledge(self.clock, now=self.clock.seconds)
+        self.knowledge.learn_epochs(Epochs(101, "", (STAGE,), 500))
+        self.book = Book(store)  # type: ignore[arg-type]
+        self.forwarder = Forwarder(
+            self.clock,
+            store,  # type: ignore[arg-type]
+            self.client,  # type: ignore[arg-type]
+            self.knowledge,
+            self.book,
+        )
+        self.forwarder.startService()
+        self.addCleanup(self.forwarder.stopService)
+        self.turns = 0
+
+    def add(self, *numbers: int) -> None:
+        for number in numbers:
+            facts = Facts(100, number % 5, range(number, number + 1), None, number, 0, number)
+            self.forwarder.add(Payload(number, "", b"/", (), 1, 0.0, Target("m", "generated"), facts))
+        self.clock.advance(0)
+
+    def run_for(self, seconds: float) -> int:
+        """Let time pass; return how many requests began meanwhile."""
+        before = len(self.client.requests)
+        for _ in range(round(seconds * 10)):
+            self.clock.advance(0.1)
+        return len(self.client.requests) - before
+
+    def refuse(self) -> None:
+        for request in self.client.requests:
+            if not request.called:
+                request.errback(NoAnswerError("refused"))
+
+    def test_while_it_is_away_one_payload_a_second_is_tried(self) -> None:
+        self.add(1)
+        self.refuse()
+        self.add(*range(2, 40))
+        for _ in range(20):
+            self.assertEqual(self.run_for(1.1), 1)
+            self.refuse()
+        self.assertIsNotNone(self.forwarder.away)
+
+    def test_a_probe_that_hangs_does_not_hide_that_it_is_back(self) -> None:
+        self.add(1)
+        self.refuse()
+        self.add(*range(2, 40))
+        self.assertEqual(self.run_for(3.5), 1)
+        self.assertEqual(self.run_for(3), 1)
+        self.assertEqual(self.run_for(30), 2, "four hang at most")
+        self.client.requests[-1].callback(RawAnswer(200, None, b""))
+        self.assertIsNone(self.forwarder.away)
+        self.run_for(0.5)
+        self.assertGreater(len(self.client.requests), 10)
+        self.assertEqual(self.book.counts["taken"], 1)
+
+    def test_near_the_end_a_try_that_hangs_is_given_up_soon(self) -> None:
+        self.knowledge.learn_epochs(Epochs(158, "", (STAGE,), 500))
+        self.add(1)
+        self.assertEqual(len(self.client.requests), 1)
+        self.run_for(5.2)
+        self.assertIsNotNone(self.forwarder.away)
+        self.assertEqual(self.run_for(1.1), 1)
+
+    def test_it_does_not_spin_while_it_is_away(self) -> None:
+        self.add(1)
+        self.refuse()
+        for _ in range(2):
+            self.run_for(20)
+            (waiting,) = [call.getTime() - self.clock.seconds() for call in self.clock.getDelayedCalls()][:1]
+            self.assertGreater(waiting, 0.05)
+            # Nothing is left to be tried: all that waits is under way.
+            self.add(*range(2, 4))
+
+    def test_what_is_late_is_not_tried(self) -> None:
+        self.add(1)
+        self.refuse()
+        self.knowledge.learn_epochs(Epochs(161, "", (STAGE,), 500))
+        self.assertEqual(self.run_for(10), 0)
+        self.assertEqual(self.book.counts[PayloadState.LATE], 1)
