@@ -27,6 +27,7 @@ from dapi.tap import Options
 from tests.fake_broker import FakePhaseStatus
 from tests.unit.server import test_admin
 from tests.unit.test_ops import names_of_samples
+from tools.http_reference import reference
 from tools.make_reference import DOCS, commands, parts, with_part
 
 reactor: Any = global_reactor
@@ -186,6 +187,17 @@ class RouteTests(test_admin.AdminTestCase):
             for method in rule.methods - {"HEAD"}
         }
         self.assertEqual(told, real)
+
+    def test_the_reference_has_each_route_and_each_type_that_it_links_to(self) -> None:
+        made = reference()
+        headings = re.findall(r"^### (.+)$", made, re.MULTILINE)
+        self.assertEqual(len(headings), len(set(headings)))
+        for method, path in (*ADMIN, *CALLBACKS):
+            heading = f"{method} " + re.sub(r"<(?:\w+:)?(\w+)>", r"{\1}", path)
+            self.assertTrue({heading, f"{heading} (admin port)"} & set(headings), heading)
+        linked = set(re.findall(r"\]\(#([a-z]+)\)", made))
+        self.assertGreater(len(linked), 30)
+        self.assertEqual(linked - {heading.lower() for heading in headings}, set())
 
     def test_each_curl_is_answered(self) -> None:
         urls = [
