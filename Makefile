@@ -68,7 +68,7 @@ bench: $(STAMP)
 
 .PHONY: bench-go
 bench-go: $(STAMP)
-	@command -v go >/dev/null || { echo "make bench-go needs Go 1.24 or newer: https://go.dev/dl" >&2; exit 1; }
+	@command -v go >/dev/null || { echo "make bench-go needs Go 1.25 or newer, and a C compiler: https://go.dev/dl" >&2; exit 1; }
 	@mkdir -p build
 	@cd bench/go && go build -o ../../build/bench-go .
 	@$(PY) -m bench.against_go

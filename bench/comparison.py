@@ -20,7 +20,7 @@ NONCES = (20, 1_000, 20_000)
 # More would measure the buffers of the sockets.
 _MAX_NONCES_OUTSTANDING = 1_000_000
 
-Start = Callable[[str, str], Receiver]
+Start = Callable[[str, str], contextlib.AbstractContextManager[Receiver]]
 """Starts the receiver with a name, which may keep things in a folder."""
 
 
@@ -96,6 +96,7 @@ def _figures(slices: Sequence[Slice], dapis: Sequence[Slice]) -> dict[str, Any]:
         "p50_ms": spread(1000 * rank(each, 50) for each in waits),
         "p99_ms": spread(1000 * rank(each, 99) for each in waits),
         "cpu_us": spread(each.cpu_us for each in slices),
+        "receiver_share": spread(each.receiver_share for each in slices),
         "sender_share": spread(each.sender_share for each in slices),
     }
 
@@ -116,8 +117,8 @@ def _line(side: str, figures: Mapping[str, Any]) -> str:
     rate, ratio = figures["rate"], figures.get("ratio")
     return (
         f"{side:>12} {rate['median']:>9.0f} ({rate['min']:.0f}-{rate['max']:.0f})"
-        f"  p99 {figures['p99_ms']['median']:.2f} ms, {figures['cpu_us']['median']:.0f} us of CPU a batch,"
-        f" sender busy {figures['sender_share']['median']:.0%}"
+        f"  p99 {figures['p99_ms']['median']:.2f} ms, {figures['cpu_us']['median']:.0f} us of CPU a batch;"
+        f" busy: it {figures['receiver_share']['median']:.0%}, sender {figures['sender_share']['median']:.0%}"
         + (f"; dapi's rate is {ratio['median']:.2f} ({ratio['min']:.2f}-{ratio['max']:.2f}) of it" if ratio else "")
     )
 

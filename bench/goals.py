@@ -25,6 +25,7 @@ GOALS = (
     _goal("a Go client with SQLite, acks after fsync", "go", "go", 0.8, 2.0, 4.0),
     _goal("the same Go client, keeping nothing", "go", "go_memory", 0.3, 1.6, 3.0),
     _goal("the Go client with SQLite, 1 outstanding", "go_1", "go", 0.8, 1.5, 2.5),
+    _goal("PostgreSQL, 16 connections, raw bytes", "go", "postgres", 0.8, 1.0, 1.0),
     _goal("`websockets` and msgspec, keeping nothing", "intake", "websockets", 0.35, 0.5, 0.8),
     _goal("callbacks: aiohttp and msgspec, keeping nothing", "http", "aiohttp", 0.3, 0.45, 0.7),
 )

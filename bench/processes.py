@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from types import TracebackType
 from typing import Self
 
@@ -58,14 +58,26 @@ class Receiver:
         self.name = name
         self.connections = connections
         self._process = process
+        self._working: Callable[[], Iterable[int]] = lambda: (process.pid,)
 
     @classmethod
     def client(cls, name: str, command: Sequence[str]) -> Receiver:
         """Start a client that connects to the WebSocket at the port in ``command``, where that says ``{port}``."""
+        return cls._client(name, command, RECEIVERS_CORES)
+
+    @classmethod
+    def feeder(cls, name: str, command: Sequence[str], working: Callable[[], Iterable[int]]) -> Receiver:
+        """Start a client that only hands on to the processes ``working``: it shares the sender's cores."""
+        receiver = cls._client(name, command, SENDERS_CORES)
+        receiver._working = working
+        return receiver
+
+    @classmethod
+    def _client(cls, name: str, command: Sequence[str], cores: frozenset[int]) -> Receiver:
         with socket.create_server(("127.0.0.1", 0)) as listening:
             listening.settimeout(_START_SECONDS)
             port = str(listening.getsockname()[1])
-            process = _start([part.replace("{port}", port) for part in command])
+            process = _start([part.replace("{port}", port) for part in command], cores)
             try:
                 return cls(name, process, [WebSocketConnection.accept(listening)])
             except BaseException:
@@ -75,7 +87,7 @@ class Receiver:
     @classmethod
     def server(cls, name: str, command: Sequence[str]) -> Receiver:
         """Start a server that prints the port and the path of its callbacks."""
-        process = _start(command)
+        process = _start(command, RECEIVERS_CORES)
         try:
             assert process.stdout is not None
             port, path = process.stdout.readline().split()
@@ -89,8 +101,8 @@ class Receiver:
         return cls(name, process, connections)
 
     def cpu_seconds(self) -> float:
-        """Return the CPU time of the process so far."""
-        return cpu_seconds(self._process.pid)
+        """Return the CPU time so far of the processes that do the work."""
+        return sum(map(cpu_seconds, self._working()))
 
     def wait(self) -> None:
         """Wait until the process has ended by itself."""
@@ -107,8 +119,8 @@ class Receiver:
         _end(self._process)
 
 
-def _start(command: Sequence[str]) -> subprocess.Popen[str]:
-    with on(RECEIVERS_CORES):
+def _start(command: Sequence[str], cores: frozenset[int]) -> subprocess.Popen[str]:
+    with on(cores):
         return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
 
 

@@ -23,12 +23,14 @@ class Slice(NamedTuple):
     """What one receiver did in its turn.
 
     ``rate`` is in batches/s, ``waits`` are the seconds from sending a batch until its answer, ``cpu_us`` is the CPU
-    time that the receiver's process took for a batch, and ``sender_share`` how much of its core the sender used.
+    time that the receiver took for a batch. Of their cores the receiver and the sender used these shares: where neither
+    is near 1, the disk is what is waited for.
     """
 
     rate: float
     waits: list[float]
     cpu_us: float
+    receiver_share: float
     sender_share: float
 
 
@@ -60,10 +62,12 @@ class Sender:
                     connection.offer(self._load, self._numbers, len(answered))
                 self._watch(connection)
         elapsed = time.perf_counter() - begin
+        receivers_cpu = receiver.cpu_seconds() - cpu
         return Slice(
             rate=in_time / seconds,
             waits=waits,
-            cpu_us=1e6 * (receiver.cpu_seconds() - cpu) / len(waits),
+            cpu_us=1e6 * receivers_cpu / len(waits),
+            receiver_share=receivers_cpu / elapsed,
             sender_share=(time.process_time() - own_cpu) / elapsed,
         )
 

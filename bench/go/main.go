@@ -44,11 +44,12 @@ type Ack struct {
 func main() {
 	url := flag.String("url", "", "WebSocket of the node")
 	path := flag.String("db", "", "file of the database; without one nothing is kept")
+	postgres := flag.String("postgres", "", "PostgreSQL that keeps the messages as they come, in place of all that")
 	flag.Parse()
-	log.Fatal(run(context.Background(), *url, *path))
+	log.Fatal(run(context.Background(), *url, *path, *postgres))
 }
 
-func run(ctx context.Context, url, path string) error {
+func run(ctx context.Context, url, path, postgres string) error {
 	connection, _, err := websocket.Dial(ctx, url, nil)
 	if err != nil {
 		return err
@@ -61,6 +62,13 @@ func run(ctx context.Context, url, path string) error {
 		}
 		return connection.Write(ctx, websocket.MessageText, text)
 	}
+	if postgres != "" {
+		keep, err := StartRaw(ctx, postgres, acknowledge)
+		if err != nil {
+			return err
+		}
+		return each(ctx, connection, keep)
+	}
 	keep := func(row Row) error { return acknowledge(row.MessageID) }
 	if path != "" {
 		store, err := Open(ctx, path)
@@ -69,11 +77,7 @@ func run(ctx context.Context, url, path string) error {
 		}
 		keep = store.Start(acknowledge)
 	}
-	for {
-		_, payload, err := connection.Read(ctx)
-		if err != nil {
-			return err
-		}
+	return each(ctx, connection, func(payload []byte) error {
 		var message Message
 		if err := json.Unmarshal(payload, &message); err != nil {
 			return err
@@ -82,7 +86,18 @@ func run(ctx context.Context, url, path string) error {
 		if err != nil {
 			return err
 		}
-		if err := keep(row); err != nil {
+		return keep(row)
+	})
+}
+
+// each calls take with each message, until there is an error.
+func each(ctx context.Context, connection *websocket.Conn, take func(payload []byte) error) error {
+	for {
+		_, payload, err := connection.Read(ctx)
+		if err != nil {
+			return err
+		}
+		if err := take(payload); err != nil {
 			return err
 		}
 	}
