@@ -13,6 +13,8 @@ from twisted.internet.defer import Deferred
 
 from dapi.database import Database
 from dapi.errors import ConfigError, UnknownNodeError
+from dapi.http.headers_file import HeadersFile
+from dapi.http.pinned import PinnedCertificate
 from dapi.messages.field_errors import field_and_reason
 from dapi.messages.urls import ip_address_of, parse_url
 from dapi.poc.websocket_url import websocket_address
@@ -23,6 +25,14 @@ Address: TypeAlias = tuple[str, int, str]
 
 _NUMS_OF_TOKENS = "token_num, old_token_num, old_stage"
 _HOST_NAME = re.compile(r"[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]")
+
+
+class Way(NamedTuple):
+    """How a node is asked, besides its URLs: what Exchanges and ConnectionSettings have under these names."""
+
+    ca_file: str | None
+    fingerprint: str | None
+    headers: HeadersFile | None
 
 
 class ModelConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -42,8 +52,10 @@ class NodeConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     """How an operator configures a node, in the fields of ``node-config.json``.
 
     ``host`` is a name or an address, with or without ``http://`` or ``https://``. dapi does not use ``max_concurrent``.
-    Two fields are dapi's own: ``version`` is the prefix that a node's proxy wants before ``poc_segment``;
+    Some fields are dapi's own: ``version`` is the prefix that a node's proxy wants before ``poc_segment``;
     ``websocket_url`` is a full ws or wss URL, for a node whose WebSocket has another address than its HTTP API.
+    An https node is checked against the authorities in ``tls_ca_file``, if that is set, or has to show the certificate
+    whose SHA-256 is ``tls_fingerprint``. What is in ``headers_file`` goes along with each request, see HeadersFile.
     """
 
     id: Annotated[str, msgspec.Meta(min_length=1, max_length=128)]
@@ -57,6 +69,9 @@ class NodeConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     hardware: tuple[Hardware, ...] = ()
     version: str = ""
     websocket_url: str = ""
+    tls_ca_file: str = ""
+    tls_fingerprint: str = ""
+    headers_file: str = ""
 
     @property
     def poc_url(self) -> str:
@@ -69,6 +84,11 @@ class NodeConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         """The base that the node serves inference at: ``scheme://host:inference_port[/version][inference_segment]``."""
         scheme, host = _scheme_and_host(self.host)
         return f"{scheme}://{host}:{self.inference_port}{_prefix(self.version)}{_prefix(self.inference_segment)}"
+
+    def way(self, ca_file: str | None) -> Way:
+        """Return how the node is asked; ``ca_file`` has the authorities where the node has none of its own."""
+        headers = HeadersFile(self.headers_file) if self.headers_file else None
+        return Way(self.tls_ca_file or ca_file, self.tls_fingerprint or None, headers)
 
     @property
     def address(self) -> Address:
@@ -107,8 +127,13 @@ class Node(msgspec.Struct, frozen=True):
         return self.old_token_num is not None and self.old_stage != stage
 
     def is_reached_like(self, other: Node) -> bool:
-        """Tell whether another one has the same addresses."""
-        return (self.poc_url, self.websocket_base) == (other.poc_url, other.websocket_base)
+        """Tell whether another one has the same addresses, and is asked in the same way."""
+        return self._way == other._way
+
+    @property
+    def _way(self) -> tuple[str, ...]:
+        config = self.config
+        return self.poc_url, self.websocket_base, config.tls_ca_file, config.tls_fingerprint, config.headers_file
 
     def takes_token(self, token_num: int) -> bool:
         """Tell whether this token of the node is right now; 0 stands for none."""
@@ -188,6 +213,11 @@ def _check(config: NodeConfig, where: str) -> None:
         segment = getattr(config, field)
         if not re.fullmatch(r"[A-Za-z0-9._~/%+-]*", segment):
             raise ConfigError(f"{where}: {field}: {segment!r} is no part of a path")
+    if config.tls_fingerprint:
+        try:
+            PinnedCertificate(config.tls_fingerprint)
+        except ConfigError as error:
+            raise ConfigError(f"{where}: tls_fingerprint: {error}") from error
     _check_urls(config, where)
 
 

@@ -24,6 +24,7 @@ _LOOK_SECONDS = 0.5
 _ENDS = {"cut_short": "been cut short"}
 _HIDDEN = "?(hidden)"
 _FIELDS = ("host", "poc_port", "inference_port", "max_concurrent", "poc_segment", "inference_segment")
+_OWN_FIELDS = ("version", "websocket_url", "tls_ca_file", "tls_fingerprint", "headers_file")
 
 
 @click.command(
@@ -59,6 +60,9 @@ def _fields(function: F) -> F:
     for option in (
         click.option("--version", metavar="PREFIX", help="What its proxy wants before the PoC segment."),
         click.option("--websocket-url", metavar="URL", help="Where its WebSocket is, if not at its PoC URL."),
+        click.option("--tls-ca-file", metavar="FILE", help="Who signed its certificate, in PEM, if not known to dapi."),
+        click.option("--tls-fingerprint", metavar="SHA256", help="The SHA-256 of the certificate that it has to show."),
+        click.option("--headers-file", metavar="FILE", help="Headers for the proxy before it, on the machine of dapi."),
         click.option("--inference-segment", metavar="PATH", help="What its proxy wants before inference paths."),
         click.option("--poc-segment", metavar="PATH", help="What its proxy wants before PoC paths."),
         click.option("--max-concurrent", type=int, metavar="N", help="Its requests at a time; dapi does not use it."),
@@ -76,7 +80,7 @@ def _fields(function: F) -> F:
 
 def _changes(given: dict[str, Any]) -> dict[str, Any]:
     """Return the fields of a node that were given, as ``node-config.json`` has them."""
-    changes = {name: given[name] for name in (*_FIELDS, "version", "websocket_url") if given.get(name) is not None}
+    changes = {name: given[name] for name in (*_FIELDS, *_OWN_FIELDS) if given.get(name) is not None}
     if given["model"]:
         models = [shlex.split(text) for text in given["model"]]
         if not all(models):

@@ -41,11 +41,12 @@ def _cause(trouble: Status) -> tuple[ProblemId, str]:
             'proxy_set_header Upgrade $http_upgrade; proxy_set_header Connection "upgrade"; if not, nothing',
         )
     if cause == "http" and code in (401, 403):
-        to_do = "let this machine's address, or the token in websocket_url, pass the proxy before the node"
+        to_do = "let this machine's address, or the node's headers_file, pass the proxy before the node"
         return ProblemId.WEBSOCKET_FORBIDDEN, to_do
     if cause == "tls":
         names = f" ({', '.join(trouble['names'])})" if trouble["names"] else ""
-        to_do = f"set the node's host to a name in its certificate{names}, and tls.ca_file to who signed it"
+        host = f"set the node's host to a name in its certificate{names}"
+        to_do = f"{host}, and tls.ca_file, or its tls_ca_file, to who signed it"
         return ProblemId.WEBSOCKET_TLS, to_do
     if cause == "closed_by_node" and code == _POLICY_VIOLATION:
         to_do = "see that no other client is connected to the node, and that its proof of work runs"

@@ -12,6 +12,7 @@ from twisted.internet.interfaces import IStreamClientEndpoint
 from twisted.internet.ssl import Certificate, optionsForClientTLS, trustRootFromCertificates
 
 from dapi.errors import ConfigError
+from dapi.http.pinned import PinnedCertificate, PinnedConnections
 from dapi.messages.urls import ip_address_of
 
 # The least that RFC 8305 allows. A refused connection fails only after it, even when there is no other address.
@@ -32,8 +33,12 @@ def tcp_endpoint(reactor: Any, host: str, port: int, *, timeout_seconds: float) 
 def tls_endpoint(reactor: Any, endpoint: IStreamClientEndpoint, host: str, trust_root: Any) -> IStreamClientEndpoint:
     """Return an endpoint that speaks TLS over another one, and checks the certificate and the name (or IP address).
 
-    ``trust_root`` comes from ``trust_root_of``. ConfigError when no certificate can have such a name.
+    ``trust_root`` comes from ``trust_root_of``. A pinned certificate may be for any name. ConfigError when no
+    certificate can have such a name.
     """
+    if isinstance(trust_root, PinnedCertificate):
+        is_name = ip_address_of(host) is None
+        return wrapClientTLS(PinnedConnections(trust_root, host, is_name=is_name), endpoint, clock=reactor)
     try:
         options = optionsForClientTLS(host, trustRoot=trust_root)
     except UnicodeError as error:
@@ -41,11 +46,14 @@ def tls_endpoint(reactor: Any, endpoint: IStreamClientEndpoint, host: str, trust
     return wrapClientTLS(options, endpoint, clock=reactor)
 
 
-def trust_root_of(ca_file: str | None) -> Any:
+def trust_root_of(ca_file: str | None, fingerprint: str | None = None) -> Any:
     """Return what ``tls_endpoint`` trusts: the authorities of a PEM file, or the system's for None.
 
-    ConfigError when the file cannot be read or holds no certificate.
+    With a ``fingerprint`` it is the one certificate with that SHA-256. ConfigError when that is none, or the file
+    cannot be read or holds no certificate.
     """
+    if fingerprint is not None:
+        return PinnedCertificate(fingerprint)
     return None if ca_file is None else trustRootFromCertificates(_certificates(ca_file))
 
 

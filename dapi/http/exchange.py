@@ -30,7 +30,9 @@ from twisted.web.http_headers import Headers
 from twisted.web.iweb import IAgent, IAgentEndpointFactory, IBodyProducer, IResponse
 from zope.interface import implementer
 
+from dapi.errors import ConfigError
 from dapi.http.endpoints import tcp_endpoint, tls_endpoint, trust_root_of
+from dapi.http.headers_file import HeadersFile
 from dapi.timing.waiters import Waiters
 
 MAX_ANSWER_BYTES = 65536
@@ -87,16 +89,25 @@ class Exchanges:
     Twisted's own agent forgets a connection that it asked to close; over TLS a silent peer can then keep the socket
     open for ever. So each request's connection is watched here, and aborted when the request failed. The connections
     of an ``agent`` from outside are not watched. ``ca_file`` is the PEM file of the authorities that https servers are
-    checked against, None for the system's; ConfigError when it cannot be used.
+    checked against, None for the system's; with a ``fingerprint`` a server has to show the certificate with that
+    SHA-256. ConfigError when they cannot be used. ``headers`` go along with each request.
     """
 
     def __init__(
-        self, reactor: Any, agent: IAgent | None, connect_timeout_seconds: float, *, ca_file: str | None = None
+        self,
+        reactor: Any,
+        agent: IAgent | None,
+        connect_timeout_seconds: float,
+        *,
+        ca_file: str | None = None,
+        fingerprint: str | None = None,
+        headers: HeadersFile | None = None,
     ) -> None:
         self._reactor = reactor
         self._agent = agent
         self._connect_timeout_seconds = connect_timeout_seconds
-        self._trust_root = trust_root_of(ca_file)
+        self._trust_root = trust_root_of(ca_file, fingerprint)
+        self._headers = headers
         self._open = _Connections()
 
     async def exchange(
@@ -137,7 +148,13 @@ class Exchanges:
             raise NoAnswerError(_reason(error)) from error
 
     async def _request(self, method: str, url: str, body: bytes | None) -> Answer:
+        try:
+            headers = self._headers.read() if self._headers is not None else {}
+        except ConfigError as error:
+            raise NoAnswerError(str(error)) from error
         endpoints = _Endpoints(self._reactor, self._connect_timeout_seconds, self._trust_root, self._open)
+        if body is not None:
+            headers["Content-Type"] = "application/json"
         agent = self._agent or Agent.usingEndpointFactory(self._reactor, endpoints)
         # A client of its own for each request: treq's would keep cookies.
         client = HTTPClient(agent, data_to_body_producer=_BytesProducer)
@@ -145,7 +162,7 @@ class Exchanges:
             response = await client.request(
                 method,
                 url,
-                headers=Headers({"Content-Type": ["application/json"]} if body is not None else {}),
+                headers=Headers({name: [value] for name, value in headers.items()}),
                 data=body,
                 allow_redirects=False,
                 unbuffered=True,

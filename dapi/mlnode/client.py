@@ -18,6 +18,7 @@ from twisted.web.iweb import IAgent
 
 from dapi.errors import MLNodeError
 from dapi.http.exchange import AnswerTooLongError, Exchanges, NoAnswerError
+from dapi.http.headers_file import HeadersFile
 from dapi.messages import ProofBatch
 from dapi.messages.printable import without_tokens
 
@@ -160,8 +161,9 @@ class MLNodeClient:
     followed: the call would arrive as another one), or answers something else than the documented answer. Cancelling
     the Deferred closes the call's connection; it then fails with CancelledError.
 
-    ``ca_file`` is the PEM file of the authorities that an https node is checked against, None for the system's;
-    ConfigError when it cannot be used.
+    ``ca_file`` is the PEM file of the authorities that an https node is checked against, None for the system's; with a
+    ``fingerprint`` the node has to show the certificate with that SHA-256. ConfigError when they cannot be used.
+    ``headers`` go along with each call.
 
     Each call has a connection of its own: the node may close a kept one just when the next call is written, and a call
     such as init must not be sent twice.
@@ -179,11 +181,15 @@ class MLNodeClient:
         agent: IAgent | None = None,
         total_timeout_seconds: float = 30.0,
         ca_file: str | None = None,
+        fingerprint: str | None = None,
+        headers: HeadersFile | None = None,
     ) -> None:
         self.base_url = base_url.rstrip("/")
         self.node_id = node_id
         self._reactor = reactor
-        self._exchanges = Exchanges(reactor, agent, _CONNECT_TIMEOUT_SECONDS, ca_file=ca_file)
+        self._exchanges = Exchanges(
+            reactor, agent, _CONNECT_TIMEOUT_SECONDS, ca_file=ca_file, fingerprint=fingerprint, headers=headers
+        )
         self._total_timeout_seconds = total_timeout_seconds
         self._calls: set[Deferred[Any]] = set()
         self._network_version = network_version or NetworkVersion()

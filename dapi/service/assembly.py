@@ -299,6 +299,7 @@ class Parts:
 
     def _make_worker(self, node: Node) -> NodeWorker:
         deliveries = Deliveries(self._reactor, node.id)
+        way = node.config.way(self._config.tls.ca_file)._asdict()
         handler = BatchHandler(
             node.id, node.num, self._recorder, deliveries, self.ack_times, node_counts=self.broker.node_counts
         )
@@ -308,7 +309,7 @@ class Parts:
             handler,
             node_id=node.id,
             random=self._random,
-            settings=self._websocket_settings,
+            settings=msgspec.structs.replace(self._websocket_settings, **way),
             account=partial(self.share.of_node, node.num),
         )
         version = None if node.config.version else self._network_version
@@ -317,6 +318,6 @@ class Parts:
             node.poc_url,
             node_id=node.id,
             network_version=version,
-            ca_file=self._config.tls.ca_file,
+            **way,
         )
         return NodeWorker(self._reactor, node, ml_client, handler, websocket_client)

@@ -14,6 +14,7 @@ from twisted.internet.interfaces import IStreamClientEndpoint
 from dapi.errors import ConfigError
 from dapi.http.endpoints import tcp_endpoint, tls_endpoint, trust_root_of
 from dapi.messages.urls import ip_address_of, parse_url
+from dapi.websocket.settings import ConnectionSettings
 
 _IS_SECURE = {"http": False, "https": True, "ws": False, "wss": True}
 _HOST_NAME = re.compile(r"(?!-)[a-z0-9-]{1,63}(?<!-)(\.(?!-)[a-z0-9-]{1,63}(?<!-))*\.?")
@@ -68,15 +69,13 @@ def split_url(url: str, kind: str) -> tuple[str, WebSocketAddress]:
     return parts.scheme, WebSocketAddress(is_secure, host, parts.port or (443 if is_secure else 80), resource)
 
 
-def websocket_endpoint(
-    reactor: Any, address: WebSocketAddress, *, connect_timeout_seconds: float, ca_file: str | None
-) -> IStreamClientEndpoint:
+def websocket_endpoint(reactor: Any, address: WebSocketAddress, settings: ConnectionSettings) -> IStreamClientEndpoint:
     """Return the endpoint for an address; for wss it checks the certificate and the host name (or IP address).
 
-    ``ca_file``: the PEM file of the authorities to trust, None for the system's. ConfigError when it cannot be read
-    or holds no certificate.
+    The settings say whom to trust, see ConnectionSettings; ConfigError when that cannot be used.
     """
-    endpoint = tcp_endpoint(reactor, address.host, address.port, timeout_seconds=connect_timeout_seconds)
+    seconds = settings.connect_timeout_seconds
+    endpoint = tcp_endpoint(reactor, address.host, address.port, timeout_seconds=seconds)
     if not address.is_secure:
         return endpoint
-    return tls_endpoint(reactor, endpoint, address.host, trust_root_of(ca_file))
+    return tls_endpoint(reactor, endpoint, address.host, trust_root_of(settings.ca_file, settings.fingerprint))

@@ -162,12 +162,7 @@ class SupervisedWebSocket(Service, Generic[C], ABC):
         self._clock = reactor
         self._name = name
         self._addresses = addresses
-        self._endpoints = [
-            websocket_endpoint(
-                reactor, address, connect_timeout_seconds=settings.connect_timeout_seconds, ca_file=settings.ca_file
-            )
-            for address in addresses
-        ]
+        self._endpoints = [websocket_endpoint(reactor, address, settings) for address in addresses]
         self._factory = WatchedConnectionFactory(reactor, settings, lambda: self.make_connection(self._address))
         self._index = 0
         self._is_useful = False

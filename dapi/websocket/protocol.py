@@ -22,6 +22,7 @@ from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from dapi.errors import ConfigError
 from dapi.timing.fair_share import Account, FairShare
 from dapi.timing.timer import Timer
 from dapi.timing.waiters import Waiters
@@ -163,10 +164,17 @@ class WatchedConnection(WholeMessages, metaclass=ABCMeta):
 
     def onConnecting(self, _transport_details: object) -> ConnectingRequest:
         """Return the request: Autobahn's own has no brackets around an IPv6 address."""
+        file = self._settings.headers
+        try:
+            headers = file.read() if file is not None else {}
+        except ConfigError as error:
+            self._record_ending(Ending(False, str(error), cause=Cause.CONNECT))
+            raise
         return ConnectingRequest(
             host=self._address.host_header,
             port=self._address.port,
             resource=self._address.resource,
+            headers=headers,
             useragent=self.factory.useragent,
         )
 

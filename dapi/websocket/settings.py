@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from dapi.errors import ConfigError
+from dapi.http.headers_file import HeadersFile
 from dapi.messages.sizes import MIB
 from dapi.timing.retry import RETRY_MAX_SECONDS, RETRY_MIN_SECONDS
 
@@ -15,7 +16,8 @@ class ConnectionSettings(msgspec.Struct, frozen=True, kw_only=True):
     ``retry_min_seconds`` and ``retry_max_seconds`` bound the uniform delay before each retry. A restart waits until
     ``settle_seconds`` after the end of the last connection, so that the peer has noticed it. A message may have
     ``max_message_bytes``, in ``max_frames``; ``max_pings`` may come within 10 s. ``ca_file`` is a PEM file
-    whose certificates are trusted instead of the system's.
+    whose certificates are trusted instead of the system's; with a ``fingerprint`` the peer has to show the certificate
+    with that SHA-256. ``headers`` go along with each upgrade.
     """
 
     retry_min_seconds: float = RETRY_MIN_SECONDS
@@ -31,6 +33,8 @@ class ConnectionSettings(msgspec.Struct, frozen=True, kw_only=True):
     max_pings: int = 100
     compression: bool = False
     ca_file: str | None = None
+    fingerprint: str | None = None
+    headers: HeadersFile | None = None
 
     def __post_init__(self) -> None:
         for field in msgspec.structs.fields(self):

@@ -20,10 +20,14 @@ _NOT_AFTER = _NOT_BEFORE + datetime.timedelta(days=200)
 
 @implementer(IOpenSSLContextFactory)
 class ServerContext:
-    """What ``listenSSL`` wants; Twisted's own way from a certificate to it warns of what is deprecated."""
+    """What ``listenSSL`` wants; Twisted's own way from a certificate to it warns of what is deprecated.
 
-    def __init__(self, context: SSL.Context) -> None:
+    ``sha256`` is the certificate's, as openssl prints it.
+    """
+
+    def __init__(self, context: SSL.Context, certificate: x509.Certificate) -> None:
         self._context = context
+        self.sha256 = certificate.fingerprint(hashes.SHA256()).hex(":").upper()
 
     def getContext(self) -> SSL.Context:
         return self._context
@@ -54,7 +58,7 @@ class Authority:
         context = SSL.Context(SSL.TLS_SERVER_METHOD)
         context.use_certificate(certificate)
         context.use_privatekey(key)
-        return ServerContext(context)
+        return ServerContext(context, certificate)
 
     def write_for(self, folder: Path, *hosts: str, days: float = 30, name: str = "server") -> tuple[str, str]:
         """Write a certificate for host names or addresses, and its key; return their paths.

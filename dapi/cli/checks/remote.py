@@ -17,7 +17,7 @@ from dapi.chain.rpc_answers import ChainStatus
 from dapi.chain_service import load_key
 from dapi.cli.checks.result import Check, failed, passed, skipped
 from dapi.config import Config
-from dapi.errors import ChainError, ChainRefusedError, DapiError, MLNodeError
+from dapi.errors import ChainError, ChainRefusedError, ConfigError, DapiError, MLNodeError
 from dapi.messages import Kind
 from dapi.messages.addresses import address_of
 from dapi.mlnode.client import MLNodeClient
@@ -149,9 +149,11 @@ async def node_checks(reactor: Any, config: Config, nodes: Sequence[NodeConfig])
 
     async def ask(node: NodeConfig) -> Check:
         name = f"node {node.id}"
-        client = MLNodeClient(
-            reactor, node.poc_url, node_id=node.id, ca_file=config.tls.ca_file, total_timeout_seconds=_NODE_SECONDS
-        )
+        try:
+            way = node.way(config.tls.ca_file)._asdict()
+            client = MLNodeClient(reactor, node.poc_url, node_id=node.id, total_timeout_seconds=_NODE_SECONDS, **way)
+        except ConfigError as error:
+            return failed(name, str(error), "mend the node's tls_ca_file")
         try:
             return passed(name, f"answers at {node.poc_url}: {await client.state()}")
         except MLNodeError as error:

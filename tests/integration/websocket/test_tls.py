@@ -148,3 +148,32 @@ async def test_a_peer_that_does_not_read_over_tls(running: Running, authority: A
     await until(lambda: client.status().reason == "the node read nothing for 0.5 s")
     await until(lambda: client.status().paused)
     await soon(client.stopService())
+
+
+@pytest.mark.parametrize("host", ["localhost", "127.0.0.1"])
+@pytest_twisted.ensureDeferred
+async def test_the_pinned_certificate(running: Running, host: str) -> None:
+    """Nobody knows who signed it, and it is for another host."""
+    options = Authority("unknown").options_for("node.example")
+    server = running.serve(NodeServer(lambda node: node.sendMessage(message("a")), tls=options))
+    client = running.connect(f"wss://{host}:{server.port}", fingerprint=options.sha256)
+    await until(lambda: server.connections and server.connections[0].received)
+    assert client.status().state is WebSocketState.OPEN
+
+
+@pytest_twisted.ensureDeferred
+async def test_another_certificate_than_the_pinned(running: Running, authority: Authority, tmp_path: Path) -> None:
+    """It is the right one but for that: an authority is trusted that signed it, and it is for this host."""
+    options = authority.options_for("localhost")
+    server = running.serve(NodeServer(tls=options))
+    pinned = authority.options_for("localhost").sha256
+    ca_file = authority.write(tmp_path)
+    client = running.connect(f"wss://localhost:{server.port}", ca_file=ca_file, fingerprint=pinned)
+    reason = await ended(client)
+    shown = options.sha256.replace(":", "").lower()
+    assert reason == f"TLS: the certificate is another one than the pinned: the SHA-256 of this one is {shown}"
+    trouble = client.status().trouble
+    assert trouble is not None
+    assert trouble.cause is Cause.TLS
+    await until(lambda: len(server.made_at) == 2)
+    assert server.opened == 0

@@ -95,8 +95,8 @@ class WebSocketTests(CheckTestCase):
     def test_causes(self) -> None:
         for problem_id, cause, code, to_do in (
             ("websocket-not-found", "http", 404, "proxy_set_header Upgrade $http_upgrade;"),
-            ("websocket-forbidden", "http", 401, "token"),
-            ("websocket-forbidden", "http", 403, "token"),
+            ("websocket-forbidden", "http", 401, "headers_file"),
+            ("websocket-forbidden", "http", 403, "headers_file"),
             ("websocket-fails", "http", 502, "the proxy"),
             ("websocket-policy", "closed_by_node", 1008, "no other client"),
             ("websocket-fails", "closed_by_node", 1011, "the log of the node"),

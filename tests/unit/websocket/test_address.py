@@ -9,6 +9,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from dapi.errors import ConfigError
 from dapi.poc.websocket_url import websocket_address
 from dapi.websocket.address import websocket_endpoint
+from dapi.websocket.settings import ConnectionSettings
 
 GOOD = {
     "http://10.0.0.1:8080": "ws://10.0.0.1:8080/api/v1/pow/ws",
@@ -89,7 +90,7 @@ class EndpointTests(SynchronousTestCase):
         self.reactor = MemoryReactorClock()
 
     def _endpoint(self, url: str, ca_file: str | None = None) -> object:
-        return websocket_endpoint(self.reactor, websocket_address(url), connect_timeout_seconds=10, ca_file=ca_file)
+        return websocket_endpoint(self.reactor, websocket_address(url), ConnectionSettings(ca_file=ca_file))
 
     def _file(self, text: str) -> str:
         with tempfile.NamedTemporaryFile("w", suffix=".pem", delete=False) as file:
