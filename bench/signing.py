@@ -27,7 +27,7 @@ from dapi.chain.keyring import SigningKey
 from dapi.chain.rpc_answers import TxAnswer, decode_answer, encode_request, to_base64, tx_hash_of
 from dapi.chain.transactions import BATCH_TYPE_URL, TransactionSigner
 from dapi.messages import inference_pb2
-from dapi.submission.choice import parts_of
+from dapi.submission.parts import parts_of
 from dapi.submission.settings import SubmitterSettings
 
 NONCES = 20_000
@@ -77,7 +77,7 @@ class Steps:
 
     def cut(self) -> list[bytes]:
         """Cut the batch into parts of what the chain takes in one message."""
-        return [part.SerializeToString() for part in parts_of(self.message, SubmitterSettings().max_nonces)]
+        return [part.message for part in parts_of(self.message, SubmitterSettings().max_nonces)]
 
     def sign_full(self) -> bytes:
         """Build and sign the largest transaction that is made, with a warm key."""

@@ -22,6 +22,7 @@ _CONTINUED: Final = 0x80
 _LOW: Final = [bytes((byte << n) & 0x7F for byte in range(256)) for n in range(_NUMBER_BYTES)]
 _HIGH: Final = [bytes(byte >> (7 - n) for byte in range(256)) for n in range(_NUMBER_BYTES)]
 _CONTINUE: Final = bytes(byte | _CONTINUED for byte in range(256))
+_ALL_CONTINUED: Final = bytes(range(_CONTINUED, 256))
 
 
 def packed_varints(column: array[int]) -> bytes | None:
@@ -50,6 +51,21 @@ def packed_varints(column: array[int]) -> bytes | None:
     for n, group in enumerate(groups):
         encoded[n :: len(groups)] = group if n == len(groups) - 1 else group.translate(_CONTINUE)
     return bytes(encoded)
+
+
+def end_of(packed: bytes, begin: int, count: int) -> int:
+    """Return where ``count`` varints end of which the first one begins at a place in ``packed``.
+
+    Raises ValueError when so many are not there.
+    """
+    while count:
+        # So many bytes are not too many, and the last byte of each varint is not continued.
+        piece = packed[begin : begin + count]
+        if not piece:
+            raise ValueError(f"{count} numbers are missing")
+        begin += len(piece)
+        count -= len(piece.translate(None, _ALL_CONTINUED))
+    return begin
 
 
 def _group(planes: list[bytes], n: int, count: int) -> bytes:

@@ -5,17 +5,17 @@ from __future__ import annotations
 import json
 import sqlite3
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import msgspec
 
 from dapi.messages import Kind, State
-from dapi.messages.inference_pb2 import MsgSubmitPocBatch
 from dapi.messages.sizes import MIB
 from dapi.outbox import queries
 from dapi.outbox.counts import kind_of
 from dapi.outbox.losses import DAMAGED
+from dapi.submission.parts import parts_of
 from dapi.submission.rows import Changes, End, Message, count, lose
 
 # What a message takes in a transaction beside its own bytes: creator, type URLs, grantee, lengths.
@@ -135,26 +135,11 @@ def _candidates(connection: sqlite3.Connection, query: str, values: dict[str, An
     return [_Candidate(*row) for row in connection.execute(query, values)]
 
 
-def parts_of(encoded: bytes, size: int) -> Iterator[MsgSubmitPocBatch]:
-    """Cut an encoded batch into parts of ``size`` nonces, under ids that tell which of them each part has."""
-    whole = MsgSubmitPocBatch.FromString(encoded)
-    for first in range(0, len(whole.nonces), size):
-        nonces = whole.nonces[first : first + size]
-        yield MsgSubmitPocBatch(
-            poc_stage_start_block_height=whole.poc_stage_start_block_height,
-            batch_id=f"{whole.batch_id}-{first}-{first + len(nonces) - 1}",
-            nonces=nonces,
-            dist=whole.dist[first : first + size],
-            node_id=whole.node_id,
-        )
-
-
 def _cut(connection: sqlite3.Connection, changes: Changes, seq: int, size: int) -> int:
     """Cut a batch, or once more a part of it when less is allowed now; return the ``seq`` of the batch."""
     for part in parts_of(_sound_bodies(connection, [seq])[seq], size):
-        message = part.SerializeToString()
-        values = {"seq": seq, "batch_id": part.batch_id, "nonces": len(part.nonces)}
-        connection.execute(queries.ADD_PART, {**values, "crc32": zlib.crc32(message), "message": message})
+        values = {"seq": seq, **part._asdict(), "crc32": zlib.crc32(part.message)}
+        connection.execute(queries.ADD_PART, values)
     if cut_part := connection.execute(queries.DELETE_CUT_PART, {"seq": seq}).fetchone():
         return int(cut_part[0])
     (kind,) = connection.execute(queries.PUT_IN_PARTS, {"seq": seq}).fetchone()

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from dapi.messages.inference_pb2 import MsgSubmitPocBatch, MsgSubmitPocBatchPacked
-from dapi.messages.varints import packed_varints
+from dapi.messages.varints import end_of, packed_varints
 
 INT64 = st.integers(-(2**63), 2**63 - 1)
 # Where a number begins to need one byte more, or one plane.
@@ -58,3 +58,19 @@ class PackedVarintsTests(SynchronousTestCase):
     @given(st.lists(INT64, min_size=64, max_size=100))
     def test_any(self, numbers: list[int]) -> None:
         self.agree(numbers)
+
+
+class EndOfTests(SynchronousTestCase):
+    @given(st.lists(INT64, max_size=40), st.lists(INT64, max_size=40))
+    def test_after_as_many_as_asked_for(self, some: list[int], others: list[int]) -> None:
+        packed = [
+            MsgSubmitPocBatchPacked.FromString(MsgSubmitPocBatch(nonces=part).SerializeToString()).nonces
+            for part in (some, some + others)
+        ]
+        begins_with = len(packed[0])
+        self.assertEqual(end_of(packed[1], 0, len(some)), begins_with)
+        self.assertEqual(end_of(packed[1], begins_with, len(others)), len(packed[1]))
+        self.assertRaises(ValueError, end_of, packed[1], begins_with, len(others) + 1)
+
+    def test_last_one_that_is_cut_off(self) -> None:
+        self.assertRaises(ValueError, end_of, b"\x01\x80", 0, 2)
