@@ -24,7 +24,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from bench.results import Section
 from dapi.chain.keyring import SigningKey
-from dapi.chain.rpc_answers import TxAnswer, decode_answer, encode_request, to_base64, tx_hash_of
+from dapi.chain.rpc_answers import TxAnswer, decode_answer, encode_request, tx_hash_of
 from dapi.chain.transactions import BATCH_TYPE_URL, TransactionSigner
 from dapi.messages import inference_pb2
 from dapi.submission.parts import parts_of
@@ -85,12 +85,12 @@ class Steps:
 
     def request(self) -> bytes:
         """Put the transaction into the body of a broadcast."""
-        return encode_request(1, "broadcast_tx_sync", {"tx": to_base64(self.raw)})
+        return encode_request(1, "broadcast_tx_sync", {"tx": self.raw})
 
     def request_full(self) -> bytes:
         """Put the largest transaction into the body of a broadcast, under its hash."""
         tx_hash_of(self.full_raw)
-        return encode_request(1, "broadcast_tx_sync", {"tx": to_base64(self.full_raw)})
+        return encode_request(1, "broadcast_tx_sync", {"tx": self.full_raw})
 
     def decode_answer(self) -> object:
         """Read what a look-up answers, which has the whole transaction in it."""
@@ -102,7 +102,7 @@ class Steps:
             "height": "12",
             "index": 0,
             "tx_result": {"code": 0, "data": None, "log": "", "gas_wanted": "1", "events": [], "codespace": ""},
-            "tx": to_base64(self.full_raw),
+            "tx": self.full_raw,
         }
         return msgspec.json.encode({"jsonrpc": "2.0", "id": 1, "result": result})
 

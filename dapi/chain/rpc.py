@@ -30,7 +30,6 @@ from dapi.chain.rpc_answers import (
     TxAnswer,
     TxLookups,
     TxResult,
-    to_base64,
 )
 from dapi.chain.rpc_errors import (
     broadcast_outcome,
@@ -344,7 +343,7 @@ class ChainRpc:
             raise refusals[0] if refusals else failure_of_all([(node.name, errors[node]) for node in due])
 
     async def _broadcast(self, node: ChainNode, raw: bytes) -> Broadcast:
-        params = {"tx": to_base64(raw)}
+        params = {"tx": raw}
         return broadcast_outcome(await self._json.call(node, "broadcast_tx_sync", params, CheckTxAnswer, self._large))
 
     async def _look_up(self, node: ChainNode, tx_hashes: Collection[str]) -> TxLookups:
@@ -357,7 +356,7 @@ class ChainRpc:
         return TxLookups(status, found)
 
     async def _tx(self, node: ChainNode, tx_hash: str) -> TxResult | None:
-        params = {"hash": to_base64(bytes.fromhex(tx_hash)), "prove": False}
+        params = {"hash": bytes.fromhex(tx_hash), "prove": False}
         answer = await self._json.call(node, "tx", params, TxAnswer, self._large)
         if isinstance(answer, RpcError) and is_not_found(answer):
             return None

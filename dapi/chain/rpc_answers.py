@@ -6,7 +6,6 @@ upper-case hex. A method's error comes with HTTP status 200 and has its meaning 
 
 from __future__ import annotations
 
-import base64
 import calendar
 import enum
 import hashlib
@@ -305,7 +304,7 @@ _EVENT_DECODER = msgspec.json.Decoder(_EventEnvelope)
 
 
 def encode_request(request_id: int, method: str, params: dict[str, Any]) -> bytes:
-    """Return the body of one call; a node does not answer a call without an id."""
+    """Return the body of one call, with bytes in base64; a node does not answer a call without an id."""
     return msgspec.json.encode({"jsonrpc": "2.0", "id": request_id, "method": method, "params": params})
 
 
@@ -348,11 +347,6 @@ def decode_block_event(message: bytes) -> BlockInfo | RpcError | None:
 def tx_hash_of(raw: bytes) -> str:
     """Return the hash of a raw transaction: upper-case hex of its SHA-256."""
     return hashlib.sha256(raw).hexdigest().upper()
-
-
-def to_base64(data: bytes) -> str:
-    """Encode bytes as a JSON-RPC parameter."""
-    return base64.b64encode(data).decode("ascii")
 
 
 def shortened(log: str) -> str:
