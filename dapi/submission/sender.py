@@ -6,6 +6,7 @@ from functools import partial
 from typing import Any
 
 from twisted.internet.defer import DeferredLock
+from twisted.internet.task import deferLater
 
 from dapi.chain.block_watcher import BlockWatcher
 from dapi.chain.rpc import ChainRpc
@@ -30,6 +31,8 @@ OFFERS_AT_ONCE = 8
 # What a round begins is in memory until it is offered. While one is offered, the next one is chosen.
 _ROUNDS_AT_ONCE = 2
 _TRANSACTIONS_A_ROUND, _BYTES_A_ROUND = 16, 4 * MIB
+# To put a larger transaction into a request takes a millisecond or two of the reactor's thread.
+_LARGE_BYTES = MIB // 16
 # What a mempool has is offered again after a time that doubles so often.
 _DOUBLINGS = 3
 
@@ -64,6 +67,7 @@ class Sender:
         self._decisions = decisions
         self._poc_version = poc_version
         self._choosing = DeferredLock()
+        self._turn = DeferredLock()
         self._has_more = False
         # The latest block, and the time, up to which the mempools are taken for full.
         self._full_until = (0, float("-inf"))
@@ -159,11 +163,18 @@ class Sender:
         transaction.offered_at = self._reactor.seconds()
         transaction.offers += 1
         try:
+            if transaction.size > _LARGE_BYTES:
+                await self._turn_of_its_own()
             raw = raw if raw is not None else await self._sign_anew(transaction)
             if raw is not None:
                 await self._broadcast(transaction, raw)
         finally:
             transaction.is_being_offered = False
+
+    async def _turn_of_its_own(self) -> None:
+        """Return in a turn of the reactor in which no other large transaction is offered: nodes are heard between."""
+        async with self._turn:
+            await deferLater(self._reactor, 0)
 
     async def _broadcast(self, transaction: TransactionInFlight, raw: bytes) -> None:
         # What may be known to a mempool is decided by a block, or by its time. Also a cancel leaves that open.
