@@ -13,6 +13,7 @@ from dapi.broker.nodes import NodeConfig
 from dapi.database.service import DEFAULT_RESERVE_BYTES
 from dapi.messages.secret import Secret
 from dapi.messages.sizes import MIB
+from dapi.outbox.retention import DEFAULT_KEEP_DAYS
 from dapi.poc.websocket_settings import WebSocketSettings
 from dapi.submission.settings import SubmitterSettings
 from dapi.timing.log_levels import PATTERN as LOG_LEVELS_PATTERN
@@ -47,6 +48,7 @@ StageBytes = Annotated[int, Meta(ge=MIB, description="a whole number of bytes, 1
 TotalBytes = Annotated[int, Meta(ge=MIB, description="a whole number of bytes, 1 MiB at least")]
 ReserveBytes = Annotated[int, Meta(ge=8 * MIB, description="a whole number of bytes, 8 MiB at least")]
 MessageBytes = Annotated[int, Meta(ge=1024, description="a whole number of bytes, 1024 at least")]
+Days = Annotated[float, Meta(ge=1, le=36_500, description="a number of days, 1 to 36500")]
 LogLevels = Annotated[
     str,
     Meta(
@@ -125,6 +127,9 @@ class StorageConfig(Struct, frozen=True, kw_only=True):
     reserve_bytes: ReserveBytes = DEFAULT_RESERVE_BYTES
     """The size of a file beside the database, which dapi deletes when the disk is full, to go on. The write-ahead log,
     4 MiB and the last commit have to fit into it. Making it needs twice the room."""
+    keep_finished: Days = DEFAULT_KEEP_DAYS
+    """For so many days dapi keeps a batch that is confirmed, failed or expired, and longer while it is of the epoch
+    that runs or of the two before. After that, the batch is only counted."""
     new_database: bool = False
     """For one start: make a new database in place of an empty file, which is left of a lost one and else stops the
     start."""

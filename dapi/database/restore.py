@@ -57,10 +57,12 @@ def _look(connection: sqlite3.Connection, path: Path) -> FoundDatabase:
     chain = connection.execute("SELECT id FROM chain").fetchone() if "chain" in tables else None
     # Of an earlier version the table has another name.
     unfinished = "unfinished" if "unfinished" in tables else "waiting"
+    # Of a batch that was finished long ago, the ledger alone knows.
+    finished = "state, batches FROM ledger" if "ledger" in tables else "state, 1 FROM finished"
     batches = dict(
         connection.execute(
-            f"SELECT state, count(*) FROM (SELECT state FROM {unfinished} WHERE parent IS NULL"
-            " UNION ALL SELECT state FROM finished) GROUP BY state ORDER BY state"
+            f"SELECT state, sum(batches) FROM (SELECT state, 1 AS batches FROM {unfinished} WHERE parent IS NULL"
+            f" UNION ALL SELECT {finished}) GROUP BY state ORDER BY state"
         ).fetchall()
     )
     return FoundDatabase(path.stat().st_size, version, chain[0] if chain else None, batches)

@@ -14,7 +14,7 @@ _SLOW_SECONDS = 1.0
 _STATES: Final[Mapping[str, tuple[ProblemId, str]]] = {
     "full": (
         ProblemId.DATABASE_FULL,
-        "make room on that disk, or raise the quota; until then dapi refuses new batches",
+        "make room on that disk, raise the quota, or lower storage.keep_finished; until then dapi refuses new batches",
     ),
     "locked": (ProblemId.DATABASE_LOCKED, "end the other program that has this file open"),
     "broken": (ProblemId.DATABASE_BROKEN, "look at the disk and the system's log, then let dapi start anew"),

@@ -8,6 +8,7 @@ a verdict that nobody asked for kept apart. ``Outbox.observe`` is how the Submit
 
 Others ask what is kept: ``Outbox.counts`` by state, ``Outbox.batches`` page by page (pages.py), with the messages
 themselves ``Outbox.whole_batches`` (whole.py), ``Outbox.story`` all about one (story.py), ``stage_ledger`` what became
-of each node's work in a stage (ledger.py). ``Outbox.retry_some`` stores what failed again (retries.py). All statements
-about messages are in queries.py, those of ``dapi.submission`` included.
+of each node's work in a stage (ledger.py). ``Outbox.retry_some`` stores what failed again (retries.py).
+``Retention`` deletes what was finished long ago (retention.py). All statements about messages are in queries.py, those
+of ``dapi.submission`` included.
 """

@@ -70,12 +70,13 @@ SEE_AGAIN = (
         ON CONFLICT DO UPDATE SET doubled = doubled + excluded.doubled""",
 )
 
+_ADD = """ON CONFLICT DO UPDATE SET batches = batches + excluded.batches, nonces = nonces + excluded.nonces,
+    doubled = doubled + excluded.doubled"""
 # What the ledger gains, or loses with a minus as ``{sign}``, by those rows of ``finished`` that ``{which}`` says.
-_COUNT_IN_LEDGER = """INSERT INTO ledger
-    SELECT height, coalesce(node_id, ''), kind, {state}, {sign} count(*), {sign} sum(nonces), {sign} sum(seen - 1)
-    FROM finished WHERE {which} GROUP BY height, node_id, kind, state
-    ON CONFLICT DO UPDATE SET batches = batches + excluded.batches, nonces = nonces + excluded.nonces,
-        doubled = doubled + excluded.doubled"""
+_COUNT_IN_LEDGER = f"""INSERT INTO ledger
+    SELECT height, coalesce(node_id, ''), kind, {{state}},
+        {{sign}} count(*), {{sign}} sum(nonces), {{sign}} sum(seen - 1)
+    FROM finished WHERE {{which}} GROUP BY height, node_id, kind, state {_ADD}"""
 
 _FAILED_WHOLE = f"seq IN {_SEQS} AND state = 'failed' AND message IS NOT NULL"
 FIND_FAILED = f"""WITH RECURSIVE {HEIGHTS} SELECT seq FROM heights CROSS JOIN finished USING (height)
@@ -325,9 +326,8 @@ EXPIRE_FAILED = "UPDATE finished SET state = 'expired' WHERE state = 'failed' RE
 SET_APART = "UPDATE finished SET batch_id = :former || '/' || batch_id, height = -height WHERE height > 0"
 # Several chains may have had a stage at one height.
 SET_LEDGER_APART = (
-    """INSERT INTO ledger SELECT -height, node_id, kind, state, batches, nonces, doubled FROM ledger WHERE height > 0
-        ON CONFLICT DO UPDATE SET batches = batches + excluded.batches, nonces = nonces + excluded.nonces,
-        doubled = doubled + excluded.doubled""",
+    f"""INSERT INTO ledger SELECT -height, node_id, kind, state, batches, nonces, doubled FROM ledger WHERE height > 0
+        {_ADD}""",
     "DELETE FROM ledger WHERE height > 0",
 )
 FORGET_STAGES = "DELETE FROM stages"
@@ -359,3 +359,30 @@ FINISH = f"""INSERT INTO finished
     FROM unfinished WHERE seq IN {_SEQS}"""
 COUNT_FINISHED = _COUNT_IN_LEDGER.format(sign="", which=f"seq IN {_SEQS}", state="state")
 DELETE = f"DELETE FROM unfinished WHERE seq IN {_SEQS} RETURNING kind, state"
+
+# -- Long after the end
+
+# The start of the second epoch before the latest, or 0 where fewer are known. Where no stage is known at all, nothing
+# waits for a window.
+_KEPT_FROM = """coalesce(
+    (SELECT height FROM stages WHERE json_valid(stage) AND NOT json_extract(stage, '$.is_confirmation')
+        ORDER BY height DESC LIMIT 1 OFFSET 2),
+    iif(EXISTS (SELECT 1 FROM stages), 0, 1 << 62))"""
+# Of the next rows, those that may be deleted, as ``:seqs``, their number, the last one of all, and whether each of them
+# came later than what may be deleted, as all that follow did.
+FINISHED_BEFORE = f"""WITH next AS (
+        SELECT seq, kind, height, received_at, finished_at, coalesce(length(message), 0) AS bytes
+        FROM finished WHERE seq > :after ORDER BY seq LIMIT :limit),
+    looked_at AS (SELECT *, sum(bytes) OVER (ORDER BY seq) - bytes AS bytes_before FROM next),
+    step AS (SELECT *, finished_at < :before AND kind IN ('generated', 'validated') AND height < {_KEPT_FROM} AS is_old
+        FROM looked_at WHERE bytes_before < :max_bytes)
+    SELECT json_group_array(seq) FILTER (WHERE is_old), count(*) FILTER (WHERE is_old), max(seq),
+        min(received_at) >= :before FROM step"""
+DELETE_STORIES = f"DELETE FROM earlier_transactions WHERE seq IN {_SEQS}"
+DELETE_FINISHED = f"DELETE FROM finished WHERE seq IN {_SEQS}"
+_OF_NO_STAGE = f"height != 0 AND height < {_KEPT_FROM} AND height NOT IN (SELECT height FROM stages)"
+MERGE_LEDGER = (
+    f"""INSERT INTO ledger SELECT 0, '', kind, state, sum(batches), sum(nonces), sum(doubled) FROM ledger
+        WHERE {_OF_NO_STAGE} GROUP BY kind, state {_ADD}""",
+    f"DELETE FROM ledger WHERE {_OF_NO_STAGE}",
+)

@@ -33,6 +33,7 @@ from dapi.mlnode.client import MAIN_NETWORK_PARAMS, TEST_NETWORK_PARAMS, MLNodeC
 from dapi.outbox.comparison import Comparison
 from dapi.outbox.cosmos_message_client import CosmosMessageClient
 from dapi.outbox.outbox import Outbox
+from dapi.outbox.retention import Retention
 from dapi.poc.batch_handler import AckTimes, BatchHandler
 from dapi.poc.deliveries import Deliveries
 from dapi.poc.websocket_client import WebSocketClient
@@ -115,6 +116,7 @@ class Parts:
         self.callback_listener = self._make_callbacks((*health, *description.routes()))
         self.chain = self._make_chain(on_another_chain)
         self.backups, self.page = Backups(reactor, path), self._make_page(status)
+        self.retention = Retention(reactor, self.database, keep_days=config.storage.keep_finished)
         phases = self.chain.phase_status if self.chain is not None else None
         self.rehearsals = Rehearsals(reactor, self.broker, brings_back=phases is None)
         parts = (Metrics(reactor, snapshot), BackupRoutes(self.backups), PageRoutes(self.page), LogRoutes(log_levels))
@@ -129,7 +131,8 @@ class Parts:
         The callbacks' port is before all else, so that no batch finds the door closed because something takes its time.
         """
         intake = (self.database, self.callback_tokens, self.relay, self.callback_listener)
-        order = (*intake, self.broker, self.chain, self.backups, self.page, self.poc_v2_watch, self.admin_listener)
+        doors = (self.page, self.poc_v2_watch, self.admin_listener)
+        order = (*intake, self.broker, self.chain, self.retention, self.backups, *doors)
         return tuple(part for part in order if part is not None)
 
     def _make_database(self, path: str, on_broken: Callable[[str], object]) -> Database:

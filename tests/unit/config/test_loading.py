@@ -176,6 +176,7 @@ class RefusalTests(ConfigTestCase):
                 "33 bytes",
             ),
             ("chain_node.keyring_backend", ("os", "File", "1"), "one of file, test"),
+            ("storage.keep_finished", ("0", "-1", "0.9", "36501", "30d", "nan"), "a number of days, 1 to 36500"),
             ("storage.reserve_bytes", ("-1", "0", "8388607", "1.5", "16M"), "8 MiB at least"),
             ("websocket.idle_seconds", ("0", "-3", ".nan", ".inf", "soon"), "seconds"),
             ("websocket.max_message_bytes", ("1023", "0"), "1024"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import os
 import sqlite3
 import time
@@ -11,6 +12,7 @@ from dapi.database.file import take_lock
 from dapi.database.restore import look_into, restore
 from dapi.database.schema import SCHEMA_VERSIONS
 from dapi.errors import StartError
+from tests.unit.database.old_file import OLD_FILE
 from tests.unit.database.store_tools import COUNT_NODES, StoreTestCase, add_node
 
 
@@ -85,6 +87,20 @@ class LookTests(RestoreTestCase):
         found = look_into(self.copy)
         self.assertEqual((found.version, found.chain_id, found.batches), (len(SCHEMA_VERSIONS), None, {}))
         self.assertEqual(found.size, self.copy.stat().st_size)
+
+    def test_what_was_finished_long_ago_and_is_deleted_is_counted(self) -> None:
+        for node in ("node1", "node2"):
+            self.execute(
+                self.database, f"INSERT INTO ledger VALUES (100, '{node}', 'generated', 'confirmed', 3, 60, 0)"
+            )
+        self.assertEqual(look_into(self.path, is_copy=False).batches, {"confirmed": 6})
+
+    def test_a_copy_of_an_earlier_version(self) -> None:
+        old = self.path.parent / "old.db"
+        old.write_bytes(gzip.decompress(OLD_FILE.read_bytes()))
+        found = look_into(old)
+        self.assertEqual(found.version, 11)
+        self.assertEqual(found.batches, {"confirmed": 8, "expired": 2, "failed": 2, "in_flight": 1, "stored": 5})
 
     def test_a_database_in_use_may_be_looked_into_and_is_no_copy(self) -> None:
         self.assertEqual(look_into(self.path, is_copy=False).version, len(SCHEMA_VERSIONS))

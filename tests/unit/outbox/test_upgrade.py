@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import gzip
 from hashlib import sha256
-from pathlib import Path
 
 from dapi.database.schema import SCHEMA_VERSIONS
 from dapi.messages import Kind, Receipt, State
 from dapi.outbox.ledger import NodeLedger, stage_ledger
 from dapi.outbox.outbox import Outbox
+from tests.unit.database.old_file import OLD_FILE
 from tests.unit.database.store_tools import StoreTestCase
 from tests.unit.outbox.outbox_case import entry
-
-# The file of a dapi whose schema had 11 versions, as that dapi closed it: two nodes, two stages, every state.
-OLD_FILE = Path(__file__).parents[2] / "vectors" / "database_of_schema_11.db.gz"
 
 
 def id_of(number: int) -> str:
