@@ -11,6 +11,7 @@
 # make package the wheel and the source distribution in dist/, built twice, checked, and tried in each Python
 # make release the same, the unit tests from the source distribution, and the list of components (SBOM)
 # make docs    the documentation, in build/docs
+# make lock    requirements.txt: what a host installs, each file by its hash
 # make screenshots  the pictures of the documentation, anew
 # make reference  what docs/ takes from the code, anew
 
@@ -20,7 +21,7 @@ STAMP := $(VENV)/.dapi-is-set-up
 PYTHONS := python3 python3.11 python3.12 python3.13 python3.14
 BENCHES := intake http steps nodes signing outbox_to_block large_stage relay scrape
 
-.PHONY: setup test lint types unit integration demo demo-v2 bench bench-abuse soak proto reference package release docs screenshots
+.PHONY: setup test lint types unit integration demo demo-v2 bench bench-abuse soak proto reference package release docs screenshots lock
 
 setup: $(STAMP)
 
@@ -102,3 +103,14 @@ docs: $(STAMP)
 
 screenshots: $(STAMP)
 	@$(PY) -m tools.screenshots
+
+# For every Python and system at once, which pip cannot.
+UV := build/uv/bin/uv
+
+$(UV): | $(PY)
+	@$(PY) -m venv build/uv
+	@build/uv/bin/pip install --quiet --disable-pip-version-check uv==0.13.9
+
+lock: $(UV)
+	@$(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate \
+		--custom-compile-command 'make lock' --constraint constraints.txt --extra speedups setup.py --output-file requirements.txt

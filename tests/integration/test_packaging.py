@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -107,6 +108,16 @@ def test_every_distribution_is_pinned() -> None:
     extras = metadata.metadata("dapi").get_all("Provides-Extra") or []
     names = installed_with(Requirement(f"dapi[{','.join(extras)}]"), set()) - {"dapi"}
     assert {name: pinned.get(name) for name in names} == {name: metadata.version(name) for name in names}
+
+
+def test_what_a_host_installs_is_pinned_by_hash() -> None:
+    text = (PROJECT / "requirements.txt").read_text()
+    entries = re.findall(r"^(\S+)==(\S+).*((?:\n    --hash=sha256:[0-9a-f]{64}.*)+)", text, re.MULTILINE)
+    locked = {str(canonicalize_name(name)): version for name, version, _ in entries}
+    names = installed_with(Requirement("dapi[speedups]"), set()) - {"dapi"}
+    # What other Pythons need besides is there, too.
+    found = {name: locked.get(name) for name in names}
+    assert found == {name: metadata.version(name) for name in names}, "run `make lock`"
 
 
 def test_wheel_holds_what_it_should(wheel: Path) -> None:
