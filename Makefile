@@ -5,6 +5,7 @@
 # make bench   how fast and in how little memory dapi works, beside what it is compared with; bench/results.json
 # make bench-go how fast dapi works beside the same work in Go, and which goals that reaches; needs Go
 # make profile flame graphs of the intake in build/profile
+# make bench-year what a million finished batches in the database cost (2 minutes)
 # make bench-abuse  what one broken or hostile peer costs the well-behaved nodes, abuse by abuse (6 minutes)
 # make soak    dapi for an hour between a failing chain and 200 nodes; SOAK="--duration 600" and more
 # make proto   the generated protobuf code, anew
@@ -77,6 +78,10 @@ bench-go: $(STAMP)
 .PHONY: profile
 profile: $(STAMP)
 	@$(PY) -m bench.flame
+
+.PHONY: bench-year
+bench-year: $(STAMP)
+	@$(PY) -m bench.year
 
 bench-abuse: $(STAMP)
 	@$(PY) -m bench.abuse

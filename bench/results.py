@@ -10,7 +10,7 @@
     rounds      {section: {nonces: {side: all of its figures}}}; see ``Comparison``
     measured    {section: when it was measured, of which commit, in how many seconds, and with which load}
     machine     what it was measured on
-    steps, nodes, signing, outbox_to_block, large_stage, relay, scrape: what each of these prints
+    steps, nodes, signing, outbox_to_block, large_stage, relay, scrape, year: what each of these prints
 """
 
 from __future__ import annotations

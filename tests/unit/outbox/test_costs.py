@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import sqlite3
+from pathlib import Path
 
+from twisted.trial.unittest import SynchronousTestCase
+
+from bench.year import make_year
 from dapi.messages import Kind, State
 from dapi.outbox import queries
 from dapi.outbox.outbox import Outbox
+from dapi.outbox.pages import page
 from tests.unit.outbox.outbox_case import OutboxTestCase, entry
 
 # The indexes that each batch enters as it comes: every further one costs the commit up to a page of 16 kB a batch.
@@ -78,3 +85,45 @@ class FirstCountTests(OutboxTestCase):
         self.assertEqual([self.clock.wait_for(put).seen for put in puts], [3, 4, 5])
         self.assertEqual(self.look("SELECT batches, nonces, doubled FROM ledger"), [(1, 20, 4)])
         self.assertEqual(json.loads(self.look("SELECT json_group_array(seen) FROM finished")[0][0]), [5])
+
+
+class YearTests(SynchronousTestCase):
+    """Of the steps that SQLite makes, which are the same on any machine, however busy it is."""
+
+    def setUp(self) -> None:
+        self.folder = Path(self.mktemp())
+        self.folder.mkdir()
+
+    def steps(self, number: int) -> dict[str, int]:
+        """Count the steps of what is asked again and again, with so many finished rows."""
+        path = self.folder / f"{number}.db"
+        make_year(path, number)
+        connection = sqlite3.connect(path, isolation_level=None)
+        self.addCleanup(connection.close)
+        made = 0
+
+        def count() -> None:
+            nonlocal made
+            made += 10
+
+        connection.set_progress_handler(count, 10)
+        steps: dict[str, int] = {}
+        for filters in itertools.product((None, "node7", "no such"), (None, *Kind), (None, *State)):
+            made = 0
+            node_id, kind, state = filters
+            page(connection, node_id=node_id, kind=kind, state=state, limit=5, before=None)
+            steps[f"list {filters}"] = made
+        made = 0
+        new = ("new", 20, 1, "generated", "node1", "http", 10**7, 1, 1, 1.0, 1.0, b"", "")
+        connection.execute(queries.STORE.format(rows=queries.STORE_ROW), new)
+        steps["store"] = made
+        made = 0
+        connection.execute(queries.LEDGER, {"height": 10**7}).fetchall()
+        steps["ledger"] = made
+        return steps
+
+    def test_ten_times_as_many_finished_rows_cost_no_further_step(self) -> None:
+        few, many = self.steps(2_000), self.steps(20_000)
+        self.assertGreater(few["store"], 0)
+        for name, steps in few.items():
+            self.assertLessEqual(many[name], 1.3 * steps + 100, name)
