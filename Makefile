@@ -7,6 +7,7 @@
 # make profile flame graphs of the intake in build/profile
 # make bench-year what a million finished batches in the database cost (2 minutes)
 # make bench-abuse  what one broken or hostile peer costs the well-behaved nodes, abuse by abuse (6 minutes)
+# make relay-faults  what outages cost a host of PoC v2, without dapi and with it; FAULTS="--rounds 20" and more
 # make soak    dapi for an hour between a failing chain and 200 nodes; SOAK="--duration 600" and more
 # make proto   the generated protobuf code, anew
 # make package the wheel and the source distribution in dist/, built twice, checked, and tried in each Python
@@ -20,9 +21,9 @@ VENV := .venv
 PY := $(VENV)/bin/python
 STAMP := $(VENV)/.dapi-is-set-up
 PYTHONS := python3 python3.11 python3.12 python3.13 python3.14
-BENCHES := intake http steps nodes signing outbox_to_block large_stage relay scrape
+BENCHES := intake http steps nodes signing outbox_to_block large_stage relay relay_nginx scrape
 
-.PHONY: setup test lint types unit integration demo demo-v2 bench bench-abuse soak proto reference package release docs screenshots lock
+.PHONY: setup test lint types unit integration demo demo-v2 bench bench-abuse relay-faults soak proto reference package release docs screenshots lock
 
 setup: $(STAMP)
 
@@ -85,6 +86,9 @@ bench-year: $(STAMP)
 
 bench-abuse: $(STAMP)
 	@$(PY) -m bench.abuse
+
+relay-faults: $(STAMP)
+	@$(PY) -m bench.relay_faults $(FAULTS)
 
 soak: $(STAMP)
 	@$(PY) -m bench.soak $(SOAK)

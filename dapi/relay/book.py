@@ -98,9 +98,9 @@ class Book:
             self._to_drop.append(payload)
             return
         payload.turn(PayloadState.TAKEN)
-        if not payload.taken_at:
+        if not payload.rank:
             self.forward_seconds.observe(max(0.0, self._store.now() - payload.received_at))
-        payload.taken_at = now
+        payload.taken_at = payload.taken_at or now
         if payload.key is not None:
             payload.rank = self.ledger(payload.key).took(payload.facts.nonces, payload.facts.node_num)
         self.taken.setdefault(payload.key, []).append(payload)
@@ -112,8 +112,11 @@ class Book:
             self._end(payload, PayloadState.SETTLED, None)
             self.settled.setdefault(payload.key, deque()).append(payload)
 
-    def again(self, payloads: Iterable[Payload], reason: str) -> None:
-        """Have payloads sent again that were taken, or settled."""
+    def again(self, payloads: Iterable[Payload], reason: str, *, is_trial: bool = False) -> None:
+        """Have payloads sent again that were taken, or settled.
+
+        With ``is_trial`` they stay not counted since their first 200.
+        """
         for payload in list(payloads):
             if payload.state is PayloadState.TAKEN:
                 self._leave_taken(payload)
@@ -122,6 +125,7 @@ class Book:
                 self._to_record.append((payload, PayloadState.WAITING, reason))
             payload.turn(PayloadState.WAITING, reason)
             payload.retry_at = 0.0
+            payload.taken_at = payload.taken_at if is_trial else 0.0
             self.counts["sent_again"] += 1
             self.on_again(payload)
 

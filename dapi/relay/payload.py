@@ -56,9 +56,9 @@ FINISHED: Final = frozenset({_S.SETTLED, _S.SET_ASIDE, _S.LATE})
 class Payload:
     """A callback that is on disk; its body is in the file of its ``name``.
 
-    ``target`` is the request target without dapi's own prefix. ``received_at`` is in unix seconds, ``taken_at`` and
-    ``retry_at`` are on the reactor's clock. ``rank`` counts the payloads that were taken: the store flushes in that
-    order.
+    ``target`` is the request target without dapi's own prefix. ``received_at`` is in unix seconds; ``taken_at`` (the
+    first 200 since it was last taken for lost) and ``retry_at`` are on the reactor's clock. ``rank`` counts the
+    payloads that were taken: the store flushes in that order.
     """
 
     seq: int

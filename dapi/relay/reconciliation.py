@@ -24,6 +24,8 @@ _LOOK_SECONDS = 1.0
 _NODES_EACH = 5
 SETTLED_SECONDS = 15.0
 _DOUBLINGS = 2
+# As a part of the time after which what is not counted counts as lost: more than a flush, and a look.
+_TRIAL = 8.0 / 15.0
 _KEPT_SECONDS = 3600.0
 
 
@@ -54,6 +56,7 @@ class Reconciliation(LoopService):
         self._store = store
         self._look_seconds = look_seconds
         self._settled_seconds = settled_seconds
+        self._trial_seconds = settled_seconds * _TRIAL
         self._turns = 0
         self._again: dict[Key | None, int] = {}
         self._missing_since: dict[Key, float] = {}
@@ -132,6 +135,9 @@ class Reconciliation(LoopService):
             self._has_fallen(key, count)
             return
         taken = self._book.taken.get(key, ())
+        lost = [payload for payload in taken if payload.rank <= reading.lost_rank]
+        if lost:
+            self._book.again(lost, "the container has written without it")
         settled = [payload for payload in taken if payload.rank <= reading.settled_rank]
         if settled:
             self._book.settle(settled)
@@ -153,6 +159,9 @@ class Reconciliation(LoopService):
             patience = self._settled_seconds * 2 ** min(self._again.get(key, 0), _DOUBLINGS)
             overdue = [payload for payload in taken if asked_at - payload.taken_at >= patience]
             if not overdue:
+                if ledger is not None and ledger.is_exact and asked_at - taken[0].taken_at >= self._trial_seconds:
+                    # If the container keeps this one, it keeps again what comes, and shows that it lost the others.
+                    self._book.again(taken[:1], "tried once more, for it is not counted yet", is_trial=True)
                 continue
             if reason := self._knowledge.late_reason(overdue[0]):
                 self._book.too_late(overdue, f"taken, and not counted when {reason}")

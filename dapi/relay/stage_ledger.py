@@ -7,6 +7,9 @@ everything to disk at once, each 5 s. So a payload is there for certain
 - when it counts more than at the question before (it has written meanwhile), and at least all that was handed on before
   that question.
 
+Where it counts more than at the question before, and less than was handed on before the question before that one, it
+has written without what is missing: it has lost that, however it answered.
+
 Where others, or an earlier dapi, put artifacts there of which nothing is known here, the numbers cannot be compared
 (``is_exact``): then a payload counts as there when the container has run on for 15 s since its 200.
 """
@@ -28,10 +31,14 @@ class Mark(NamedTuple):
 
 
 class Reading(NamedTuple):
-    """What an answer says: payloads up to ``settled_rank`` are on disk; ``has_fallen``: it counts less than before."""
+    """What an answer says: payloads up to ``settled_rank`` are on disk; ``has_fallen``: it counts less than before.
+
+    Of those up to ``lost_rank`` some are lost.
+    """
 
     settled_rank: int
     has_fallen: bool
+    lost_rank: int = 0
 
 
 class StageLedger:
@@ -49,6 +56,7 @@ class StageLedger:
         self._is_shared = False
         self._rank = 0
         self._last: Mark | None = None
+        self._last_but_one: Mark | None = None
 
     @property
     def is_exact(self) -> bool:
@@ -77,8 +85,8 @@ class StageLedger:
 
     def read(self, mark: Mark, count: int | None) -> Reading:
         """Take the answer to a question that was asked at ``mark``."""
-        before, last = self.count, self._last
-        self.count, self._last = count, mark
+        before, last, last_but_one = self.count, self._last, self._last_but_one
+        self.count, self._last, self._last_but_one = count, mark, last
         if count is None:
             # Unknown is not zero.
             self.count = before
@@ -94,8 +102,10 @@ class StageLedger:
         has_written = before is not None and count > before
         if has_written and last is not None and count >= last.distinct:
             return Reading(last.rank, False)
+        if has_written and last_but_one is not None and count < last_but_one.distinct:
+            return Reading(0, False, last_but_one.rank)
         return Reading(0, False)
 
     def started_anew(self) -> None:
         """Record that the container was started anew: what it counted on a question before says nothing."""
-        self._last = None
+        self._last = self._last_but_one = None

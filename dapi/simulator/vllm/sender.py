@@ -18,6 +18,7 @@ import base64
 import enum
 import json
 import struct
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 from urllib.parse import quote
 
@@ -105,7 +106,8 @@ def vector_of(nonce: int) -> str:
 class SimulatedVllm:
     """One backend of a node: makes the nonces ``node_num + k · node_count`` of a stage, and posts them to a base URL.
 
-    ``generate`` begins, ``stop`` ends and forgets; its Deferred fires when nothing is left.
+    ``generate`` begins, ``stop`` ends and forgets; its Deferred fires when nothing is left. ``on_made`` is called with
+    each body before it is tried, ``on_delivered`` with its nonces when it is delivered.
     """
 
     log = Logger()
@@ -119,6 +121,8 @@ class SimulatedVllm:
         node_count: int,
         model: str,
         settings: SenderSettings | None = None,
+        on_made: Callable[[bytes], object] = lambda _: None,
+        on_delivered: Callable[[Sequence[int]], object] = lambda _: None,
     ) -> None:
         self.settings = settings or SenderSettings()
         self.counts = SenderCounts()
@@ -126,6 +130,7 @@ class SimulatedVllm:
         self._reactor = reactor
         self.url = base_url.rstrip("/") + callback_path(model, "generated")
         self._node_num, self._node_count = node_num, node_count
+        self._on_made, self._on_delivered = on_made, on_delivered
         self._height = 0
         self._next_nonce = node_num
         self._buffer: list[int] = []
@@ -185,10 +190,12 @@ class SimulatedVllm:
 
     async def _deliver(self, nonces: list[int]) -> None:
         body = generated_body(self._height, self._node_num, nonces)
+        self._on_made(body)
         for wait in (*self.settings.waits_seconds, None):
             self._turn(SenderState.TRYING)
             if await self._try(body):
                 self.counts.delivered += len(nonces)
+                self._on_delivered(nonces)
                 break
             if wait is None:
                 self.counts.dropped += len(nonces)

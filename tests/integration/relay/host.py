@@ -14,6 +14,7 @@ from twisted.internet import reactor as global_reactor
 from twisted.internet.defer import Deferred
 from twisted.web.resource import Resource
 
+from bench.relay_faults.proxy import CutProxy
 from dapi.database import Database
 from dapi.http.exchange import Exchanges
 from dapi.http.listener import HttpListener
@@ -49,6 +50,7 @@ class Host:
         self.api.stage, self.api.height = Stage(P, DURATIONS), P
         self.exchanges = Exchanges(reactor, None, PATIENCE_SECONDS)
         self.senders: list[SimulatedVllm] = []
+        self.proxies: list[CutProxy] = []
         self.port = 0
         self.is_up = False
 
@@ -56,6 +58,11 @@ class Host:
         """Start the container, and wait until it takes callbacks."""
         self.api.startService()
         await until(lambda: self.api.state is ApiState.RUNNING)
+
+    def put_network_between(self) -> None:
+        """Have the relay, from its next start on, reach the container over ``proxies``, which can be cut."""
+        for url in (self.api.callback_url, self.api.public_url, self.api.admin_url):
+            self.proxies.append(CutProxy(reactor, int(url.rpartition(":")[2])))
 
     async def start(self, *, reserve_bytes: int = 2**16, free_bytes: Any = None, **http: Any) -> Relay:
         """Start the relay."""
@@ -66,10 +73,13 @@ class Host:
             reserve_bytes=reserve_bytes,
             free_bytes=free_bytes,
         )
+        urls = [self.api.callback_url, self.api.public_url, self.api.admin_url]
+        if self.proxies:
+            urls = [f"http://127.0.0.1:{proxy.port}" for proxy in self.proxies]
         settings = RelaySettings(
-            callback_url=self.api.callback_url,
-            public_url=self.api.public_url,
-            admin_url=self.api.admin_url,
+            callback_url=urls[0],
+            public_url=urls[1],
+            admin_url=urls[2],
             look_seconds=0.05,
             settled_seconds=self.settled_seconds,
         )
@@ -142,6 +152,8 @@ class Host:
             await self.stop()
         if self.api.running:
             await soon(self.api.stopService())
+        for proxy in self.proxies:
+            await soon(proxy.close())
         await soon(self.exchanges.close())
 
 

@@ -18,7 +18,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
 
 from dapi.http.exchange import NoAnswerError
-from tests.integration.relay.host import MODEL, PATH, Host, P, body_of, hosting, reactor
+from tests.integration.relay.host import MODEL, PATH, Host, P, body_of, reactor
 from tests.integration.waiting import soon, until
 
 ROUNDS = int(os.environ.get("DAPI_FAULT_ROUNDS", "1"))
@@ -86,6 +86,21 @@ async def damage(host: Host, seconds: float) -> None:
         host.api.damage(MODEL, NONCES // 2)
 
 
+async def restart(host: Host, _seconds: float) -> None:
+    """Stop the container cleanly, which writes nothing either."""
+    await soon(host.api.stopService())
+    await host.start_api()
+
+
+async def cut(host: Host, seconds: float) -> None:
+    """Cut the network between dapi and the container's three ports: nothing comes, and no connection ends."""
+    for proxy in host.proxies:
+        proxy.cut()
+    await deferLater(reactor, seconds)
+    for proxy in host.proxies:
+        proxy.mend()
+
+
 async def restart_dapi(host: Host, seconds: float) -> None:
     await host.stop()
     await deferLater(reactor, seconds)
@@ -106,6 +121,8 @@ FAULTS: dict[str, Callable[[Host, float], Awaitable[Any]]] = {
     "flush nothing": flush_nothing,
     "forget": forget,
     "damage": damage,
+    "restart": restart,
+    "cut": cut,
     "restart dapi": restart_dapi,
     "full disk": fill_disk,
 }
@@ -113,8 +130,14 @@ FAULTS: dict[str, Callable[[Host, float], Awaitable[Any]]] = {
 
 @pytest_twisted.async_yield_fixture
 async def host(tmp_path: Path) -> AsyncIterator[Host]:
-    async with hosting(tmp_path, settled_seconds=1.0) as host:
+    host = Host(tmp_path, settled_seconds=1.0)
+    await host.start_api()
+    host.put_network_between()
+    await host.start()
+    try:
         yield host
+    finally:
+        await host.end()
 
 
 @pytest.mark.parametrize("round_number", range(ROUNDS))
