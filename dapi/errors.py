@@ -10,7 +10,7 @@
     ├── MessageError        a message is not valid
     ├── UnknownNodeError    no node has this id or number
     ├── UnknownBatchError   no batch has this id, or it is in another state than is needed
-    ├── QuotaError          a node has enough on disk that no stage is for
+    ├── QuotaError          a node has enough on disk that waits, or is for nothing
     ├── StoreError          it is not on disk, so it must not be acknowledged
     │   ├── StoreBusyError    not now (disk full, file locked, too much pending): it heals by itself
     │   ├── StoreClosedError  not here: the database is not started yet, or is stopped
@@ -65,7 +65,7 @@ class UnknownBatchError(DapiError):
 
 
 class QuotaError(DapiError):
-    """A node has as much on disk as it may that no PoC stage of this host is for; nothing more of it is taken."""
+    """A node has as much on disk as it may, that waits or that no PoC stage is for; nothing more of it is taken."""
 
 
 class StoreError(DapiError):

@@ -13,6 +13,7 @@ from dapi.broker.nodes import NodeConfig
 from dapi.database.service import DEFAULT_RESERVE_BYTES
 from dapi.messages.secret import Secret
 from dapi.messages.sizes import MIB
+from dapi.outbox.quota import NodeQuotaSettings
 from dapi.outbox.retention import DEFAULT_KEEP_DAYS
 from dapi.poc.websocket_settings import WebSocketSettings
 from dapi.submission.settings import SubmitterSettings
@@ -58,7 +59,7 @@ LogLevels = Annotated[
 ]
 
 # A default that a part of dapi has of its own is taken from there.
-_SUBMITTER, _WEBSOCKET = SubmitterSettings(), WebSocketSettings()
+_SUBMITTER, _WEBSOCKET, _NODE_QUOTA = SubmitterSettings(), WebSocketSettings(), NodeQuotaSettings()
 
 
 class ApiConfig(Struct, frozen=True, kw_only=True):
@@ -130,6 +131,10 @@ class StorageConfig(Struct, frozen=True, kw_only=True):
     keep_finished: Days = DEFAULT_KEEP_DAYS
     """For so many days dapi keeps a batch that is confirmed, failed or expired, and longer while it is of the epoch
     that runs or of the two before. After that, the batch is only counted."""
+    max_node_messages: Count = _NODE_QUOTA.max_messages
+    """So many messages of one node may wait for the chain; more are refused, and the node tries again."""
+    max_node_bytes: TotalBytes = _NODE_QUOTA.max_bytes
+    """What they may take on the disk, about."""
     new_database: bool = False
     """For one start: make a new database in place of an empty file, which is left of a lost one and else stops the
     start."""

@@ -52,6 +52,7 @@ class ProblemId(enum.StrEnum):
     DATABASE_BROKEN = "database-broken", _CRITICAL, "database", "Nothing can be stored any more."
     DISK_HANGS = "disk-hangs", _CRITICAL, "database", "A write does not end."
     DISK_SLOW = "disk-slow", _WARNING, "database", "The disk takes more than a second for a commit."
+    NODE_QUOTA_FULL = "node-quota-full", _CRITICAL, "outbox", "Too much of one node waits, and no more is taken."
 
     # The chain.
     CHAIN_NOT_CONFIGURED = "chain-not-configured", _CRITICAL, "chain", "No chain is configured."

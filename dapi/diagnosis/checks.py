@@ -22,7 +22,7 @@ from dapi.diagnosis import (
 from dapi.diagnosis.problem import Finding, Status
 
 CHECKS: Final[tuple[Callable[[Status], Iterator[Finding]], ...]] = (
-    *(storage.database, storage.hanging_disk, storage.slow_disk),
+    *(storage.database, storage.hanging_disk, storage.slow_disk, storage.quotas),
     *(chain.chain, chain.chain_nodes, chain.clock),
     *(sending.held, sending.expiring_grant, sending.failing, sending.late, sending.lost),
     *(stage.phases, stage.seed, stage.kept_for_nothing, stage.preserved, stage.ids_taken, stage.validation),

@@ -46,3 +46,13 @@ def slow_disk(status: Status) -> Iterator[Finding]:
         problem = f"the disk is slow: 1 of 100 commits takes {seconds:.1f} s or more"
         to_do = f"see what else writes to the disk of {found['path']}, or put the database on a faster one"
         yield Finding(ProblemId.DISK_SLOW, problem, to_do)
+
+
+def quotas(status: Status) -> Iterator[Finding]:
+    """Find nodes of which so much waits for the chain that no more is taken."""
+    for node_id, messages in status["outbox"]["node_quota"]["full"].items():
+        problem = f"{node_id}: {messages} messages of it wait for the chain, and no more are taken"
+        to_do = (
+            "see why nothing is sent, and whether the node sends what it should; else raise storage.max_node_messages"
+        )
+        yield Finding(ProblemId.NODE_QUOTA_FULL, problem, to_do, node_id)

@@ -17,6 +17,7 @@ from dapi.messages.varints import packed_varints
 from dapi.outbox.comparison import Comparison
 from dapi.outbox.outbox import Outbox, OutboxEntry
 from dapi.outbox.queries import ANY_RUN, NOT_HANDED_OUT, OTHERS_NONCES
+from dapi.outbox.quota import NodeQuota
 from dapi.timing.observers import Observers
 
 
@@ -28,10 +29,12 @@ class CosmosMessageClient:
 
     With a ``comparison`` the chain's stages become known: before a batch is sent, it is then compared with its stage,
     and a verdict with the stage's height and with what was handed out; both are kept until the stage is known.
+    With a ``quota`` a node of which too much waits has no more taken.
     """
 
-    def __init__(self, outbox: Outbox, *, comparison: Comparison | None = None) -> None:
+    def __init__(self, outbox: Outbox, *, comparison: Comparison | None = None, quota: NodeQuota | None = None) -> None:
         self._outbox = outbox
+        self._quota = quota
         self._comparison = comparison
         self._verdict_observers = Observers[[str, int]]()
 
@@ -58,11 +61,13 @@ class CosmosMessageClient:
         return self._put(OutboxEntry(batch_id, Kind.GENERATED, node_id, height, nonces, via, message, run))
 
     def _put(self, entry: OutboxEntry) -> Deferred[Receipt]:
-        if self._comparison is not None:
-            try:
+        try:
+            if self._comparison is not None:
                 self._comparison.admit(entry)
-            except QuotaError as error:
-                return fail(error)
+            if self._quota is not None:
+                self._quota.admit(entry)
+        except QuotaError as error:
+            return fail(error)
         return self._outbox.put(entry)
 
     def submit_poc_validation(

@@ -132,6 +132,10 @@ NOT_OF_THEIR_STAGE = f"""WITH {_LATEST}, other AS (
     WHERE state = 'stored' AND (latest.height IS NULL OR latest.run IS NOT NULL)
     GROUP BY latest.height, node_id, kind, has_others_nonces"""
 
+# What waits of each node; the parts of a batch are in its own row.
+WAITING_OF_NODES = f"""SELECT node_id, count(*), sum(iif(kind = 'generated', nonces, 0)) FROM {LISTED}
+    WHERE parent IS NULL GROUP BY node_id"""
+
 NO_SUCH_STAGE = "not sent: the chain has told of no such stage"
 
 _EARLIER = "earlier_transactions (seq, answer, tx_hash, reason, included_height, first_at, last_at, times)"

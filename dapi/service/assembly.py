@@ -33,6 +33,7 @@ from dapi.mlnode.client import MAIN_NETWORK_PARAMS, TEST_NETWORK_PARAMS, MLNodeC
 from dapi.outbox.comparison import Comparison
 from dapi.outbox.cosmos_message_client import CosmosMessageClient
 from dapi.outbox.outbox import Outbox
+from dapi.outbox.quota import NodeQuota, NodeQuotaSettings
 from dapi.outbox.retention import Retention
 from dapi.poc.batch_handler import AckTimes, BatchHandler
 from dapi.poc.deliveries import Deliveries
@@ -101,7 +102,8 @@ class Parts:
         self.outbox = Outbox(reactor, self.database)
         knows_stages = config.chain_node.url is not None and config.poc.follow_chain
         self._comparison = Comparison(self.database) if knows_stages else None
-        self._recorder = CosmosMessageClient(self.outbox, comparison=self._comparison)
+        self.node_quota = self._make_quota()
+        self._recorder = CosmosMessageClient(self.outbox, comparison=self._comparison, quota=self.node_quota)
         params = TEST_NETWORK_PARAMS if config.poc.network == "test" else MAIN_NETWORK_PARAMS
         store = NodeStore(self.database)
         self.ack_times = AckTimes()
@@ -130,7 +132,7 @@ class Parts:
 
         The callbacks' port is before all else, so that no batch finds the door closed because something takes its time.
         """
-        intake = (self.database, self.callback_tokens, self.relay, self.callback_listener)
+        intake = (self.database, self.node_quota, self.callback_tokens, self.relay, self.callback_listener)
         doors = (self.page, self.poc_v2_watch, self.admin_listener)
         order = (*intake, self.broker, self.chain, self.retention, self.backups, *doors)
         return tuple(part for part in order if part is not None)
@@ -144,6 +146,11 @@ class Parts:
             is_new_wanted=storage.new_database,
             on_broken=on_broken,
         )
+
+    def _make_quota(self) -> NodeQuota:
+        storage = self._config.storage
+        settings = NodeQuotaSettings(max_messages=storage.max_node_messages, max_bytes=storage.max_node_bytes)
+        return NodeQuota(self._reactor, self.database, settings)
 
     def _make_callbacks(self, others: Sequence[Route]) -> HttpListener:
         reactor, api = self._reactor, self._config.api

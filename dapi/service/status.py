@@ -61,7 +61,8 @@ class ServiceStatus:
             "uptime_seconds": round(self._reactor.seconds() - self._started_at, 3),
             "database": parts.database.status(),
             "batches": None,
-            "outbox": {name: value for name, value in parts.outbox.status().items() if name != "database"},
+            "outbox": {name: value for name, value in parts.outbox.status().items() if name != "database"}
+            | {"node_quota": parts.node_quota.status()},
             "callbacks": {
                 "port": listener.port,
                 "url": without_user(parts.callback_url()),

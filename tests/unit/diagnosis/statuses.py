@@ -74,6 +74,7 @@ WELL: dict[str, Any] = {
         "commit_p99_seconds": 0.02,
         "path": "/x.db",
     },
+    "outbox": {"pending": 0, "node_quota": {"refused": 0, "full": {}}},
     "callbacks": {
         "url": "http://10.0.0.5:9100/v1/poc-batches",
         "port": 9100,

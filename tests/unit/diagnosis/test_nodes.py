@@ -220,6 +220,12 @@ class ProcessTests(CheckTestCase):
         self.assertIn("its token is not encrypted", self.one("admin-open", admin__host="0.0.0.0").problem)
         self.assertEqual(self.found(admin={"host": "0.0.0.0", "port": 9200, "tls": CERTIFICATE}), [])
 
+    def test_a_node_of_which_too_much_waits(self) -> None:
+        outbox = {"node_quota": {"refused": 3, "full": {"a": 20_000}}}
+        finding = self.one("node-quota-full", outbox=outbox)
+        self.assertEqual(finding.node_id, "a")
+        self.assertEqual(finding.problem, "a: 20000 messages of it wait for the chain, and no more are taken")
+
     def test_certificate(self) -> None:
         self.assertEqual(self.found(callbacks__tls=CERTIFICATE), [])
         ends = self.one("certificate-ends", callbacks__tls={**CERTIFICATE, "days_left": 13.5})

@@ -46,7 +46,8 @@ class MakeServiceTests(SynchronousTestCase):
         assert service.chain is not None
         listeners = (service.callback_listener, service.admin_listener)
         made = service._parts
-        others = (service._watch, made.callback_tokens, made.retention, made.backups, made.page)
+        kept = (made.node_quota, made.retention, made.backups)
+        others = (service._watch, made.callback_tokens, *kept, made.page)
         parts = {service.database, service.broker, service.chain, *listeners, *others}
         self.assertEqual(parts, set(service))
         self.assertEqual([part for part in service if part.running], [])

@@ -1,0 +1,121 @@
+"""What one node may have waiting for the chain is bounded; what is finished counts no more."""
+
+from __future__ import annotations
+
+from twisted.internet.defer import Deferred
+
+from dapi.errors import QuotaError
+from dapi.messages import Kind, Receipt, Via
+from dapi.outbox.cosmos_message_client import CosmosMessageClient
+from dapi.outbox.quota import COUNT_SECONDS, NodeQuota, NodeQuotaSettings
+from tests.batches import generated_batch
+from tests.unit.outbox.outbox_case import OutboxTestCase, entry
+
+
+class NodeQuotaTests(OutboxTestCase):
+    def begin(self, **bounds: int) -> None:
+        self.quota = NodeQuota(self.clock, self.database, NodeQuotaSettings(**bounds))
+        self.recorder = CosmosMessageClient(self.outbox, quota=self.quota)
+        self.quota.startService()
+        self.addCleanup(lambda: self.clock.wait_for(self.quota.stopService()))
+        self.count()
+
+    def count(self) -> None:
+        """Wait until it has counted."""
+        before = self.quota._waiting
+        self.clock.advance(COUNT_SECONDS)
+        while self.quota._waiting is before:
+            self.clock.wait_for(self.database.read(lambda connection: None))
+
+    def batch(self, number: int, node_id: str = "node1", nonces: int = 1) -> Deferred[Receipt]:
+        batch = generated_batch(nonces=list(range(number, number + nonces)), dist=[0.5] * nonces)
+        return self.recorder.submit_poc_batch(batch, batch_id=f"b{number}", node_id=node_id, via=Via.HTTP)
+
+    def keep(self, number: int, node_id: str = "node1", nonces: int = 1) -> None:
+        self.clock.wait_for(self.batch(number, node_id, nonces))
+
+    def refused(self, number: int, node_id: str = "node1") -> str:
+        return str(self.failureResultOf(self.batch(number, node_id), QuotaError).value)
+
+    def test_no_more_messages_of_a_node_than_that(self) -> None:
+        self.begin(max_messages=2)
+        self.keep(1)
+        self.keep(2)
+        text = self.refused(3)
+        self.assertIn("2 messages (834 bytes) of node1 wait for the chain", text)
+        self.assertIn("storage.max_node_messages", text)
+        self.assertEqual(self.counts(), {"stored": 2})
+        self.assertEqual(self.quota.status(), {"refused": 1, "full": {"node1": 2}})
+
+    def test_each_node_has_its_own_bound(self) -> None:
+        self.begin(max_messages=1)
+        self.keep(1)
+        self.keep(2, "node2")
+        self.refused(3)
+        self.refused(4, "node2")
+
+    def test_no_more_bytes_than_that(self) -> None:
+        self.begin(max_bytes=2000)
+        self.keep(1, nonces=100)
+        self.refused(2)
+
+    def test_what_was_there_at_the_start_counts(self) -> None:
+        for number in range(3):
+            self.put(f"old{number}")
+        self.put("other", node_id="node2")
+        self.begin(max_messages=3)
+        self.refused(1)
+        self.keep(2, "node2")
+
+    def test_before_the_first_count_nothing_is_refused(self) -> None:
+        quota = NodeQuota(self.clock, self.database, NodeQuotaSettings(max_messages=1))
+        for number in range(5):
+            quota.admit(entry(f"b{number}"))
+        self.assertEqual(quota.status()["refused"], 0)
+
+    def test_what_is_finished_makes_room(self) -> None:
+        self.begin(max_messages=2)
+        self.keep(1)
+        self.keep(2)
+        self.refused(3)
+        self.finish("b1")
+        self.count()
+        self.keep(3)
+        self.refused(4)
+
+    def test_what_came_again_is_counted_once_after_a_while(self) -> None:
+        self.begin(max_messages=2)
+        self.keep(1)
+        self.keep(1)
+        self.refused(2)
+        self.count()
+        self.keep(2)
+
+    def test_what_comes_during_a_count_is_not_forgotten(self) -> None:
+        self.begin(max_messages=2)
+        self.keep(1)
+        self.clock.advance(COUNT_SECONDS)
+        coming = self.batch(2)
+        self.clock.wait_for(coming)
+        self.count()
+        self.refused(3)
+
+    def test_parts_count_as_their_batch(self) -> None:
+        self.put("whole", nonces=100)
+        self.clock.wait_for(
+            self.database.write(
+                lambda connection: connection.execute(
+                    "INSERT INTO unfinished (batch_id, kind, state, node_id, via, height, nonces, seen, received_at,"
+                    " last_seen_at, parent, crc32, message) SELECT 'part', kind, state, node_id, via, height, 50, 1, 0,"
+                    " 0, seq, crc32, message FROM unfinished"
+                )
+            )
+        )
+        self.begin(max_messages=2)
+        self.keep(1)
+        self.refused(2)
+
+    def test_verdicts_have_no_nonces_on_disk(self) -> None:
+        self.put("verdict", kind=Kind.VALIDATED, nonces=10**6)
+        self.begin(max_bytes=1000)
+        self.keep(1)
