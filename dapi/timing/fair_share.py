@@ -39,6 +39,7 @@ _COUNT_SECONDS = 0.25
 # So much debt is none yet: a node may be a little faster for a moment.
 _ALLOWED_SECONDS = 0.02
 _LONG_STEP_SECONDS = 0.005
+_LONG_PART_SECONDS = 0.001
 _LOOK_SECONDS = 0.25
 # Less debt than this is none: floating-point numbers seldom come to 0.
 _PAID_SECONDS = 1e-4
@@ -106,6 +107,14 @@ class Account:
     def end_step(self, begun: float) -> None:
         """Charge what the thread has used since ``begin_step``."""
         self.charge(self._share.cpu_seconds() - begun)
+
+    def go_on(self, begun: float) -> float:
+        """Charge a step of several parts as soon as they are long together; return when the rest of it began."""
+        now = self._share.cpu_seconds()
+        if now - begun < _LONG_PART_SECONDS:
+            return begun
+        self.charge(now - begun)
+        return now
 
     def charge(self, seconds: float) -> None:
         """Charge one step that took so much of the processor's time; it may begin a pause."""

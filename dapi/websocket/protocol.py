@@ -90,6 +90,7 @@ class WatchedConnection(WholeMessages, metaclass=ABCMeta):
         self._clock = clock
         # Of nobody else without one: it is never paused.
         self._account = account or FairShare(clock).of_stranger(address.host)
+        self._step_begun = 0.0
         self._address = address
         self._settings = settings
         self._observer = observer
@@ -211,10 +212,10 @@ class WatchedConnection(WholeMessages, metaclass=ABCMeta):
         if self.is_deaf:
             return
         self._pong_timer.cancel()
-        begun = self._account.begin_step()
+        self._step_begun = self._account.begin_step()
         # What is left out of Autobahn's dataReceived are the words of a log line.
         self._dataReceived(data)
-        self._account.end_step(begun)
+        self._account.end_step(self._step_begun)
         if len(self.data) > _MAX_UNPARSED_BYTES and not self._is_held:
             # A header without an end, or what follows a refused compressed message: Autobahn would keep all of it.
             self._record_ending(no_websocket(self.opened_at is None, "the node sends what is no WebSocket"))
@@ -222,10 +223,12 @@ class WatchedConnection(WholeMessages, metaclass=ABCMeta):
 
     def processData(self) -> bool:  # noqa: N802
         """Take the next part of what has come, unless others are to have their turn first."""
+        self._step_begun = self._account.go_on(self._step_begun)
         return not self._is_held and bool(super().processData())
 
     def may_handle_more(self) -> bool:
         """Return whether the next whole message may be handled now: not where others are to have their turn."""
+        self._step_begun = self._account.go_on(self._step_begun)
         return super().may_handle_more() and not self._account.is_paused
 
     @property
@@ -236,9 +239,9 @@ class WatchedConnection(WholeMessages, metaclass=ABCMeta):
     def _share_changed(self) -> None:
         self._update_reading()
         if self.data and self.opened_at is not None and not self._is_held:
-            begun = self._account.begin_step()
+            self._step_begun = self._account.begin_step()
             self.consumeData()
-            self._account.end_step(begun)
+            self._account.end_step(self._step_begun)
 
     def send_text(self, payload: bytes) -> None:
         """Send a text message, uncompressed; nothing once a close has begun.

@@ -66,8 +66,9 @@ class ClientInMemory(Tries[WebSocketClient, Node]):
         self.recorder = PendingRecorder()
         self.handler = BatchHandler("node-a", 1, self.recorder)
         self.settings = WebSocketSettings(**settings)
-        # Nobody takes any time of the processor but by ``charge``.
-        self.share = FairShare(self.clock, lambda: 0.0)
+        # What the processor did, as far as a test says so.
+        self.cpu_seconds = 0.0
+        self.share = FairShare(self.clock, lambda: self.cpu_seconds)
         self.client = WebSocketClient(
             self.clock,
             url,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from dapi.messages import ProofBatch
 from dapi.websocket.client import WebSocketState
 from tests.unit.websocket.client_in_memory import message, open_client
 
@@ -56,11 +57,26 @@ class PauseTests(SynchronousTestCase):
         self.link.flush()
         self.assertEqual(self.link.server.acks, ["a"])
 
+    def work(self, batch: ProofBatch) -> None:
+        self.world.cpu_seconds += 1.0 if batch.block_hash == "a" else 0.0
+
     def test_what_came_with_a_message_that_took_too_long_waits(self) -> None:
         self.others_work(0.5)
-        # While the first one is handled, time is used.
-        self.world.handler.observe_generated(lambda batch: self.account.charge(1.0 if batch.block_hash == "a" else 0.0))
-        self.send("a", "b", "c")
+        self.world.handler.observe_generated(self.work)
+        # In one read.
+        for name in "abc":
+            self.link.server.sendMessage(message(name))
+        self.link.flush()
+        self.assertEqual(self.world.recorder.taken, ["a"])
+        self.others_work(11)
+        self.assertEqual(self.world.recorder.taken, ["a", "b", "c"])
+
+    def test_and_so_do_fragments_behind_it(self) -> None:
+        self.others_work(0.5)
+        self.world.handler.observe_generated(self.work)
+        for name in "abc":
+            self.link.server.sendMessage(message(name), fragmentSize=64)
+        self.link.flush()
         self.assertEqual(self.world.recorder.taken, ["a"])
         self.others_work(11)
         self.assertEqual(self.world.recorder.taken, ["a", "b", "c"])
