@@ -16,7 +16,6 @@ event changes no state.
 from __future__ import annotations
 
 import enum
-from collections import deque
 from functools import partial
 from typing import Any
 
@@ -126,7 +125,8 @@ class NodeWorker(Service):
         self.last_begun: Command | None = None
         self.state = WorkerState.NEW
         self._reactor = reactor
-        self._queue: deque[_Order] = deque()
+        # Few of thousands of nodes have any, and an empty deque takes ten times what an empty list takes.
+        self._queue: list[_Order] = []
         self._current: _Order | None = None
         self._working: Deferred[None] = succeed(None)
         self._last: CommandRecord | None = None
@@ -154,7 +154,7 @@ class NodeWorker(Service):
         elif self.state in (WorkerState.NEW, WorkerState.IDLE):
             self.state = WorkerState.STOPPED
         while self._queue:
-            self._queue.popleft().waiter.callback(self._refuse(_STOPPED))
+            self._queue.pop(0).waiter.callback(self._refuse(_STOPPED))
         return Deferred.fromCoroutine(self._close())
 
     def submit(self, command: Command) -> Deferred[CommandResult]:
@@ -227,7 +227,7 @@ class NodeWorker(Service):
 
     async def _execute_all(self) -> None:
         while self.state is WorkerState.WORKING and self._queue:
-            order = self._current = self._queue.popleft()
+            order = self._current = self._queue.pop(0)
             self.last_begun = order.command
             result = await self._execute(order)
             self._last = CommandRecord(_name(order.command), result, unix_seconds(self._reactor))

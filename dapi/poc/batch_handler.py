@@ -114,8 +114,8 @@ class BatchHandler:
         self._deliveries = deliveries
         self._last_num = node_num
         self._offered: OrderedDict[str, None] = OrderedDict()
-        self._bypass_observers = Observers[[float | None]]()
-        self._generated_observers = Observers[[ProofBatch]]()
+        self._bypass_observers: Observers[[float | None]] = Observers()
+        self._generated_observers: Observers[[ProofBatch]] = Observers()
         self._rehearsal: Callable[[ProofBatch, Via], object] | None = None
 
     @property

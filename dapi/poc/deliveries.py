@@ -72,7 +72,8 @@ class Deliveries:
         self._ended_height = -1
         self._limit = OncePerMinute(clock)
         self._last_at: float | None = None
-        self._recent: deque[float] = deque(maxlen=_RECENT_TIMES)
+        # Made for the first one: empty, it is a good part of what a quiet node takes in memory.
+        self._recent: deque[float] | None = None
         # Sorted when somebody asks, and not again before the next one comes.
         self._sorted: list[float] | None = None
 
@@ -81,7 +82,7 @@ class Deliveries:
         if self._last_at is None:
             return DeliveryStatus(None, None, None)
         if self._sorted is None:
-            self._sorted = sorted(self._recent)
+            self._sorted = sorted(self._recent or ())
         p50, p99 = (
             (round(1000 * percentile(self._sorted, each), 1) for each in (50, 99)) if self._sorted else (None, None)
         )
@@ -96,6 +97,8 @@ class Deliveries:
         def count(receipt: Receipt) -> Receipt:
             seconds = self._clock.seconds() - begun_at
             stage.add(receipt, len(batch.nonces), via, seconds)
+            if self._recent is None:
+                self._recent = deque(maxlen=_RECENT_TIMES)
             self._recent.append(seconds)
             self._sorted = None
             return receipt

@@ -102,8 +102,8 @@ class MessageIntake:
         self._max_bytes = max_bytes
         self._acknowledge = acknowledge
         self._on_done = on_done
-        # With the time at which each came.
-        self._queue: deque[tuple[bytes, float]] = deque()
+        # With the time at which each came. Made for the first one: empty, it takes 760 bytes of each connection.
+        self._queue: deque[tuple[bytes, float]] | None = None
         self._is_draining = False
         self._pending_bytes = 0
         self.pending = 0
@@ -117,13 +117,15 @@ class MessageIntake:
         """Have a message stored, now or in its turn; return False when it is already known to be a bad one."""
         self._counter.counts.messages += 1
         if self._queue or not self._has_room(payload):
+            if self._queue is None:
+                self._queue = deque()
             self._queue.append((payload, self._clock.seconds()))
             return True
         return self._hand_over(payload, self._clock.seconds())
 
     def clear_queue(self) -> None:
         """Drop the queued messages: the node sends them again, since their connection is gone."""
-        self._queue.clear()
+        self._queue = None
 
     def _has_room(self, payload: bytes) -> bool:
         return self.pending == 0 or (

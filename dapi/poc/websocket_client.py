@@ -16,6 +16,7 @@ from dapi.poc.websocket_url import websocket_address
 from dapi.timing.fair_share import Account
 from dapi.websocket.address import WebSocketAddress
 from dapi.websocket.client import ConnectionStatus, SupervisedWebSocket
+from dapi.websocket.factory import WatchedConnectionFactory
 from dapi.websocket.reasons import Cause
 
 
@@ -62,9 +63,11 @@ class WebSocketClient(SupervisedWebSocket[WebSocketNodeProtocol]):
         random: Random,
         settings: WebSocketSettings | None = None,
         account: Callable[[], Account] | None = None,
+        factory: WatchedConnectionFactory | None = None,
     ) -> None:
-        self._settings = settings or WebSocketSettings()
-        super().__init__(reactor, [websocket_address(url)], name=node_id, random=random, settings=self._settings)
+        self._settings = settings = settings or WebSocketSettings()
+        addresses = [websocket_address(url)]
+        super().__init__(reactor, addresses, name=node_id, random=random, settings=settings, factory=factory)
         self._handler = handler
         self._account = account
         self._counter = MessageCounter(reactor, node_id)

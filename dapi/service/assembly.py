@@ -63,6 +63,7 @@ from dapi.service.server_tls import server_tls
 from dapi.timing.fair_share import FairShare
 from dapi.timing.log_levels import LogLevels
 from dapi.timing.retry import RetryDelay
+from dapi.websocket.factory import WatchedConnectionFactory
 
 _CALLBACK_PATH = "/v1/poc-batches"
 _MAX_ADMIN_BODY_BYTES = MIB
@@ -92,6 +93,7 @@ class Parts:
         self._reactor = reactor
         self._config = config
         self._random = random
+        self._websocket_factory = WatchedConnectionFactory(reactor)
         self._websocket_settings = WebSocketSettings(
             **msgspec.structs.asdict(config.websocket), ca_file=config.tls.ca_file
         )
@@ -321,6 +323,7 @@ class Parts:
             random=self._random,
             settings=msgspec.structs.replace(self._websocket_settings, **way),
             account=partial(self.share.of_node, node.num),
+            factory=self._websocket_factory,
         )
         version = None if node.config.version else self._network_version
         ml_client = MLNodeClient(

@@ -10,6 +10,9 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 class Timer:
     """Calls ``function`` once, ``seconds`` after the last start, by the clock that it is given."""
 
+    # Each connection has half a dozen.
+    __slots__ = ("_call", "_clock", "_function", "_is_resting", "_seconds")
+
     def __init__(self, clock: IReactorTime, seconds: float, function: Callable[[], object]) -> None:
         self._clock = clock
         self._seconds = seconds

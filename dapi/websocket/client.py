@@ -143,9 +143,9 @@ class SupervisedWebSocket(Service, Generic[C], ABC):
     nothing useful the next address is tried, after a useful connection the first one. Only the first attempt after
     ``startService`` or ``restart`` comes without a delay (but ``settle_seconds`` after the end of an older connection).
 
-    ``name`` begins each log line, ``random`` gives the delays. ConfigError when an address or ``settings.ca_file``
-    cannot be used. ``interruptions`` counts by their ``Ending.label`` the attempts that failed and the
-    connections that ended by themselves.
+    ``name`` begins each log line, ``random`` gives the delays. Clients may share a ``factory``. ConfigError when an
+    address or ``settings.ca_file`` cannot be used. ``interruptions`` counts by their ``Ending.label`` the attempts that
+    failed and the connections that ended by themselves.
     """
 
     log = Logger()
@@ -158,12 +158,14 @@ class SupervisedWebSocket(Service, Generic[C], ABC):
         name: str,
         random: Random,
         settings: ConnectionSettings,
+        factory: WatchedConnectionFactory | None = None,
     ) -> None:
         self._clock = reactor
         self._name = name
         self._addresses = addresses
         self._endpoints = [websocket_endpoint(reactor, address, settings) for address in addresses]
-        self._factory = WatchedConnectionFactory(reactor, settings, lambda: self.make_connection(self._address))
+        shared = factory or WatchedConnectionFactory(reactor)
+        self._factory = shared.of_client(lambda: self.make_connection(self._address))
         self._index = 0
         self._is_useful = False
         self._abuses = 0

@@ -1,4 +1,6 @@
-"""Autobahn's factory, with the options that WatchedConnection needs."""
+# ruff: noqa: N802
+# The names are Twisted's.
+"""Autobahn's factory, one for any number of clients."""
 
 # Autobahn's methods have no types.
 # mypy: disable-error-code="no-untyped-call"
@@ -9,53 +11,45 @@ from collections.abc import Callable
 from typing import Any
 
 from autobahn.twisted.websocket import WebSocketClientFactory
-from autobahn.websocket.compress import (
-    PerMessageDeflateOffer,
-    PerMessageDeflateResponse,
-    PerMessageDeflateResponseAccept,
-)
+from twisted.internet.interfaces import IAddress, IProtocolFactory
+from zope.interface import implementer
 
 from dapi.websocket.protocol import WatchedConnection
-from dapi.websocket.settings import ConnectionSettings
 
 
 class WatchedConnectionFactory(WebSocketClientFactory):
-    """Makes the connections of one client, one after the other.
+    """What Autobahn wants to know beside the connection itself, and which is the same for all of them.
 
-    Autobahn's factory has a URL of its own, which is not used: each connection says what it asks for.
+    Autobahn's factory has a URL and options, which are not used: each connection says what it asks for, and has the
+    options itself (options.py).
     """
 
-    noisy = False
-
-    def __init__(
-        self, reactor: Any, settings: ConnectionSettings, make_connection: Callable[[], WatchedConnection]
-    ) -> None:
+    def __init__(self, reactor: Any) -> None:
         super().__init__(useragent="dapi", reactor=reactor)
+
+    def of_client(self, make_connection: Callable[[], WatchedConnection]) -> IProtocolFactory:
+        """Return what makes the connections of one client, one after the other."""
+        return _ClientFactory(self, make_connection)
+
+
+@implementer(IProtocolFactory)
+class _ClientFactory:
+    """Makes the connections of one client; a factory of Autobahn's for each client would take 2.6 kB."""
+
+    __slots__ = ("_make_connection", "_shared")
+
+    def __init__(self, shared: WatchedConnectionFactory, make_connection: Callable[[], WatchedConnection]) -> None:
+        self._shared = shared
         self._make_connection = make_connection
-        self.setProtocolOptions(
-            utf8validateIncoming=False,
-            failByDrop=False,
-            maxFramePayloadSize=settings.max_message_bytes,
-            maxMessagePayloadSize=settings.max_message_bytes,
-            openHandshakeTimeout=0,
-            closeHandshakeTimeout=0,
-            serverConnectionDropTimeout=0,
-            autoPingInterval=0,
-            autoPingTimeout=0,
-        )
-        if settings.compression:
 
-            def accept(response: object) -> PerMessageDeflateResponseAccept | None:
-                if not isinstance(response, PerMessageDeflateResponse):
-                    return None
-                return PerMessageDeflateResponseAccept(response, max_message_size=settings.max_message_bytes)
+    def doStart(self) -> None:
+        """Start nothing."""
 
-            self.setProtocolOptions(
-                perMessageCompressionOffers=[PerMessageDeflateOffer()], perMessageCompressionAccept=accept
-            )
+    def doStop(self) -> None:
+        """Stop nothing."""
 
-    def buildProtocol(self, _address: object) -> WatchedConnection:
+    def buildProtocol(self, addr: IAddress | None) -> WatchedConnection:
         """Make the next connection's protocol."""
         connection = self._make_connection()
-        connection.factory = self
+        connection.factory = self._shared
         return connection

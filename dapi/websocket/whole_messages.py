@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from typing import Final, NamedTuple
 
-from autobahn.twisted.websocket import WebSocketClientProtocol
+from dapi.websocket.options import ConnectionOptions
 
 MAX_HELD_BYTES: Final = 64 * 1024
 """A frame up to this size, its head included, is held until the whole of it has come. A read brings as much."""
@@ -51,14 +51,13 @@ def text_frame(data: bytes, at: int) -> Frame | None:
     return Frame(begin, begin + length) if is_shortest else None
 
 
-class WholeMessages(WebSocketClientProtocol):
+class WholeMessages(ConnectionOptions):
     """Autobahn's client, with a shorter way for whole text messages; ``onMessage`` has to check their UTF-8.
 
     ``is_deaf`` says that nothing that came is to be handled any more.
     """
 
     is_deaf = False
-    maxMessagePayloadSize: int  # noqa: N815
 
     def may_handle_more(self) -> bool:
         """Return whether the next message may be handled now; if not, what has come is kept, or Autobahn's."""

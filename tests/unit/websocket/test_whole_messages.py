@@ -13,6 +13,7 @@ from typing import Any
 from autobahn.twisted.websocket import WebSocketClientProtocol
 from hypothesis import given
 from hypothesis import strategies as st
+from twisted.internet.address import IPv4Address
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
@@ -27,6 +28,7 @@ from dapi.websocket.settings import ConnectionSettings
 from dapi.websocket.whole_messages import Frame, WholeMessages, text_frame
 
 GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
+PEER = IPv4Address("TCP", "127.0.0.1", 1)
 SETTINGS = ConnectionSettings(max_message_bytes=1000, max_frames=3, max_pings=3)
 TEXT, BINARY, CLOSE, PING, PONG = 1, 2, 8, 9, 10
 
@@ -96,7 +98,7 @@ class Recorded(WatchedConnection):
 def connected(settings: ConnectionSettings = SETTINGS, offer: str = "") -> Recorded:
     """A connection whose upgrade was accepted."""
     connection = Recorded(settings)
-    WatchedConnectionFactory(Clock(), settings, lambda: connection).buildProtocol(None)
+    WatchedConnectionFactory(Clock()).of_client(lambda: connection).buildProtocol(PEER)
     transport = Transport()
     connection.makeConnection(transport)
     found = re.search(rb"Sec-WebSocket-Key: (\S+)", transport.value())
