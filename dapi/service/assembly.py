@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random as random_module
 from collections.abc import Callable, Iterable, Sequence
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -93,7 +93,6 @@ class Parts:
         self._reactor = reactor
         self._config = config
         self._random = random
-        self._websocket_factory = WatchedConnectionFactory(reactor)
         self._websocket_settings = WebSocketSettings(
             **msgspec.structs.asdict(config.websocket), ca_file=config.tls.ca_file
         )
@@ -308,6 +307,11 @@ class Parts:
 
     def _batch_handler(self, node_num: int) -> BatchHandler:
         return self.broker.worker_by_num(node_num).batch_handler
+
+    @cached_property
+    def _websocket_factory(self) -> WatchedConnectionFactory:
+        # Autobahn seeds the process's random numbers when it makes one: not before there is a node.
+        return WatchedConnectionFactory(self._reactor)
 
     def _make_worker(self, node: Node) -> NodeWorker:
         deliveries = Deliveries(self._reactor, node.id)

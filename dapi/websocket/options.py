@@ -1,11 +1,12 @@
 # ruff: noqa: N802, N815
 # The names are Autobahn's.
-"""Autobahn's options as WatchedConnection needs them, on its class."""
+"""Autobahn's options as WatchedConnection needs them, on its class, and what a connection need not keep in memory."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import ClassVar
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Any, ClassVar, Final
 
 from autobahn.twisted.websocket import WebSocketClientProtocol
 from autobahn.websocket.compress import (
@@ -13,8 +14,13 @@ from autobahn.websocket.compress import (
     PerMessageDeflateResponse,
     PerMessageDeflateResponseAccept,
 )
+from autobahn.websocket.protocol import TrafficStats
 
 from dapi.websocket.settings import ConnectionSettings
+
+_NOTHING: Final[Mapping[str, str]] = MappingProxyType({})
+# Autobahn counts into it, and nobody looks.
+_UNUSED_STATS: Final = TrafficStats()
 
 
 class ConnectionOptions(WebSocketClientProtocol):
@@ -73,3 +79,13 @@ class ConnectionOptions(WebSocketClientProtocol):
         if not self._settings.compression or not isinstance(response, PerMessageDeflateResponse):
             return None
         return PerMessageDeflateResponseAccept(response, max_message_size=self._settings.max_message_bytes)
+
+    def forget_handshake(self) -> None:
+        """Let go of what Autobahn has for the handshake, and for what is not used here: 2 kB of each connection."""
+        autobahn: Any = self
+        autobahn.http_request_data = autobahn.http_response_data = autobahn.websocket_key = b""
+        autobahn.http_headers = _NOTHING
+        autobahn.utf8validator = None
+        # Autobahn would append to it what is sent in pieces; here nothing is.
+        autobahn.send_queue = ()
+        autobahn.trafficStats = _UNUSED_STATS

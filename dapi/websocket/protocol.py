@@ -11,12 +11,10 @@ when the end begins: after a close handshake Autobahn reports what the peer echo
 from __future__ import annotations
 
 from abc import ABCMeta, abstractmethod
-from collections.abc import Callable, Mapping
-from types import MappingProxyType
-from typing import Any, Final, Protocol
+from collections.abc import Callable
+from typing import Any, Protocol
 
 import txaio
-from autobahn.websocket.protocol import TrafficStats
 from autobahn.websocket.types import ConnectingRequest
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IPushProducer, IReactorTime
@@ -47,9 +45,6 @@ from dapi.websocket.whole_messages import WholeMessages
 
 _MAX_UNPARSED_BYTES = 64 * 1024
 _PING_SECONDS = 10.0
-_NOTHING: Final[Mapping[str, str]] = MappingProxyType({})
-# Autobahn counts into it, and nobody looks.
-_UNUSED_STATS: Final = TrafficStats()
 
 
 class ConnectionObserver(Protocol):
@@ -196,21 +191,11 @@ class WatchedConnection(WholeMessages, metaclass=ABCMeta):
     def onOpen(self) -> None:
         """Begin to watch the open connection."""
         self._handshake_timer.cancel()
-        self._forget_handshake()
+        self.forget_handshake()
         self.opened_at = self._clock.seconds()
         self.transport.registerProducer(_WriteGuard(self._set_blocked), True)
         self._ping_timer.start()
         self._observer.connection_opened()
-
-    def _forget_handshake(self) -> None:
-        """Let go of what Autobahn has for the handshake, and for what is not used here: 2 kB of each connection."""
-        autobahn: Any = self
-        autobahn.http_request_data = autobahn.http_response_data = autobahn.websocket_key = b""
-        autobahn.http_headers = _NOTHING
-        autobahn.utf8validator = None
-        # Autobahn would append to it what is sent in pieces; here nothing is.
-        autobahn.send_queue = ()
-        autobahn.trafficStats = _UNUSED_STATS
 
     def _handshake_timed_out(self) -> None:
         seconds = self._settings.handshake_timeout_seconds
