@@ -31,7 +31,7 @@ class Plan(msgspec.Struct, frozen=True):
     """
 
     rounds: int = 5
-    seconds: float = 0.6
+    seconds: float = 0.5
     nonces: Sequence[int] = NONCES
 
     def slice_seconds(self, nonces: int) -> float:
@@ -39,13 +39,14 @@ class Plan(msgspec.Struct, frozen=True):
         return self.seconds * (2 if nonces >= 10_000 else 1)
 
     @classmethod
-    def of_arguments(cls, description: str | None) -> Plan:
+    def of_arguments(cls, description: str | None, arguments: Sequence[str] | None = None) -> Plan:
         """Read the command line."""
+        default = cls()
         parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
-        parser.add_argument("--rounds", type=int, default=cls.rounds)
-        parser.add_argument("--seconds", type=float, default=cls.seconds, help="of one turn of one side")
-        parser.add_argument("--nonces", type=int, nargs="+", default=NONCES, help="sizes of a batch")
-        return cls(**vars(parser.parse_args()))
+        parser.add_argument("--rounds", type=int, default=default.rounds)
+        parser.add_argument("--seconds", type=float, default=default.seconds, help="of one turn of one side")
+        parser.add_argument("--nonces", type=int, nargs="+", default=default.nonces, help="sizes of a batch")
+        return cls(**vars(parser.parse_args(arguments)))
 
 
 def compare(sections: Mapping[str, int], sides: Sequence[str], start: Start, plan: Plan) -> None:

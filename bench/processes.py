@@ -114,9 +114,10 @@ class Receiver:
     def __exit__(
         self, _type: type[BaseException] | None, _error: BaseException | None, _where: TracebackType | None
     ) -> None:
+        # First the process: it would complain that its connection is lost.
+        _end(self._process)
         for connection in self.connections:
             connection.socket.close()
-        _end(self._process)
 
 
 def _start(command: Sequence[str], cores: frozenset[int]) -> subprocess.Popen[str]:

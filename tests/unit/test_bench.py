@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import re
 import socket
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,10 @@ from typing import Any
 from twisted.trial.unittest import SynchronousTestCase
 
 from bench import goals, results
-from bench.comparison import rank, spread
+from bench.comparison import Plan, rank, spread
 from bench.connections import CallbackConnection, WebSocketConnection, head, unmasked
 from bench.load import Load
+from bench.table import DOCUMENT, TABLES, number, tables, written
 from dapi.messages import content_id, decode_envelope, decode_generated, encode_ack
 from dapi.websocket.frames import short_text_frame
 
@@ -154,9 +156,38 @@ class ResultsTests(SynchronousTestCase):
         self.assertEqual(words[:3], ["reached", "not reached", "not measured"])
         self.assertEqual(len(words), 3 * len(goals.GOALS))
 
+    def test_the_command_line_without_arguments_is_the_plan(self) -> None:
+        self.assertEqual(Plan.of_arguments(None, []), Plan())
+        self.assertEqual(Plan.of_arguments(None, ["--nonces", "7", "--rounds", "2"]), Plan(rounds=2, nonces=[7]))
+
     def test_a_spread_has_four_digits(self) -> None:
         self.assertEqual(spread([3, 1, 2.00049]), {"median": 2.0, "min": 1, "max": 3})
 
     def test_the_nearest_rank(self) -> None:
         self.assertEqual([rank(list(range(1, 101)), percent) for percent in (50, 99)], [50, 99])
         self.assertEqual(rank([5.0], 99), 5.0)
+
+
+class TableTests(SynchronousTestCase):
+    """Each table has a place in the document, and gets the figures of its section."""
+
+    def test_the_document_has_a_place_for_each_table_and_no_other(self) -> None:
+        places = re.findall(r"<!-- table: (\w+) -->\n(?:.*\n)*?<!-- end -->\n", DOCUMENT.read_text())
+        self.assertEqual(sorted(places), sorted(TABLES))
+
+    def test_a_table_takes_the_place_of_the_old_one_alone(self) -> None:
+        text = "a\n<!-- table: one -->\nold\n<!-- end -->\nb\n<!-- table: two -->\nold\n<!-- end -->\n"
+        self.assertEqual(written(text, {"one": "new\n"}), text.replace("old", "new", 1))
+
+    def test_a_comparison(self) -> None:
+        shares = {"receiver_share": spread([0.9]), "sender_share": spread([0.1])}
+        side = {"rate": spread([1_234]), "cpu_us": spread([80]), **shares}
+        rounds = {"20": {"dapi": side, "go": side | {"ratio": spread([0.5])}}}
+        measured = {"at": "2026-11-26 21:00 UTC", "commit": "abc", "seconds": 3.2, "load": [0.1, 0.9]}
+        made = tables({"go": {}, "rounds": {"go": rounds}, "measured": {"go": measured}})
+        self.assertIn("| Go, SQLite | 1,234 (1,234-1,234) · **0.50** |", made["go"])
+        self.assertIn("| **dapi**, on disk | 80.0 · 90% · 10% |", made["go_cpu"])
+        self.assertIn("version abc, in 3 s, with a load of 0.1 before and 0.9 after", made["go"])
+
+    def test_numbers_are_short(self) -> None:
+        self.assertEqual([number(value) for value in (12_345.6, 99.94, 0.123)], ["12,346", "99.9", "0.12"])
