@@ -17,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -51,8 +52,8 @@ def serve_api() -> None:
     times: dict[str, float] = {}
     record = api.record_post
 
-    def record_post(raw_path: bytes, body: bytes, status: int) -> None:
-        record(raw_path, body, status)
+    def record_post(raw_path: bytes, body: bytes, status: int, headers: Mapping[bytes, Sequence[bytes]]) -> None:
+        record(raw_path, body, status, headers)
         if status == 200:
             times.setdefault(api.posts[-1].digest.hex(), time.time())
 

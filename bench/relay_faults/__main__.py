@@ -55,8 +55,11 @@ class Pair:
         self.with_dapi = Host(reactor, BLOCKS, folder, line=line, has_small_disk=name == FULL_DAPI)
         self.hosts = (self.without, self.with_dapi)
         spare = _SPARE_BLOCKS_OF_DAPI if self._fault.is_dapis else _SPARE_BLOCKS
-        self.end = chance.uniform(20.0, BLOCKS - spare)
+        # Half of them end in the last seconds of what is promised, where nodes alone lose most.
+        last = BLOCKS - spare
+        self.end = chance.uniform(20.0, last) if chance.random() < 0.5 else chance.uniform(last - 10.0, last)
         self.seconds = min(chance.uniform(1.0, self._fault.longest_seconds), self.end - 4.0)
+        self.flush_after_seconds = chance.uniform(0.0, 4.0)
         self.made: dict[Host, int] = {}
 
     async def meet(self) -> None:
@@ -102,7 +105,7 @@ async def run_round(reactor: Any, names: list[str], number: int, seed: int) -> d
         ended = blocks.start(1.0)
         for pair in pairs:
             for host in pair.hosts:
-                host.generate()
+                host.generate(pair.flush_after_seconds)
         meeting = [Deferred.fromCoroutine(pair.meet()) for pair in pairs]
         await deferLater(reactor, BLOCKS + 1.5)
         blocks.stop()

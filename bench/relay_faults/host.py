@@ -40,9 +40,9 @@ class RecordingApi(SimulatedApi):
         super().__init__(reactor, settings, nodes=dict.fromkeys(NODES, MODEL))
         self.in_last_commit: frozenset[int] = frozenset()
 
-    def align(self) -> None:
-        """Count the time to the next flush from now on: a flush more before the end makes a difference of 5 %."""
-        self._flushing.reset()
+    def align(self, seconds: float) -> None:
+        """Flush in so many seconds, and each 5 s after that: when the last one is makes a difference of 5 %."""
+        self._reactor.callLater(seconds, self._flushing.reset)
 
     def flush(self) -> None:
         """Flush, and remember what a commit was made of."""
@@ -130,7 +130,7 @@ class Host:
         assert self.folder is not None
         urls = [f"http://127.0.0.1:{proxy.port}" for proxy in self._behind]
         environ = {
-            **{name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ},
+            **{name: os.environ[name] for name in ("PATH", "PYTHONPATH", "HOME", "LANG") if name in os.environ},
             "DAPI_POC_V2__RELAY": "true",
             "DAPI_POC_V2__API_URL": urls[0],
             "DAPI_POC_V2__API_PUBLIC_URL": urls[1],
@@ -157,10 +157,10 @@ class Host:
         self._transport.signalProcess("KILL")
         await self.process.ended
 
-    def generate(self) -> None:
-        """Have the nodes begin."""
+    def generate(self, flush_after_seconds: float) -> None:
+        """Have the nodes begin, and the container flush after so many seconds for the first time."""
         self._began = self._reactor.seconds()
-        self.api.align()
+        self.api.align(flush_after_seconds)
         base = f"http://127.0.0.1:{self.network.port}{self._prefix}"
         settings = SenderSettings(artifacts_per_second=ARTIFACTS_PER_SECOND)
         for number in NODES:

@@ -15,7 +15,7 @@ import enum
 import hashlib
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import msgspec
@@ -53,12 +53,13 @@ class ApiState(enum.Enum):
 
 
 class Post(NamedTuple):
-    """A POST as it came: the raw request target, a hash of the body, and the status it was answered with."""
+    """A POST as it came: the raw request target, a hash of the body, its encoding, and the status of its answer."""
 
     target: bytes
     digest: bytes
     size: int
     status: int
+    encoding: bytes = b""
 
 
 class Commit(NamedTuple):
@@ -180,9 +181,10 @@ class SimulatedApi(Service):
         else:
             self._take_validated(bind(content_type, body, Validated))
 
-    def record_post(self, raw_path: bytes, body: bytes, status: int) -> None:
+    def record_post(self, raw_path: bytes, body: bytes, status: int, headers: Mapping[bytes, Sequence[bytes]]) -> None:
         """Remember how a POST was answered."""
-        self.posts.append(Post(raw_path, hashlib.sha256(body).digest(), len(body), status))
+        encoding = headers.get(b"Content-Encoding", [b""])[0]
+        self.posts.append(Post(raw_path, hashlib.sha256(body).digest(), len(body), status, encoding))
 
     def _take_generated(self, callback: Callback, body: Generated) -> None:
         line, stage = self.settings.line, self.active_challenge or self.stage

@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 from twisted.internet.defer import CancelledError, Deferred
@@ -29,7 +29,7 @@ class Container(Protocol):
     def take_callback(self, raw_path: bytes, content_type: str | None, body: bytes) -> None:
         """Do what a POST asks for; raises Refused."""
 
-    def record_post(self, raw_path: bytes, body: bytes, status: int) -> None:
+    def record_post(self, raw_path: bytes, body: bytes, status: int, headers: Mapping[bytes, Sequence[bytes]]) -> None:
         """Remember how a POST was answered."""
 
 
@@ -81,7 +81,7 @@ class CallbackResource(Resource):
             await deferLater(self._clock, faults.slow_seconds_per_mb * len(body) / MIB)
         status, answer = self._outcome(request, body)
         if request.method == b"POST":
-            self._container.record_post(request.uri, body, status)
+            self._container.record_post(request.uri, body, status, dict(request.requestHeaders.getAllRawHeaders()))
         if not gone:
             request.setResponseCode(status)
             if status in (301, 302, 303, 307, 308):
