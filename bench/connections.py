@@ -168,14 +168,15 @@ class CallbackConnection(Connection):
         return list(self.sent_at)
 
 
-def upgrade_answer(request: bytes) -> bytes:
-    """Return the answer that accepts a client's upgrade."""
+def upgrade_answer(request: bytes, extensions: bytes = b"") -> bytes:
+    """Return the answer that accepts a client's upgrade, and these extensions of its offer."""
     headers = dict(line.split(b": ", 1) for line in request.split(b"\r\n")[1:] if b": " in line)
     key = next(value for name, value in headers.items() if name.lower() == b"sec-websocket-key")
+    accepted = b"Sec-WebSocket-Extensions: " + extensions + b"\r\n" if extensions else b""
     accept = base64.b64encode(hashlib.sha1(key + _GUID).digest())
     return (
         b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-        b"Sec-WebSocket-Accept: " + accept + b"\r\n\r\n"
+        b"Sec-WebSocket-Accept: " + accept + b"\r\n" + accepted + b"\r\n"
     )
 
 

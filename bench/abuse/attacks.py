@@ -18,14 +18,14 @@ from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from bench.abuse.floods import FLOODS, Done, FloodingNode, ReturningNodes
-from bench.node import Load
+from bench.load import Load
 
 RETURNING_NODES = 1000
 _NICE = 10
 # More than one address: dapi shares its connections among addresses.
 _ADDRESSES = 8
 _HALF_OPEN, _SLOW_HEADS, _SLOW_BODIES, _RECONNECTORS, _POSTERS = 2000, 800, 400, 32, 8
-_LARGE_BODY_NONCES = 1_200_000
+_LARGE_BODY_NONCES = 1_100_000
 
 
 class Target(NamedTuple):

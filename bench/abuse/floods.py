@@ -7,12 +7,13 @@ import itertools
 import zlib
 from collections.abc import Callable, Iterator
 
-from bench.node import BusyNode, Load
+from bench.load import Load
+from bench.node import WebSocketNode
 
 # As many bytes as dapi reads at once.
 _CHUNK = 65536
 _LARGEST_MESSAGE = 16 * 2**20
-_LARGE_NONCES = 620_000
+_LARGE_NONCES = 615_000
 _SMALL_NONCES = 20
 _TEXT, _TEXT_BEGINS, _COMPRESSED_TEXT = 0x81, 0x01, 0xC1
 
@@ -82,11 +83,10 @@ class Done:
         self.bytes = 0
 
 
-class FloodingNode(BusyNode):
+class FloodingNode(WebSocketNode):
     """Answers each upgrade, and floods the connection from the moment that ``go`` is set."""
 
     def __init__(self, name: str, go: asyncio.Event, done: Done) -> None:
-        super().__init__(Load(1), 0, 0)
         self._name = name
         self._done = done
         self._go = go
@@ -119,11 +119,10 @@ async def _read_all(reader: asyncio.StreamReader) -> None:
         pass
 
 
-class ReturningNodes(BusyNode):
+class ReturningNodes(WebSocketNode):
     """Hangs up all connections when ``go`` is set, and takes them when they come back."""
 
     def __init__(self, go: asyncio.Event, done: Done) -> None:
-        super().__init__(Load(1), 0, 0)
         self._go = go
         self._done = done
 

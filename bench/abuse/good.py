@@ -8,7 +8,8 @@ import random
 import time
 from urllib.parse import urlsplit
 
-from bench.node import BusyNode, Load
+from bench.load import Load
+from bench.node import WebSocketNode
 
 NONCES = 1_000
 # What is on the way for so long when a measurement ends is counted with that; younger ones say nothing.
@@ -45,11 +46,11 @@ class AckTimes:
         return self._times + [each for each in waited if each > _LATE_MS]
 
 
-class SteadyNode(BusyNode):
+class SteadyNode(WebSocketNode):
     """Sends one batch a second over each WebSocket that is opened to it."""
 
     def __init__(self, number: int, times: AckTimes) -> None:
-        super().__init__(Load(NONCES), 0, 0)
+        self._load = Load(NONCES)
         self.connected = asyncio.Event()
         self._number = number
         self._times = times

@@ -9,7 +9,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from bench.abuse.attacks import ABUSES
 from bench.abuse.floods import FLOODS, frame
 from bench.abuse.limits import Limits, broken_limits, p99
-from bench.node import Load
+from bench.load import Load
 from dapi.messages import decode_envelope, decode_generated
 
 LIMITS = Limits()
