@@ -231,6 +231,19 @@ class LogTests(SynchronousTestCase):
         self.assertEqual(told, {state.value for state in State})
 
 
+class PromiseTests(SynchronousTestCase):
+    def test_each_has_tests_that_exist(self) -> None:
+        page = PAGES["promises.md"]
+        guarded = {cells[0]: cells[1] for cells in rows(page, "promise")}
+        for promise in re.findall(r"^- (.+)$", section(page, "What dapi promises"), re.MULTILINE):
+            ours = [text for text in guarded if promise.startswith(text)]
+            self.assertEqual(len(ours), 1, f"name a test of this promise at the end of docs/promises.md: {promise}")
+            for each in quoted(guarded.pop(ours[0])):
+                file, _, function = each.partition("::")
+                self.assertIn(f"def {function}(", (ROOT / file).read_text(encoding="utf-8"), each)
+        self.assertEqual(guarded, {})
+
+
 class NameTests(SynchronousTestCase):
     """What any document names, wherever it does."""
 
