@@ -51,6 +51,16 @@ class CourseTests(ValidationTestCase):
         self.wait(8)
         self.assertEqual(self.nodes["a"].took, [0])
 
+    def test_a_disk_that_cannot_keep_that_it_is_over(self) -> None:
+        self.participants(0)
+        self.add_nodes("a")
+        self.stages.end_failure = StoreBusyError("the disk is full")
+        self.start()
+        self.answer(0)
+        self.assert_over()
+        warning = f"that the validation of stage {STAGE.height} is over is not on disk: the disk is full"
+        self.assertEqual(self.log.warnings(), [warning])
+
     def test_the_window_ends_while_that_is_written(self) -> None:
         self.participants(0)
         self.add_nodes("a")

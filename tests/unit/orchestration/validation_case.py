@@ -93,13 +93,14 @@ class FakeStages(StageBook):
         self.answered: set[str] = set()
         self.failure: StoreError | None = None
         self.finished: list[int] = []
+        self.end_failure: StoreError | None = None
 
     def participants_answered(self, height: int) -> Deferred[set[str]]:
         return succeed(self.answered) if self.failure is None else fail(self.failure)
 
     def record_handed_out(self, height: int) -> Deferred[None]:
         self.finished.append(height)
-        return succeed(None)
+        return succeed(None) if self.end_failure is None else fail(self.end_failure)
 
 
 class ValidationTestCase(SynchronousTestCase):
