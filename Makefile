@@ -9,6 +9,8 @@
 # make bench-abuse  what one broken or hostile peer costs the well-behaved nodes, abuse by abuse (6 minutes)
 # make relay-faults  what outages cost a host of PoC v2, without dapi and with it; FAULTS="--rounds 20" and more
 # make soak    dapi for an hour between a failing chain and 200 nodes; SOAK="--duration 600" and more
+# make model   dapi in memory, through random deliveries, faults, restarts and blocks, for MINUTES=10
+# make faults  kills and failures at random moments, ROUNDS=50 of each kind
 # make proto   the generated protobuf code, anew
 # make package the wheel and the source distribution in dist/, built twice, checked, and tried in each Python
 # make release the same, the unit tests from the source distribution, and the list of components (SBOM)
@@ -39,7 +41,7 @@ $(STAMP): setup.py constraints.txt | $(PY)
 	@$(PY) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --no-build-isolation --editable '.[test,bench,docs,release]'
 	@touch $@
 
-test: lint types docs unit integration
+test: lint types docs unit steps integration
 	@$(PY) -m tests.runners summary
 
 lint: $(STAMP)
@@ -53,6 +55,22 @@ types: $(STAMP)
 
 unit: $(STAMP)
 	@$(PY) -m tests.runners unit
+
+.PHONY: steps model faults
+
+# The model test, with the same steps each time.
+steps: $(STAMP)
+	@echo "== model test"
+	@$(PY) -m pytest -q tests/model
+
+model: $(STAMP)
+	@$(PY) -m tests.model $(MINUTES)
+
+ROUNDS ?= 50
+KILLS := test_pull_the_plug.py test_chain_pull_the_plug.py outbox/test_processes.py relay/test_matrix.py relay/test_kill.py
+
+faults: $(STAMP)
+	@DAPI_FAULT_ROUNDS=$(ROUNDS) $(PY) -m pytest -q $(addprefix tests/integration/,$(KILLS))
 
 # Processes of their own: pytest-twisted and asynchronous trial tests cannot share one.
 integration: $(STAMP)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import random as random_module
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -20,6 +20,7 @@ from dapi.chain.block_events import BlockEvents
 from dapi.chain.block_watcher import BlockWatcher
 from dapi.chain.clock_offset import ClockOffset
 from dapi.chain.keyring import SigningKey, load_signing_key, load_signing_key_file
+from dapi.chain.nodes import ChainNodes
 from dapi.chain.rpc import ChainRpc
 from dapi.chain.rpc_answers import ChainStatus
 from dapi.config import ChainNodeConfig
@@ -85,9 +86,8 @@ class ChainService(MultiService):
         self._random = random
         self._public_key = _participant_key(config, key).hex()
         urls = str(config.url).split(",")
-        self._rpc = ChainRpc(reactor, urls)
-        self._patient_rpc = ChainRpc(reactor, self._rpc.nodes, timeout_seconds=_LARGE_ANSWER_SECONDS)
-        events = BlockEvents(reactor, urls, random=random, nodes=self._rpc.nodes)
+        self._rpc, self._patient_rpc = self.make_rpcs(urls)
+        events = self.make_events(urls, self._rpc.nodes)
         self._watcher = BlockWatcher(reactor, self._rpc, events, on_another_chain=on_another_chain)
         self._clock_offset = ClockOffset()
         self._watcher.observe(self._record_block)
@@ -110,6 +110,15 @@ class ChainService(MultiService):
             outbox.observe(self.conductor.batch_stored)
             recorder.observe_verdicts(self.conductor.verdict_stored)
         self.log.info("signing as {signer} for {participant}", signer=key.address, participant=address)
+
+    def make_rpcs(self, urls: Sequence[str]) -> tuple[ChainRpc, ChainRpc]:
+        """Make what calls the chain, and what waits longer for large answers; tests replace the network here."""
+        rpc = ChainRpc(self._reactor, urls)
+        return rpc, ChainRpc(self._reactor, rpc.nodes, timeout_seconds=_LARGE_ANSWER_SECONDS)
+
+    def make_events(self, urls: Sequence[str], nodes: ChainNodes) -> BlockEvents:
+        """Make what brings the blocks."""
+        return BlockEvents(self._reactor, urls, random=self._random, nodes=nodes)
 
     def drive_nodes(self) -> None:
         """Have the nodes follow the phases from now on, unless the settings say otherwise.
