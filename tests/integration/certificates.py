@@ -52,9 +52,9 @@ class Authority:
         path.write_bytes(b"# authorities\n" + b"".join(authority.pem for authority in (*others, self)))
         return str(path)
 
-    def options_for(self, host: str) -> ServerContext:
-        """Return a server's TLS options for a host name or an address."""
-        certificate, key = self._issue([host], 30)
+    def options_for(self, host: str, days: float = 30) -> ServerContext:
+        """Return a server's TLS options for a host name or an address; its certificate ends ``days`` from now."""
+        certificate, key = self._issue([host], days)
         context = SSL.Context(SSL.TLS_SERVER_METHOD)
         context.use_certificate(certificate)
         context.use_privatekey(key)

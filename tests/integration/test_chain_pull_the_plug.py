@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import random
 import sqlite3
 from collections.abc import AsyncIterator
@@ -36,8 +37,11 @@ reactor: Any = global_reactor
 BATCHES = 2000
 VERDICTS = 40
 # Each of them after so many callbacks were answered, or so many batches were in a block.
-KILLS_AT_CALLBACKS = (400, 1100, 1700)
+KILLS_AT_CALLBACKS = [400, 1100, 1700]
 KILLS_AT_BLOCKED = (700, 1400)
+# `make faults` kills it more often, at random.
+if ROUNDS := int(os.environ.get("DAPI_FAULT_ROUNDS", "0")):
+    KILLS_AT_CALLBACKS = sorted(random.Random(ROUNDS).sample(range(20, BATCHES), ROUNDS))
 POSTERS = 8
 STAGE = 10
 BLOCK_SECONDS = 0.15

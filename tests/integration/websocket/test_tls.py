@@ -78,6 +78,15 @@ async def test_a_certificate_of_an_authority_that_is_not_trusted(
 
 
 @pytest_twisted.ensureDeferred
+async def test_a_certificate_that_has_ended(running: Running, authority: Authority, tmp_path: Path) -> None:
+    server = running.serve(NodeServer(tls=authority.options_for("localhost", days=-1)))
+    client = running.connect(f"https://localhost:{server.port}", ca_file=authority.write(tmp_path))
+    assert (await ended(client)).startswith("TLS: ")
+    await until(lambda: len(server.made_at) == 2)
+    assert server.opened == 0
+
+
+@pytest_twisted.ensureDeferred
 async def test_a_ca_file_replaces_what_the_system_trusts_and_without_one_our_own_is_unknown(
     running: Running, authority: Authority
 ) -> None:

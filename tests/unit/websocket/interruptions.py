@@ -19,6 +19,9 @@ from tests.unit.websocket.links import STEP_SECONDS, Link, ScriptedServer, Tries
 MAX_MESSAGE_BYTES = 2000
 
 REFUSALS = {
+    "upgrade_301",
+    "upgrade_401",
+    "upgrade_429",
     "upgrade_404",
     "upgrade_403",
     "upgrade_500",
@@ -57,6 +60,15 @@ class Interruptions:
     def upgrade_403(self) -> None:
         self._answer(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n")
 
+    def upgrade_301(self) -> None:
+        self._answer(b"HTTP/1.1 301 Moved Permanently\r\nLocation: http://elsewhere/\r\nContent-Length: 0\r\n\r\n")
+
+    def upgrade_401(self) -> None:
+        self._answer(b"HTTP/1.1 401 Unauthorized\r\nWWW-Authenticate: Basic\r\nContent-Length: 0\r\n\r\n")
+
+    def upgrade_429(self) -> None:
+        self._answer(b"HTTP/1.1 429 Too Many Requests\r\nRetry-After: 3600\r\nContent-Length: 0\r\n\r\n")
+
     def upgrade_500(self) -> None:
         self._answer(b"HTTP/1.1 500 Internal Server Error\r\n\r\noops")
 
@@ -70,15 +82,24 @@ class Interruptions:
     def upgrade_hung_up(self) -> None:
         self._answer(None).drop(ConnectionLost())
 
+    def closed_1001(self) -> None:
+        self._close(1001, "")
+
     def closed_1008(self) -> None:
-        link = self._world.accept()
-        link.server.close(1008, "Another client is already connected")
-        link.flush()
+        self._close(1008, "Another client is already connected")
+
+    def closed_1011(self) -> None:
+        self._close(1011, "keepalive ping timeout")
 
     def closed_1012(self) -> None:
+        self._close(1012, "")
+
+    def reset_in_a_frame(self) -> None:
         link = self._world.accept()
-        link.server.close(1012, "")
+        # The head of a text frame of 100 bytes, and some of them.
+        link.server_transport.write(b"\x81\x64" + 40 * b"{")
         link.flush()
+        link.drop(ConnectionLost())
 
     def reset(self) -> None:
         link = self._world.accept()
@@ -110,6 +131,11 @@ class Interruptions:
         link = self._world.accept()
         link.producer.pauseProducing()
         self._until_ended(15.2)
+
+    def _close(self, code: int, reason: str) -> None:
+        link = self._world.accept()
+        link.server.close(code, reason)
+        link.flush()
 
     def _answer(self, answer: bytes | None) -> Link[ScriptedServer]:
         return self._world.accept(ScriptedServer(answer))

@@ -44,6 +44,16 @@ class MessageTests(SynchronousTestCase):
         self.link.flush()
         self.assertEqual(self.node.acks, ["c", "a", "b"])
 
+    def test_one_id_twice_with_other_content(self) -> None:
+        """Each is stored under its own content id, and each has its ack."""
+        self._send(message("a"))
+        self._send(message("a", block_hash="b"))
+        self.assertEqual(self.world.recorder.taken, ["a", "b"])
+        for _ in range(2):
+            self.world.recorder.store()
+        self.link.flush()
+        self.assertEqual(self.node.acks, ["a", "a"])
+
     def test_a_binary_frame_is_read_and_acknowledged_in_text(self) -> None:
         self._send(message("a"), is_binary=True)
         self.world.recorder.store()
