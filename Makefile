@@ -66,6 +66,7 @@ steps: $(STAMP)
 model: $(STAMP)
 	@$(PY) -m tests.model $(MINUTES)
 
+ROUNDS ?= 50
 KILLS := test_pull_the_plug.py test_chain_pull_the_plug.py outbox/test_processes.py relay/test_matrix.py relay/test_kill.py
 
 faults: $(STAMP)
