@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import subprocess
+import sys
 from array import array
 from collections.abc import Callable
 from unittest import skipIf
@@ -177,6 +179,20 @@ class SameAsMsgspecTests(ComparedTestCase):
         form = data.draw(st.sampled_from(["%r", "%.3e", "%.17g", "%.40g", "%f", "%.800f"]))
         texts = [form % value for value in dist]
         self.agree(json.dumps(generated_fields(dist=["#"])).replace('["#"]', f"[{','.join(texts)}]").encode())
+
+
+class NotInstalledTests(SynchronousTestCase):
+    def test_msgspec_decodes_all_where_simdjson_is_not_installed(self) -> None:
+        payload = json.dumps(generated_fields(nonces=list(range(500)), dist=[0.5] * 500)).encode()
+        self.assertGreater(len(payload), number_lists.min_bytes)
+        code = (
+            "import sys; sys.modules['simdjson'] = None\n"
+            "from dapi.messages import content_id, decode_generated, number_lists\n"
+            "assert number_lists.parser_class is None\n"
+            "print(content_id(decode_generated(sys.stdin.buffer.read())))"
+        )
+        done = subprocess.run([sys.executable, "-c", code], input=payload, capture_output=True, check=True)
+        self.assertEqual(done.stdout.decode().strip(), content_id(decode_generated(payload)))
 
 
 @without_simdjson
