@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from dapi import __version__
-from tools.http_reference import reference
+from tools import http_reference, metrics_reference
 
 project = "dapi"
 author = "the dapi developers"
@@ -15,10 +15,15 @@ exclude_patterns = ["examples"]
 # The chapters of problems, and of settings, are linked to by their headings.
 myst_heading_anchors = 3
 nitpicky = True
+highlight_language = "text"
 
 html_theme = "furo"
 html_title = f"dapi {release}"
 html_show_sphinx = False
+html_show_sourcelink = False
+html_copy_source = False
 
-# It is made of the code each time, and not kept.
-Path(__file__).with_name("http-reference.md").write_text(reference(), encoding="utf-8")
+# They are made of the code each time, and not kept.
+for made in (http_reference, metrics_reference):
+    name = made.__name__.rpartition(".")[2].replace("_", "-")
+    Path(__file__).with_name(f"{name}.md").write_text(made.reference(), encoding="utf-8")

@@ -8,11 +8,12 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from dapi.database.service import DatabaseState
 from dapi.outbox.counts import Counts
+from dapi.phases.phases import Phase
 from dapi.poc.batch_handler import BatchCounts, WayCounts
 from dapi.poc.message_intake import MessageCounts
-from dapi.server.metric_families import NodeSample, PortSample, Snapshot
+from dapi.server.metric_families import ChainSample, NodeSample, PhaseSample, PortSample, Snapshot
 from dapi.server.metric_tools import HistogramSample
-from dapi.server.poc_v2_families import RelaySample
+from dapi.server.poc_v2_families import ModelSample, RelaySample, StageSample
 from dapi.timing.histogram import Histogram
 from dapi.websocket.client import WebSocketState
 
@@ -85,3 +86,13 @@ def series_of(text: bytes) -> dict[Series, float]:
 def value_of(series: dict[Series, float], name: str, **labels: str) -> float | None:
     """Return the value of one series, None where it is not there."""
     return series.get((name, frozenset(labels.items())))
+
+
+def whole_snapshot() -> Snapshot:
+    """A snapshot that has something of every part, so that no family is left out."""
+    chain = ChainSample("submitting", frozenset(), {("confirmed", "0"): 1}, 1, {"n": "sound"}, 1, 1.0, 1.0, 1.0)
+    phases = PhaseSample(True, Phase.VALIDATE, 1, 1, {"participants": 1, "handed": 1, "answered": 1})
+    node = node_sample("a", interruptions={"lost": 1}, silent_seconds=1.0)
+    stage = StageSample({"m": ModelSample(1, 1, 1, 1)}, 1, 1)
+    ports = {"admin": PortSample({200: 1}, 1, 1)}
+    return snapshot(nodes=[node], chain=chain, phases=phases, ports=ports, relay=relay_sample(), stage=stage)

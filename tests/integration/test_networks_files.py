@@ -108,8 +108,7 @@ async def test_in_the_place_of_the_api_container(network: Network, twistd: Run) 
     await until_awaited(is_registered)
     network.produce_to(FIRST_POC)
     # From the node's init to a block, by dapi alone.
-    await until(lambda: len(network.batch_ids()) >= 3)
-    assert list(network.chain.state.seeds)
+    await until(lambda: len(network.batch_ids()) >= 3 and list(network.chain.state.seeds))
 
 
 @pytest_twisted.ensureDeferred

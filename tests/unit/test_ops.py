@@ -14,11 +14,9 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from dapi.config import Config
 from dapi.config.loading import VARIABLES
-from dapi.phases.phases import Phase
-from dapi.server.metric_families import ChainSample, PhaseSample, PortSample, families
-from dapi.server.poc_v2_families import ModelSample, StageSample
+from dapi.server.metric_families import families
 from dapi.tap import Options
-from tests.metric_samples import node_sample, relay_sample, snapshot
+from tests.metric_samples import whole_snapshot
 from tests.ops_files import OPS, alert_rules, expressions_of_panels, panels, text_of
 
 ROOT = Path(__file__).parents[2]
@@ -34,13 +32,7 @@ OTHERS = {
 
 def names_of_samples() -> set[str]:
     """Every name that a scrape can have, and the labels of each are not looked at."""
-    chain = ChainSample("submitting", frozenset(), {("confirmed", "0"): 1}, 1, {"n": "sound"}, 1, 1.0, 1.0, 1.0)
-    phases = PhaseSample(True, Phase.VALIDATE, 1, 1, {"participants": 1, "handed": 1, "answered": 1})
-    node = node_sample("a", interruptions={"lost": 1}, silent_seconds=1.0)
-    stage = StageSample({"m": ModelSample(1, 1, 1, 1)}, 1, 1)
-    ports = {"admin": PortSample({200: 1}, 1, 1)}
-    whole = snapshot(nodes=[node], chain=chain, phases=phases, ports=ports, relay=relay_sample(), stage=stage)
-    return {sample.name for family in families(whole) for sample in family.samples}
+    return {sample.name for family in families(whole_snapshot()) for sample in family.samples}
 
 
 class NameTests(SynchronousTestCase):

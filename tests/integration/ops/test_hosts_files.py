@@ -19,7 +19,7 @@ from tests import programs
 from tests.integration.ports import free_port
 from tests.integration.processes import WatchedProcess
 from tests.integration.simulated_node import NodeTestBed
-from tests.integration.waiting import until, until_awaited
+from tests.integration.waiting import soon, until, until_awaited
 from tests.integration.websocket.conftest import running
 from tests.integration.websocket.servers import Running
 from tests.ops_files import OPS, text_of
@@ -104,7 +104,7 @@ async def test_a_nodes_websocket_and_a_large_request_pass_nginx(
 
             async def is_answered(url: str = url) -> bool:
                 try:
-                    response = await bed.http.get(url)
+                    response = await soon(bed.http.get(url))
                 except ConnectError:
                     return False
                 await response.content()
@@ -115,7 +115,7 @@ async def test_a_nodes_websocket_and_a_large_request_pass_nginx(
         client = running.connect(f"http://127.0.0.1:{nginx.port}")
         await until(lambda: client.status().state is WebSocketState.OPEN and client.status().acks > 0)
         # More than nginx takes where nothing is said of it.
-        response = await bed.http.post(f"http://127.0.0.1:{nginx.port}/nothing", data=b"x" * 3_000_000)
+        response = await soon(bed.http.post(f"http://127.0.0.1:{nginx.port}/nothing", data=b"x" * 3_000_000))
         await response.content()
         assert response.code != 413
     finally:
