@@ -54,7 +54,7 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 def number(value: float) -> str:
     """Return a number as people read it."""
-    if value >= 100:
+    if value >= 100 or value == 0:
         return f"{value:,.0f}"
     return f"{value:.1f}" if value >= 10 else f"{value:.2f}"
 
@@ -195,6 +195,29 @@ def machine(found: Mapping[str, Any]) -> str:
     return f"{each['cpu']}, {each['cores']} cores, {each['kernel']}, {each['python']}; {versions}.\n"
 
 
+def year(found: Mapping[str, Any]) -> str:
+    """Return what a year of finished batches in the database costs."""
+    section = found["year"]
+    rows = [
+        [
+            f"intake of {int(nonces):,} nonces: rate beside an empty database (by CPU time)",
+            f"{line['ratio']['rate']:.2f} ({line['ratio']['cpu']:.2f})",
+            "0.95",
+        ]
+        for nonces, line in section["intake"].items()
+    ]
+    rows += [
+        ["start until the first status, s", number(section["start_seconds"]), "2"],
+        ["slowest list, ms", number(section["list_ms"]), "100"],
+        ["a step of the retention, ms: median, longest", _pair(section["retention"], "median_ms", "max_ms"), ""],
+    ]
+    return table([f"{section['rows']:,} rows, {section['megabytes']} MB", "measured", "goal"], rows)
+
+
+def _pair(found: Mapping[str, float], first: str, second: str) -> str:
+    return f"{number(found[first])}, {number(found[second])}"
+
+
 def _of(section: str, make: Callable[[Mapping[str, Any], str], str]) -> tuple[str, Callable[[Mapping[str, Any]], str]]:
     return section, lambda found: make(found, section)
 
@@ -219,6 +242,7 @@ TABLES: dict[str, tuple[str, Callable[[Mapping[str, Any]], str]]] = {
     "signing": ("signing", signing),
     "sending": ("outbox_to_block", sending),
     "stage": ("large_stage", stage),
+    "year": ("year", year),
     "relay": ("relay", relay),
     "scrape": ("scrape", scrape),
 }

@@ -190,4 +190,4 @@ class TableTests(SynchronousTestCase):
         self.assertIn("version abc, in 3 s, with a load of 0.1 before and 0.9 after", made["go"])
 
     def test_numbers_are_short(self) -> None:
-        self.assertEqual([number(value) for value in (12_345.6, 99.94, 0.123)], ["12,346", "99.9", "0.12"])
+        self.assertEqual([number(value) for value in (12_345.6, 99.94, 0.123, 0)], ["12,346", "99.9", "0.12", "0"])
