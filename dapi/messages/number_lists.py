@@ -31,6 +31,9 @@ else:
 min_bytes = 2048
 """A smaller text, of some hundred numbers, is sooner decoded by msgspec in one piece."""
 
+piece_bytes = 512 * 1024
+"""So much of a long list is read at a time: simdjson needs ten times its memory."""
+
 MAX_LISTS = 3
 """So many lists has a batch of the kind that has the most."""
 
@@ -63,13 +66,29 @@ def cut(payload: bytes) -> Cut | None:
 
 def read_column(numbers: bytes, typecode: Typecode) -> array[int] | array[float] | None:
     """Read a JSON list into a column of this type; None when it is no list of such numbers, or may be none."""
+    values: array[int] | array[float] = array(typecode)
+    begin = 0
+    while begin < len(numbers):
+        # Cut at a comma: a list of numbers has none but those between them.
+        end = numbers.find(b",", begin + piece_bytes)
+        piece = numbers[begin:] if end < 0 else numbers[begin:end] + b"]"
+        found = _read_piece(piece if begin == 0 else b"[" + piece, typecode)
+        if found is None:
+            return None
+        # Before a comma, or behind one, there is a number.
+        if not found and len(piece) < len(numbers):
+            return None
+        values.frombytes(found)
+        begin = len(numbers) if end < 0 else end + 1
+    return values
+
+
+def _read_piece(numbers: bytes, typecode: Typecode) -> bytes | None:
     if parser_class is None:
         return None
     try:
         # A new parser each time: an old one keeps memory for the largest text that it has read, ten times its size.
-        found = parser_class().parse(numbers).as_buffer(of_type=_SIMDJSON_TYPES[typecode])  # type: ignore[union-attr]
+        buffer = parser_class().parse(numbers).as_buffer(of_type=_SIMDJSON_TYPES[typecode])  # type: ignore[union-attr]
     except (ValueError, TypeError, RuntimeError):
         return None
-    values: array[int] | array[float] = array(typecode)
-    values.frombytes(found)
-    return values
+    return bytes(buffer)

@@ -12,11 +12,13 @@ from array import array
 from typing import Final
 
 from dapi.messages.columns import little_endian
+from dapi.messages.inference_pb2 import MsgSubmitPocBatch
 
 # Fewer are faster encoded one by one.
 _FEW: Final = 64
 _NUMBER_BYTES: Final = 8
 _CONTINUED: Final = 0x80
+_PIECE: Final = 32_768
 
 # What the byte n of a number gives to its group n (its low bits), and to the group n + 1 (those that are left).
 _LOW: Final = [bytes((byte << n) & 0x7F for byte in range(256)) for n in range(_NUMBER_BYTES)]
@@ -51,6 +53,27 @@ def packed_varints(column: array[int]) -> bytes | None:
     for n, group in enumerate(groups):
         encoded[n :: len(groups)] = group if n == len(groups) - 1 else group.translate(_CONTINUE)
     return bytes(encoded)
+
+
+def packed_in_pieces(column: array[int]) -> bytes | None:
+    """Return what ``packed_varints`` returns; of a long column some numbers at a time, and always their bytes.
+
+    So a few numbers of another size cost a long column little, and it needs little memory.
+    """
+    if len(column) <= _PIECE:
+        return packed_varints(column)
+    pieces = (column[begin : begin + _PIECE] for begin in range(0, len(column), _PIECE))
+    return b"".join(packed_varints(piece) or _by_protobuf(piece) for piece in pieces)
+
+
+def _by_protobuf(column: array[int]) -> bytes:
+    """Return the bytes of a packed list as protobuf's own encoder makes them."""
+    field = MsgSubmitPocBatch(nonces=column).SerializeToString()
+    # A tag of one byte, and the length.
+    begin = 1
+    while field[begin] & _CONTINUED:
+        begin += 1
+    return field[begin + 1 :]
 
 
 def end_of(packed: bytes, begin: int, count: int) -> int:

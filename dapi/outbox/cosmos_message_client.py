@@ -13,7 +13,7 @@ from dapi.messages.addresses import address_of
 from dapi.messages.columns import doubles, integers, little_endian
 from dapi.messages.content_id import run_id
 from dapi.messages.inference_pb2 import MsgSubmitPocBatch, MsgSubmitPocBatchPacked, MsgSubmitPocValidation
-from dapi.messages.varints import packed_varints
+from dapi.messages.varints import packed_in_pieces
 from dapi.outbox.comparison import Comparison
 from dapi.outbox.outbox import Outbox, OutboxEntry
 from dapi.outbox.queries import ANY_RUN, NOT_HANDED_OUT, OTHERS_NONCES
@@ -119,7 +119,7 @@ class CosmosMessageClient:
 
 def _encoded(batch: ProofBatch, batch_id: str, node_id: str) -> bytes:
     """Return a batch as the chain's message without creator: both ways give the same bytes."""
-    nonces = packed_varints(integers(batch.nonces))
+    nonces = packed_in_pieces(integers(batch.nonces))
     if nonces is None:
         return MsgSubmitPocBatch(
             poc_stage_start_block_height=batch.block_height,

@@ -14,7 +14,7 @@ while at least one of them is active and not paused, so who is alone is never pa
 loss: the connections of the user are not read meanwhile, and TCP keeps what it sends.
 
 All others wait through a long step, so one of more than 5 ms counts as more than it takes: 10 ms twice, 50 ms ten
-times. No pause is longer than 8 s: a request may take longer, so what a node sends by HTTP meanwhile is read in time.
+times. No pause is longer than 15 s: a request may take longer, so what a node sends by HTTP meanwhile is read in time.
 A node of the network sends every 5 s (docs/protocol/node.md, 'How a node delivers'), and comes to no pause as long as
 its messages take less than its share of that.
 """
@@ -33,7 +33,7 @@ from dapi.timing.observers import Observers
 from dapi.timing.steps import step
 from dapi.timing.timer import Timer
 
-PAUSE_SECONDS: Final = 8.0
+PAUSE_SECONDS: Final = 15.0
 _ACTIVE_SECONDS = 2.0
 _COUNT_SECONDS = 0.25
 # So much debt is none yet: a node may be a little faster for a moment.

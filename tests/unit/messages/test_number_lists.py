@@ -196,6 +196,40 @@ class NotInstalledTests(SynchronousTestCase):
 
 
 @without_simdjson
+class SameInPiecesTests(ComparedTestCase):
+    """The same with long lists, which are read in pieces: here nearly each number is one."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.patch(number_lists, "piece_bytes", 1)
+
+    def test_commas(self) -> None:
+        for text in (
+            "[1,2,3]",
+            "[1,2,]",
+            "[,1,2]",
+            "[1,,2]",
+            "[1, ,2]",
+            "[1,2, ]",
+            "[]",
+            "[ ]",
+            "[,]",
+            "[1 2,3]",
+            "[1]",
+        ):
+            for name in ("nonces", "dist"):
+                fields = {**generated_fields(), name: "#"}
+                self.agree(json.dumps(fields).replace('"#"', text).encode())
+
+    def test_a_long_list_is_read(self) -> None:
+        numbers = list(range(10**6, 10**6 + 5000))
+        for piece_bytes in (1, 7, 100, 10**6):
+            self.patch(number_lists, "piece_bytes", piece_bytes)
+            for text in (json.dumps(numbers), json.dumps(numbers, separators=(",", ":"))):
+                self.assertEqual(number_lists.read_column(text.encode(), "q"), array("q", numbers))
+
+
+@without_simdjson
 class ReadApartTests(SynchronousTestCase):
     """What nodes send is read by simdjson: else all of this would be for nothing."""
 

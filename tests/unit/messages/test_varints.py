@@ -8,8 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
+from dapi.messages import varints
 from dapi.messages.inference_pb2 import MsgSubmitPocBatch, MsgSubmitPocBatchPacked
-from dapi.messages.varints import end_of, packed_varints
+from dapi.messages.varints import end_of, packed_in_pieces, packed_varints
 
 INT64 = st.integers(-(2**63), 2**63 - 1)
 # Where a number begins to need one byte more, or one plane.
@@ -49,6 +50,21 @@ class PackedVarintsTests(SynchronousTestCase):
 
     def test_large_column(self) -> None:
         self.assertTrue(self.agree(list(range(10_000_003, 10_000_003 + 8 * 20_000, 8))))
+
+    def test_a_long_column_is_encoded_in_pieces(self) -> None:
+        self.patch(varints, "_PIECE", 100)
+        plain = list(range(10**6, 10**6 + 990))
+        for numbers in (
+            plain,
+            [*plain, 10**18],
+            [-1, *plain],
+            [*plain[:500], 0, 2**63 - 1, -(2**63), *plain],
+            plain[:101],
+        ):
+            packed = packed_in_pieces(array("q", numbers))
+            message = MsgSubmitPocBatchPacked(nonces=packed or b"")
+            self.assertEqual(message.SerializeToString(), MsgSubmitPocBatch(nonces=numbers).SerializeToString())
+        self.assertIsNone(packed_in_pieces(array("q", [1] * 63)))
 
     @given(st.integers(0, 62), st.integers(64, 200), st.data())
     def test_any_of_like_sizes(self, bits: int, count: int, data: st.DataObject) -> None:
