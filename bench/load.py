@@ -34,11 +34,12 @@ class Load:
         }
         place = str(_PLACE).encode()
         message = json.dumps({"type": "generated", "batch": batch, "id": "#"}, separators=(",", ":")).encode()
-        before, rest = message.split(place)
+        # The nonces come first; the digits of a distance may be the same.
+        before, rest = message.split(place, 1)
         between, after = rest.split(b"#")
         self.envelope = before, between, after
         """What stands before the nonce, between it and the id, and after that, in a message of the WebSocket."""
-        before, after = json.dumps(batch).encode().split(place)
+        before, after = json.dumps(batch).encode().split(place, 1)
         self.bare = before, after
         """What stands before and after the nonce in the body of a callback."""
 

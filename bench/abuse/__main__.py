@@ -84,7 +84,8 @@ async def measure(name: str, nodes: int, quiet_seconds: float, seconds: float) -
         beside = times.end()
         abuser.kill()
         assert abuser.stdout is not None
-        connections, sent_mb = json.loads((await abuser.stdout.read()).splitlines()[-1])
+        said = (await abuser.stdout.read()).splitlines()
+        connections, sent_mb = json.loads(said[-1]) if said else (0, 0.0)
         return Measured(quiet, beside, highest - before, connections, sent_mb)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import itertools
 import zlib
 from collections.abc import Callable, Iterator
@@ -33,8 +34,12 @@ def _again(repeated: bytes, begin: bytes = b"") -> Iterator[bytes]:
     yield from itertools.repeat(repeated * max(1, _CHUNK // len(repeated)))
 
 
+# Made before the abuse begins.
+load_of = functools.cache(Load)
+
+
 def _batches(nonces: int) -> Iterator[bytes]:
-    load = Load(nonces)
+    load = load_of(nonces)
     return (frame(load.message(number)) for number in itertools.count(10**12))
 
 
@@ -89,6 +94,8 @@ class FloodingNode(WebSocketNode):
     def __init__(self, name: str, go: asyncio.Event, done: Done) -> None:
         self._name = name
         self._done = done
+        # Once, so that what it takes is ready.
+        next(FLOODS[name]())
         self._go = go
         if name == "compressed bombs":
             self.extensions = b"permessage-deflate; server_no_context_takeover; client_no_context_takeover"
