@@ -14,17 +14,21 @@ import pytest_twisted
 from twisted.internet import reactor as global_reactor
 from twisted.internet.error import ConnectError
 
+from dapi.config import TlsConfig
 from dapi.websocket.client import WebSocketState
 from tests import programs
+from tests.integration.certificates import Authority
 from tests.integration.ports import free_port
 from tests.integration.processes import WatchedProcess
+from tests.integration.service.conftest import start
+from tests.integration.service.services import Start, config
 from tests.integration.simulated_node import NodeTestBed
 from tests.integration.waiting import soon, until, until_awaited
 from tests.integration.websocket.conftest import running
 from tests.integration.websocket.servers import Running
 from tests.ops_files import OPS, text_of
 
-__all__ = ["running"]
+__all__ = ["running", "start"]
 
 reactor: Any = global_reactor
 # In tenths: systemd calls what is below 2.0 safe.
@@ -120,3 +124,23 @@ async def test_a_nodes_websocket_and_a_large_request_pass_nginx(
         assert response.code != 413
     finally:
         await nginx.stop()
+
+
+async def health(port: int) -> int:
+    """Run the image's check of health; its exit code."""
+    process = WatchedProcess()
+    environ = {"DAPI_API__ADMIN_SERVER_PORT": str(port), "http_proxy": "http://127.0.0.1:1"}
+    reactor.spawnProcess(process, sys.executable, [sys.executable, str(OPS / "healthcheck.py")], env=environ)
+    return await process.when_ended()
+
+
+@pytest_twisted.ensureDeferred
+async def test_the_images_check_of_health(start: Start, tmp_path: Path) -> None:
+    service = await start(config(tmp_path / "a.db"))
+    port = service.admin_listener.port
+    assert await health(port) == 0
+    await service.stopService()
+    assert await health(port) == 1
+    certificate, key = Authority().write_for(tmp_path, "another.example")
+    service = await start(config(tmp_path / "b.db", tls=TlsConfig(certificate=certificate, key=key)))
+    assert await health(service.admin_listener.port) == 0
