@@ -130,6 +130,8 @@ def _prepare(connection: sqlite3.Connection, path: Path) -> None:
     if mode != "wal":
         raise StartError(f"the database {path} cannot use a write-ahead log there: put it on a local disk")
     connection.executescript("PRAGMA synchronous = FULL; PRAGMA wal_autocheckpoint = 256; PRAGMA secure_delete = OFF;")
+    # In KiB: as much as a large commit changes, or pages of it are written more than once.
+    connection.execute("PRAGMA cache_size = -8000")
     if version < len(SCHEMA_VERSIONS):
         missing = "".join(SCHEMA_VERSIONS[version:])
         connection.executescript(

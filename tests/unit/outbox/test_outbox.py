@@ -105,11 +105,12 @@ class GroupTests(OutboxTestCase):
 
     def test_rows_of_a_commit_are_bounded(self) -> None:
         statements = self.traced()
-        puts = [self.outbox.put(entry(str(number))) for number in range(1025)]
+        puts = [self.outbox.put(entry(str(number))) for number in range(2049)]
         for put in puts:
             self.clock.wait_for(put)
-        self.assertEqual(len(statements), 3)
-        self.assertEqual(self.look("SELECT count(*) FROM unfinished"), [(1025,)])
+        # 512 a statement.
+        self.assertEqual(statements, ["BEGIN ", *["INSERT"] * 4, "COMMIT", "INSERT"])
+        self.assertEqual(self.look("SELECT count(*) FROM unfinished"), [(2049,)])
 
     def test_bytes_of_a_commit_are_bounded_but_for_one_large_message(self) -> None:
         statements = self.traced()
