@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import shutil
 import statistics
 import subprocess
@@ -126,6 +127,16 @@ def serve_container() -> None:
     reactor.run()
 
 
+def cpu_seconds(pid: int) -> float:
+    """Return for how long a process and its children have computed."""
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    ticks = 0
+    for each in (pid, *map(int, children)):
+        fields = Path(f"/proc/{each}/stat").read_text().rpartition(")")[2].split()
+        ticks += int(fields[11]) + int(fields[12])
+    return ticks / os.sysconf("SC_CLK_TCK")
+
+
 def run_load(url: str) -> float:
     """Return the requests a second of one run."""
     command = [sys.executable, "-m", "bench.relay_nginx", "--load", url]
@@ -145,6 +156,8 @@ def compare(folder: str, program: str) -> int:
     base = f"http://127.0.0.1:{int(dapi.stdout.readline())}"
     base += Path(f"{folder}/outbox.db-relay.prefix").read_text().strip()
     port = _free_port()
+    # The workers of an nginx that root starts are another user's.
+    Path(folder).chmod(0o711)
     Path(f"{folder}/nginx.conf").write_text(_NGINX.format(folder=folder, target=target, port=port))
     nginx = subprocess.Popen([program, "-c", f"{folder}/nginx.conf", "-p", folder], stderr=subprocess.DEVNULL)
     try:
@@ -153,15 +166,20 @@ def compare(folder: str, program: str) -> int:
         path = callback_path(MODEL, "generated")
         time.sleep(2)
         rates: dict[str, list[float]] = {"nginx": [], "dapi": []}
+        before = {name: cpu_seconds(pid) for name, pid in (("nginx", nginx.pid), ("dapi", dapi.pid))}
         for _ in range(ROUNDS):
             rates["nginx"].append(run_load(f"http://127.0.0.1:{port}{path}"))
             rates["dapi"].append(run_load(f"{base}{path}"))
             # What dapi has taken is handed on, and does not disturb the next run.
             time.sleep(3)
+        spent = {name: cpu_seconds(pid) - before[name] for name, pid in (("nginx", nginx.pid), ("dapi", dapi.pid))}
     finally:
         for process in (nginx, dapi, container):
             process.terminate()
             process.wait()
+    for name, each in rates.items():
+        text = f"{name}, ms of computing a request"
+        print(f"{text:>40} {1000 * spent[name] / (sum(each) * SECONDS):>10.2f}")
     medians = {name: statistics.median(each) for name, each in rates.items()}
     ratio = medians["dapi"] / medians["nginx"]
     print(f"{'nginx, requests a second':>40} {medians['nginx']:>10.1f}")

@@ -17,7 +17,7 @@ from twisted.internet.defer import Deferred, succeed
 
 from dapi.database.lane import Lane
 from dapi.messages.sizes import MIB
-from dapi.relay.scan import Facts, Scan
+from dapi.relay.scan import Facts, Scan, read_whole
 
 SMALL_BYTES = MIB
 _PIECE_BYTES = 256 * 1024
@@ -148,13 +148,14 @@ class IncomingBody:
             return False
         return True
 
-    def _append(self, piece: bytes) -> None:
+    def _append(self, piece: bytes, *, is_read: bool = False) -> None:
         if self._file is None:
             self._file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
         view = memoryview(piece)
         while view:
             view = view[os.write(self._file, view) :]
-        self._scan.feed(piece)
+        if not is_read:
+            self._scan.feed(piece)
         self._synced += len(piece)
         if self._synced >= _SYNC_BYTES:
             os.fdatasync(self._file)
@@ -163,14 +164,17 @@ class IncomingBody:
     def _finish(self) -> Facts:
         if self.error is not None:
             raise self.error
+        facts = None
         if self.is_small:
-            self._append(b"".join(self._pieces))
+            whole = b"".join(self._pieces)
+            facts = read_whole(whole)
+            self._append(whole, is_read=facts is not None)
         elif self._file is None:
             self._append(b"")
         if self._file is not None:
             os.fdatasync(self._file)
         self._close()
-        return self._scan.facts()
+        return facts if facts is not None else self._scan.facts()
 
     def _close(self) -> None:
         if self._file is not None:
@@ -192,6 +196,8 @@ def read_part(path: Path, offset: int, size: int) -> bytes:
 
 def scan_file(path: Path) -> Facts:
     """Return the facts of a body that is on disk; raises OSError."""
+    if path.stat().st_size <= SMALL_BYTES and (facts := read_whole(path.read_bytes())) is not None:
+        return facts
     scan = Scan()
     with path.open("rb") as file:
         while piece := file.read(_PIECE_BYTES):

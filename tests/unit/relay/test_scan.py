@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from dapi.relay.nonces import NonceSet
-from dapi.relay.scan import Facts, Scan, read_target
+from dapi.relay.scan import Facts, Scan, read_target, read_whole
 from dapi.simulator.vllm.sender import callback_path, generated_body
 
 MODEL = "Qwen/Qwen3-235B-A22B-Instruct-2507-FP8"
@@ -93,6 +93,46 @@ class ScanTests(SynchronousTestCase):
             b'{"block_height": 5, "node_id": 3, "artifacts": [{"nonce": 3, "vector_b64": "", "k_points_steps": [5]}]}'
         )
         self.assertEqual(facts_of(body), Facts(5, 3, range(3, 4), None, 3, 0, 3))
+
+
+class ReadWholeTests(SynchronousTestCase):
+    """What is decoded says the same as what is looked through."""
+
+    @settings(max_examples=50, deadline=None)
+    @given(st.lists(st.integers(0, 2**31 - 1), max_size=60), st.integers(0, 2**40), st.integers(0, 500))
+    def test_it_says_what_the_scan_says(self, nonces: list[int], height: int, node_num: int) -> None:
+        body = generated_body(height, node_num, nonces)
+        self.assertEqual(read_whole(body), facts_of(body))
+
+    def test_what_no_node_makes_is_not_read_so(self) -> None:
+        body = generated_body(5, 3, [3, 6])
+        for odd in (
+            b"",
+            b"{}",
+            b"null",
+            b"[" * 5000,
+            body + b"x",
+            body.replace(b"block_height", b"Block_Height"),
+            body.replace(b"block_height", b"block_heigh\\u0074"),
+            body.replace(b'"nonce": 6', b'"nonce": -6'),
+            body.replace(b'"nonce": 6', b'"nonce": 99999999999'),
+            body.replace(b'"nonce": 6', b'"nonce": 6.5'),
+            body.replace(b"{", b'{"more": 1, ', 1),
+        ):
+            self.assertIsNone(read_whole(odd), odd[:60])
+
+    def test_escapes_are_suspicious(self) -> None:
+        """A field whose name is written with them is one for the container, and none for a search."""
+        body = generated_body(5, 3, [3]).replace(b"block_height", b"block_heigh\\u0074")
+        self.assertIn("escapes", facts_of(body).suspicion or "")
+
+    def test_vectors(self) -> None:
+        for odd in ("AAAA", "", "A" * 31 + "=", "/" * 32, "\u00e9" * 32):
+            body = generated_body(5, 3, [3]).replace(b'"vector_b64": "', b'"vector_b64": "%s", "x": "' % odd.encode())
+            body = body.replace(b', "x": "', b"}, {", 1).partition(b"}, {")[0] + b"}]}"
+            found = read_whole(body.replace(b'"artifacts"', b'"encoding": {}, "artifacts"'))
+            self.assertIsNotNone(found)
+            self.assertEqual(found is not None and found.suspicion is None, odd == "", odd)
 
 
 class NonceSetTests(SynchronousTestCase):
