@@ -5,14 +5,16 @@ from __future__ import annotations
 import importlib
 import inspect
 import pkgutil
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
 import dapi
 
-# What the README tells people to import.
+# What docs/embedding.md tells people to import.
 PUBLIC = {
     "dapi.config": ("Config", "load_config"),
     "dapi.database": ("Database",),
@@ -36,6 +38,12 @@ class ExportTests(SynchronousTestCase):
         for module, names in PUBLIC.items():
             for name in names:
                 self.assertTrue(inspect.getdoc(getattr(importlib.import_module(module), name)), f"{module}.{name}")
+
+    def test_the_document_lists_it(self) -> None:
+        page = (Path(__file__).parents[2] / "docs" / "embedding.md").read_text(encoding="utf-8")
+        rows = re.findall(r"^\| `(dapi[\w.]*)` \| (`.*?`) \|", page, re.MULTILINE)
+        told = {module: set(re.findall(r"`(\w+)`", names)) for module, names in rows}
+        self.assertEqual(told, {module: set(names) for module, names in PUBLIC.items()})
 
     def test_all_lists_what_is_there(self) -> None:
         for name in MODULES:
