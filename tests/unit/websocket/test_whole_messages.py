@@ -99,7 +99,7 @@ def connected(settings: ConnectionSettings = SETTINGS, offer: str = "") -> Recor
     """A connection whose upgrade was accepted."""
     connection = Recorded(settings)
     WatchedConnectionFactory(Clock()).of_client(lambda: connection).buildProtocol(PEER)
-    transport = Transport()
+    transport = Transport(lenient=True)
     connection.makeConnection(transport)
     found = re.search(rb"Sec-WebSocket-Key: (\S+)", transport.value())
     assert found is not None
