@@ -5,6 +5,7 @@ from __future__ import annotations
 from twisted.trial.unittest import SynchronousTestCase
 
 from dapi.messages import ProofBatch
+from dapi.timing.fair_share import PAUSE_SECONDS
 from dapi.websocket.client import WebSocketState
 from tests.unit.websocket.client_in_memory import message, open_client
 
@@ -38,14 +39,14 @@ class PauseTests(SynchronousTestCase):
         self.assertTrue(self.world.client.status().paused)
         self.send("a", "b")
         self.assertEqual(self.world.recorder.taken, [])
-        self.others_work(11)
+        self.others_work(PAUSE_SECONDS + 3)
         self.assertEqual(self.world.recorder.taken, ["a", "b"])
         self.assertFalse(self.link.client_transport.is_paused)
 
     def test_a_long_pause_ends_no_connection(self) -> None:
         for _ in range(4):
             self.pause()
-            self.others_work(11)
+            self.others_work(PAUSE_SECONDS + 3)
         self.assertIs(self.world.client.status().state, WebSocketState.OPEN)
         self.send("a")
         self.assertEqual(self.world.recorder.taken, ["a"])
@@ -68,7 +69,7 @@ class PauseTests(SynchronousTestCase):
             self.link.server.sendMessage(message(name))
         self.link.flush()
         self.assertEqual(self.world.recorder.taken, ["a"])
-        self.others_work(11)
+        self.others_work(PAUSE_SECONDS + 3)
         self.assertEqual(self.world.recorder.taken, ["a", "b", "c"])
 
     def test_and_so_do_fragments_behind_it(self) -> None:
@@ -78,7 +79,7 @@ class PauseTests(SynchronousTestCase):
             self.link.server.sendMessage(message(name), fragmentSize=64)
         self.link.flush()
         self.assertEqual(self.world.recorder.taken, ["a"])
-        self.others_work(11)
+        self.others_work(PAUSE_SECONDS + 3)
         self.assertEqual(self.world.recorder.taken, ["a", "b", "c"])
 
     def test_a_close_is_heard_in_a_pause(self) -> None:
