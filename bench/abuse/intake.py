@@ -6,6 +6,7 @@ started it prints one, with the callback port and the base of each node.
 
 from __future__ import annotations
 
+import gc
 import json
 import sys
 from typing import Any
@@ -14,6 +15,7 @@ from dapi.broker.callback_tokens import CallbackTokens
 from dapi.broker.nodes import ModelConfig, NodeConfig
 from dapi.config import ApiConfig, Config, StorageConfig, WebSocketConfig
 from dapi.service import make_service
+from dapi.tap import SWITCH_INTERVAL_SECONDS
 from dapi.timing.clock import make_monotonic
 
 
@@ -35,7 +37,8 @@ def main(folder: str) -> None:
     told = json.loads(sys.stdin.readline())
     reactor: Any = global_reactor
     make_monotonic(reactor)
-    sys.setswitchinterval(0.0005)
+    # What the plugin of twistd does for its process.
+    sys.setswitchinterval(SWITCH_INTERVAL_SECONDS)
     path = f"{folder}/outbox.db"
     config = Config(
         api=ApiConfig(ml_server_host="127.0.0.1", ml_server_port=0, admin_server_port=0),
@@ -51,6 +54,7 @@ def main(folder: str) -> None:
         for worker in service.broker.workers():
             worker.websocket_client.startService()
             bases[worker.node.id] = f"{service.callback_url}/{tokens.token(worker.node.num, worker.node.token_num)}"
+        gc.freeze()
         print(json.dumps({"port": service.callback_listener.port, "bases": bases}), flush=True)
 
     service = make_service(config, reactor, on_broken=sys.exit, on_registered=registered)
