@@ -11,6 +11,7 @@
 # make soak    dapi for an hour between a failing chain and 200 nodes; SOAK="--duration 600" and more
 # make model   dapi in memory, through random deliveries, faults, restarts and blocks, for MINUTES=10
 # make faults  kills and failures at random moments, ROUNDS=50 of each kind
+# make fuzz    makes new input for each decoder, for ten minutes; FUZZ="--seconds 60 http" and more
 # make proto   the generated protobuf code, anew
 # make package the wheel and the source distribution in dist/, built twice, checked, and tried in each Python
 # make release the same, the unit tests from the source distribution, and the list of components (SBOM)
@@ -56,7 +57,7 @@ types: $(STAMP)
 unit: $(STAMP)
 	@$(PY) -m tests.runners unit
 
-.PHONY: steps model faults
+.PHONY: steps model faults fuzz
 
 # The model test, with the same steps each time.
 steps: $(STAMP)
@@ -71,6 +72,11 @@ KILLS := test_pull_the_plug.py test_chain_pull_the_plug.py outbox/test_processes
 
 faults: $(STAMP)
 	@DAPI_FAULT_ROUNDS=$(ROUNDS) $(PY) -m pytest -q $(addprefix tests/integration/,$(KILLS))
+
+# It has no wheel for each system and Python, so that it is no part of the set-up.
+fuzz: $(STAMP)
+	@$(PY) -m pip install --quiet --disable-pip-version-check atheris==3.0.0
+	@$(PY) -m tests.fuzz $(FUZZ)
 
 # Processes of their own: pytest-twisted and asynchronous trial tests cannot share one.
 integration: $(STAMP)

@@ -322,7 +322,7 @@ def decode_answer(body: bytes, request_id: int, answer_type: type[T]) -> T | Rpc
         if envelope.id != request_id:
             raise ChainUnavailableError(f"the answer to call {envelope.id!r} instead of {request_id}")
         return msgspec.json.decode(envelope.result, type=answer_type)
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise ChainUnavailableError(f"an answer that cannot be read: {error}") from error
 
 
@@ -334,7 +334,7 @@ def decode_block_event(message: bytes) -> BlockInfo | RpcError | None:
     """
     try:
         envelope = _EVENT_DECODER.decode(message)
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise ChainUnavailableError(f"an event that cannot be read: {error}") from error
     if envelope.error is not None:
         return envelope.error

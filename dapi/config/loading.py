@@ -119,7 +119,7 @@ def _read_yaml(path: str) -> dict[str, Any]:
     text = _read_text(path)
     try:
         tree = yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         # Where, but not what: its own words quote the file, and there may be a password at that place.
         mark = getattr(error, "problem_mark", None)
         where = f" line {mark.line + 1}, column {mark.column + 1}:" if mark else ""
@@ -136,6 +136,10 @@ def _read_json(path: str) -> Any:
         return json.loads(_read_text(path))
     except json.JSONDecodeError as error:
         raise ConfigError(f"{path}: line {error.lineno}: is no valid JSON: {error.msg}") from error
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(
+            f"{path}: is no JSON that can be read: it is nested too deeply, or a number is too long"
+        ) from error
 
 
 @contextmanager

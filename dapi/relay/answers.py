@@ -72,6 +72,6 @@ def error_text(body: bytes) -> str:
     try:
         error = msgspec.json.decode(body, type=dict)["error"]
         text = error["message"] if isinstance(error, dict) else error
-    except (msgspec.DecodeError, UnicodeDecodeError, KeyError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, KeyError):
         return printable(body[:_WORDS])
     return printable(str(text).encode()[:_WORDS])

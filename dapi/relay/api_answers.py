@@ -119,6 +119,8 @@ def read_nodes(answer: bytes) -> tuple[ApiNode, ...]:
             raise ApiAnswerError("admin/v1/nodes tells something that is no node")
         node, state = _mapping(each, "node"), _mapping(each, "state")
         models = node.get("models") or ()
+        if not isinstance(models, dict | list | tuple):
+            raise ApiAnswerError("admin/v1/nodes tells models that are none")
         nodes.append(
             ApiNode(
                 node_id=str(node.get("id", "")),
@@ -146,7 +148,10 @@ def read_start_time(answer: bytes) -> float:
     found = _START_TIME.search(answer)
     if found is None:
         raise ApiAnswerError("metrics tell no process_start_time_seconds")
-    return float(found[1])
+    try:
+        return float(found[1])
+    except ValueError:
+        raise ApiAnswerError("process_start_time_seconds is no number") from None
 
 
 def number(told: Mapping[str, Any], name: str) -> int:
