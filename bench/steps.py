@@ -23,7 +23,7 @@ from dapi.outbox.cosmos_message_client import CosmosMessageClient
 from dapi.outbox.outbox import OutboxEntry
 from dapi.poc.batch_handler import BatchHandler
 from dapi.poc.deliveries import Deliveries
-from dapi.websocket.frames import short_text_frame
+from dapi.websocket.frames import TEXT, short_frame
 
 _MASK = b"\1\2\3\4"
 
@@ -56,7 +56,7 @@ def steps(nonces: int) -> dict[str, Callable[[], object]]:
             batch, batch_id=batch_id, node_id="node", via=Via.WEBSOCKET
         ),
         "whole handler": lambda: handler.handle_generated_batch(batch, size=len(payload)),
-        "ack": lambda: short_text_frame(encode_ack(message.id), _MASK),
+        "ack": lambda: short_frame(TEXT, encode_ack(message.id), _MASK),
         "msgspec": lambda: decode_bare(payload),
     }
 

@@ -43,7 +43,8 @@ from dapi.timing.log_limits import OncePerMinute
 from dapi.timing.steps import step
 from dapi.timing.timer import Timer
 
-_ASK_SECONDS = 5.0
+ASK_SECONDS = 5.0
+"""How long a node that does its duty is left alone at least, before it is asked again."""
 # So long after the last batch of another run, it may be over.
 _OTHER_RUN_SECONDS = 60.0
 # A node answers nothing for 3 to 6 s while it switches. Fact: docs/protocol/node.md, 'Restarts'.
@@ -119,7 +120,8 @@ class NodeReconciler:
     """Does for one node, as long as it has this worker, what Reconciler promises for each.
 
     ``make_command`` makes the command that an intention asks for. ``retry_delay`` returns the seconds to the next try.
-    ``on_switched`` is called with the node's id and the intention to which a command has brought it.
+    ``on_switched`` is called with the node's id and the intention to which a command has brought it. ``ask_seconds``
+    returns after how long a node that does its duty is asked again.
     """
 
     log = Logger()
@@ -131,6 +133,7 @@ class NodeReconciler:
         make_command: Callable[[Node, Intention], Command],
         retry_delay: Callable[[], float],
         on_switched: Callable[[str, Intention], object] = lambda node_id, intention: None,
+        ask_seconds: Callable[[], float] = lambda: ASK_SECONDS,
     ) -> None:
         self.worker = worker
         self.state = NodeReconcilerState.IDLE
@@ -138,6 +141,7 @@ class NodeReconciler:
         self._make_command = make_command
         self._retry_delay = retry_delay
         self._on_switched = on_switched
+        self._ask_seconds = ask_seconds
         self._log_limit = OncePerMinute(reactor)
         self._intention: Intention | None = None
         # The last command, under way or ended; None after a command that failed or did not last.
@@ -226,7 +230,7 @@ class NodeReconciler:
             intended = intention.block_height
             self.log.warn(text, node_id=self.worker.node.id, height=batch.block_height, intended=intended)
         # What was computed before the init may be delivered after it.
-        is_late = self._reactor.seconds() - self._begun_at >= _ASK_SECONDS
+        is_late = self._reactor.seconds() - self._begun_at >= ASK_SECONDS
         if is_late:
             is_ours = batch.public_key == intention.public_key
             self._other_run, self._other_run_at = OtherRun.STAGE if is_ours else OtherRun.OWNER, self._reactor.seconds()
@@ -277,7 +281,7 @@ class NodeReconciler:
             return
         if self.state is NodeReconcilerState.IDLE:
             self._enter(NodeReconcilerState.ON_DUTY)
-        if is_time_to_ask or self._reactor.seconds() - self._asked_at >= _ASK_SECONDS:
+        if is_time_to_ask or self._reactor.seconds() - self._asked_at >= self._ask_seconds():
             self._ask(self._intention.duty)
 
     def _give(self, intention: Intention) -> None:

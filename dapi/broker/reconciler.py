@@ -13,7 +13,7 @@ from twisted.logger import Logger
 
 from dapi.broker.broker import Broker
 from dapi.broker.duties import Intention
-from dapi.broker.node_reconciler import NodeReconciler, NodeStanding
+from dapi.broker.node_reconciler import ASK_SECONDS, NodeReconciler, NodeStanding
 from dapi.broker.node_worker import NodeWorker
 from dapi.broker.switch_log import SwitchLog
 from dapi.errors import NotReadyError
@@ -22,6 +22,8 @@ from dapi.timing.timer import Timer
 
 # To begin a call to a node takes about a millisecond.
 _NODES_A_TURN = 8
+# To ask a node what it does, by two calls, takes a millisecond: this is a tenth of the reactor's time at most.
+_ASKED_A_SECOND = 100
 
 
 class Reconciler(Service):
@@ -29,9 +31,9 @@ class Reconciler(Service):
 
     One command is under way for a node at a time; a newer intention cancels the older one's command. A command that
     failed is given again after ``retry_delay()`` seconds, for ever. A node that does its duty is asked again a few
-    seconds after it began, at each ``reconcile`` (not more often than every 5 s) and every ``poll_seconds``. A node
-    that does something else, or was given another command, gets its command again. Of many nodes, 8 are looked at in
-    one turn of the reactor, and the others in the next ones.
+    seconds after it began, at each ``reconcile`` (not more often than every 5 s; where there are more than 500 nodes,
+    100 of them a second) and every ``poll_seconds``. A node that does something else, or was given another command,
+    gets its command again. Of many nodes, 8 are looked at in one turn of the reactor, and the others in the next ones.
 
     What was achieved is not stored: after a restart each command is given again, and an equal init disturbs no node.
     """
@@ -100,14 +102,21 @@ class Reconciler(Service):
                 self._switch_log.forget(node_id)
         for node_id, worker in workers.items():
             if node_id not in self._nodes:
-                make_command, retry_delay = self._broker.command_for, self._retry_delay
                 self._nodes[node_id] = NodeReconciler(
-                    self._reactor, worker, make_command, retry_delay, self._switch_log.switched
+                    self._reactor,
+                    worker,
+                    self._broker.command_for,
+                    self._retry_delay,
+                    self._switch_log.switched,
+                    self._ask_seconds,
                 )
         # Those that wait keep their place, however often this is called.
         self._due.update(dict.fromkeys(self._nodes))
         if not self._next_turn.is_running:
             self._look_at_some()
+
+    def _ask_seconds(self) -> float:
+        return max(ASK_SECONDS, len(self._nodes) / _ASKED_A_SECOND)
 
     def _look_at_some(self) -> None:
         for node_id in list(islice(self._due, _NODES_A_TURN)):

@@ -14,6 +14,7 @@ from autobahn.twisted.websocket import WebSocketClientFactory
 from twisted.internet.interfaces import IAddress, IProtocolFactory
 from zope.interface import implementer
 
+from dapi.websocket.frames import Masks
 from dapi.websocket.protocol import WatchedConnection
 
 
@@ -26,6 +27,7 @@ class WatchedConnectionFactory(WebSocketClientFactory):
 
     def __init__(self, reactor: Any) -> None:
         super().__init__(useragent="dapi", reactor=reactor)
+        self.masks = Masks()
 
     def of_client(self, make_connection: Callable[[], WatchedConnection]) -> IProtocolFactory:
         """Return what makes the connections of one client, one after the other."""

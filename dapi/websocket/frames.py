@@ -1,4 +1,4 @@
-"""The one kind of frame that dapi makes by itself: a short text message of a client (RFC 6455, section 5.2)."""
+"""The frames that dapi makes by itself: a client's short text messages, pings and pongs (RFC 6455, section 5.2)."""
 
 from __future__ import annotations
 
@@ -8,18 +8,20 @@ from collections.abc import Callable
 MAX_SHORT_BYTES = 125
 """What one byte of length can say."""
 
-_FINAL_TEXT = 0x81
+TEXT, PING, PONG = 0x81, 0x89, 0x8A
+"""What a whole message, or a control frame, of this kind begins with."""
+
 _MASKED = 0x80
 _MASK_BYTES = 4
 _DRAWN_BYTES = 100 * _MASK_BYTES
 
 
-def short_text_frame(payload: bytes, mask: bytes) -> bytes:
-    """Return a whole text message of at most 125 bytes as one frame, masked with these 4 bytes."""
+def short_frame(kind: int, payload: bytes, mask: bytes) -> bytes:
+    """Return a text message, ping or pong of at most 125 bytes as one frame, masked with these 4 bytes."""
     size = len(payload)
     key = (mask * (size // 4 + 1))[:size]
     masked = int.from_bytes(payload, "big") ^ int.from_bytes(key, "big")
-    return bytes((_FINAL_TEXT, _MASKED | size)) + mask + masked.to_bytes(size, "big")
+    return bytes((kind, _MASKED | size)) + mask + masked.to_bytes(size, "big")
 
 
 class Masks:

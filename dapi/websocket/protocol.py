@@ -11,23 +11,21 @@ when the end begins: after a close handshake Autobahn reports what the peer echo
 from __future__ import annotations
 
 from abc import ABCMeta, abstractmethod
-from collections.abc import Callable
 from typing import Any, Protocol
 
 import txaio
 from autobahn.websocket.types import ConnectingRequest
 from twisted.internet.defer import Deferred, succeed
-from twisted.internet.interfaces import IPushProducer, IReactorTime
+from twisted.internet.interfaces import IReactorTime
 from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
-from zope.interface import implementer
 
 from dapi.errors import ConfigError
 from dapi.timing.fair_share import Account, FairShare
 from dapi.timing.timer import Timer
 from dapi.timing.waiters import Waiters
 from dapi.websocket.address import WebSocketAddress
-from dapi.websocket.frames import MAX_SHORT_BYTES, Masks, short_text_frame
+from dapi.websocket.frames import MAX_SHORT_BYTES, PING, PONG, TEXT, short_frame
 from dapi.websocket.reasons import (
     POLICY_VIOLATION,
     Cause,
@@ -42,9 +40,12 @@ from dapi.websocket.reasons import (
 )
 from dapi.websocket.settings import ConnectionSettings
 from dapi.websocket.whole_messages import WholeMessages
+from dapi.websocket.write_guard import WriteGuard
 
 _MAX_UNPARSED_BYTES = 64 * 1024
 _PING_SECONDS = 10.0
+# So much after what came last: a peer that pings at the same interval is first.
+_PING_MARGIN_SECONDS = 1.0
 
 
 class ConnectionObserver(Protocol):
@@ -100,12 +101,12 @@ class WatchedConnection(WholeMessages, metaclass=ABCMeta):
         self._ending: Ending | None = None
         self._has_ended = False
         self._is_blocked = False
-        self._masks = Masks()
         self._frames = 0
         self._pings, self._pings_since = 0, 0.0
         self.is_paused = False
         self._ended: Waiters[None] = Waiters()
         self.opened_at: float | None = None
+        self._heard_at = 0.0
 
     # What a subclass adds.
 
@@ -193,7 +194,7 @@ class WatchedConnection(WholeMessages, metaclass=ABCMeta):
         self._handshake_timer.cancel()
         self.forget_handshake()
         self.opened_at = self._clock.seconds()
-        self.transport.registerProducer(_WriteGuard(self._set_blocked), True)
+        self.transport.registerProducer(WriteGuard(self._set_blocked), True)
         self._ping_timer.start()
         self._observer.connection_opened()
 
@@ -209,6 +210,7 @@ class WatchedConnection(WholeMessages, metaclass=ABCMeta):
         if self.is_deaf:
             return
         self._pong_timer.cancel()
+        self._heard_at = self._clock.seconds()
         self._step_begun = self._account.begin_step()
         # What is left out of Autobahn's dataReceived are the words of a log line.
         self._dataReceived(data)
@@ -249,7 +251,7 @@ class WatchedConnection(WholeMessages, metaclass=ABCMeta):
         if self.state != self.STATE_OPEN:
             return
         if len(payload) <= MAX_SHORT_BYTES:
-            self.transport.write(short_text_frame(payload, self._masks.next()))
+            self._send_short(TEXT, payload)
         else:
             self.sendMessage(payload, isBinary=False, doNotCompress=True)
 
@@ -281,7 +283,11 @@ class WatchedConnection(WholeMessages, metaclass=ABCMeta):
         if self._pings > self._settings.max_pings:
             self.end_abuse(f"more than {self._settings.max_pings} pings within {_PING_SECONDS:g} s")
             return
-        super().onPing(payload)
+        if self.state == self.STATE_OPEN:
+            self._send_short(PONG, payload)
+
+    def _send_short(self, kind: int, payload: bytes) -> None:
+        self.transport.write(short_frame(kind, payload, self.factory.masks.next()))
 
     def _update_reading(self) -> None:
         is_open = self.state == self.STATE_OPEN
@@ -312,7 +318,13 @@ class WatchedConnection(WholeMessages, metaclass=ABCMeta):
     # Dead connections.
 
     def _ping(self) -> None:
-        self.sendPing()
+        """Ping a peer that was quiet for long enough. One that pings us that often need not be pinged, too."""
+        seconds = self._settings.ping_interval_seconds
+        quiet_seconds = self._clock.seconds() - self._heard_at
+        if quiet_seconds < seconds - _PING_MARGIN_SECONDS:
+            self._ping_timer.start(seconds - quiet_seconds + _PING_MARGIN_SECONDS)
+            return
+        self._send_short(PING, b"")
         if not self._pong_timer.is_running:
             self._pong_timer.start()
         self._ping_timer.start()
@@ -376,20 +388,3 @@ def _is_utf8(data: bytes) -> bool:
     except UnicodeDecodeError:
         return False
     return True
-
-
-@implementer(IPushProducer)
-class _WriteGuard:
-    """Is the transport's producer for a connection: hears when the transport cannot send what was written."""
-
-    def __init__(self, set_blocked: Callable[[bool], None]) -> None:
-        self._set_blocked = set_blocked
-
-    def pauseProducing(self) -> None:
-        self._set_blocked(True)
-
-    def resumeProducing(self) -> None:
-        self._set_blocked(False)
-
-    def stopProducing(self) -> None:
-        """Do nothing: ``connectionLost`` follows."""

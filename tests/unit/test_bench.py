@@ -18,7 +18,7 @@ from bench.connections import CallbackConnection, WebSocketConnection, head, unm
 from bench.load import Load
 from bench.table import DOCUMENT, TABLES, number, tables, written
 from dapi.messages import content_id, decode_envelope, decode_generated, encode_ack
-from dapi.websocket.frames import short_text_frame
+from dapi.websocket.frames import TEXT, short_frame
 
 
 class LoadTests(SynchronousTestCase):
@@ -64,7 +64,7 @@ class ConnectionTests(SynchronousTestCase):
         return connection
 
     def ack(self, number: int) -> bytes:
-        return short_text_frame(encode_ack(self.load.digits(number).decode()), b"\1\2\3\4")
+        return short_frame(TEXT, encode_ack(self.load.digits(number).decode()), b"\1\2\3\4")
 
     def test_acks_count_in_any_pieces(self) -> None:
         connection = self.offered(3)

@@ -6,6 +6,7 @@ from itertools import pairwise
 
 from twisted.internet.defer import Deferred
 
+from dapi.broker import reconciler
 from dapi.broker.duties import Intention
 from dapi.broker.node_worker_commands import Command, StopNodeCommand
 from dapi.broker.nodes import Node, NodeStore
@@ -93,6 +94,24 @@ class CommandTests(ReconcilerTestCase):
         self.assertEqual({self.standing(name).current for name in names}, {"INFERENCE"})
         inits = {name: self.stubs[name].events.count("pow/init/generate") for name in names}
         self.assertEqual([name for name, count in inits.items() if count], names[:7])
+
+    def test_of_very_many_only_so_many_are_asked_a_second(self) -> None:
+        self.patch(reconciler, "_ASKED_A_SECOND", 2)
+        names = [f"n{number:02}" for number in range(19)]
+        self.add(*names)
+        self.clock.advance(0)
+        self.intend(GENERATE, *names)
+        self.advance(6)
+
+        def asked() -> int:
+            return sum(self.stubs[name].events.count("pow/status") for name in names)
+
+        # With "a" they are 20: each is asked every 10 s, however fast the blocks come.
+        before = asked()
+        for _ in range(40):
+            self.reconciler.reconcile()
+            self.advance(1)
+        self.assertEqual(asked() - before, 4 * len(names))
 
     def test_a_stop_leaves_the_others(self) -> None:
         names = [f"n{number:02}" for number in range(20)]

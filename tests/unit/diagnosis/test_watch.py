@@ -28,13 +28,24 @@ class WatchTests(SynchronousTestCase):
         self.clock = Clock()
         self.status: dict[str, Any] = copy.deepcopy(WELL)
         self.answer: list[Loss] | Exception | Deferred[list[Loss]] = []
-        self.asked = 0
+        self.asked = self.looks = 0
+        self.look_seconds = 0.0
         self.log = log_of(self)
+        self.processor_seconds = 0.0
         self.watch = ProblemWatch(
-            self.clock, lambda: self.status, self.ask_losses, now=lambda: NOVEMBER + self.clock.seconds()
+            self.clock,
+            self.ask_status,
+            self.ask_losses,
+            now=lambda: NOVEMBER + self.clock.seconds(),
+            processor_seconds=lambda: self.processor_seconds,
         )
         self.watch.startService()
         self.addCleanup(lambda: self.successResultOf(self.watch.stopService()))
+
+    def ask_status(self) -> dict[str, Any]:
+        self.looks += 1
+        self.processor_seconds += self.look_seconds
+        return self.status
 
     def ask_losses(self) -> Deferred[list[Loss]]:
         self.asked += 1
@@ -50,6 +61,24 @@ class WatchTests(SynchronousTestCase):
 
     def offset(self, seconds: float) -> None:
         self.status["chain"]["clock_offset_seconds"] = seconds
+
+    def test_looking_takes_a_hundredth_of_the_time_however_many_nodes_there_are(self) -> None:
+        self.pass_time(100)
+        self.assertEqual(self.looks, 50)
+        self.look_seconds = 0.015
+        self.pass_time(100)
+        self.assertEqual(self.looks, 100)
+        self.look_seconds = 0.175
+        self.pass_time(2)
+        self.looks = 0
+        # The clock goes on by whole seconds.
+        self.pass_time(180)
+        self.assertEqual(self.looks, 10)
+        self.look_seconds = 0.0
+        self.pass_time(18)
+        self.looks = 0
+        self.pass_time(100)
+        self.assertEqual(self.looks, 50)
 
     def test_once_when_it_begins_and_once_when_it_is_over(self) -> None:
         self.pass_time(10)

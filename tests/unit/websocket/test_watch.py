@@ -22,6 +22,18 @@ class PingTests(SynchronousTestCase):
         self.assertEqual(link.server.pings, 4)
         self.assertEqual(world.client.status().connections, 1)
 
+    def test_a_peer_that_pings_is_not_pinged(self) -> None:
+        world, link = open_client(idle_seconds=1000)
+        for _ in range(6):
+            world.advance(19.9)
+            link.server.sendPing(b"x")
+            link.flush()
+        self.assertEqual((link.server.pings, world.client.status().connections), (0, 1))
+        world.advance(20.9)
+        self.assertEqual(link.server.pings, 0)
+        world.advance(0.2)
+        self.assertEqual(link.server.pings, 1)
+
     def test_no_answer_for_15_seconds_ends_it(self) -> None:
         world, link = open_client(idle_seconds=1000)
         link.server.answers_pings = False
