@@ -152,7 +152,7 @@ class ProblemId(enum.StrEnum):
     WATCH_VOTES = "watch-votes", _CRITICAL, "PoC v2", "No vote of this host is on the chain."
     WATCH_CALLBACK_URL = "watch-callback-url", _CRITICAL, "PoC v2", "A node cannot reach the callback URL by its name."
     WATCH_RESTARTED = "watch-restarted", _WARNING, "PoC v2", "The api container was started anew in a stage."
-    WATCH_CANNOT_ASK = "watch-cannot-ask", _WARNING, "PoC v2", "The api container or the chain does not answer."
+    WATCH_CANNOT_ASK = "watch-cannot-ask", _CRITICAL, "PoC v2", "The api container or the chain does not answer."
 
     # The process and its doors.
     CLOCK_OFF = "clock-off", _WARNING, "process", "This machine's clock is wrong."

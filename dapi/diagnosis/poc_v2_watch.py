@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from dapi.diagnosis.callbacks import fault_between
-from dapi.diagnosis.catalogue import ProblemId
+from dapi.diagnosis.catalogue import ProblemId, Severity
 from dapi.diagnosis.chain import clock_off
 from dapi.diagnosis.problem import Finding, Status
 from dapi.messages.urls import parse_url
@@ -41,9 +41,17 @@ def watch(status: Status) -> Iterator[Finding]:
         part = f"{problem_id.part} {trouble['height']} {trouble['model']}"
         yield Finding(problem_id, trouble["problem"], to_do, part=part)
     for kind, text in found["questions"].items():
+        if kind == "state" and status.get("relay") is not None:
+            # The relay asks for it, too, and more often.
+            continue
         where = "poc_v2.chain_url" if kind in _OF_CHAIN else "poc_v2.api_url, api_public_url and api_admin_url"
         to_do = f"look whether it runs, and {where} are right"
-        yield Finding(ProblemId.WATCH_CANNOT_ASK, text, to_do, part=f"watch {kind}", for_seconds=_QUESTION_SECONDS)
+        # In a stage a container that does not answer takes no artifacts either.
+        severity = Severity.CRITICAL if kind == "epochs" and found["is_generating"] else Severity.WARNING
+        part = f"watch {kind}"
+        yield Finding(
+            ProblemId.WATCH_CANNOT_ASK, text, to_do, part=part, severity=severity, for_seconds=_QUESTION_SECONDS
+        )
     if status["chain"].get("clock_offset_seconds") is None:
         yield from clock_off(found["clock_offset_seconds"])
     yield from _callback_url(status, found)

@@ -24,6 +24,9 @@ class Hearing:
         nodes = self._knowledge.nodes or ()
         if facts.node_num is not None and any(facts.node_num == node.node_num for node in nodes):
             self._heard[facts.node_num] = self._reactor.seconds()
+            if len(self._heard) > 2 * len(nodes):
+                numbers = {node.node_num for node in nodes}
+                self._heard = {num: at for num, at in self._heard.items() if num in numbers}
 
     def silent(self) -> dict[str, float]:
         """Return for how many seconds each node has delivered nothing that says it generates, from 30 s on."""

@@ -226,6 +226,7 @@ class Watch(LoopService):
         return {
             "height": epochs.block_height if epochs is not None else None,
             "phase": epochs.phase if epochs is not None else None,
+            "is_generating": knowledge.is_generating_time,
             "knows_commits": self._chain is not None,
             "clock_offset_seconds": self._chain.clock_offset_seconds if self._chain is not None else None,
             "questions": dict(self.problems),

@@ -174,3 +174,13 @@ CALLBACKS: Operations = {
     },
     **_HEALTH,
 }
+
+# The prefix is a secret, and a model's id is escaped twice. What comes is kept as it is, and not looked at before that.
+RELAYED: Operations = {
+    ("POST", f"/k/<prefix>/v2/poc-batches/<model>/{kind}"): Operation(
+        f"Deliver {what} of PoC v2, for the network's own api container. 200 means that it is on disk.",
+        {200: None, 503: ErrorAnswer},
+        dict,
+    )
+    for kind, what in (("generated", "artifacts"), ("validated", "the result of a validation"))
+}

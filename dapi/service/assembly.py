@@ -53,7 +53,7 @@ from dapi.server.log_routes import LogRoutes
 from dapi.server.metric_families import Snapshot
 from dapi.server.metrics import Metrics
 from dapi.server.openapi import OpenApiRoute
-from dapi.server.operations import ADMIN, CALLBACKS
+from dapi.server.operations import ADMIN, CALLBACKS, RELAYED
 from dapi.server.page.live import LivePage
 from dapi.server.page.minutes import ByWay
 from dapi.server.page.routes import PageRoutes
@@ -115,7 +115,8 @@ class Parts:
         health = self._make_health().routes()
         self.relay = self._make_relay(path)
         self.poc_v2_watch = self._make_watch()
-        description = OpenApiRoute("dapi: callbacks", CALLBACKS, is_open=True)
+        operations = {**CALLBACKS, **(RELAYED if self.relay is not None else {})}
+        description = OpenApiRoute("dapi: callbacks", operations, is_open=True)
         self.callback_listener = self._make_callbacks((*health, *description.routes()))
         self.chain = self._make_chain(on_another_chain)
         self.backups, self.page = Backups(reactor, path), self._make_page(status)

@@ -275,7 +275,7 @@ class NameTests(SynchronousTestCase):
             self.assertTrue(is_known or "…" in path, f"{method} {path}")
 
     def test_metrics(self) -> None:
-        told = set(re.findall(r"`(dapi_[a-z_]+)", EVERYTHING))
+        told = set(re.findall(r"`(dapi_[a-z0-9_]+)", EVERYTHING))
         self.assertIn("dapi_problems", told)
         self.assertEqual(told - names_of_samples(), set())
 

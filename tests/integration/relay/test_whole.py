@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,13 @@ async def ask(port: int, path: str, body: bytes | None = None) -> int:
     return status
 
 
+async def told(port: int, path: str) -> Any:
+    exchanges = Exchanges(reactor, None, PATIENCE_SECONDS)
+    _, body = await soon(Deferred.fromCoroutine(exchanges.exchange("GET", f"http://127.0.0.1:{port}{path}", None)))
+    await exchanges.close()
+    return json.loads(body)
+
+
 def relaying(api: SimulatedApi) -> PocV2Config:
     return PocV2Config(relay=True, api_url=api.callback_url, api_public_url=api.public_url, api_admin_url=api.admin_url)
 
@@ -50,6 +58,9 @@ async def test_a_callback_goes_through_a_whole_dapi(host: Host, tmp_path: Path) 
         status: dict[str, Any] = await soon(service.status())
         assert status["relay"]["stage"] == P
         assert prefix not in str(status)
+        # It is described, and its prefix is not told.
+        described = await told(port, "/openapi.json")
+        assert "/k/{prefix}/v2/poc-batches/{model}/generated" in described["paths"]
         # dapi's own routes are where they were.
         assert await ask(port, "/v1/poc-batches/generated", b"{}") in (400, 403)
     finally:

@@ -64,7 +64,13 @@ class RelayTests(CheckTestCase):
             self.assertTrue(finding.to_do)
 
 
-WATCH: dict[str, Any] = {"troubles": [], "questions": {}, "nodes": [], "clock_offset_seconds": None}
+WATCH: dict[str, Any] = {
+    "troubles": [],
+    "questions": {},
+    "nodes": [],
+    "clock_offset_seconds": None,
+    "is_generating": False,
+}
 
 
 class WatchTests(CheckTestCase):
@@ -85,6 +91,10 @@ class WatchTests(CheckTestCase):
         self.assertIn("poc_v2.chain_url", chain.to_do)
         self.assertIn("poc_v2.chain_url", votes.to_do)
         self.assertIn("poc_v2.api_url", state.to_do)
+        self.assertEqual({each.severity for each in (chain, votes, state)}, {Severity.WARNING})
+        (grave,) = self.watch(questions={"epochs": "no answer"}, is_generating=True)
+        self.assertEqual(grave.severity, Severity.CRITICAL)
+        self.assertEqual(self.watch(relay=RELAY, questions={"state": "HTTP 500"}), [], "the relay tells it")
         self.assertEqual(self.found(poc_v2_watch=None), [])
 
     def test_the_clock(self) -> None:
