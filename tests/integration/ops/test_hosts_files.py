@@ -40,7 +40,7 @@ def test_the_unit_is_sound_and_exposes_little(tmp_path: Path) -> None:
     # A program that is there; what it is matters to nobody.
     unit = tmp_path / "dapi.service"
     unit.write_text(text_of("dapi.service").replace("/opt/dapi/bin/twistd", sys.executable))
-    assert programs.run("systemd-analyze", "verify", str(unit)) == ""
+    assert unit.name not in programs.run("systemd-analyze", "verify", str(unit))
     programs.run("systemd-analyze", "security", "--offline=true", f"--threshold={MAX_EXPOSURE}", str(unit))
     unit.write_text(unit.read_text().replace("NoNewPrivileges=yes\n", "").replace("User=dapi\n", ""))
     with pytest.raises(AssertionError, match="exposure"):
