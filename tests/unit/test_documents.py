@@ -14,6 +14,7 @@ from twisted.internet import reactor as global_reactor
 from twisted.internet.testing import MemoryReactorClock
 from twisted.trial.unittest import SynchronousTestCase
 
+from dapi.broker.nodes import NodeConfig
 from dapi.config import Config, Secret, load_config
 from dapi.config.loading import FORMER_NAMES
 from dapi.config.loading import VARIABLES as NETWORK_VARIABLES
@@ -108,6 +109,10 @@ class SettingTests(SynchronousTestCase):
             self.assertTrue(meaning, f"{names}: write a text below it in dapi/config/settings.py")
             self.assertTrue(allowed, names)
         self.assertEqual(told, leaves(Config()))
+
+    def test_every_field_of_a_node_is_told(self) -> None:
+        told = [name for names, *_ in rows(PAGES["settings.md"], "field") for name in quoted(names)]
+        self.assertEqual(told, list(NodeConfig.__struct_fields__))
 
     def test_variables_set_what_their_row_says(self) -> None:
         told = {}
