@@ -251,6 +251,8 @@ class JsonChannel(HTTPChannel):
         streams, transport = self.site.streams, self.transport
         if streams is None or not streams.takes(self._path):
             return None
+        # What is streamed takes little of the thread at a time, and has bounds of its own.
+        self.turns.end()
 
         def resume() -> None:
             if self.state is ChannelState.RECEIVING:

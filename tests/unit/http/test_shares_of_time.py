@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any, cast
+
 from twisted.internet.address import IPv4Address
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from dapi.http.channel import ChannelState
 from dapi.http.site import JsonSite
-from dapi.timing.fair_share import FairShare
+from dapi.http.streams import Streams
+from dapi.timing.fair_share import PAUSE_SECONDS, FairShare
 from tests.unit.http.connections import Echo, Transport
 
 HEAD = b"POST /%s HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\n"
@@ -44,7 +47,7 @@ class ShareTests(SynchronousTestCase):
         # What the reactor had read already.
         transport.send(b"abc")
         self.assertEqual(transport.answers(), [])
-        self.others_work(11)
+        self.others_work(PAUSE_SECONDS + 1)
         self.assertEqual([code for code, *_ in transport.answers()], [200])
         self.assertEqual(transport.producerState, "producing")
 
@@ -59,7 +62,7 @@ class ShareTests(SynchronousTestCase):
         """A node that has many requests at once has them read one by one: each may take too long."""
         transports = [self.begin(), self.begin()]
         self.others_work(0.5)
-        self.node.charge(1.0)
+        self.node.charge(0.03)
         for transport in transports:
             transport.send(b"abc")
         # The first one takes a second.
@@ -67,7 +70,7 @@ class ShareTests(SynchronousTestCase):
         while not transports[0].answers():
             self.others_work(0.125)
         self.assertEqual(transports[1].answers(), [])
-        self.others_work(11)
+        self.others_work(PAUSE_SECONDS + 1)
         self.assertEqual([code for code, *_ in transports[1].answers()], [200])
 
     def test_a_stranger_that_took_too_much_is_paused_by_address(self) -> None:
@@ -84,7 +87,7 @@ class ShareTests(SynchronousTestCase):
         transport.send(b"abc")
         self.others_work(6)
         self.assertEqual([code for code, *_ in transport.answers()], [503])
-        self.others_work(11)
+        self.others_work(PAUSE_SECONDS + 1)
         self.assertEqual(len(transport.answers()), 1)
 
     def test_a_whole_request_over_a_new_connection_waits_too(self) -> None:
@@ -95,7 +98,7 @@ class ShareTests(SynchronousTestCase):
         transport.send(HEAD % b"node" + b"abc")
         self.assertIs(transport.protocol.state, ChannelState.ANSWERING)
         self.assertEqual((transport.answers(), transport.producerState), ([], "paused"))
-        self.others_work(11)
+        self.others_work(PAUSE_SECONDS + 1)
         self.assertEqual([code for code, *_ in transport.answers()], [200])
 
     def test_a_connection_that_ends_in_a_pause_leaves_nothing(self) -> None:
@@ -105,6 +108,39 @@ class ShareTests(SynchronousTestCase):
         transport.send(b"ab")
         transport.lose()
         self.assertFalse(self.node.has_members)
-        self.others_work(11)
+        self.others_work(PAUSE_SECONDS + 1)
         self.assertEqual(transport.answers(), [])
         self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_a_stream_is_no_matter_of_shares(self) -> None:
+        body = StreamedBody()
+        self.site.streams = cast(Streams, body)
+        transport = self.begin(b"streamed")
+        self.others_work(0.5)
+        self.share.of_stranger("10.0.0.9").charge(1.0)
+        self.assertEqual(transport.producerState, "producing")
+        transport.send(b"ab")
+        self.assertEqual(body.received, b"ab")
+
+
+class StreamedBody:
+    """Takes every body, and is the body."""
+
+    in_memory = False
+    max_body_bytes = 100
+
+    def __init__(self) -> None:
+        self.received = b""
+
+    def takes(self, target: bytes) -> bool:
+        return target == b"/streamed"
+
+    def open_body(self, target: bytes, length: int, **_: Any) -> StreamedBody:
+        return self
+
+    def write(self, data: bytes) -> None:
+        self.received += data
+
+    def lose(self, body: Any) -> None: ...
+
+    async def take(self, *_: Any) -> None: ...
