@@ -48,10 +48,13 @@ class ManyNodes:
 
     async def when_open(self, count: int, seconds: float) -> None:
         """Wait until so many WebSockets are open; TimeoutError when they are not within ``seconds``."""
-        async with asyncio.timeout(seconds):
-            while len(self.websockets) < count:
-                self._changed.clear()
-                await self._changed.wait()
+        try:
+            async with asyncio.timeout(seconds):
+                while len(self.websockets) < count:
+                    self._changed.clear()
+                    await self._changed.wait()
+        except TimeoutError as error:
+            raise TimeoutError(f"{len(self.websockets)} of {count} WebSockets are open after {seconds:g} s") from error
 
     def close_all(self) -> None:
         """End all WebSockets at once, as a common restart of the nodes does."""

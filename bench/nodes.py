@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import os
 import re
 import resource
 import sys
@@ -26,6 +27,8 @@ from bench.results import Section
 
 _PATIENCE_SECONDS = 300.0
 _CALLS = 5
+# The nodes send no batches; such a connection would be replaced after a minute.
+_NO_IDLENESS = {"DAPI_WEBSOCKET__IDLE_SECONDS": "86400"}
 _STAGE = {"block_height": 1000, "block_hash": "CD" * 32, "public_key": "02" + "ab" * 32}
 
 
@@ -52,6 +55,7 @@ class Dapi:
             process = await asyncio.create_subprocess_exec(
                 *(*command, "--database", "outbox.db", "--node-config", "node-config.json"),
                 cwd=where,
+                env=os.environ | _NO_IDLENESS,
                 stdout=asyncio.subprocess.PIPE,
             )
         dapi = cls(process, len(nodes))
