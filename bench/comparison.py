@@ -97,6 +97,7 @@ def _figures(slices: Sequence[Slice], dapis: Sequence[Slice]) -> dict[str, Any]:
         "p50_ms": spread(1000 * rank(each, 50) for each in waits),
         "p99_ms": spread(1000 * rank(each, 99) for each in waits),
         "cpu_us": spread(each.cpu_us for each in slices),
+        "first_thread_us": spread(each.first_thread_us for each in slices),
         "receiver_share": spread(each.receiver_share for each in slices),
         "sender_share": spread(each.sender_share for each in slices),
     }

@@ -23,13 +23,14 @@ class Slice(NamedTuple):
     """What one receiver did in its turn.
 
     ``rate`` is in batches/s, ``waits`` are the seconds from sending a batch until its answer, ``cpu_us`` is the CPU
-    time that the receiver took for a batch. Of their cores the receiver and the sender used these shares: where neither
-    is near 1, the disk is what is waited for.
+    time that the receiver took for a batch, ``first_thread_us`` that of its first thread alone. Of their cores the
+    receiver and the sender used these shares: where neither is near 1, the disk is what is waited for.
     """
 
     rate: float
     waits: list[float]
     cpu_us: float
+    first_thread_us: float
     receiver_share: float
     sender_share: float
 
@@ -47,7 +48,8 @@ class Sender:
 
     def drive(self, receiver: Receiver, seconds: float, outstanding: int) -> Slice:
         """Keep so many batches outstanding for this long, shared out among the connections; wait for what is left."""
-        own_cpu, cpu, begin = time.process_time(), receiver.cpu_seconds(), time.perf_counter()
+        own_cpu, begin = time.process_time(), time.perf_counter()
+        cpu, first_thread = receiver.cpu_seconds(), receiver.first_thread_seconds()
         deadline = begin + seconds
         for connection in receiver.connections:
             connection.offer(self._load, self._numbers, outstanding // len(receiver.connections))
@@ -67,6 +69,7 @@ class Sender:
             rate=in_time / seconds,
             waits=waits,
             cpu_us=1e6 * receivers_cpu / len(waits),
+            first_thread_us=1e6 * (receiver.first_thread_seconds() - first_thread) / len(waits),
             receiver_share=receivers_cpu / elapsed,
             sender_share=(time.process_time() - own_cpu) / elapsed,
         )

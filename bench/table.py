@@ -102,10 +102,11 @@ def cpu(found: Mapping[str, Any], section: str) -> str:
         found,
         section,
         lambda side: (
-            f"{number(side['cpu_us']['median'])} · {side['receiver_share']['median']:.0%}"
+            f"{number(side['cpu_us']['median'])} ({number(side['first_thread_us']['median'])})"
+            f" · {side['receiver_share']['median']:.0%}"
             f" · {side['sender_share']['median']:.0%}"
         ),
-        "CPU of the receiver, µs a batch · its core busy · the sender's",
+        "CPU of the receiver, µs a batch (first thread) · its core busy · the sender's",
     )
 
 

@@ -181,12 +181,12 @@ class TableTests(SynchronousTestCase):
 
     def test_a_comparison(self) -> None:
         shares = {"receiver_share": spread([0.9]), "sender_share": spread([0.1])}
-        side = {"rate": spread([1_234]), "cpu_us": spread([80]), **shares}
+        side = {"rate": spread([1_234]), "cpu_us": spread([80]), "first_thread_us": spread([50]), **shares}
         rounds = {"20": {"dapi": side, "go": side | {"ratio": spread([0.5])}}}
         measured = {"at": "2026-11-26 21:00 UTC", "commit": "abc", "seconds": 3.2, "load": [0.1, 0.9]}
         made = tables({"go": {}, "rounds": {"go": rounds}, "measured": {"go": measured}})
         self.assertIn("| Go, SQLite | 1,234 (1,234-1,234) · **0.50** |", made["go"])
-        self.assertIn("| **dapi**, on disk | 80.0 · 90% · 10% |", made["go_cpu"])
+        self.assertIn("| **dapi**, on disk | 80.0 (50.0) · 90% · 10% |", made["go_cpu"])
         self.assertIn("version abc, in 3 s, with a load of 0.1 before and 0.9 after", made["go"])
 
     def test_numbers_are_short(self) -> None:
