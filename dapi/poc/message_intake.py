@@ -141,7 +141,7 @@ class MessageIntake:
         size = len(payload)
         self.pending += 1
         self._pending_bytes += size
-        # Of the message only the id is kept: its batch needs a multiple of its bytes, and is with the handler now.
+        # Of the message only the id is kept: its batch is with the handler now.
         stored = maybeDeferred(self._handle, message, size)
         stored.addBoth(self._finish, message.id, size, came_at)
         stored.addErrback(self._counter.count_failure)

@@ -30,6 +30,8 @@ class Masks:
     Each call of the system gives up the interpreter's lock, and beside a busy thread it is long until it is back.
     """
 
+    __slots__ = ("_at", "_draw", "_drawn")
+
     def __init__(self, draw: Callable[[int], bytes] = os.urandom) -> None:
         self._draw = draw
         self._drawn = b""
