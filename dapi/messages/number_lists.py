@@ -16,7 +16,7 @@ anything else, not of a string either. A list that was cut out has one ``]``, at
 from __future__ import annotations
 
 from array import array
-from typing import Literal, NamedTuple
+from typing import Final, Literal, NamedTuple
 
 from dapi.messages.columns import Typecode
 
@@ -28,13 +28,13 @@ else:
     parser_class = Parser
 """None where simdjson is not installed: there is no wheel of it for every platform."""
 
-min_bytes = 2048
+MIN_BYTES: Final = 2048
 """A smaller text, of some hundred numbers, is sooner decoded by msgspec in one piece."""
 
-piece_bytes = 512 * 1024
+PIECE_BYTES: Final = 512 * 1024
 """So much of a long list is read at a time: simdjson needs ten times its memory."""
 
-MAX_LISTS = 3
+MAX_LISTS: Final = 3
 """So many lists has a batch of the kind that has the most."""
 
 _SIMDJSON_TYPES: dict[Typecode, Literal["i", "d"]] = {"q": "i", "d": "d"}
@@ -49,7 +49,7 @@ class Cut(NamedTuple):
 
 def cut(payload: bytes) -> Cut | None:
     """Take the lists out of a JSON text; None where it has none, or too many, or is better decoded in one piece."""
-    if parser_class is None or len(payload) < min_bytes:
+    if parser_class is None or len(payload) < MIN_BYTES:
         return None
     kept: list[bytes] = []
     lists: list[bytes] = []
@@ -70,7 +70,7 @@ def read_column(numbers: bytes, typecode: Typecode) -> array[int] | array[float]
     begin = 0
     while begin < len(numbers):
         # Cut at a comma: a list of numbers has none but those between them.
-        end = numbers.find(b",", begin + piece_bytes)
+        end = numbers.find(b",", begin + PIECE_BYTES)
         piece = numbers[begin:] if end < 0 else numbers[begin:end] + b"]"
         found = _read_piece(piece if begin == 0 else b"[" + piece, typecode)
         if found is None:

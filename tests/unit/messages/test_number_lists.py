@@ -112,7 +112,7 @@ def outcome(decode: Decode, payload: bytes) -> tuple[object, ...]:
 
 class ComparedTestCase(SynchronousTestCase):
     def setUp(self) -> None:
-        self.patch(number_lists, "min_bytes", 0)
+        self.patch(number_lists, "MIN_BYTES", 0)
 
     def agree(self, payload: bytes) -> None:
         """Fail unless each decoder comes to the same with simdjson and without."""
@@ -184,7 +184,7 @@ class SameAsMsgspecTests(ComparedTestCase):
 class NotInstalledTests(SynchronousTestCase):
     def test_msgspec_decodes_all_where_simdjson_is_not_installed(self) -> None:
         payload = json.dumps(generated_fields(nonces=list(range(500)), dist=[0.5] * 500)).encode()
-        self.assertGreater(len(payload), number_lists.min_bytes)
+        self.assertGreater(len(payload), number_lists.MIN_BYTES)
         code = (
             "import sys; sys.modules['simdjson'] = None\n"
             "from dapi.messages import content_id, decode_generated, number_lists\n"
@@ -201,7 +201,7 @@ class SameInPiecesTests(ComparedTestCase):
 
     def setUp(self) -> None:
         super().setUp()
-        self.patch(number_lists, "piece_bytes", 1)
+        self.patch(number_lists, "PIECE_BYTES", 1)
 
     def test_commas(self) -> None:
         for text in (
@@ -224,7 +224,7 @@ class SameInPiecesTests(ComparedTestCase):
     def test_a_long_list_is_read(self) -> None:
         numbers = list(range(10**6, 10**6 + 5000))
         for piece_bytes in (1, 7, 100, 10**6):
-            self.patch(number_lists, "piece_bytes", piece_bytes)
+            self.patch(number_lists, "PIECE_BYTES", piece_bytes)
             for text in (json.dumps(numbers), json.dumps(numbers, separators=(",", ":"))):
                 self.assertEqual(number_lists.read_column(text.encode(), "q"), array("q", numbers))
 
@@ -234,7 +234,7 @@ class ReadApartTests(SynchronousTestCase):
     """What nodes send is read by simdjson: else all of this would be for nothing."""
 
     def setUp(self) -> None:
-        self.patch(number_lists, "min_bytes", 0)
+        self.patch(number_lists, "MIN_BYTES", 0)
 
     def test_lists_of_a_node_are_read(self) -> None:
         cut = number_lists.cut(json.dumps(validated_fields()).encode())
@@ -252,7 +252,7 @@ class ReadApartTests(SynchronousTestCase):
         self.assertEqual(decode_generated(payload).nonces, array("q", range(10**6, 10**6 + 500)))
 
     def test_small_texts_are_left_to_msgspec(self) -> None:
-        self.patch(number_lists, "min_bytes", 100)
+        self.patch(number_lists, "MIN_BYTES", 100)
         self.assertIsNone(number_lists.cut(b"[1]" + b" " * 96))
         self.assertIsNotNone(number_lists.cut(b"[1]" + b" " * 97))
 
