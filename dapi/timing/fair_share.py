@@ -213,6 +213,8 @@ class FairShare:
         if now - self._counted_at < _COUNT_SECONDS:
             return
         self._counted_at = now
-        active = [each.is_node for each in self._accounts.values() if self._is_active(each)]
+        # As _is_active, without 10,000 calls of it four times a second.
+        since, paused = now - _ACTIVE_SECONDS, AccountState.PAUSED
+        active = [each.is_node for each in self._accounts.values() if each.active_at > since or each.state is paused]
         self._nodes = sum(active)
         self._strangers = len(active) - self._nodes
