@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+from io import BytesIO
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import msgspec
@@ -51,8 +52,10 @@ class HttpError(Exception):
 
 
 def body_of(request: IRequest) -> bytes:
-    """Return the whole body of a request."""
-    body: bytes = request.content.read()
+    """Return the whole body of a request, which holds it no longer: its answer may take a while."""
+    content, request.content = request.content, BytesIO()
+    body: bytes = content.read()
+    content.close()
     return body
 
 

@@ -155,6 +155,8 @@ def _decode_apart(payload: bytes, decoder: msgspec.json.Decoder[T]) -> T | None:
         numbers = number_lists.read_column(cut.lists[int(place)], typecode)
         if numbers is None:
             return None
+        # Its text is as large as all of the numbers.
+        cut.lists[int(place)] = b""
         # Nobody has seen the batch yet.
         msgspec.structs.force_setattr(batch, name, numbers)
     return decoded
