@@ -18,6 +18,9 @@ from dapi.messages.sizes import MIB
 APPLICATION_ID = int.from_bytes(b"dapi", "big")
 
 _BUSY_TIMEOUT_SECONDS = 2.0
+# What undoes one statement of several, and what is sorted, would otherwise be in files of /tmp, which a container need
+# not have.
+_NO_TEMPORARY_FILES = "PRAGMA temp_store = MEMORY"
 # Looking at every page of a larger file would keep the callback port shut for too long after a restart.
 _FULLY_CHECKED_BYTES = 64 * MIB
 
@@ -106,7 +109,10 @@ def _open(path: Path) -> sqlite3.Connection:
 
 def open_to_read(path: Path) -> sqlite3.Connection:
     """Open a connection that only reads."""
-    return sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True, timeout=_BUSY_TIMEOUT_SECONDS, isolation_level=None)
+    uri = f"{path.as_uri()}?mode=ro"
+    connection = sqlite3.connect(uri, uri=True, timeout=_BUSY_TIMEOUT_SECONDS, isolation_level=None)
+    connection.execute(_NO_TEMPORARY_FILES)
+    return connection
 
 
 def _prepare(connection: sqlite3.Connection, path: Path) -> None:
@@ -132,6 +138,7 @@ def _prepare(connection: sqlite3.Connection, path: Path) -> None:
     connection.executescript("PRAGMA synchronous = FULL; PRAGMA wal_autocheckpoint = 256; PRAGMA secure_delete = OFF;")
     # In KiB: as much as a large commit changes, or pages of it are written more than once.
     connection.execute("PRAGMA cache_size = -8000")
+    connection.execute(_NO_TEMPORARY_FILES)
     if version < len(SCHEMA_VERSIONS):
         missing = "".join(SCHEMA_VERSIONS[version:])
         connection.executescript(

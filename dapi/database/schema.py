@@ -196,9 +196,10 @@ SCHEMA_VERSIONS = (
     ) WITHOUT ROWID;
     """,
     # Until here each row entered an index for each filter of a listing, ids of finished rows were in one index of all
-    # stages, and what was finished was counted by its rows.
+    # stages, and what was finished was counted by its rows. There may be millions: nothing here sorts them.
     """
     DROP INDEX unfinished_by_kind; DROP INDEX unfinished_by_node; DROP INDEX unfinished_by_stage;
+    DROP INDEX finished_by_kind; DROP INDEX finished_by_node; DROP INDEX finished_by_stage;
     CREATE INDEX unfinished_listed
         ON unfinished (seq, kind, state, node_id, height, parent, nonces, seen, received_at);
     ALTER TABLE finished RENAME TO finished_before;
@@ -209,12 +210,6 @@ SCHEMA_VERSIONS = (
         finished_at REAL NOT NULL, attempts INTEGER NOT NULL, tx_hash TEXT, included_height INTEGER, reason TEXT,
         crc32 INTEGER, message BLOB
     );
-    INSERT OR IGNORE INTO finished (seq, batch_id, kind, state, node_id, via, height, nonces, run, seen, seen_by_http,
-            received_at, last_seen_at, finished_at, attempts, tx_hash, included_height, reason, crc32, message)
-        SELECT seq, batch_id, kind, state, node_id, via, height, nonces, run, seen, seen_by_http,
-            received_at, last_seen_at, finished_at, attempts, tx_hash, included_height, reason, crc32, message
-        FROM finished_before ORDER BY seq;
-    DROP TABLE finished_before;
     CREATE UNIQUE INDEX finished_ids ON finished (height, batch_id);
     CREATE UNIQUE INDEX finished_own_ids ON finished (batch_id) WHERE kind IN ('seed', 'hardware', 'claim');
     CREATE INDEX finished_by_kind ON finished (kind, state);
@@ -225,7 +220,14 @@ SCHEMA_VERSIONS = (
         batches INTEGER NOT NULL, nonces INTEGER NOT NULL, doubled INTEGER NOT NULL,
         PRIMARY KEY (height, node_id, kind, state)
     ) WITHOUT ROWID;
-    INSERT INTO ledger SELECT height, coalesce(node_id, ''), kind, state, count(*), sum(nonces), sum(seen - 1)
-        FROM finished GROUP BY 1, 2, 3, 4;
+    INSERT OR IGNORE INTO finished (seq, batch_id, kind, state, node_id, via, height, nonces, run, seen, seen_by_http,
+            received_at, last_seen_at, finished_at, attempts, tx_hash, included_height, reason, crc32, message)
+        SELECT seq, batch_id, kind, state, node_id, via, height, nonces, run, seen, seen_by_http,
+            received_at, last_seen_at, finished_at, attempts, tx_hash, included_height, reason, crc32, message
+        FROM finished_before ORDER BY seq;
+    DROP TABLE finished_before;
+    INSERT INTO ledger SELECT height, coalesce(node_id, ''), kind, state, 1, nonces, seen - 1 FROM finished WHERE true
+        ON CONFLICT DO UPDATE SET batches = batches + 1, nonces = nonces + excluded.nonces,
+            doubled = doubled + excluded.doubled;
     """,
 )

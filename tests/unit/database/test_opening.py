@@ -47,6 +47,13 @@ class OpeningTests(StoreTestCase):
         expected = {"journal_mode": "wal", "synchronous": 2, "page_size": 16384, "wal_autocheckpoint": 256}
         self.assertEqual(found, expected)
 
+    def test_it_writes_nothing_anywhere_else(self) -> None:
+        database = self.open_database()
+        # 2 is memory. Otherwise what undoes a statement, and what is sorted, goes into files of /tmp.
+        self.assertEqual(self.execute(database, "PRAGMA temp_store"), [(2,)])
+        read = database.read(lambda connection: connection.execute("PRAGMA temp_store").fetchall())
+        self.assertEqual(self.clock.wait_for(read), [(2,)])
+
     def test_what_was_written_is_there_again(self) -> None:
         database = self.open_database()
         self.execute(database, add_node("a"))

@@ -5,7 +5,9 @@ from __future__ import annotations
 import gzip
 from hashlib import sha256
 
+from dapi.database import file as database_file
 from dapi.database.schema import SCHEMA_VERSIONS
+from dapi.errors import StartError
 from dapi.messages import Kind, Receipt, State
 from dapi.outbox.ledger import NodeLedger, stage_ledger
 from dapi.outbox.outbox import Outbox
@@ -18,11 +20,27 @@ def id_of(number: int) -> str:
     return sha256(str(number).encode()).hexdigest()
 
 
-class UpgradeTests(StoreTestCase):
+class OldDatabaseTestCase(StoreTestCase):
     def setUp(self) -> None:
         super().setUp()
         self.path.parent.mkdir()
         self.path.write_bytes(gzip.decompress(OLD_FILE.read_bytes()))
+
+
+class FailedUpgradeTests(OldDatabaseTestCase):
+    def test_it_leaves_all_as_it_was(self) -> None:
+        before = self.path.read_bytes()
+        self.patch(database_file, "SCHEMA_VERSIONS", (*SCHEMA_VERSIONS, "INSERT INTO finished VALUES (1);"))
+        with self.assertRaisesRegex(StartError, "cannot be opened"):
+            self.open_database()
+        self.assertEqual(self.path.read_bytes(), before)
+        self.assertEqual(self.look("PRAGMA user_version"), [(11,)])
+        self.assertEqual(self.look("SELECT count(*) FROM finished"), [(12,)])
+
+
+class UpgradeTests(OldDatabaseTestCase):
+    def setUp(self) -> None:
+        super().setUp()
         before = self.look("SELECT * FROM finished ORDER BY seq"), self.look("SELECT * FROM unfinished ORDER BY seq")
         self.finished_before, self.unfinished_before = before
         self.database = self.open_database()
