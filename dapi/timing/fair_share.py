@@ -15,8 +15,9 @@ loss: the connections of the user are not read meanwhile, and TCP keeps what it 
 
 All others wait through a long step, so one of more than 5 ms counts as more than it takes: 10 ms twice, 50 ms ten
 times. No pause is longer than 15 s: a request may take longer, so what a node sends by HTTP meanwhile is read in time.
-A node of the network sends every 5 s (docs/protocol/node.md, 'How a node delivers'), and comes to no pause as long as
-its messages take less than its share of that.
+A node of the network sends every 5 s (docs/protocol/node.md, 'How a node delivers'). However many nodes there are, its
+share is a twentieth of the thread at least: after 400,000 nonces, the most that were seen, its pause is over before it
+sends again.
 """
 
 from __future__ import annotations
@@ -41,6 +42,8 @@ _ALLOWED_SECONDS = 0.02
 _LONG_STEP_SECONDS = 0.005
 _LONG_PART_SECONDS = 0.001
 _LOOK_SECONDS = 0.25
+# Of a node, however many there are: what any node of the network makes takes less.
+_LEAST_RATE = 0.05
 # Less debt than this is none: floating-point numbers seldom come to 0.
 _PAID_SECONDS = 1e-4
 # Of accounts that no connection has; they only hold debts of the last seconds.
@@ -184,7 +187,7 @@ class FairShare:
         """Return how much of each second pays off a user's debt."""
         self._count()
         if account.is_node:
-            return 1 / max(1, self._nodes + bool(self._strangers))
+            return max(_LEAST_RATE, 1 / max(1, self._nodes + bool(self._strangers)))
         return 1 / ((self._nodes + 1) * max(1, self._strangers))
 
     def forget_some(self) -> None:

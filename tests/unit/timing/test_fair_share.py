@@ -106,6 +106,14 @@ class FairShareTests(SynchronousTestCase):
             self.clock.advance(0.1)
         self.assertEqual(self.heard, [])
 
+    def test_however_many_nodes_there_are_the_strongest_of_the_network_is_read_when_it_sends(self) -> None:
+        """400,000 nonces take 30 ms."""
+        self.others += [self.join(number) for number in range(OTHERS, 300)]
+        for _ in range(20):
+            self.others_work(5)
+            self.assertFalse(self.greedy.is_paused)
+            self.greedy.charge(0.03)
+
     def test_never_are_all_paused(self) -> None:
         for _ in range(50):
             for account in (self.greedy, *self.others):
