@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
+import random
 import re
 import socket
 import sys
@@ -29,8 +31,18 @@ START = 1_728_000
 NODES = (1, 2, 3)
 ARTIFACTS_PER_SECOND = 60.0
 DISK_BYTES = 64 * MIB
+# Below those that Linux gives to connections.
+_PORTS = range(20_000, 30_000)
 _TWISTD = str(Path(sys.executable).parent / "twistd")
 _LISTENING = re.compile(r"callbacks: listening on")
+
+
+def _free_port() -> int:
+    """Return a port that no connection gets by chance, so that dapi finds it free at each start."""
+    for port in random.sample(_PORTS, len(_PORTS)):
+        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
+    raise RuntimeError("no port is free")
 
 
 class RecordingApi(SimulatedApi):
@@ -108,8 +120,7 @@ class Host:
             self._prefix = ""
         else:
             self._behind = [CutProxy(self._reactor, port) for port in ports]
-            with socket.create_server(("127.0.0.1", 0)) as chosen:
-                self._port = chosen.getsockname()[1]
+            self._port = _free_port()
             self.network = CutProxy(self._reactor, self._port)
             self.spawn()
             await self.when_up()
