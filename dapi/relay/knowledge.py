@@ -120,7 +120,8 @@ class Knowledge:
                 return f"stage {height} is not known to the api container, which knows stage {self.newest}"
             if self._reactor.seconds() - self._began < _PATIENCE_SECONDS:
                 return "the api container has not told its stage yet"
-        if model is not None and self.nodes and model not in self.models(self.nodes):
+        # Nodes that tell no model at all say nothing about this one.
+        if model is not None and (models := self.models(self.nodes or ())) and model not in models:
             return "none of the host's nodes runs its model"
         return None
 
@@ -137,8 +138,8 @@ class Knowledge:
 
     def is_known(self, payload: Payload) -> bool:
         """Tell whether a payload is of a stage and a model that this host has."""
-        is_models = not self.nodes or payload.said.model in self.models(self.nodes)
-        return payload.facts.height in self.stages and is_models
+        models = self.models(self.nodes or ())
+        return payload.facts.height in self.stages and (not models or payload.said.model in models)
 
     @property
     def newest(self) -> int:

@@ -123,6 +123,10 @@ class KnowledgeTests(SynchronousTestCase):
         self.knowledge.learn_nodes((node(1), node(2, model="other")))
         self.assertIsNone(self.held(facts(1), model="other"))
 
+    def test_nodes_that_tell_no_model_hold_nothing_up(self) -> None:
+        self.knowledge.learn_nodes((ApiNode("node2", 2, "10.0.0.7", frozenset(), "GENERATING", False),))
+        self.assertIsNone(self.held(facts(1, 4), model="other"))
+
     def test_since_when_nodes_generate(self) -> None:
         self.clock.advance(10)
         self.knowledge.learn_nodes((node(1), node(2, status="IDLE"), node(3)))
