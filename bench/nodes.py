@@ -171,7 +171,7 @@ def main() -> None:
     """Print each figure, and write them into the results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--nodes", type=int, default=2_000)
-    parser.add_argument("--idle-seconds", type=float, default=20.0, help="how long an idle dapi is watched")
+    parser.add_argument("--idle-seconds", type=float, default=10.0, help="how long an idle dapi is watched")
     arguments = parser.parse_args()
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))

@@ -242,7 +242,7 @@ def report(load: Load, told: dict[str, Any], taken: tuple[float, float], rounds:
 def main() -> None:
     """Run what the arguments say."""
     parser = argparse.ArgumentParser(prog="python -m bench.relay", description=__doc__)
-    parser.add_argument("--seconds", type=int, default=30, help="how long the senders send (default: 30)")
+    parser.add_argument("--seconds", type=int, default=20, help="how long the senders send (default: 20)")
     parser.add_argument("--api", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--dapi", nargs=4, help=argparse.SUPPRESS)
     options = parser.parse_args()

@@ -20,11 +20,13 @@ import time
 from pathlib import Path
 from typing import Any
 
+from bench.comparison import spread
 from bench.relay import HEIGHT, MODEL
+from bench.results import Section
 
 LIMIT_RATIO = 0.5
 ROUNDS = 3
-SECONDS = 6.0
+SECONDS = 4.0
 CONNECTIONS = 16
 ARTIFACTS = 4_500
 
@@ -145,6 +147,7 @@ def run_load(url: str) -> float:
 
 def compare(folder: str, program: str) -> int:
     """Run both in turns, and print the medians; return the exit code."""
+    section = Section("relay_nginx")
     me = [sys.executable, "-m", "bench.relay_nginx"]
     container = subprocess.Popen([*me, "--container"], stdout=subprocess.PIPE, text=True)
     assert container.stdout is not None
@@ -182,6 +185,7 @@ def compare(folder: str, program: str) -> int:
         print(f"{text:>40} {1000 * spent[name] / (sum(each) * SECONDS):>10.2f}")
     medians = {name: statistics.median(each) for name, each in rates.items()}
     ratio = medians["dapi"] / medians["nginx"]
+    section.write({**{f"{name}, requests/s": spread(each) for name, each in rates.items()}, "ratio": ratio})
     print(f"{'nginx, requests a second':>40} {medians['nginx']:>10.1f}")
     print(f"{'dapi, requests a second, with fsync':>40} {medians['dapi']:>10.1f}")
     print(

@@ -182,6 +182,13 @@ def relay(found: Mapping[str, Any]) -> str:
     return table(["50 senders and one body of a million artifacts", "measured", "limit"], rows)
 
 
+def relay_nginx(found: Mapping[str, Any]) -> str:
+    """Return how fast the relay is beside a proxy that keeps nothing."""
+    section = found["relay_nginx"]
+    rows = [[name, spread(value)] for name, value in section.items() if isinstance(value, dict)]
+    return table(["bodies of 0.3 MB, 16 connections", "measured"], [*rows, ["ratio", number(section["ratio"])]])
+
+
 def scrape(found: Mapping[str, Any]) -> str:
     """Return what a scrape of the metrics takes."""
     section = found["scrape"]
@@ -245,6 +252,7 @@ TABLES: dict[str, tuple[str, Callable[[Mapping[str, Any]], str]]] = {
     "stage": ("large_stage", stage),
     "year": ("year", year),
     "relay": ("relay", relay),
+    "relay_nginx": ("relay_nginx", relay_nginx),
     "scrape": ("scrape", scrape),
 }
 """The tables by name, each with the section of the results that it is made of."""
