@@ -26,7 +26,9 @@ from bench.results import Section
 from dapi.chain.keyring import SigningKey
 from dapi.chain.rpc_answers import TxAnswer, decode_answer, encode_request, tx_hash_of
 from dapi.chain.transactions import BATCH_TYPE_URL, TransactionSigner
-from dapi.messages import inference_pb2
+from dapi.messages import ProofBatch
+from dapi.messages.columns import doubles, integers
+from dapi.outbox.cosmos_message_client import encoded_batch
 from dapi.submission.parts import parts_of
 from dapi.submission.settings import SubmitterSettings
 
@@ -43,10 +45,13 @@ class Steps:
         self.fields: dict[str, Any] = {
             "poc_stage_start_block_height": 17280,
             "batch_id": "ab" * 32,
-            "nonces": [source.randrange(2**40) for _ in range(NONCES)],
+            "nonces": [*range(10**7, 10**7 + 8 * NONCES, 8)],
             "dist": [source.random() for _ in range(NONCES)],
             "node_id": "node1",
         }
+        # As it was decoded: its numbers are columns.
+        nonces, dist = integers(self.fields["nonces"]), doubles(self.fields["dist"])
+        self.batch = ProofBatch("02" + "ab" * 32, "CD" * 32, 17280, nonces, dist, 0)
         secret = source.randbytes(32)
         key = SigningKey(secret)
         warm = SigningKey(source.randbytes(32))
@@ -65,7 +70,7 @@ class Steps:
 
     def encode(self) -> bytes:
         """Encode the batch as the chain's message."""
-        return inference_pb2.MsgSubmitPocBatch(**self.fields).SerializeToString()
+        return encoded_batch(self.batch, self.fields["batch_id"], self.fields["node_id"])
 
     def sign(self) -> bytes:
         """Build and sign the transaction with the participant's own key."""

@@ -53,7 +53,7 @@ class CosmosMessageClient:
         Fires with the Receipt when it is on disk; fails with StoreError when it is not, and with QuotaError when it is
         of no stage and the node has enough of that on disk.
         """
-        message = _encoded(batch, batch_id, node_id)
+        message = encoded_batch(batch, batch_id, node_id)
         height, nonces = batch.block_height, len(batch.nonces)
         run = run_id(batch.block_hash, batch.public_key) if self._comparison is not None else ""
         if has_others_nonces:
@@ -117,7 +117,7 @@ class CosmosMessageClient:
         return receipt
 
 
-def _encoded(batch: ProofBatch, batch_id: str, node_id: str) -> bytes:
+def encoded_batch(batch: ProofBatch, batch_id: str, node_id: str) -> bytes:
     """Return a batch as the chain's message without creator: both ways give the same bytes."""
     nonces = packed_in_pieces(integers(batch.nonces))
     if nonces is None:
