@@ -28,8 +28,9 @@ from dapi.outbox.story import BatchStory, story
 from dapi.outbox.whole import WholePage, whole_page
 from dapi.timing.observers import Observers
 
-# Of one commit. Many rows are cheap, but what comes during its fsync waits for it.
-_MAX_ROWS = 2048
+# Of one commit. Many rows are cheap, but what comes during its fsync waits for it, and one turn of the reactor
+# acknowledges all of them.
+_MAX_ROWS = 1024
 _MAX_BYTES = 8 * MIB
 # Of one statement: the thread that writes keeps those that it used last, and a large one takes a megabyte.
 _MAX_STATEMENT_ROWS = 512

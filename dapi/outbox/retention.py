@@ -64,7 +64,7 @@ class Retention(LoopService):
     ) -> None:
         super().__init__(reactor)
         self._database = database
-        self._keep_days = keep_days
+        self.keep_days = keep_days
         self._now = now
 
     async def loop(self) -> None:
@@ -79,7 +79,7 @@ class Retention(LoopService):
             await deferLater(self._reactor, _LOOK_SECONDS)
 
     async def _look(self) -> None:
-        before = self._now() - self._keep_days * _DAY_SECONDS
+        before = self._now() - self.keep_days * _DAY_SECONDS
         deleted, last = 0, 0
         while True:
             began = self._reactor.seconds()
@@ -93,7 +93,7 @@ class Retention(LoopService):
         if deleted:
             await self._database.write(_merge_ledger)
             text = "{deleted} batches that were finished more than {days:g} days ago are deleted; they stay counted"
-            self.log.info(text, deleted=deleted, days=self._keep_days)
+            self.log.info(text, deleted=deleted, days=self.keep_days)
 
 
 def delete_some(connection: sqlite3.Connection, *, after: int, before: float) -> Step:

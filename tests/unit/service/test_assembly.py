@@ -37,6 +37,10 @@ class MakeServiceTests(SynchronousTestCase):
         self.assertEqual(list(self.folder.iterdir()), [])
         self.assertEqual(random.getstate(), state)
 
+    def test_finished_batches_are_kept_as_long_as_is_set(self) -> None:
+        service = make_service(Config(storage=StorageConfig(keep_finished=90)), MemoryReactorClock())
+        self.assertEqual(service._parts.retention.keep_days, 90)
+
     def test_every_part_is_there_before_the_start(self) -> None:
         key_file = self.folder / "key"
         key_file.write_text("1" * 64)
