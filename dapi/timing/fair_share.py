@@ -8,16 +8,17 @@ An account is in one of these states::
       └──── the debt is paid off, or ──────┘
             PAUSE_SECONDS are over
 
-What a user takes is its debt, and its share pays that off as time goes by. The nodes that were active within the last
-two seconds have equal shares; all strangers together, who have proved to be no node, have one such share. Others wait
-while at least one of them is active and not paused, so who is alone is never paused, and never are all. A pause is no
-loss: the connections of the user are not read meanwhile, and TCP keeps what it sends.
+What a user takes is its debt, and its share pays that off as time goes by. Half of the thread is shared out, the rest
+is left free, so that whoever comes finds it free. The nodes that were active within the last two seconds have equal
+shares; all strangers together, who have proved to be no node, have one such share. Others wait while at least one of
+them is active and not paused, so who is alone is never paused, and never are all. A pause is no loss: the connections
+of the user are not read meanwhile, and TCP keeps what it sends.
 
 All others wait through a long step, so one of more than 5 ms counts as more than it takes: 10 ms twice, 50 ms ten
 times. No pause is longer than 15 s: a request may take longer, so what a node sends by HTTP meanwhile is read in time.
 A node of the network sends every 5 s (docs/protocol/node.md, 'How a node delivers'). However many nodes there are, its
-share is a twentieth of the thread at least: after 400,000 nonces, the most that were seen, its pause is over before it
-sends again.
+share is a fiftieth of the thread at least: after 300,000 nonces, thirty times what one makes, its pause is over before
+it sends again.
 """
 
 from __future__ import annotations
@@ -39,11 +40,12 @@ _ACTIVE_SECONDS = 2.0
 _COUNT_SECONDS = 0.25
 # So much debt is none yet: a node may be a little faster for a moment.
 _ALLOWED_SECONDS = 0.02
+_SHARED_OUT = 0.5
 _LONG_STEP_SECONDS = 0.005
 _LONG_PART_SECONDS = 0.001
 _LOOK_SECONDS = 0.25
 # Of a node, however many there are: what any node of the network makes takes less.
-_LEAST_RATE = 0.05
+_LEAST_RATE = 0.02
 # Less debt than this is none: floating-point numbers seldom come to 0.
 _PAID_SECONDS = 1e-4
 # Of accounts that no connection has; they only hold debts of the last seconds.
@@ -187,8 +189,8 @@ class FairShare:
         """Return how much of each second pays off a user's debt."""
         self._count()
         if account.is_node:
-            return max(_LEAST_RATE, 1 / max(1, self._nodes + bool(self._strangers)))
-        return 1 / ((self._nodes + 1) * max(1, self._strangers))
+            return max(_LEAST_RATE, _SHARED_OUT / max(1, self._nodes + bool(self._strangers)))
+        return _SHARED_OUT / ((self._nodes + 1) * max(1, self._strangers))
 
     def forget_some(self) -> None:
         """Forget accounts that no connection has, when there are many: those that were asked for longest ago."""
