@@ -135,16 +135,16 @@ def reached(found: Mapping[str, Any]) -> str:
         cells = []
         for size in _SIZES:
             verdict = next(each for each in verdicts if (each.beside, each.nonces) == (goal.beside, size))
-            ratio = "—" if verdict.ratio is None else f"{verdict.ratio:.2f}"
-            cells.append(
-                f"**{ratio}** ≥ {verdict.goal:g}" if verdict.words == "reached" else f"{ratio} < {verdict.goal:g}"
-            )
+            cells.append(_beside(verdict))
         rows.append([goal.beside, *cells])
-    return table(["dapi's rate over that of", *(f"{int(size):,} nonces" for size in _SIZES)], rows)
+    return table(["dapi's rate over that of (by CPU time)", *(f"{int(size):,} nonces" for size in _SIZES)], rows)
 
 
-def _beside(ratio: float, goal: float) -> str:
-    return f"**{ratio:.2f}** ≥ {goal:g}" if ratio >= goal else f"{ratio:.2f} < {goal:g}"
+def _beside(verdict: goals.Verdict) -> str:
+    if verdict.ratio is None:
+        return verdict.words
+    ratio, by_cpu = f"{verdict.ratio:.2f}", f" ({verdict.by_cpu:.2f})" if verdict.by_cpu is not None else ""
+    return f"**{ratio}** ≥ {verdict.goal:g}{by_cpu}" if verdict.is_reached else f"{ratio} < {verdict.goal:g}{by_cpu}"
 
 
 def signing(found: Mapping[str, Any]) -> str:

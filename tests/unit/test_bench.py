@@ -16,7 +16,7 @@ from bench import goals, results
 from bench.comparison import Plan, rank, spread
 from bench.connections import CallbackConnection, WebSocketConnection, head, unmasked
 from bench.load import Load
-from bench.table import DOCUMENT, TABLES, number, tables, written
+from bench.table import DOCUMENT, TABLES, number, reached, tables, written
 from dapi.messages import content_id, decode_envelope, decode_generated, encode_ack
 from dapi.websocket.frames import TEXT, short_frame
 
@@ -151,8 +151,13 @@ class ResultsTests(SynchronousTestCase):
         self.assertEqual((found["nodes"], found["signing"]), ({"status": 3}, {"limit": 2}))
 
     def test_goals_that_are_reached_missed_and_not_measured(self) -> None:
-        measured = {"ratios": {"go": {"20": {"go": 0.8}, "1000": {"go": 1.99}}}}
-        words = [each.words for each in goals.verdicts(measured)]
+        sides = {"dapi": self.side(50), "go": self.side(100)}
+        measured = {"ratios": {"go": {"20": {"go": 0.8}, "1000": {"go": 1.99}}}, "rounds": {"go": {"20": sides}}}
+        verdicts = list(goals.verdicts(measured))
+        self.assertEqual([each.by_cpu for each in verdicts[:2]], [0.5, None])
+        table = reached(measured)
+        self.assertIn("| **0.80** ≥ 0.8 (0.50) | 1.99 < 2 | not measured |", table)
+        words = [each.words for each in verdicts]
         self.assertEqual(words[:3], ["reached", "not reached", "not measured"])
         self.assertEqual(len(words), 3 * len(goals.GOALS))
 
