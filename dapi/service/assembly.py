@@ -134,9 +134,9 @@ class Parts:
 
         The callbacks' port is before all else, so that no batch finds the door closed because something takes its time.
         """
-        intake = (self.database, self.node_quota, self.callback_tokens, self.relay, self.callback_listener)
+        intake = (self.database, self.callback_tokens, self.relay, self.callback_listener)
         doors = (self.page, self.poc_v2_watch, self.admin_listener)
-        order = (*intake, self.broker, self.chain, self.retention, self.backups, *doors)
+        order = (*intake, self.broker, self.chain, self.node_quota, self.retention, self.backups, *doors)
         return tuple(part for part in order if part is not None)
 
     def _make_database(self, path: str, on_broken: Callable[[str], object]) -> Database:
