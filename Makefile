@@ -8,7 +8,7 @@
 # make bench-year what a million finished batches in the database cost (2 minutes)
 # make bench-abuse  what one broken or hostile peer costs the well-behaved nodes, abuse by abuse (6 minutes)
 # make relay-faults  what outages cost a host of PoC v2, without dapi and with it; FAULTS="--rounds 20" and more
-# make soak    dapi for an hour between a failing chain and 200 nodes; SOAK="--duration 600" and more
+# make soak    dapi for an hour between a failing chain and 200 nodes; SOAK="--duration 600 --nodes 500" and more
 # make model   dapi in memory, through random deliveries, faults, restarts and blocks, for MINUTES=10
 # make faults  kills and failures at random moments, ROUNDS=50 of each kind
 # make fuzz    makes new input for each decoder, for ten minutes; FUZZ="--seconds 60 http" and more

@@ -14,6 +14,10 @@ store. The table by chances shows how the others did.
 A batch of a wrong height, or one that the simulated chain refuses by its content, has no window; none may be in the
 store.
 
+**Growth.** In the last block before each next PoC, the system tells what dapi's process has in memory and how many
+files it has open. A promise is broken when that is more after the last epoch than after the second one, by more than
+``growth`` allows. It takes three epochs to say anything.
+
 **A busy machine.** Chances are blocks, and blocks come by the clock. Where other programs have the CPU that dapi and
 the simulators ask for, a block is over before its look-ups are answered, and a chance is none. So the account says for
 how long dapi's reactor waited for a CPU: with more than it computed, the run says nothing about dapi.

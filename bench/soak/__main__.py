@@ -20,6 +20,7 @@ from twisted.logger import (
 from twisted.python.failure import Failure
 
 import bench.soak
+from bench.soak import growth
 from bench.soak.run import Soak
 from bench.soak.settings import SoakSettings, parse
 
@@ -32,9 +33,10 @@ async def soak(reactor: Any, settings: SoakSettings, folder: Path) -> int:
     account, measured, said = await whole.run()
     seconds = reactor.seconds() - began
     print(f"took            {seconds:.0f} s; faults {whole.faults.said}, stalled {whole.faults.stalled_seconds:.0f} s")
-    for line in (*account.lines(), *measured_lines(measured, seconds), *(f"dapi says       {line}" for line in said)):
+    measurements = (*measured_lines(measured, seconds), *growth.lines(whole.uses))
+    for line in (*account.lines(), *measurements, *(f"dapi says       {line}" for line in said)):
         print(line)
-    return verdict(account.broken)
+    return verdict([*account.broken, *growth.grown(whole.uses)])
 
 
 def verdict(broken: Sequence[str]) -> int:

@@ -27,6 +27,7 @@ from twisted.web.client import Agent
 
 from bench.soak.account import Account, Acknowledged, Block, Facts, Stage, alike, key_of
 from bench.soak.faults import Faults, is_refused
+from bench.soak.growth import Use, use_of
 from bench.soak.neighbour import Neighbour, show_key
 from bench.soak.settings import REAL_BLOCK_SECONDS, SoakSettings
 from dapi.simulator.chain.blocks import TxRecord
@@ -81,7 +82,10 @@ class DapiProcess(ProcessProtocol):
 
 
 class Soak:
-    """The chain with two nodes, the ML nodes, and dapi; ``folder`` is where dapi keeps its files."""
+    """The chain with two nodes, the ML nodes, and dapi; ``folder`` is where dapi keeps its files.
+
+    ``uses`` is what dapi had after each epoch.
+    """
 
     def __init__(self, reactor: Any, settings: SoakSettings, folder: Path) -> None:
         self._reactor = reactor
@@ -116,6 +120,7 @@ class Soak:
         self.faults = Faults(reactor, settings, self._chain, self._participant, signer)
         self._nodes = [self._make_node(number) for number in range(1, settings.nodes + 1)]
         self._dapi: DapiProcess | None = None
+        self.uses: list[Use] = []
 
     def _make_node(self, number: int) -> SimulatedMLNode:
         settings, random_source = self._settings, random.Random(f"{self._settings.seed}/{number}")
@@ -219,8 +224,17 @@ class Soak:
             height = await self._chain.when_height(self._chain.height + 1)
             self._record(height)
             self._neighbour.block_made(height)
+            self._measure(height)
             for fault in self.faults.block_made(height):
                 print(f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%S}+0000 block {height}: {fault}", file=journal, flush=True)
+
+    def _measure(self, height: int) -> None:
+        """See what dapi has in the last block before each next PoC."""
+        if self._dapi is None or height + 1 not in self._settings.starts[1:]:
+            return
+        use = use_of(self._dapi.transport.pid, height)
+        if use is not None:
+            self.uses.append(use)
 
     def _record(self, height: int) -> None:
         records = self._chain.blockchain.latest.records

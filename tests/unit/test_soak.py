@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import io
+import os
 from contextlib import redirect_stdout
 from typing import Any
 
 import msgspec
 from twisted.trial.unittest import SynchronousTestCase
 
+from bench.soak import growth
 from bench.soak.__main__ import measured_lines, verdict
 from bench.soak.account import Account, Acknowledged, Block, Facts, Stage, alike, key_of
 from bench.soak.settings import SoakSettings, parse
@@ -159,3 +161,40 @@ class SettingsTests(SynchronousTestCase):
         settings = SoakSettings(epochs=10)
         self.assertGreaterEqual(settings.last_height - settings.claim_window(10).first, settings.chances)
         self.assertEqual(len(settings.starts), 11)
+
+
+class GrowthTests(SynchronousTestCase):
+    def uses(self, *megabytes: int, files: int = 40) -> list[growth.Use]:
+        return [growth.Use(height, 1024 * each, files) for height, each in enumerate(megabytes)]
+
+    def test_what_is_filled_once_does_not_count(self) -> None:
+        self.assertEqual(list(growth.grown(self.uses(60, 120, 122, 125, 119))), [])
+
+    def test_memory_that_grows_with_each_epoch(self) -> None:
+        grown = list(growth.grown(self.uses(60, 100, 120, 140, 160)))
+        self.assertEqual(grown, ["memory grew from 100 to 160 MiB"])
+
+    def test_files_that_stay_open(self) -> None:
+        uses = [growth.Use(height, 1024, 40 + 20 * height) for height in range(4)]
+        self.assertEqual(list(growth.grown(uses)), ["open files grew from 60 to 100"])
+
+    def test_two_epochs_say_nothing(self) -> None:
+        self.assertEqual(list(growth.grown(self.uses(60, 600))), [])
+
+    def test_this_process(self) -> None:
+        use = growth.use_of(os.getpid(), 7)
+        assert use is not None
+        self.assertGreater(use.rss_kib, 1024)
+        with open(__file__, encoding="utf-8"):
+            more = growth.use_of(os.getpid(), 7)
+        assert more is not None
+        self.assertEqual(more.files, use.files + 1)
+
+    def test_a_process_that_is_gone(self) -> None:
+        self.assertIsNone(growth.use_of(2**22 + 1, 7))
+
+    def test_what_is_printed(self) -> None:
+        self.assertEqual(
+            list(growth.lines(self.uses(60, 61))),
+            ["after each epoch 60, 61 MiB in memory", "  open files    40, 40"],
+        )
