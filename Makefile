@@ -12,6 +12,7 @@
 # make model   dapi in memory, through random deliveries, faults, restarts and blocks, for MINUTES=10
 # make faults  kills and failures at random moments, ROUNDS=50 of each kind
 # make fuzz    makes new input for each decoder, for ten minutes; FUZZ="--seconds 60 http" and more
+# make mutants changes lines of some rooms, and sees whether their unit tests notice; ROOMS="messages phases"
 # make proto   the generated protobuf code, anew
 # make package the wheel and the source distribution in dist/, built twice, checked, and tried in each Python
 # make release the same, the unit tests from the source distribution, and the list of components (SBOM)
@@ -57,7 +58,7 @@ types: $(STAMP)
 unit: $(STAMP)
 	@$(PY) -m tests.runners unit
 
-.PHONY: steps model faults fuzz
+.PHONY: steps model faults fuzz mutants
 
 # The model test, with the same steps each time.
 steps: $(STAMP)
@@ -77,6 +78,10 @@ faults: $(STAMP)
 fuzz: $(STAMP)
 	@$(PY) -m pip install --quiet --disable-pip-version-check atheris==3.0.0
 	@$(PY) -m tests.fuzz $(FUZZ)
+
+mutants: $(STAMP)
+	@$(PY) -m pip install --quiet --disable-pip-version-check --upgrade --target build/mutmut mutmut==3.8.1
+	@$(PY) -m tools.mutants $(ROOMS)
 
 # Processes of their own: pytest-twisted and asynchronous trial tests cannot share one.
 integration: $(STAMP)

@@ -8,6 +8,7 @@ from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
 from dapi.errors import ChainRefusedError, ChainUnavailableError
+from dapi.messages import host_pb2
 from dapi.phases.host_queries import (
     MemberWeight,
     Owed,
@@ -49,6 +50,16 @@ class HostQueryTests(SynchronousTestCase):
         self.rpc.state.settle_amounts[ONE.address] = SettleAmount(ONE.address, 7, 3, "ab")
         self.assertEqual(self.ask(owed_rewards, ONE.address), Owed(3, 7, "ab"))
         self.assertIsNone(self.ask(owed_rewards, TWO.address))
+
+    def test_owed_is_for_work_too(self) -> None:
+        answer = host_pb2.QuerySettleAmountResponse()
+        amount = answer.settle_amount
+        amount.reward_coins, amount.work_coins, amount.epoch_index, amount.seed_signature = 7, 4, 3, "ab"
+        self.rpc.value = answer.SerializeToString()
+        self.assertEqual(self.ask(owed_rewards, ONE.address), Owed(3, 11, "ab"))
+        amount.reward_coins = amount.work_coins = 0
+        self.rpc.value = answer.SerializeToString()
+        self.assertIsNone(self.ask(owed_rewards, ONE.address))
 
     def test_weight(self) -> None:
         groups = self.rpc.state.epoch_groups

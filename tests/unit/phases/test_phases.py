@@ -1,5 +1,7 @@
 """Windows, phases and duties are what the network's arithmetic says, to the block."""
 
+from typing import Any
+
 import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
@@ -175,3 +177,46 @@ class EpochInfoTests(SynchronousTestCase):
 
     def test_next_poc(self) -> None:
         self.assertEqual(self.info(105).next_poc_start(), 100 + 17280)
+
+
+class SituationTests(SynchronousTestCase):
+    """A regular stage from 100 to 185 in an epoch of 17,280 blocks, and a confirmation that generates from 580 on."""
+
+    def info(self, height: int, *, index: int = 7, confirms: bool = False) -> EpochInfo:
+        return EpochInfo(height, index, 100, MAINNET, 0, EVENT if confirms else None)
+
+    def situation(self, height: int, **changes: Any) -> tuple[Any, ...]:
+        found = self.info(height, **changes).situation()
+        return (found.epoch_index, found.phase, found.stage_height, found.is_confirmation, found.blocks_left)
+
+    def test_a_regular_stage(self) -> None:
+        cases = {
+            100: (7, Phase.GENERATE, 100, False, 65),
+            147: (7, Phase.GENERATE, 100, False, 18),
+            148: (7, Phase.GENERATE_WIND_DOWN, 100, False, 17),
+            164: (7, Phase.GENERATE_WIND_DOWN, 100, False, 1),
+            # From the last block of the one window on, the other one's end counts.
+            165: (7, Phase.VALIDATE, 100, False, 20),
+            181: (7, Phase.VALIDATE_WIND_DOWN, 100, False, 4),
+            184: (7, Phase.VALIDATE_WIND_DOWN, 100, False, 1),
+            185: (7, Phase.INFERENCE, None, False, 17195),
+            17379: (7, Phase.INFERENCE, None, False, 1),
+            17381: (7, Phase.INFERENCE, None, False, 0),
+        }
+        self.assertEqual({height: self.situation(height) for height in cases}, cases)
+
+    def test_a_confirmation(self) -> None:
+        cases = {
+            570: (7, Phase.INFERENCE, None, False, 10),
+            580: (7, Phase.GENERATE, 500, True, 64),
+            643: (7, Phase.GENERATE_WIND_DOWN, 500, True, 1),
+        }
+        self.assertEqual({height: self.situation(height, confirms=True) for height in cases}, cases)
+
+    def test_which_stages_there_are(self) -> None:
+        self.assertEqual(self.info(100, index=0).stages(), [])
+        (first,) = self.info(100, index=1).stages()
+        self.assertEqual((first.height, first.start, first.epoch_index, first.is_confirmation), (100, 100, 1, False))
+        confirmation, regular = self.info(100, confirms=True).stages()
+        self.assertEqual((confirmation.height, confirmation.start, confirmation.epoch_index), (500, 580, 7))
+        self.assertEqual((confirmation.is_confirmation, regular.is_confirmation), (True, False))
