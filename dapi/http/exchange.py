@@ -188,6 +188,8 @@ class Exchanges:
 class _Connections(set[ProtocolWrapper]):
     """Connections that are open; ``when_empty`` is fired when the last one is lost."""
 
+    __slots__ = ("when_empty",)
+
     def __init__(self) -> None:
         super().__init__()
         self.when_empty: Waiters[None] = Waiters()

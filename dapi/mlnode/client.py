@@ -191,7 +191,8 @@ class MLNodeClient:
             reactor, agent, _CONNECT_TIMEOUT_SECONDS, ca_file=ca_file, fingerprint=fingerprint, headers=headers
         )
         self._total_timeout_seconds = total_timeout_seconds
-        self._calls: set[Deferred[Any]] = set()
+        # Few at a time.
+        self._calls: list[Deferred[Any]] = []
         self._network_version = network_version or NetworkVersion()
         # What the node answers 404 below; and what was said of that.
         self._unserved_version = ""
@@ -281,14 +282,14 @@ class MLNodeClient:
             return Failure(MLNodeError(self.node_id, call, f"no complete answer within {seconds:g} s"))
 
         def forget(result: T) -> T:
-            self._calls.discard(calling)
+            self._calls.remove(calling)
             return result
 
         calling = Deferred.fromCoroutine(
             self._answer(method, call, answer, body, url=url or f"{self.base_url}/api/v1/{call}")
         )
         calling.addTimeout(seconds, self._reactor, timed_out)
-        self._calls.add(calling)
+        self._calls.append(calling)
         return calling.addBoth(forget)
 
     async def _answer(self, method: str, call: str, answer: Any, body: msgspec.Struct | None, *, url: str) -> Any:

@@ -317,6 +317,7 @@ class Parts:
     def _make_worker(self, node: Node) -> NodeWorker:
         deliveries = Deliveries(self._reactor, node.id)
         way = node.config.way(self._config.tls.ca_file)._asdict()
+        settings = msgspec.structs.replace(self._websocket_settings, **way)
         handler = BatchHandler(
             node.id, node.num, self._recorder, deliveries, self.ack_times, node_counts=self.broker.node_counts
         )
@@ -326,7 +327,8 @@ class Parts:
             handler,
             node_id=node.id,
             random=self._random,
-            settings=msgspec.structs.replace(self._websocket_settings, **way),
+            # Most nodes share them.
+            settings=self._websocket_settings if settings == self._websocket_settings else settings,
             account=partial(self.share.of_node, node.num),
             factory=self._websocket_factory,
         )

@@ -16,6 +16,8 @@ class Waiters(Generic[T]):
     A waiter may be cancelled at any time, also while the others are fired.
     """
 
+    __slots__ = ("_waiting",)
+
     def __init__(self) -> None:
         # A dictionary keeps the order, and forgets one of many at once.
         self._waiting: dict[Deferred[T], None] = {}

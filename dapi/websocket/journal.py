@@ -21,7 +21,8 @@ class ConnectionJournal:
 
     def __init__(self, name: str) -> None:
         self._name = name
-        self._logged: set[tuple[WebSocketAddress, str]] = set()
+        # At most 8.
+        self._logged: list[tuple[WebSocketAddress, str]] = []
         self._is_open_logged = False
 
     def begin_anew(self) -> None:
@@ -57,7 +58,7 @@ class ConnectionJournal:
     def _is_new(self, address: WebSocketAddress, event: str) -> bool:
         if (address, event) in self._logged or len(self._logged) >= _LINES_UNTIL_USEFUL:
             return False
-        self._logged.add((address, event))
+        self._logged.append((address, event))
         return True
 
     def _log_open(self, address: WebSocketAddress) -> None:

@@ -18,7 +18,7 @@ from dapi.http.answers import HttpError, body_of, json_answer
 from dapi.http.plain_head import PlainHead, plain_head
 from dapi.http.settings import HttpSettings
 from dapi.http.site import JsonSite
-from tests.unit.http.connections import Transport
+from tests.unit.http.connections import Echo, Transport
 
 HEAD = (
     b"POST /v1/generated?a=b HTTP/1.1\r\nHost: a:1\r\nUser-Agent: python-requests/2.32.3\r\nAccept: */*\r\n"
@@ -160,6 +160,22 @@ class PlainHeadTests(SynchronousTestCase):
         for line, field in product(LINES, FIELDS):
             for fields in ((field, b"Content-Length: 3"), (b"Content-Length: 3", field), (field,)):
                 self.compare([b"\r\n".join((line, *fields, b"", b"abc"))])
+
+    def test_a_request_that_comes_while_the_one_before_is_answered(self) -> None:
+        request = HEAD + b"abc"
+        for cut in (1, 20, len(HEAD) - 1, len(HEAD), len(HEAD) + 2, len(request)):
+            resource = Echo()
+            transport = Transport(JsonSite(Clock(), resource))
+            transport.send(HEAD.replace(b"/v1/generated?a=b", b"/slow") + b"abc")
+            transport.send(request[:cut])
+            self.assertEqual(transport.answers(), [])
+            [waiting] = resource.waiting
+            waiting.write(json_answer(waiting, "slow"))
+            waiting.finish()
+            transport.send(request[cut:])
+            transport.send(request)
+            bodies = [body for _, _, body in transport.answers()]
+            self.assertEqual(bodies, ["slow", {"length": 3}, {"length": 3}], cut)
 
     def compare(self, pieces: list[bytes]) -> None:
         at_once = outcome(pieces)
