@@ -1,18 +1,20 @@
 """Thousands of ML nodes behind one port, each below a path of its own: the other side of ``bench.nodes``.
 
-They answer every call at once, and keep their WebSockets open without sending a batch. One call a connection, as dapi
-makes them; one WebSocket a node.
+They answer every call at once, and keep their WebSockets open: they ping each 20 s, as nodes do, and send no batch. One
+call a connection, as dapi makes them; one WebSocket a node.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
+import random
 from collections.abc import Callable
 
 from bench.connections import unmasked, upgrade_answer
 
 _WEBSOCKET = b"/api/v1/pow/ws"
+_PING, _PING_SECONDS = b"\x89\x04ping", 20.0
 _POW = {"status": "OK", "pow_status": {"status": "GENERATING", "is_model_initialized": True}}
 _ANSWERS = {
     b"/api/v1/state": {"state": "POW"},
@@ -69,6 +71,7 @@ class _Connection(asyncio.Protocol):
         self._changed = changed
         self._inbox = b""
         self._is_websocket = False
+        self._pinging: asyncio.TimerHandle | None = None
         self._transport: asyncio.Transport
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -77,6 +80,8 @@ class _Connection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._nodes.websockets.discard(self)
+        if self._pinging is not None:
+            self._pinging.cancel()
 
     def abort(self) -> None:
         self._transport.abort()
@@ -97,6 +102,8 @@ class _Connection(asyncio.Protocol):
             self._transport.write(upgrade_answer(self._inbox))
             self._inbox, self._is_websocket = b"", True
             self._nodes.websockets.add(self)
+            # Not all at once.
+            self._pinging = asyncio.get_running_loop().call_later(random.random() * _PING_SECONDS, self._ping)
             self._changed()
             return
         self._nodes.calls += 1
@@ -106,6 +113,10 @@ class _Connection(asyncio.Protocol):
             b"Content-Length: %d\r\n\r\n%s" % (len(answer), answer)
         )
         self._transport.close()
+
+    def _ping(self) -> None:
+        self._transport.write(_PING)
+        self._pinging = asyncio.get_running_loop().call_later(_PING_SECONDS, self._ping)
 
     def _read_frames(self) -> None:
         """Answer pings and closes; nothing else comes, since there is nothing to acknowledge."""
