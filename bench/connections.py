@@ -169,9 +169,14 @@ class CallbackConnection(Connection):
 
 
 def upgrade_answer(request: bytes, extensions: bytes = b"") -> bytes:
-    """Return the answer that accepts a client's upgrade, and these extensions of its offer."""
+    """Return the answer that accepts a client's upgrade, and these extensions of its offer.
+
+    ConnectionError when it is none: dapi also asks its nodes what they do.
+    """
     headers = dict(line.split(b": ", 1) for line in request.split(b"\r\n")[1:] if b": " in line)
-    key = next(value for name, value in headers.items() if name.lower() == b"sec-websocket-key")
+    key = next((value for name, value in headers.items() if name.lower() == b"sec-websocket-key"), None)
+    if key is None:
+        raise ConnectionError("no upgrade")
     accepted = b"Sec-WebSocket-Extensions: " + extensions + b"\r\n" if extensions else b""
     accept = base64.b64encode(hashlib.sha1(key + _GUID).digest())
     return (
