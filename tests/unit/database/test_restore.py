@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import os
 import sqlite3
@@ -144,7 +145,8 @@ class LookTests(RestoreTestCase):
         connection = sqlite3.connect(first)
         connection.executescript((Path(__file__).parents[2] / "vectors" / "database_v1.sql").read_text())
         connection.commit()
-        (application_id,) = sqlite3.connect(self.copy).execute("PRAGMA application_id").fetchone()
+        with contextlib.closing(sqlite3.connect(self.copy)) as copy:
+            (application_id,) = copy.execute("PRAGMA application_id").fetchone()
         connection.execute(f"PRAGMA application_id = {application_id}")
         connection.execute("PRAGMA user_version = 1")
         connection.close()
