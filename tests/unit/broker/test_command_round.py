@@ -11,6 +11,7 @@ from dapi.broker.command_round import RoundProgress
 from dapi.broker.node_worker_commands import Command, CommandResult, NodeFailure
 from dapi.broker.nodes import Node
 from dapi.phases.duty import Duty
+from tests.growth import sizes
 from tests.unit.broker.broker_case import BrokerTestCase
 
 NAMES = [f"n{number:02}" for number in range(30)]
@@ -123,6 +124,17 @@ class CommandRoundTests(BrokerTestCase):
         self.assertEqual([name for name, result in results.items() if not result.succeeded], [NAMES[1]])
         self.assertIs(results[NAMES[1]].failure, NodeFailure.DEFECT)
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+
+    def test_nothing_grows_with_the_commands(self) -> None:
+        grown = []
+        for _ in range(3):
+            for duty in (Duty.GENERATE, Duty.STOPPED):
+                ended = self.commanding(duty, *STAGE) if duty is Duty.GENERATE else self.commanding(duty)
+                self.clock.advance(0)
+                self.successResultOf(ended)
+            grown.append(sizes(self.broker.rounds))
+        self.assertEqual(grown[0], grown[-1])
+        self.assertEqual(grown[0]["CommandRounds.last._left"], 0)
 
     def test_whoever_waits_may_go_away(self) -> None:
         self.stubs[NAMES[5]].held = {"state"}
