@@ -13,6 +13,7 @@
 # make faults  kills and failures at random moments, ROUNDS=50 of each kind
 # make fuzz    makes new input for each decoder, for ten minutes; FUZZ="--seconds 60 http" and more
 # make mutants changes lines of some rooms, and sees whether their unit tests notice; ROOMS="messages phases"
+# make audit   asks the package index for known vulnerabilities of what a host installs
 # make proto   the generated protobuf code, anew
 # make package the wheel and the source distribution in dist/, built twice, checked, and tried in each Python
 # make release the same, the unit tests from the source distribution, and the list of components (SBOM)
@@ -58,7 +59,7 @@ types: $(STAMP)
 unit: $(STAMP)
 	@$(PY) -m tests.runners unit
 
-.PHONY: steps model faults fuzz mutants
+.PHONY: steps model faults fuzz mutants audit
 
 # The model test, with the same steps each time.
 steps: $(STAMP)
@@ -82,6 +83,10 @@ fuzz: $(STAMP)
 mutants: $(STAMP)
 	@$(PY) -m pip install --quiet --disable-pip-version-check --upgrade --target build/mutmut mutmut==3.8.1
 	@$(PY) -m tools.mutants $(ROOMS)
+
+audit: $(STAMP)
+	@$(PY) -m pip install --quiet --disable-pip-version-check --upgrade --target build/pip-audit pip-audit==2.10.1
+	@$(PY) -m tools.audit
 
 # Processes of their own: pytest-twisted and asynchronous trial tests cannot share one.
 integration: $(STAMP)
