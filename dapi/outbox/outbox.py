@@ -23,7 +23,7 @@ from dapi.messages.sizes import MIB
 from dapi.outbox import queries
 from dapi.outbox.counts import Counts, by_state, count
 from dapi.outbox.pages import BatchPage, page
-from dapi.outbox.retries import ByKind, Retried, retry_one, retry_some
+from dapi.outbox.retries import ByKind, Retried, find_failed, retry_one, retry_some
 from dapi.outbox.story import BatchStory, story
 from dapi.outbox.whole import WholePage, whole_page
 from dapi.timing.observers import Observers
@@ -164,7 +164,11 @@ class Outbox:
 
         Fires when that is on disk. Fails with UnknownBatchError when no failed batch has this id, or with StoreError.
         """
-        return self._database.write(partial(retry_one, batch_id)).addCallback(self._retried).addCallback(lambda _: None)
+        return Deferred.fromCoroutine(self._retry(batch_id))
+
+    async def _retry(self, batch_id: str) -> None:
+        seq = await self._database.read(partial(find_failed, batch_id))
+        self._retried(await self._database.write(partial(retry_one, batch_id, seq)))
 
     def retry_some(
         self, *, node_id: str | None = None, kind: Kind | None = None, before: int | None = None

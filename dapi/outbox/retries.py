@@ -32,14 +32,24 @@ ByKind = Counter[Kind | None]
 """How many were stored again, by kind."""
 
 
-def retry_one(batch_id: str, connection: sqlite3.Connection) -> tuple[Retried, ByKind]:
-    """Store the failed batch with this id again; raises UnknownBatchError."""
+def find_failed(batch_id: str, connection: sqlite3.Connection) -> int:
+    """Return the number of the failed batch with this id; raises UnknownBatchError.
+
+    It looks into each stage, so it is nothing for the thread that writes.
+    """
     found = connection.execute(queries.FIND_FAILED, {"batch_id": batch_id}).fetchone()
     if found is None:
         raise UnknownBatchError(f"no failed batch has the id {batch_id!r}")
-    by_kind = _store_again(connection, [found[0]])
+    return int(found[0])
+
+
+def retry_one(batch_id: str, seq: int, connection: sqlite3.Connection) -> tuple[Retried, ByKind]:
+    """Store the failed batch with this id and number again; raises UnknownBatchError."""
+    by_kind = _store_again(connection, [seq])
     if not by_kind:
-        raise UnknownBatchError(f"the batch {batch_id!r} cannot be sent again: the disk has damaged its row")
+        raise UnknownBatchError(
+            f"the batch {batch_id!r} cannot be sent again: it is sent already, or the disk has damaged its row"
+        )
     return Retried(1, None), by_kind
 
 

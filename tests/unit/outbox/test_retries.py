@@ -100,6 +100,14 @@ class RetryTests(OutboxTestCase):
         with self.assertRaisesRegex(UnknownBatchError, "damaged"):
             self.clock.wait_for(self.outbox.retry("b"))
 
+    def test_one_that_two_send_again_at_once_is_stored_once(self) -> None:
+        self.put_failed("a")
+        first, second = self.outbox.retry("a"), self.outbox.retry("a")
+        self.clock.wait_for(first)
+        with self.assertRaisesRegex(UnknownBatchError, "is sent already|no failed batch"):
+            self.clock.wait_for(second)
+        self.assertEqual(self.make_counts_anew(), {"stored": 1})
+
     def test_what_has_no_body_stays_failed(self) -> None:
         self.put("a")
         self.finish("a", State.FAILED)
