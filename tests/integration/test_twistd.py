@@ -101,10 +101,21 @@ async def test_a_slow_disk_holds_up_the_end_for_two_commits_at_most(twistd: Run,
     # From here on the status counts without asking the disk.
     await get(port, "/admin/v1/status")
     posting = []
-    for height in range(1, 201):
+
+    def post(height: int) -> None:
         posting.append(treq.post(url, json=validated_fields(block_height=height), agent=Agent(reactor)))
         # Whoever waits when the process ends hears nothing.
         posting[-1].addErrback(lambda _: None)
+
+    async def is_writing() -> bool:
+        status = await get(port, "/admin/v1/status")
+        return bool(status["outbox"]["pending_bytes"])
+
+    # All of them at once could be in the first commit. So the others come while that one takes its time.
+    post(1)
+    await until_awaited(is_writing)
+    for height in range(2, 201):
+        post(height)
 
     async def pending() -> int:
         status = await get(port, "/admin/v1/status")
