@@ -8,7 +8,8 @@ from dapi.diagnosis.catalogue import ProblemId
 from dapi.diagnosis.problem import Finding, Status
 from dapi.messages.urls import is_loopback
 
-_DAYS_BEFORE = 14.0
+CERTIFICATE_DAYS = 14.0
+"""So long before its end a certificate is to be renewed."""
 
 
 def callbacks(status: Status) -> Iterator[Finding]:
@@ -51,7 +52,7 @@ def certificate(status: Status) -> Iterator[Finding]:
     if days <= 0:
         problem = f"the certificate of dapi's ports ended {-days:.1f} days ago: whoever checks it does not come in"
         yield Finding(ProblemId.CERTIFICATE_ENDED, problem, renew)
-    elif days <= _DAYS_BEFORE:
+    elif days <= CERTIFICATE_DAYS:
         problem = f"the certificate of dapi's ports ends in {days:.1f} days"
         yield Finding(ProblemId.CERTIFICATE_ENDS, problem, renew)
     if tls["problem"] is not None:

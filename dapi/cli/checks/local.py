@@ -23,11 +23,13 @@ from dapi.cli.checks.result import Check, failed, passed, skipped
 from dapi.config import Config
 from dapi.database.file import open_to_read
 from dapi.database.restore import look_into
+from dapi.diagnosis.doors import CERTIFICATE_DAYS
 from dapi.errors import ConfigError, DapiError, StartError
 from dapi.messages.printable import without_tokens
 from dapi.messages.sizes import MIB
 from dapi.messages.urls import ip_address_of, is_loopback, parse_url, without_user
 from dapi.service.admin_token import admin_token
+from dapi.service.server_tls import server_tls
 
 _CONNECT_SECONDS = 3.0
 _FILES_PER_NODE = 2
@@ -45,6 +47,7 @@ def local_checks(config: Config) -> Iterator[Check]:
     yield _port("callback port", config.api.ml_server_host, config.api.ml_server_port, is_running)
     yield _port("admin port", config.api.admin_server_host, config.api.admin_server_port, is_running)
     yield _admin_token(config)
+    yield from _certificate(config)
     yield from _callback_url(config, is_running)
     yield _open_files(config)
 
@@ -148,6 +151,24 @@ def _admin_token(config: Config) -> Check:
     return passed("admin API", "asks for a token" if token else "asks for no token, and is on this machine only")
 
 
+def _certificate(config: Config) -> Iterator[Check]:
+    name, renew = "certificate", "renew the files of tls.certificate and tls.key"
+    try:
+        tls = server_tls(None, config, for_nodes=True)
+    except ConfigError as error:
+        yield failed(name, str(error), "mend what is named: dapi does not start with it")
+        return
+    if tls is None:
+        return
+    days = tls.status().days_left
+    if days <= 0:
+        yield failed(name, f"{config.tls.certificate} ended {-days:.1f} days ago", renew)
+    elif days <= CERTIFICATE_DAYS:
+        yield failed(name, f"{config.tls.certificate} ends in {days:.1f} days", renew)
+    else:
+        yield passed(name, f"{config.tls.certificate} fits its key, and ends in {days:.0f} days")
+
+
 def _callback_url(config: Config, is_running: bool) -> Iterator[Check]:
     name, url = "callback URL", config.api.poc_callback_url
     far = [node.id for node in config.nodes if not is_loopback(parse_url(node.poc_url).host)]
@@ -169,7 +190,8 @@ def _callback_url(config: Config, is_running: bool) -> Iterator[Check]:
         text = f"{shown}: the name is not found here: {error.strerror}"
         yield failed(name, text, "use a name that the nodes find, or an address")
         return
-    yield _reached_from_here(name, config, parts.host, parts.port or 80, shown, is_running)
+    port = parts.port or (443 if parts.scheme == "https" else 80)
+    yield _reached_from_here(name, config, parts.host, port, shown, is_running)
     if ip_address_of(parts.host) is None and "." not in parts.host and parts.host != "localhost":
         text = f"{parts.host} looks like the name of a compose service, which only containers of its network find"
         yield skipped("callback URL, name", text, "use an address, unless the nodes are in the same network")

@@ -16,9 +16,10 @@ from dapi.broker.nodes import NodeConfig, decode_node_config
 from dapi.cli.checks import local
 from dapi.cli.checks.local import is_in_use, known_nodes, local_checks
 from dapi.cli.checks.result import Check
-from dapi.config import ApiConfig, ChainNodeConfig, Config, Secret, StorageConfig
+from dapi.config import ApiConfig, ChainNodeConfig, Config, Secret, StorageConfig, TlsConfig
 from dapi.database.file import open_prepared, take_lock
 from tests.fake_broker import node_fields
+from tests.integration.certificates import Authority
 
 
 def node(node_id: str = "node1", **changes: Any) -> NodeConfig:
@@ -110,6 +111,21 @@ class CheckTests(LocalTestCase):
         self.api["admin_token"] = Secret("a-long-secret-token")
         self.assertEqual(self.result("admin API"), "PASS")
         self.assertNotIn("a-long-secret-token", str(list(local_checks(self.config()))))
+
+    def test_certificate(self) -> None:
+        self.assertNotIn("certificate", [check.name for check in local_checks(self.config())])
+        for days, result, said in (
+            (60, "PASS", "ends in 60 days"),
+            (10, "FAIL", "ends in 10.0 days"),
+            (-3, "FAIL", "ended 3.0 days ago"),
+        ):
+            certificate, key = Authority().write_for(self.folder, "localhost", days=days)
+            self.others = {"tls": TlsConfig(certificate=certificate, key=key)}
+            check = self.found("certificate")
+            self.assertEqual(check.result, result)
+            self.assertIn(said, str(check))
+        Path(key).unlink()
+        self.assertEqual(self.result("certificate"), "FAIL")
 
     def test_open_files(self) -> None:
         self.assertEqual(self.result("open files"), "PASS")
