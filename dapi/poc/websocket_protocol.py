@@ -10,6 +10,7 @@ from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
 
 from dapi.messages import encode_ack
+from dapi.messages.sizes import MIB
 from dapi.poc.batch_handler import BatchHandler
 from dapi.poc.message_intake import MessageCounter, MessageIntake
 from dapi.poc.websocket_settings import WebSocketSettings
@@ -82,7 +83,8 @@ class WebSocketNodeProtocol(WatchedConnection):
     def message_received(self, payload: bytes) -> None:
         """Have a message stored, and acknowledged once it is."""
         if not self._intake.store(payload):
-            self._bad_in_a_row += 1
+            # A large one costs as much as many.
+            self._bad_in_a_row += 1 + len(payload) // MIB
             if self._bad_in_a_row > self._max_bad_messages:
                 self.end_abuse(f"more than {self._max_bad_messages} bad messages in a row")
         else:

@@ -14,7 +14,7 @@ class WebSocketSettings(ConnectionSettings, frozen=True, kw_only=True):
     for more than ``bypass_grace_seconds``: the node walks its list every 5 s, and tries the WebSocket first
     (docs/protocol/node.md, 'How a node delivers'). Reading pauses while ``max_pending_messages`` or
     ``max_pending_bytes`` of a connection are on their way to the disk. A connection that brings more than
-    ``max_bad_messages`` in a row is closed, for a time that grows.
+    ``max_bad_messages`` in a row is closed, for a time that grows; each MiB of one counts as one more.
     """
 
     idle_seconds: float = 60

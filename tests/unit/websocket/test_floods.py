@@ -45,6 +45,13 @@ class FloodTests(SynchronousTestCase):
         self.assertTrue(2.9 <= self.assert_closed(BAD) / 2 <= 5)
         self.assertEqual(self.world.client.status().bad_messages, 11)
 
+    def test_a_large_bad_message_counts_as_many(self) -> None:
+        self.send(b"{" + b" " * (2 * 2**20))
+        self.assertEqual(self.world.client.status().state, WebSocketState.OPEN)
+        self.send(b"{" + b" " * (2 * 2**20))
+        self.assert_closed(BAD)
+        self.assertEqual(self.world.client.status().bad_messages, 2)
+
     def test_what_follows_is_not_looked_at(self) -> None:
         self.send(*[b"bad"] * 100)
         self.assert_closed(BAD)
