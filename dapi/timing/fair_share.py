@@ -70,7 +70,8 @@ class Account:
     next one is called. ``pauses`` counts them.
     """
 
-    def __init__(self, share: FairShare, *, is_node: bool) -> None:
+    def __init__(self, share: FairShare, who: Hashable, *, is_node: bool) -> None:
+        self.who = who
         self.is_node = is_node
         self.state = AccountState.FREE
         self.pauses = 0
@@ -95,6 +96,7 @@ class Account:
     def join(self, observer: Callable[[], object]) -> None:
         """Call ``observer`` at the begin and the end of each pause."""
         self._members.add(observer)
+        self._share.joined(self)
         if self.is_paused:
             self._look()
 
@@ -103,7 +105,7 @@ class Account:
         self._members.remove(observer)
         if not self._members:
             self._next_look.cancel()
-            self._share.forget_some()
+            self._share.left(self)
 
     def begin_step(self) -> float:
         """Return what ``end_step`` wants to know: the processor's time that the thread has used until now."""
@@ -167,7 +169,9 @@ class FairShare:
         self.clock = clock
         self.cpu_seconds = cpu_seconds
         self.paused = 0
-        self._accounts: OrderedDict[tuple[bool, Hashable], Account] = OrderedDict()
+        self._accounts: dict[tuple[bool, Hashable], Account] = {}
+        # Those that no connection has; that which was asked for longest ago is first.
+        self._unused: OrderedDict[Account, None] = OrderedDict()
         self._counted_at = float("-inf")
         self._nodes = self._strangers = 0
 
@@ -192,22 +196,29 @@ class FairShare:
             return max(_LEAST_RATE, _SHARED_OUT / max(1, self._nodes + bool(self._strangers)))
         return _SHARED_OUT / ((self._nodes + 1) * max(1, self._strangers))
 
-    def forget_some(self) -> None:
-        """Forget accounts that no connection has, when there are many: those that were asked for longest ago."""
-        while len(self._accounts) > _MAX_REMEMBERED:
-            oldest = next((key for key, account in self._accounts.items() if not account.has_members), None)
-            if oldest is None:
-                return
-            self.paused -= self._accounts.pop(oldest).is_paused
+    def joined(self, account: Account) -> None:
+        """Hear that a connection has this account."""
+        self._unused.pop(account, None)
+
+    def left(self, account: Account) -> None:
+        """Hear that no connection has this account; forget such accounts, when there are many."""
+        if self._accounts.get((account.is_node, account.who)) is not account:
+            # It was forgotten before.
+            return
+        self._unused[account] = None
+        self._unused.move_to_end(account)
+        while len(self._unused) > _MAX_REMEMBERED:
+            oldest, _ = self._unused.popitem(last=False)
+            del self._accounts[oldest.is_node, oldest.who]
+            self.paused -= oldest.is_paused
 
     def _account(self, who: Hashable, *, is_node: bool) -> Account:
         key = is_node, who
         account = self._accounts.get(key)
         if account is None:
-            self.forget_some()
-            account = self._accounts[key] = Account(self, is_node=is_node)
-        else:
-            self._accounts.move_to_end(key)
+            account = self._accounts[key] = Account(self, who, is_node=is_node)
+        if not account.has_members:
+            self.left(account)
         return account
 
     def _is_active(self, account: Account) -> bool:

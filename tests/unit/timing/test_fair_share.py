@@ -172,9 +172,40 @@ class FairShareTests(SynchronousTestCase):
         self.patch(fair_share, "_MAX_REMEMBERED", 100)
         for number in range(1000):
             self.share.of_stranger(f"10.0.{number // 256}.{number % 256}")
-        self.assertLessEqual(len(self.share._accounts), 101)
+        self.assertLessEqual(len(self.share._accounts), 100 + OTHERS + 1)
         # Those that have connections are never forgotten.
         self.assertIs(self.share.of_node("greedy"), self.greedy)
+
+    def test_those_of_thousands_of_nodes_are_not_looked_through(self) -> None:
+        self.patch(fair_share, "_MAX_REMEMBERED", 10)
+        looked = 0
+        has_members = Account.has_members
+
+        def look(account: Account) -> bool:
+            nonlocal looked
+            looked += 1
+            return bool(has_members.__get__(account))
+
+        self.patch(Account, "has_members", property(look))
+        hears = [lambda: None for _ in range(500)]
+        for _ in range(3):
+            accounts = [self.share.of_node(number) for number in range(500)]
+            for account, hear in zip(accounts, hears, strict=True):
+                account.join(hear)
+            for account, hear in zip(accounts, hears, strict=True):
+                account.leave(hear)
+        self.assertLess(looked, 5 * 3 * 500)
+
+    def test_what_was_forgotten_may_still_leave(self) -> None:
+        self.patch(fair_share, "_MAX_REMEMBERED", 1)
+        forgotten = self.share.of_node("a")
+        self.share.of_node("b")
+        self.assertIsNot(self.share.of_node("a"), forgotten)
+        forgotten.join(hear := lambda: None)
+        forgotten.leave(hear)
+        self.assertLessEqual(len(self.share._unused), 1)
+        self.share.of_node("c")
+        self.assertLessEqual(len(self.share._accounts), 1 + OTHERS + 1)
 
     def test_a_step_is_charged_by_the_processors_time(self) -> None:
         self.others_work(0.5)
