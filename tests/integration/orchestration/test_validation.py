@@ -272,7 +272,7 @@ async def test_a_poisoned_distance_kills_no_sender(stage: ValidatedStage) -> Non
     await stage.finish()
     assert keys_of(verdicts) == sorted(set(everybody()) - {all_poison.public.hex()})
     (verdict,) = [verdict for verdict in verdicts if verdict.public_key == poisoned.public.hex()]
-    assert (verdict.nonces, verdict.received_dist) == ([1], [0.5])
+    assert (list(verdict.nonces), list(verdict.received_dist)) == ([1], [0.5])
     assert all(node.is_sender_alive for node in stage.nodes.values())
     dropped = stage.validation.status()["dropped"]
     assert (dropped.nonces, dropped.participants) == (4, 1)
