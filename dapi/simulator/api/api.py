@@ -239,7 +239,8 @@ class SimulatedApi(Service):
         is_active = stage is not None and stage.start == height and self.state is ApiState.RUNNING
         if artifacts is None or not (is_active or self.settings.line is Line.B):
             raise Refused(404, "not found for height (may be pruned or not yet created)")
-        root = base64.b64encode(hashlib.sha256(repr(sorted(artifacts.flushed)).encode()).digest()).decode()
+        # A stand-in that changes with the count: the real one takes no time either, and nobody here reads it.
+        root = base64.b64encode(hashlib.sha256(b"%d" % artifacts.count).digest()).decode()
         told = {"poc_stage_start_block_height": height, "model_id": model, "count": artifacts.count}
         return {**told, "root_hash": root if artifacts.count else ""}
 
