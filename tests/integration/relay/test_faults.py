@@ -122,6 +122,32 @@ async def test_a_store_that_fails_in_silence_is_told(tmp_path: Path) -> None:
         await host.end()
 
 
+async def two_looks(host: Host) -> None:
+    """Wait until the relay has asked the container twice."""
+    turns = host.relay.reconciliation._turns
+    await until(lambda: host.relay.reconciliation._turns > turns + 1)
+
+
+@pytest_twisted.ensureDeferred
+async def test_what_a_container_threw_away_is_sent_again_as_soon_as_it_writes(tmp_path: Path) -> None:
+    host = Host(tmp_path, settled_seconds=1000.0, line=Line.B)
+    await host.start_api()
+    await host.start()
+    try:
+        host.api.faults.store_fails = True
+        assert (await host.post(body_of(1, 4)))[0] == 200
+        await until(lambda: host.states().get("taken") == 1)
+        host.api.faults.store_fails = False
+        # What comes next is kept, and shows that the first one was not, however long that would be waited for.
+        for number in range(2, 20):
+            assert (await host.post(body_of(1 + 3 * number)))[0] == 200
+            await two_looks(host)
+        await until(lambda: host.stored() == 20)
+        assert host.states()["sent_again"] >= 1
+    finally:
+        await host.end()
+
+
 @pytest_twisted.ensureDeferred
 async def test_a_body_that_cannot_be_read_now_is_tried_again(host: Host) -> None:
     await soon(host.api.stopService())
