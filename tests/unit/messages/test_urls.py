@@ -44,6 +44,11 @@ class UrlTests(SynchronousTestCase):
         for url in ("http://a", "http://a/", "ws://a:1/%zz?x=%20&y==", "http://[::1]:8080/v3//?q"):
             self.assertEqual(parse_url(url).to_text(), url)
 
+    def test_only_scheme_and_host_are_made_small(self) -> None:
+        """Another spelling of an escape is another path to whoever compares them."""
+        url = parse_url("HTTP://U%7eser:p%41@HOST:65535/%7ea/%2f?b=%7e&C=%2d#%7e")
+        self.assertEqual(url.to_text(with_password=True), "http://U%7eser:p%41@host:65535/%7ea/%2f?b=%7e&C=%2d#%7e")
+
     def test_bad_ones_are_not_quoted(self) -> None:
         for url in BAD:
             error = self.assertRaises(ValueError, parse_url, url)
