@@ -1,4 +1,4 @@
-"""Thousands of ML nodes behind one port, each below a path of its own: the other side of ``bench.nodes``.
+"""Thousands of ML nodes behind a few ports, each below a path of its own: the other side of ``bench.nodes``.
 
 They answer every call at once, and keep their WebSockets open: they ping each 20 s, as nodes do, and send no batch. One
 call a connection, as dapi makes them; one WebSocket a node.
@@ -9,10 +9,12 @@ from __future__ import annotations
 import asyncio
 import json
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from bench.connections import unmasked, upgrade_answer
 
+# The system lets 4,096 connections at most wait at a port; later ones come again after a second or more.
+_PORTS = 4
 _WEBSOCKET = b"/api/v1/pow/ws"
 _PING, _PING_SECONDS = b"\x89\x04ping", 20.0
 _POW = {"status": "OK", "pow_status": {"status": "GENERATING", "is_model_initialized": True}}
@@ -26,10 +28,13 @@ _ANSWERS = {
 }
 
 
-def node_configs(port: int, count: int) -> list[dict[str, object]]:
+def node_configs(ports: Sequence[int], count: int) -> list[dict[str, object]]:
     """Return the nodes as ``node-config.json`` has them."""
-    same = {"host": "127.0.0.1", "inference_port": 5000, "poc_port": port, "models": {"model": {"args": []}}}
-    return [{"id": f"node{number}", "poc_segment": f"/node{number}", **same} for number in range(count)]
+    same = {"host": "127.0.0.1", "inference_port": 5000, "models": {"model": {"args": []}}}
+    return [
+        {"id": f"node{number}", "poc_port": ports[number % len(ports)], "poc_segment": f"/node{number}", **same}
+        for number in range(count)
+    ]
 
 
 class ManyNodes:
@@ -40,13 +45,15 @@ class ManyNodes:
         self.calls = 0
         self._changed = asyncio.Event()
 
-    async def listen(self) -> int:
-        """Listen; return the port."""
-        server = await asyncio.get_running_loop().create_server(
-            lambda: _Connection(self, self._changed.set), "127.0.0.1", 0, backlog=4096
-        )
-        port: int = server.sockets[0].getsockname()[1]
-        return port
+    async def listen(self) -> list[int]:
+        """Listen; return the ports."""
+        ports = []
+        for _ in range(_PORTS):
+            server = await asyncio.get_running_loop().create_server(
+                lambda: _Connection(self, self._changed.set), "127.0.0.1", 0, backlog=4096
+            )
+            ports.append(server.sockets[0].getsockname()[1])
+        return ports
 
     async def when_open(self, count: int, seconds: float) -> None:
         """Wait until so many WebSockets are open; TimeoutError when they are not within ``seconds``."""
