@@ -21,7 +21,7 @@ from tests.batches import generated_batch
 from tests.integration.ports import free_port
 from tests.integration.service.services import call
 from tests.integration.twistd_process import Run, admin_port, get, twistd
-from tests.integration.waiting import until, until_awaited
+from tests.integration.waiting import until
 
 __all__ = ["twistd"]
 
@@ -102,10 +102,9 @@ async def test_in_the_place_of_the_api_container(network: Network, twistd: Run) 
     # What of that set-up is not dapi's, it names.
     await process.when_written(r"It does not use .*DAPI_API__PUBLIC_URL")
 
-    async def is_registered() -> bool:
-        return [each["node"]["id"] for each in await get(port, "/admin/v1/nodes")] == ["node1"]
-
-    await until_awaited(is_registered)
+    await process.when_written("node1: registered")
+    (node,) = await get(port, "/admin/v1/nodes")
+    assert node["node"]["id"] == "node1"
     network.produce_to(FIRST_POC)
     # From the node's init to a block, by dapi alone.
     await until(lambda: len(network.batch_ids()) >= 3 and list(network.chain.state.seeds))
@@ -115,12 +114,7 @@ async def test_in_the_place_of_the_api_container(network: Network, twistd: Run) 
 async def test_beside_an_api_container_that_commands_the_nodes(network: Network, twistd: Run) -> None:
     beside = {"DAPI_POC__FOLLOW_CHAIN": "false", "DAPI_API__CALLBACK_AUTH": "optional"}
     process = twistd(callback_port=network.callback_port, environ={**network.environ, **beside})
-    port = await admin_port(process)
-
-    async def is_registered() -> bool:
-        return bool(await get(port, "/admin/v1/nodes"))
-
-    await until_awaited(is_registered)
+    await process.when_written("node1: registered")
     network.produce_to(FIRST_POC + 1)
     # As a node posts it that the container has commanded.
     batch = generated_batch(node_id=1, block_height=FIRST_POC)
