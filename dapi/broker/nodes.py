@@ -13,8 +13,8 @@ from twisted.internet.defer import Deferred
 
 from dapi.database import Database
 from dapi.errors import ConfigError, UnknownNodeError
+from dapi.http.endpoints import trust_root_of
 from dapi.http.headers_file import HeadersFile
-from dapi.http.pinned import PinnedCertificate
 from dapi.messages.field_errors import field_and_reason
 from dapi.messages.urls import ip_address_of, parse_url
 from dapi.poc.websocket_url import websocket_address
@@ -213,11 +213,15 @@ def _check(config: NodeConfig, where: str) -> None:
         segment = getattr(config, field)
         if not re.fullmatch(r"[A-Za-z0-9._~/%+-]*", segment):
             raise ConfigError(f"{where}: {field}: {segment!r} is no part of a path")
-    if config.tls_fingerprint:
+    # Before it is stored: a worker that cannot be made would keep the nodes after it in the file from theirs.
+    for field, ca_file, fingerprint in (
+        ("tls_ca_file", config.tls_ca_file or None, None),
+        ("tls_fingerprint", None, config.tls_fingerprint or None),
+    ):
         try:
-            PinnedCertificate(config.tls_fingerprint)
+            trust_root_of(ca_file, fingerprint)
         except ConfigError as error:
-            raise ConfigError(f"{where}: tls_fingerprint: {error}") from error
+            raise ConfigError(f"{where}: {field}: {error}") from error
     _check_urls(config, where)
 
 

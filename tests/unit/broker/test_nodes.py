@@ -106,6 +106,8 @@ class DecodingTests(SynchronousTestCase):
             ({"websocket_url": "http://h/ws"}, "websocket_url"),
             ({"websocket_url": "ws://h"}, "websocket_url"),
             ({"websocket_url": "ws://user:secret@h/ws"}, "websocket_url"),
+            ({"tls_ca_file": "/there/is/no/such.pem"}, "tls_ca_file"),
+            ({"tls_fingerprint": "ab:cd"}, "tls_fingerprint"),
             ({"poc_prot": 8080}, "poc_prot"),
         ):
             error = self.assertRaises(ConfigError, decode_node_config, node_fields() | changes)
