@@ -74,9 +74,9 @@ class SimulatedApi(Service):
 
     ``height`` is the latest block that it knows; a test moves it with ``see_block``. ``stage`` is the active stage,
     None in the inference phase; ``last_regular`` is the epoch's own, also while a confirmation PoC runs. An
-    ``active_challenge`` wins over it, and ``epochs/latest`` does not tell of it. ``nodes`` are the host's nodes: by
-    number, the model that each runs. ``posts`` are the callbacks that came, ``commits`` what the chain has, by stage
-    start and model.
+    ``active_challenge`` wins over it, but while votes are taken, and ``epochs/latest`` does not tell of it. ``nodes``
+    are the host's nodes: by number, the model that each runs. ``posts`` are the callbacks that came, ``commits`` what
+    the chain has, by stage start and model.
     """
 
     log = Logger()
@@ -186,8 +186,12 @@ class SimulatedApi(Service):
         encoding = headers.get(b"Content-Encoding", [b""])[0]
         self.posts.append(Post(raw_path, hashlib.sha256(body).digest(), len(body), status, encoding))
 
+    def _active_stage(self) -> Stage | None:
+        is_voting = self.stage is not None and self.stage.takes_validated(self.height)
+        return self.stage if is_voting or self.active_challenge is None else self.active_challenge
+
     def _take_generated(self, callback: Callback, body: Generated) -> None:
-        line, stage = self.settings.line, self.active_challenge or self.stage
+        line, stage = self.settings.line, self._active_stage()
         if self.state is not ApiState.RUNNING or stage is None or not stage.takes_generated(self.height):
             raise Refused(503, "not in PoC generate phase")
         if line is not Line.B and body.block_height != stage.start:
@@ -217,7 +221,7 @@ class SimulatedApi(Service):
         self.state = ApiState.RUNNING
 
     def _commit(self) -> None:
-        stage = self.active_challenge or self.stage
+        stage = self._active_stage()
         if stage is None or not stage.start < self.height + 1 <= stage.end or self.faults.commits_refused:
             return
         for (start, model), artifacts in self.artifacts.items():
@@ -235,7 +239,7 @@ class SimulatedApi(Service):
         if not model:
             raise Refused(400, "model_id query parameter required")
         artifacts = self.artifacts.get((height, model))
-        stage = self.active_challenge or self.stage
+        stage = self._active_stage()
         is_active = stage is not None and stage.start == height and self.state is ApiState.RUNNING
         if artifacts is None or not (is_active or self.settings.line is Line.B):
             raise Refused(404, "not found for height (may be pruned or not yet created)")
