@@ -15,6 +15,7 @@ from bench.load import Load
 from bench.processes import SENDERS_CORES, Receiver, folder, on
 from bench.results import Section
 from bench.sender import Sender, Slice
+from dapi.timing.histogram import percentile
 
 NONCES = (20, 1_000, 20_000)
 # More would measure the buffers of the sockets.
@@ -94,8 +95,8 @@ def _figures(slices: Sequence[Slice], dapis: Sequence[Slice]) -> dict[str, Any]:
     return {
         "rate": spread(each.rate for each in slices),
         "ratio": spread(dapi.rate / each.rate for dapi, each in zip(dapis, slices, strict=True) if each.rate),
-        "p50_ms": spread(1000 * rank(each, 50) for each in waits),
-        "p99_ms": spread(1000 * rank(each, 99) for each in waits),
+        "p50_ms": spread(1000 * percentile(each, 50) for each in waits),
+        "p99_ms": spread(1000 * percentile(each, 99) for each in waits),
         "cpu_us": spread(each.cpu_us for each in slices),
         "first_thread_us": spread(each.first_thread_us for each in slices),
         "receiver_share": spread(each.receiver_share for each in slices),
@@ -108,11 +109,6 @@ def spread(values: Iterable[float]) -> dict[str, float]:
     found = list(values) or [0.0]
     all_of_them = {"median": statistics.median(found), "min": min(found), "max": max(found)}
     return {name: float(f"{value:.4g}") for name, value in all_of_them.items()}
-
-
-def rank(values: Sequence[float], percent: int) -> float:
-    """Return the percentile of sorted values by the nearest rank."""
-    return values[max(0, -(-len(values) * percent // 100) - 1)]
 
 
 def _line(side: str, figures: Mapping[str, Any]) -> str:

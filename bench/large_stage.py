@@ -95,8 +95,9 @@ def read(way: str, port: int) -> None:
 
     from dapi.chain.rpc import ChainRpc
     from dapi.orchestration.samples import Sampling
+    from dapi.tap import SWITCH_INTERVAL_SECONDS
 
-    sys.setswitchinterval(0.0005)
+    sys.setswitchinterval(SWITCH_INTERVAL_SECONDS)
     ways: dict[str, Callable[..., Any]] = {"dapi": read_in_pieces, "whole": read_whole}
     rpc = ChainRpc(reactor, [f"http://127.0.0.1:{port}"], timeout_seconds=60)
     sampling = Sampling(

@@ -73,6 +73,7 @@ class Postgres:
         while subprocess.run(is_ready, check=False).returncode:
             if self._process.poll() is not None or time.monotonic() > deadline:
                 raise RuntimeError(f"PostgreSQL does not start:\n{(self._folder / 'log').read_text()}")
+            # PostgreSQL tells it only when asked: pg_ctl --wait asks again and again, too.
             time.sleep(0.1)
 
     def __enter__(self) -> Self:

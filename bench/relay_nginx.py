@@ -167,13 +167,14 @@ def compare(folder: str, program: str) -> int:
         from dapi.simulator.vllm.sender import callback_path
 
         path = callback_path(MODEL, "generated")
+        # Time for dapi to learn the stage and the nodes, and for nginx to listen.
         time.sleep(2)
         rates: dict[str, list[float]] = {"nginx": [], "dapi": []}
         before = {name: cpu_seconds(pid) for name, pid in (("nginx", nginx.pid), ("dapi", dapi.pid))}
         for _ in range(ROUNDS):
             rates["nginx"].append(run_load(f"http://127.0.0.1:{port}{path}"))
             rates["dapi"].append(run_load(f"{base}{path}"))
-            # What dapi has taken is handed on, and does not disturb the next run.
+            # Time for dapi to hand on what it has taken, so that it does not disturb the next run.
             time.sleep(3)
         spent = {name: cpu_seconds(pid) - before[name] for name, pid in (("nginx", nginx.pid), ("dapi", dapi.pid))}
     finally:

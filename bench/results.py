@@ -7,10 +7,10 @@
     go, go_1    as intake and intake_1, beside clients in Go
     cpu_us      {nonces: {side: CPU time of the receiver for a batch in microseconds}}; by HTTP: http_dapi …
     ratios      {section: {nonces: {side: dapi's rate over the side's, the median of the rounds}}}
-    rounds      {section: {nonces: {side: all of its figures}}}; see ``Comparison``
+    rounds      {section: {nonces: {side: all of its figures}}}; see ``bench.comparison``
     measured    {section: when it was measured, of which commit, in how many seconds, and with which load}
     machine     what it was measured on
-    steps, nodes, signing, outbox_to_block, large_stage, relay, scrape, year: what each of these prints
+    steps, nodes, signing, outbox_to_block, large_stage, relay, relay_nginx, scrape, year: what each of these prints
 """
 
 from __future__ import annotations

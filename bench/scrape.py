@@ -24,6 +24,7 @@ from dapi.config import ApiConfig, Config, StorageConfig
 from dapi.messages.sizes import MIB
 from dapi.server.metrics import Metrics
 from dapi.service import make_service
+from dapi.tap import SWITCH_INTERVAL_SECONDS
 
 _SCRAPES = 5
 
@@ -92,6 +93,6 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--nodes", type=int, default=1000)
     arguments = parser.parse_args()
-    sys.setswitchinterval(0.0005)
+    sys.setswitchinterval(SWITCH_INTERVAL_SECONDS)
     with tempfile.TemporaryDirectory() as found:
         react(lambda reactor: Deferred.fromCoroutine(measure(reactor, arguments.nodes, Path(found))))

@@ -2,8 +2,9 @@
 
 The rows of a year are made first: a million confirmed batches of 50 nodes in 365 stages. Then, in turns with an empty
 database, batches are put into the outbox, 16 at a time, as small as those of 20 nonces and as large as those of 1,000;
-the ratio is that of the rounds' medians. At last, the start of a whole dapi up to its first status, the slowest list of
-each state, and what one step of the retention takes. The exit code is 1 when a limit is missed.
+the ratio is the median of those of the rounds, and the limit is for that by CPU time. At last, the start of a whole
+dapi up to its first status, the slowest list of each state, and what one step of the retention takes. The exit code is
+1 when a limit is missed.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ from dapi.messages.sizes import MIB
 from dapi.outbox.outbox import Outbox, OutboxEntry
 from dapi.outbox.retention import delete_some
 from dapi.service import make_service
+from dapi.tap import SWITCH_INTERVAL_SECONDS
 
 NODES, STAGES, BLOCKS = 50, 365, 15_391
 OUTSTANDING = 16
@@ -191,7 +193,7 @@ def _cpu_seconds() -> float:
 async def main(reactor: Any, number: int, rounds: int, batches: int) -> None:
     """Measure, print, and write the section ``year``."""
     section = Section("year")
-    sys.setswitchinterval(0.0005)
+    sys.setswitchinterval(SWITCH_INTERVAL_SECONDS)
     with tempfile.TemporaryDirectory(dir=os.environ.get("BENCH_DIR")) as name:
         folder = Path(name)
         began = time.perf_counter()

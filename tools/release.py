@@ -32,12 +32,17 @@ def say(text: str) -> None:
     print(f"== {text}", flush=True)
 
 
+def clean_environment() -> dict[str, str]:
+    """Return what a program is run with: an environment that sees the project would pass where others fail."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "DAPI_", "PIP_"))}
+    return kept | {name: value for name, value in os.environ.items() if name in ("PIP_INDEX_URL", "PIP_CONFIG_FILE")}
+
+
 def run(*command: str | Path, cwd: Path = ROOT, **environ: str) -> str:
     """Run a program and return what it wrote; leave with that and its exit code when it fails."""
-    # Not what this process runs with: an environment that sees the project would pass where others fail.
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "DAPI_", "PIP_"))}
-    kept |= {name: value for name, value in os.environ.items() if name in ("PIP_INDEX_URL", "PIP_CONFIG_FILE")}
-    done = subprocess.run(command, cwd=cwd, env={**kept, **environ}, text=True, capture_output=True, check=False)
+    done = subprocess.run(
+        command, cwd=cwd, env={**clean_environment(), **environ}, text=True, capture_output=True, check=False
+    )
     if done.returncode:
         sys.exit(f"{' '.join(map(str, command))}\n{done.stdout}{done.stderr}")
     return done.stdout
@@ -137,9 +142,10 @@ def start_and_stop(folder: Path, *command: str | Path) -> None:
     """Start a process, wait until its admin port is open, end it, and leave where one of that fails."""
     log = folder / "log"
     with log.open("w") as file:
-        process = subprocess.Popen(command, cwd=folder, stdout=file, stderr=subprocess.STDOUT)
+        process = subprocess.Popen(command, cwd=folder, env=clean_environment(), stdout=file, stderr=subprocess.STDOUT)
     end = time.monotonic() + _PATIENCE_SECONDS
     while "admin: listening on" not in log.read_text() and process.poll() is None and time.monotonic() < end:
+        # A file, not a pipe: a pipe would have to be read to the end, or it fills.
         time.sleep(0.1)
     is_open = "admin: listening on" in log.read_text()
     process.send_signal(signal.SIGTERM)

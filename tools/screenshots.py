@@ -45,6 +45,7 @@ def wait_for_something_to_see(url: str) -> None:
         paid = [each for each in ask(f"{url}/admin/v1/epochs")["epochs"] if (each.get("claim") or {}).get("paid")]
         if len(paid) >= _PAID_EPOCHS and situation["phase"] == _PHASE and situation["blocks_left"] <= _BLOCKS_LEFT:
             return
+        # Several looks for each block of the demo.
         time.sleep(0.2)
     sys.exit("the demo did not come that far")
 
@@ -85,12 +86,13 @@ def main() -> int:
     with tempfile.NamedTemporaryFile("w") as output:
         demo = subprocess.Popen([sys.executable, "-u", "-m", "dapi.simulator.demo"], stdout=output, cwd=ROOT)
         try:
-            url = None
-            while url is None and demo.poll() is None:
+            url, end = None, time.monotonic() + _PATIENCE_SECONDS
+            while url is None and demo.poll() is None and time.monotonic() < end:
+                # A file, not a pipe: a pipe would have to be read to the end, or it fills.
                 time.sleep(0.2)
                 url = re.search(r"^admin: (http\S+)", Path(output.name).read_text(), re.MULTILINE)
             if url is None:
-                sys.exit("the demo has ended")
+                sys.exit("the demo has ended, or does not come up")
             arguments = [] if os.getuid() else ["--no-sandbox"]
             with sync_playwright() as playwright:
                 browser = playwright.chromium.launch(executable_path=chromium, args=arguments)

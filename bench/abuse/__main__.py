@@ -121,10 +121,8 @@ async def main(nodes: int, quiet_seconds: float, seconds: float, names: list[str
     """Print a row for each abuse, and return what broke a limit."""
     limits, broken = Limits(), []
     print(f"{nodes} good nodes, one batch of 1,000 nonces a second each; ack times in ms, first without the abuse.\n")
-    print(
-        "| beside them | its connections, MB | acks | median before | median | p99 before | p99 | limit | MB more | |"
-    )
-    print("| --- " * 10 + "|", flush=True)
+    print(f"| {' | '.join(_COLUMNS)} |")
+    print("| --- " * len(_COLUMNS) + "|", flush=True)
     for name in names:
         quiet, beside, grown, connections, sent_mb = await measure(name, nodes, quiet_seconds, seconds)
         found = broken_limits(quiet, beside, grown, limits)

@@ -21,7 +21,7 @@ from dapi.timing.timer import Timer
 from dapi.timing.waiters import Waiters
 
 # To begin a call to a node takes about a millisecond.
-_NODES_A_TURN = 8
+NODES_A_TURN = 8
 
 
 class RoundProgress(msgspec.Struct, frozen=True):
@@ -93,7 +93,7 @@ class CommandRound:
         return len(self._results) - self._succeeded - self._failed
 
     def _give_some(self) -> None:
-        for _ in range(min(_NODES_A_TURN, len(self._left))):
+        for _ in range(min(NODES_A_TURN, len(self._left))):
             worker = self._left.popleft()
             node_id = worker.node.id
             try:

@@ -27,7 +27,7 @@ _NUMS_OF_TOKENS = "token_num, old_token_num, old_stage"
 _HOST_NAME = re.compile(r"[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]")
 
 
-class Way(NamedTuple):
+class Access(NamedTuple):
     """How a node is asked, besides its URLs: what Exchanges and ConnectionSettings have under these names."""
 
     ca_file: str | None
@@ -85,10 +85,10 @@ class NodeConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         scheme, host = _scheme_and_host(self.host)
         return f"{scheme}://{host}:{self.inference_port}{_prefix(self.version)}{_prefix(self.inference_segment)}"
 
-    def way(self, ca_file: str | None) -> Way:
+    def access(self, ca_file: str | None) -> Access:
         """Return how the node is asked; ``ca_file`` has the authorities where the node has none of its own."""
         headers = HeadersFile(self.headers_file) if self.headers_file else None
-        return Way(self.tls_ca_file or ca_file, self.tls_fingerprint or None, headers)
+        return Access(self.tls_ca_file or ca_file, self.tls_fingerprint or None, headers)
 
     @property
     def address(self) -> Address:
@@ -128,10 +128,10 @@ class Node(msgspec.Struct, frozen=True):
 
     def is_reached_like(self, other: Node) -> bool:
         """Tell whether another one has the same addresses, and is asked in the same way."""
-        return self._way == other._way
+        return self._reached_like == other._reached_like
 
     @property
-    def _way(self) -> tuple[str, ...]:
+    def _reached_like(self) -> tuple[str, ...]:
         config = self.config
         return self.poc_url, self.websocket_base, config.tls_ca_file, config.tls_fingerprint, config.headers_file
 

@@ -12,6 +12,7 @@ from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
 from dapi.broker.broker import Broker
+from dapi.broker.command_round import NODES_A_TURN
 from dapi.broker.duties import Intention
 from dapi.broker.node_reconciler import ASK_SECONDS, NodeReconciler, NodeStanding
 from dapi.broker.node_worker import NodeWorker
@@ -20,8 +21,6 @@ from dapi.errors import NotReadyError
 from dapi.phases.duty import Duty
 from dapi.timing.timer import Timer
 
-# To begin a call to a node takes about a millisecond.
-_NODES_A_TURN = 8
 # To ask a node what it does, by two calls, takes a millisecond: this is a tenth of the reactor's time at most.
 _ASKED_A_SECOND = 100
 
@@ -119,7 +118,7 @@ class Reconciler(Service):
         return max(ASK_SECONDS, len(self._nodes) / _ASKED_A_SECOND)
 
     def _look_at_some(self) -> None:
-        for node_id in list(islice(self._due, _NODES_A_TURN)):
+        for node_id in list(islice(self._due, NODES_A_TURN)):
             del self._due[node_id]
             node = self._nodes.get(node_id)
             try:

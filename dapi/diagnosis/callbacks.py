@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
+from typing import Final
 
 from dapi.diagnosis.catalogue import ProblemId, Severity
 from dapi.diagnosis.nodes import standings_of
@@ -12,6 +13,12 @@ from dapi.messages.urls import ip_address_of, is_loopback, parse_url
 
 # A node sends every 5 s: its first delivery is over then, and 10 s more are enough to know.
 CALLBACK_SECONDS = 15.0
+HOST_FAULTS: Final = {
+    ProblemId.CALLBACK_URL_LOOPBACK: "is the node itself, for the node",
+    ProblemId.CALLBACK_URL_NAME: "looks like the name of a compose service, which only containers of the same network"
+    " find",
+}
+"""Why a node cannot reach a host by its name, as what is said after the name."""
 _SET_URL = "set api.poc_callback_url to where the nodes reach this machine"
 
 
@@ -24,17 +31,11 @@ def url(status: Status) -> Iterator[Finding]:
     host = parse_url(callbacks["url"]).host
     silent = [node for node in status["nodes"] if node["enabled"] and not node["batches"]["by_http"]]
     faults = [_fault_of_host(host, node) for node in silent]
-    for problem_id, words in (
-        (ProblemId.CALLBACK_URL_LOOPBACK, f"{host} is the node itself, for the node"),
-        (
-            ProblemId.CALLBACK_URL_NAME,
-            f"{host} looks like the name of a compose service, which only containers of the same network find",
-        ),
-    ):
+    for problem_id, words in HOST_FAULTS.items():
         nodes = [node for node, fault in zip(silent, faults, strict=True) if fault is problem_id]
         if nodes:
             is_losing = any(_lacks_a_way(status, node) for node in nodes)
-            problem = f"{_listed(nodes)} cannot reach {callbacks['url']}: {words}"
+            problem = f"{_listed(nodes)} cannot reach {callbacks['url']}: {host} {words}"
             severity = Severity.CRITICAL if is_losing else Severity.WARNING
             yield Finding(problem_id, problem, _SET_URL, severity=severity)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
-from dapi.diagnosis.callbacks import fault_between
+from dapi.diagnosis.callbacks import HOST_FAULTS, fault_between
 from dapi.diagnosis.catalogue import ProblemId, Severity
 from dapi.diagnosis.chain import clock_off
 from dapi.diagnosis.problem import Finding, Status
@@ -66,12 +66,9 @@ def _callback_url(status: Status, found: Status) -> Iterator[Finding]:
         fault = fault_between(host, node["host"])
         if fault is None:
             continue
-        words = "is the node itself, for the node"
-        if fault is ProblemId.CALLBACK_URL_NAME:
-            words = "looks like the name of a compose service, which only containers of the same network find"
         yield Finding(
             ProblemId.WATCH_CALLBACK_URL,
-            f"{node['node_id']} is at {node['host']}, and the callback URL's {host} {words}",
+            f"{node['node_id']} is at {node['host']}, and the callback URL's {host} {HOST_FAULTS[fault]}",
             "tell the api container, and dapi, an address that the node reaches (DAPI_API__POC_CALLBACK_URL)",
             node["node_id"],
         )

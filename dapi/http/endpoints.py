@@ -37,8 +37,7 @@ def tls_endpoint(reactor: Any, endpoint: IStreamClientEndpoint, host: str, trust
     certificate can have such a name.
     """
     if isinstance(trust_root, PinnedCertificate):
-        is_name = ip_address_of(host) is None
-        return wrapClientTLS(PinnedConnections(trust_root, host, is_name=is_name), endpoint, clock=reactor)
+        return wrapClientTLS(PinnedConnections(trust_root, host), endpoint, clock=reactor)
     try:
         options = optionsForClientTLS(host, trustRoot=trust_root)
     except UnicodeError as error:

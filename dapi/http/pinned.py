@@ -12,6 +12,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from dapi.errors import ConfigError
+from dapi.messages.urls import ip_address_of
 
 _FINGERPRINT = re.compile(r"[0-9a-f]{64}")
 
@@ -39,9 +40,9 @@ class PinnedCertificate:
 class PinnedConnections:
     """Makes the TLS connections to a server at ``host``, and ends those that show another certificate."""
 
-    def __init__(self, pinned: PinnedCertificate, host: str, *, is_name: bool) -> None:
+    def __init__(self, pinned: PinnedCertificate, host: str) -> None:
         self._pinned = pinned
-        self._host = host.encode("idna") if is_name else None
+        self._host = host.encode("idna") if ip_address_of(host) is None else None
 
     def clientConnectionForTLS(self, tlsProtocol: Any) -> SSL.Connection:  # noqa: N803
         """Return a connection that checks the certificate before anything is sent over it."""

@@ -122,7 +122,8 @@ class ServerTls(LoopService):
                 self.log.error("the certificate from before is still shown: {problem}", problem=loaded)
             return
         self.state = step(TRANSITIONS, self.state, TlsState.CURRENT, "a certificate")
-        self._problem, self._loaded, self._said = None, loaded, SayOnce()
+        self._problem, self._loaded = None, loaded
+        self._said.is_new(None)
         self.log.info("{certificate}: is shown from now on", certificate=self._files.certificate)
 
     def status(self) -> TlsStatus:

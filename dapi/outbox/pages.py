@@ -26,7 +26,6 @@ _NEWEST = 2**63 - 1
 _BLOCKS_AHEAD = 100
 # The other kinds are no batches: they are shown to those who ask for them.
 _BATCHES = (Kind.GENERATED, Kind.VALIDATED)
-_OTHERS = _names(kind for kind in Kind if kind not in _BATCHES)
 _IN_FLIGHT = _names(state for state in RowState if state.shown is State.IN_FLIGHT)
 
 
@@ -170,7 +169,7 @@ def selects(node_id: str | None, kind: Kind | None, state: State | None) -> Iter
     of_node = "node_id = :node_id AND " if node_id is not None else ""
     kinds = _BATCHES if kind is None else (kind,)
     is_all = (node_id, kind, state) == (None, None, None)
-    of_kind = f"kind NOT IN ({_OTHERS}) AND " if is_all else f"kind IN ({_names(kinds)}) AND "
+    of_kind = f"kind NOT IN ({queries.OWN_KINDS}) AND " if is_all else f"kind IN ({_names(kinds)}) AND "
     if unfinished := [each for each in RowState if state in (None, each.shown)]:
         of_state = "" if is_all else f"unfinished.state IN ({_names(unfinished)}) AND "
         # A part is no batch.

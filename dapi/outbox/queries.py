@@ -26,8 +26,9 @@ _HAS_PARTS = "EXISTS (SELECT 1 FROM unfinished AS part WHERE part.parent = unfin
 SHOWN_STATE = "iif(state = 'stored', 'stored', 'in_flight')"
 # Not damaged.
 _ANY_KIND = f"kind IN ({', '.join(f'{kind.value!r}' for kind in Kind)})"
-# The kinds whose ids have no height.
-_OWN_KIND = "kind IN ('seed', 'hardware', 'claim')"
+# dapi's own, whose ids have no height; an index has the same text.
+OWN_KINDS = "'seed', 'hardware', 'claim'"
+_OWN_KIND = f"kind IN ({OWN_KINDS})"
 # In place of the table where many rows are looked at: it is in their order, and has what they are chosen by.
 LISTED = "unfinished INDEXED BY unfinished_listed"
 # Each value of an index's first column, found one by one; it takes as long as there are values, not rows.

@@ -59,10 +59,6 @@ class Epochs(msgspec.Struct, frozen=True):
         """The height of the newest stage."""
         return max(stage.height for stage in self.stages)
 
-    def active(self) -> StageWindow | None:
-        """Return the stage that takes artifacts now; a confirmation PoC wins."""
-        return next((stage for stage in reversed(self.stages) if stage.start <= self.block_height <= stage.end), None)
-
 
 class ApiNode(msgspec.Struct, frozen=True):
     """A node of the host: what it is, which models it runs, and what it says that it does."""

@@ -20,7 +20,7 @@ from dapi.relay.api_answers import StageKind, StageWindow
 from dapi.timing.pool_thread import PoolThread
 
 _QUERY = "/inference.inference.Query/"
-_MAX_VOTES_BYTES = 16 * MIB
+_MAX_ANSWER_BYTES = 16 * MIB
 
 M = TypeVar("M", bound=Message)
 
@@ -103,7 +103,7 @@ class ChainQuestions:
     async def _ask(self, question: str, response_type: type[M], request: Message) -> M:
         # What is not there is an empty value.
         answer = await self._rpc.abci_query(
-            f"{_QUERY}{question}", request.SerializeToString(), max_bytes=_MAX_VOTES_BYTES
+            f"{_QUERY}{question}", request.SerializeToString(), max_bytes=_MAX_ANSWER_BYTES
         )
         try:
             return await self._thread.run(response_type.FromString, answer.value)

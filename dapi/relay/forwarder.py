@@ -107,12 +107,12 @@ class Forwarder(LoopService):
             await self._wake.wait(self._seconds_to_next(now))
 
     def _seconds_to_next(self, now: float) -> float:
-        times = [time for time in (self.queue.next_time(),) if time is not None]
+        at = self.queue.next_time()
         if self.away is not None:
             # Until then nothing is tried, whatever is due.
             is_probe_possible = len(self.queue) > 0 and len(self._probes) < _MAX_PROBES
-            times = [self._probe_at] if is_probe_possible else []
-        return min([_LOOK_SECONDS, *(max(0.01, time - now) for time in times)])
+            at = self._probe_at if is_probe_possible else None
+        return _LOOK_SECONDS if at is None else min(_LOOK_SECONDS, max(0.01, at - now))
 
     def _next(self, now: float) -> Payload | None:
         if self.away is not None and (now < self._probe_at or len(self._probes) >= _MAX_PROBES):

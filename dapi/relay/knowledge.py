@@ -147,14 +147,19 @@ class Knowledge:
         return max(self.stages, default=0)
 
     @property
+    def height(self) -> int:
+        """The latest block that the container told, 0 before it told one."""
+        return self.epochs.block_height if self.epochs is not None else 0
+
+    @property
     def oldest_open(self) -> int:
         """The height of the oldest stage that is not over, that of the newest one where all are."""
-        height = self.epochs.block_height if self.epochs is not None else 0
+        height = self.height
         return min((each.height for each in self.stages.values() if height < each.validation_end), default=self.newest)
 
     def open_stages(self) -> list[StageWindow]:
         """Return the stages that have begun, and whose validation has not ended."""
-        height = self.epochs.block_height if self.epochs is not None else 0
+        height = self.height
         return [each for _, each in sorted(self.stages.items()) if each.start <= height < each.validation_end]
 
     def late_reason(self, payload: Payload) -> str | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -58,9 +58,9 @@ class StageRecord(msgspec.Struct, kw_only=True):
         return {**found, "share_at_a_third": self.share_at_a_third}
 
 
-def save(connection: sqlite3.Connection, records: Iterable[StageRecord]) -> None:
-    """Keep records, with one commit; those of the 400 highest stages and models stay."""
-    rows = [(each.height, each.model, msgspec.json.encode(each).decode()) for each in records]
+def save(connection: sqlite3.Connection, records: Mapping[tuple[int, str], bytes]) -> None:
+    """Keep records, each in JSON, by height and model, with one commit; those of the 400 highest stages stay."""
+    rows = [(*key, record.decode()) for key, record in records.items()]
     with transaction(connection):
         connection.executemany("INSERT OR REPLACE INTO poc_v2_stages (height, model, record) VALUES (?, ?, ?)", rows)
         connection.execute(

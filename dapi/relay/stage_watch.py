@@ -66,8 +66,8 @@ class StageWatch:
     ``first_restarts`` is how often the api container had been started anew when the watching began.
     """
 
-    def __init__(self, stage: StageWindow, model: str, first_restarts: int, record: StageRecord | None = None) -> None:
-        self.record = record if record is not None else StageRecord.of(stage, model)
+    def __init__(self, record: StageRecord, first_restarts: int) -> None:
+        self.record = record
         self._first_restarts = first_restarts - self.record.restarts
         self._seen: Seen | None = None
         self._grown_at: float | None = None

@@ -42,7 +42,7 @@ class RelayStore(Service):
         self._database = database
         self._folder = Path(folder)
         self.now = now
-        # Syncs beside each other share what the disk does: eight are as fast as twelve one after the other.
+        # Syncs that run side by side share the disk's work.
         self._writers = [Lane(reactor, f"dapi relay writer {number}") for number in range(_WRITERS)]
         self._janitor = Lane(reactor, "dapi relay janitor")
         self._reader = Lane(reactor, "dapi relay reader")

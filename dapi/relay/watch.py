@@ -134,8 +134,7 @@ class Watch(LoopService):
 
     async def _look(self, stage: StageWindow, models: list[str], *, asks_votes: bool) -> None:
         votes: dict[str, Votes] = {}
-        height = self.knowledge.epochs.block_height if self.knowledge.epochs is not None else 0
-        is_validation = stage.validation_start <= height and stage.kind is not StageKind.CHALLENGE
+        is_validation = stage.validation_start <= self.knowledge.height and stage.kind is not StageKind.CHALLENGE
         if self._chain is not None and asks_votes and is_validation:
             await self._ask("votes", partial(self._chain.votes, stage.height), votes.update)
         await together([partial(self._look_at_model, stage, model, votes.get(model)) for model in models])
@@ -170,7 +169,7 @@ class Watch(LoopService):
     def _watch_of(self, stage: StageWindow, model: str) -> StageWatch:
         key = (stage.height, model)
         if key not in self.stages:
-            self.stages[key] = StageWatch(stage, model, self.knowledge.restarts)
+            self.stages[key] = StageWatch(StageRecord.of(stage, model), self.knowledge.restarts)
             self._forget_old()
         return self.stages[key]
 
@@ -190,10 +189,7 @@ class Watch(LoopService):
         self._is_loaded = True
         for record in records:
             key = (record.height, record.model)
-            window = StageWindow(
-                *(record.height, record.start, record.end, record.validation_start, record.validation_end, record.kind)
-            )
-            self.stages[key] = StageWatch(window, record.model, self.knowledge.restarts, record)
+            self.stages[key] = StageWatch(record, self.knowledge.restarts)
             self._saved[key] = msgspec.json.encode(record)
 
     async def _save(self) -> None:
@@ -201,16 +197,15 @@ class Watch(LoopService):
         if not self._is_loaded:
             return
         encoded = {key: msgspec.json.encode(each.record) for key, each in self.stages.items()}
-        changed = [key for key, record in encoded.items() if self._saved.get(key) != record]
+        changed = {key: record for key, record in encoded.items() if self._saved.get(key) != record}
         if not changed:
             return
-        records: list[StageRecord] = [msgspec.json.decode(encoded[key], type=StageRecord) for key in changed]
         try:
-            await self._database.write(lambda connection: stage_record.save(connection, records))
+            await self._database.write(lambda connection: stage_record.save(connection, changed))
         except StoreError as error:
             self.log.info("what was seen of PoC v2 is kept later: {error}", error=error)
             return
-        self._saved.update((key, encoded[key]) for key in changed)
+        self._saved.update(changed)
 
     def latest_stages(self, limit: int) -> list[dict[str, Any]]:
         """Return what is known of the latest stages, the highest first."""

@@ -316,8 +316,8 @@ class Parts:
 
     def _make_worker(self, node: Node) -> NodeWorker:
         deliveries = Deliveries(self._reactor, node.id)
-        way = node.config.way(self._config.tls.ca_file)._asdict()
-        settings = msgspec.structs.replace(self._websocket_settings, **way)
+        access = node.config.access(self._config.tls.ca_file)._asdict()
+        settings = msgspec.structs.replace(self._websocket_settings, **access)
         handler = BatchHandler(
             node.id, node.num, self._recorder, deliveries, self.ack_times, node_counts=self.broker.node_counts
         )
@@ -338,6 +338,6 @@ class Parts:
             node.poc_url,
             node_id=node.id,
             network_version=version,
-            **way,
+            **access,
         )
         return NodeWorker(self._reactor, node, ml_client, handler, websocket_client)

@@ -205,6 +205,9 @@ class FairShare:
         if self._accounts.get((account.is_node, account.who)) is not account:
             # It was forgotten before.
             return
+        self._keep_unused(account)
+
+    def _keep_unused(self, account: Account) -> None:
         self._unused[account] = None
         self._unused.move_to_end(account)
         while len(self._unused) > _MAX_REMEMBERED:
@@ -218,7 +221,7 @@ class FairShare:
         if account is None:
             account = self._accounts[key] = Account(self, who, is_node=is_node)
         if not account.has_members:
-            self.left(account)
+            self._keep_unused(account)
         return account
 
     def _is_active(self, account: Account) -> bool:

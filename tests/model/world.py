@@ -24,7 +24,7 @@ from dapi.messages.addresses import address_of
 from dapi.simulator.chain.blocks import Blockchain, Delivered
 from dapi.simulator.chain.epochs import EpochParams, Epochs, Window
 from dapi.simulator.chain.messages import SubmitPocBatch, SubmitPocValidation, SubmitSeed
-from dapi.simulator.chain.node import ChainNode
+from dapi.simulator.chain.node import ChainNode, Switches
 from dapi.simulator.chain.rules import Rules
 from dapi.simulator.chain.state import Account, ChainState, Model
 from dapi.submission.rows import TYPE_URLS
@@ -199,8 +199,7 @@ class World:
     def is_calm(self) -> bool:
         """Whether nothing is wrong now."""
         ways = all(host.way is Way.OPEN for host in self._hosts.values())
-        usual = ChainNode(self.chain, self._random).switches
-        chain = all(not host.node.is_partitioned and host.node.switches == usual for host in self.chain_hosts)
+        chain = all(not host.node.is_partitioned and host.node.switches == Switches() for host in self.chain_hosts)
         return ways and chain and self.has_grants and self.process is not None and self.disk_failure is None
 
     def heal(self) -> None:
@@ -210,7 +209,7 @@ class World:
         for chain_host in self.chain_hosts:
             if chain_host.node.is_partitioned:
                 chain_host.node.reconnect()
-            chain_host.node.switches = type(chain_host.node.switches)()
+            chain_host.node.switches = Switches()
         self.has_events = True
         self.set_disk(None)
         self.set_grants(given=True)

@@ -13,7 +13,7 @@ from typing import Any
 from twisted.trial.unittest import SynchronousTestCase
 
 from bench import goals, results
-from bench.comparison import Plan, rank, spread
+from bench.comparison import Plan, spread
 from bench.connections import CallbackConnection, WebSocketConnection, head, unmasked
 from bench.load import Load
 from bench.table import DOCUMENT, TABLES, number, reached, tables, written
@@ -167,10 +167,6 @@ class ResultsTests(SynchronousTestCase):
 
     def test_a_spread_has_four_digits(self) -> None:
         self.assertEqual(spread([3, 1, 2.00049]), {"median": 2.0, "min": 1, "max": 3})
-
-    def test_the_nearest_rank(self) -> None:
-        self.assertEqual([rank(list(range(1, 101)), percent) for percent in (50, 99)], [50, 99])
-        self.assertEqual(rank([5.0], 99), 5.0)
 
 
 class TableTests(SynchronousTestCase):

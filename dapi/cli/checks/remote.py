@@ -150,8 +150,8 @@ async def node_checks(reactor: Any, config: Config, nodes: Sequence[NodeConfig])
     async def ask(node: NodeConfig) -> Check:
         name = f"node {node.id}"
         try:
-            way = node.way(config.tls.ca_file)._asdict()
-            client = MLNodeClient(reactor, node.poc_url, node_id=node.id, total_timeout_seconds=_NODE_SECONDS, **way)
+            access = node.access(config.tls.ca_file)._asdict()
+            client = MLNodeClient(reactor, node.poc_url, node_id=node.id, total_timeout_seconds=_NODE_SECONDS, **access)
         except ConfigError as error:
             return failed(name, str(error), "mend the node's tls_ca_file")
         try:

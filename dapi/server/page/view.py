@@ -5,9 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, TypeAlias
 
-_STAGES = 8
 View: TypeAlias = dict[str, Any]
 """JSON data; ``nodes`` has a row for each node, by its id."""
+
+_STAGES_SHOWN = 8
+_STAGE_FIELDS = (
+    *("height", "kind", "model", "stored", "committed", "growth_per_second", "share_at_a_third"),
+    *("votes", "participants", "restarts"),
+)
 
 
 def view(status: Mapping[str, Any], restart: Mapping[str, Any] | None) -> View:
@@ -34,8 +39,6 @@ def _poc_v2(status: Mapping[str, Any]) -> dict[str, Any] | None:
     watch, relay = status.get("poc_v2_watch"), status.get("relay")
     if watch is None:
         return None
-    fields = ("height", "kind", "model", "stored", "committed", "growth_per_second", "share_at_a_third")
-    more = ("votes", "participants", "restarts")
     return {
         "height": watch["height"],
         "phase": watch["phase"],
@@ -49,10 +52,10 @@ def _poc_v2(status: Mapping[str, Any]) -> dict[str, Any] | None:
         },
         "stages": [
             {
-                **{name: stage[name] for name in (*fields, *more)},
+                **{name: stage[name] for name in _STAGE_FIELDS},
                 "handed_on": sum(stage["handed_on"].values()) if stage["handed_on"] is not None else None,
             }
-            for stage in watch["stages"][:_STAGES]
+            for stage in watch["stages"][:_STAGES_SHOWN]
         ],
     }
 

@@ -77,7 +77,7 @@ class Behind:
                 "headers_file": str(self.headers),
             }
         )
-        self.way = self.config.way(None)._asdict()
+        self.access = self.config.access(None)._asdict()
 
     def write(self, password: str) -> None:
         self.headers.write_text(f"Authorization: {password}\n")
@@ -93,7 +93,7 @@ async def behind(tmp_path: Path) -> AsyncIterator[Behind]:
 
 @pytest_twisted.ensureDeferred
 async def test_calls_carry_the_headers(behind: Behind) -> None:
-    client = MLNodeClient(reactor, behind.config.poc_url, node_id="node1", **behind.way)
+    client = MLNodeClient(reactor, behind.config.poc_url, node_id="node1", **behind.access)
     assert await soon(client.state()) is MLNodeState.STOPPED
     behind.write("Basic wrong")
     with pytest.raises(MLNodeError, match="401"):
@@ -109,7 +109,7 @@ async def test_calls_carry_the_headers(behind: Behind) -> None:
 
 @pytest_twisted.ensureDeferred
 async def test_another_certificate_gets_no_password(behind: Behind) -> None:
-    other = {**behind.way, "fingerprint": "ab" * 32}
+    other = {**behind.access, "fingerprint": "ab" * 32}
     client = MLNodeClient(reactor, behind.config.poc_url, node_id="node1", **other)
     with pytest.raises(MLNodeError, match="another one than the pinned"):
         await soon(client.state())
@@ -125,7 +125,9 @@ async def test_upgrades_carry_the_headers(behind: Behind) -> None:
         BatchHandler("node1", 1, PendingRecorder()),
         node_id="node1",
         random=random.Random(1),
-        settings=WebSocketSettings(retry_min_seconds=0.01, retry_max_seconds=0.02, settle_seconds=0.01, **behind.way),
+        settings=WebSocketSettings(
+            retry_min_seconds=0.01, retry_max_seconds=0.02, settle_seconds=0.01, **behind.access
+        ),
     )
     client.startService()
     await until(lambda: (client.status().reason or "").startswith("401"))

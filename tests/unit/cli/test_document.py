@@ -9,7 +9,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from dapi.cli.exit_codes import ExitCode
 from dapi.cli.session import DEFAULT_URL
-from tests.unit.cli.test_main import commands
+from tools.make_reference import commands
 
 DOCUMENT = (Path(__file__).parents[3] / "docs" / "cli.md").read_text(encoding="utf-8")
 COMMON = {"--json", "--url", "--token-file", "--ca-file", "--help"}

@@ -6,11 +6,9 @@ import json
 import shlex
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import click
 from click.testing import CliRunner
 
 from dapi.cli.admin_client import AdminClient
@@ -19,17 +17,9 @@ from dapi.cli.exit_codes import ExitCode
 from dapi.cli.main import cli
 from dapi.cli.session import LocalCommand, Session
 from tests.unit.cli.cli_case import CliTestCase, recorded
+from tools.make_reference import commands
 
 HEAVY = ("twisted", "rich", "http.client", "msgspec", "yaml", "sqlite3", "google.protobuf", "asyncio")
-
-
-def commands(group: click.Group = cli, name: str = "dapi") -> Iterator[tuple[str, click.Command]]:
-    """Every command that is no group, by its whole name."""
-    for part, command in group.commands.items():
-        if isinstance(command, click.Group):
-            yield from commands(command, f"{name} {part}")
-        else:
-            yield f"{name} {part}", command
 
 
 def examples(command: LocalCommand) -> list[str]:

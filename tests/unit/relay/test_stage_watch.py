@@ -17,7 +17,7 @@ NODES = frozenset({"node1", "node2", "node3"})
 
 class StageWatchTests(SynchronousTestCase):
     def setUp(self) -> None:
-        self.watch = StageWatch(STAGE, "m", 0)
+        self.watch = StageWatch(StageRecord.of(STAGE, "m"), 0)
         self.now = 0.0
 
     def see(self, height: int, stored: int | None, committed: int | None = None, **more: Any) -> dict[Trouble, str]:
@@ -82,7 +82,7 @@ class StageWatchTests(SynchronousTestCase):
 
     def test_stages_of_other_kinds_are_named(self) -> None:
         for kind, word in ((StageKind.CONFIRMATION, "(confirmation)"), (StageKind.CHALLENGE, "(challenge)")):
-            self.watch = StageWatch(StageWindow(100, 100, 160, 165, 185, kind), "m", 0)
+            self.watch = StageWatch(StageRecord.of(StageWindow(100, 100, 160, 165, 185, kind), "m"), 0)
             for height in range(100, 107):
                 found = self.see(height, None)
             self.assertIn(f"stage 100 {word}, m", found[Trouble.SILENT])
@@ -95,7 +95,7 @@ class StageWatchTests(SynchronousTestCase):
         record.restarts, record.stored_at_a_third, record.handed_on = 2, 1200, {"node1": 129}
         record.stored, record.committed, record.stored_at_the_end = 1290, 1161, 1290
         self.assertEqual(self.watch.record, record)
-        again = StageWatch(STAGE, "m", 0, record)
+        again = StageWatch(record, 0)
         again.see(Seen(now=1.0, height=131, stored=1310))
         self.assertEqual((again.record.restarts, again.record.share_at_a_third), (2, round(1200 / 1310, 3)))
         again.see(Seen(now=2.0, height=132, restarts=1))
@@ -132,6 +132,6 @@ class StageWatchTests(SynchronousTestCase):
     def test_the_container_was_started_anew_in_the_stage(self) -> None:
         self.see(100, 5, 5)
         self.assertIn("started anew 2 times in stage 100", self.see(101, 6, 6, restarts=2)[Trouble.RESTARTED])
-        later = StageWatch(STAGE, "m", 2)
+        later = StageWatch(StageRecord.of(STAGE, "m"), 2)
         later.see(Seen(now=0.0, height=100, stored=5, committed=5, generating=NODES, restarts=2))
         self.assertEqual(later.troubles(), {})
