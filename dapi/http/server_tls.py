@@ -17,8 +17,6 @@ from __future__ import annotations
 
 import enum
 import os
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final, NamedTuple, cast
 
@@ -34,6 +32,7 @@ from zope.interface import implementer
 
 from dapi.errors import ConfigError
 from dapi.http.endpoints import pem_certificates
+from dapi.timing.clock import unix_seconds
 from dapi.timing.log_limits import SayOnce
 from dapi.timing.loop import LoopService
 from dapi.timing.pool_thread import PoolThread
@@ -92,10 +91,9 @@ class ServerTls(LoopService):
     Making it reads the files; ConfigError says which of them cannot be used, and why.
     """
 
-    def __init__(self, reactor: Any, files: TlsFiles, *, now: Callable[[], float] = time.time) -> None:
+    def __init__(self, reactor: Any, files: TlsFiles) -> None:
         super().__init__(reactor)
         self._files = files
-        self._now = now
         self._thread = PoolThread(reactor)
         self._stamps = _stamps(files)
         self._loaded = _load(files)
@@ -129,7 +127,7 @@ class ServerTls(LoopService):
     def status(self) -> TlsStatus:
         """Return which certificate is shown."""
         expires_at = self._loaded.expires_at
-        days_left = round((expires_at - self._now()) / _SECONDS_A_DAY, 1)
+        days_left = round((expires_at - unix_seconds(self._reactor)) / _SECONDS_A_DAY, 1)
         return TlsStatus(self.state, expires_at, days_left, self._problem)
 
     def serverConnectionForTLS(self, protocol: object) -> SSL.Connection:  # noqa: N802

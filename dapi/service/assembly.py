@@ -198,16 +198,10 @@ class Parts:
             chain = ChainQuestions(
                 self._reactor, ChainRpc(self._reactor, config.chain_url.split(",")), config.participant
             )
+        watch = partial(Watch, self._reactor, client, self.database, chain=chain)
         if (relay := self.relay) is None:
-            return Watch(self._reactor, client, self.database, chain=chain)
-        return Watch(
-            self._reactor,
-            client,
-            self.database,
-            chain=chain,
-            knowledge=relay.knowledge,
-            handed_on=relay.handed_on,
-        )
+            return watch()
+        return watch(knowledge=relay.knowledge, handed_on=relay.handed_on)
 
     def _make_relay(self, path: str) -> Relay | None:
         config = self._config.poc_v2

@@ -67,14 +67,13 @@ class Account:
     """What one user took of the thread. All connections of a user share one; FairShare makes it.
 
     Those who ``join`` are called whenever ``is_paused`` has changed; one of them may have changed it again before the
-    next one is called. ``pauses`` counts them.
+    next one is called.
     """
 
     def __init__(self, share: FairShare, who: Hashable, *, is_node: bool) -> None:
         self.who = who
         self.is_node = is_node
         self.state = AccountState.FREE
-        self.pauses = 0
         self.active_at = float("-inf")
         self._share = share
         self._debt = 0.0
@@ -130,7 +129,6 @@ class Account:
         self._debt += seconds * max(1.0, seconds / _LONG_STEP_SECONDS)
         if self._debt > _ALLOWED_SECONDS and not self.is_paused and self._share.others_wait(self):
             self._paused_at = now
-            self.pauses += 1
             self._turn(AccountState.PAUSED)
             self._next_look.start(self._until_paid())
 

@@ -31,7 +31,9 @@ class FilesTestCase(SynchronousTestCase):
         self.files = TlsFiles(*AUTHORITY.write_for(self.folder, "localhost"))
 
     def make(self, files: TlsFiles | None = None) -> ServerTls:
-        return ServerTls(MemoryReactorClock(), files or self.files)
+        clock = MemoryReactorClock()
+        clock.advance(time.time())
+        return ServerTls(clock, files or self.files)
 
 
 class StartTests(FilesTestCase):
