@@ -12,7 +12,7 @@
 # make model   dapi in memory, through random deliveries, faults, restarts and blocks, for MINUTES=10
 # make faults  kills and failures at random moments, ROUNDS=50 of each kind
 # make fuzz    makes new input for each decoder, for ten minutes; FUZZ="--seconds 60 http" and more
-# make mutants changes lines of some rooms, and sees whether their unit tests notice; ROOMS="messages phases"
+# make mutants changes lines of some rooms, and sees whether their unit tests notice; ROOMS="outbox --again" and more
 # make audit   asks the package index for known vulnerabilities of what a host installs
 # make proto   the generated protobuf code, anew
 # make package the wheel and the source distribution in dist/, built twice, checked, and tried in each Python
