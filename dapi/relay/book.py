@@ -145,8 +145,14 @@ class Book:
             self._end(payload, PayloadState.LATE, reason)
             self._to_drop.append(payload)
 
-    def end_stages(self, is_over: Callable[[Payload], bool]) -> None:
-        """Give the room of settled bodies back whose stage is over, and of the oldest ones where all take too much."""
+    def end_stages(self, is_over: Callable[[Payload], bool], takes_no_more: Callable[[int], bool]) -> None:
+        """Give the room of settled bodies back whose stage is over, and of the oldest ones where all take too much.
+
+        ``takes_no_more`` says of a stage's height that no artifact of it is taken: its nonces are forgotten.
+        """
+        for (height, model), ledger in self.ledgers.items():
+            if (height, model) not in self.taken and takes_no_more(height):
+                ledger.close()
         for key, settled in list(self.settled.items()):
             if key is None or (settled and is_over(settled[0])):
                 self._to_drop += settled

@@ -162,6 +162,12 @@ class Knowledge:
         height = self.height
         return [each for _, each in sorted(self.stages.items()) if each.start <= height < each.validation_end]
 
+    def takes_no_more(self, height: int) -> bool:
+        """Tell whether a stage is known to take no artifact any more."""
+        stage = self.stages.get(height)
+        # One that is older than all that the container has told of is over.
+        return self.height > stage.end if stage is not None else bool(self.stages) and height < min(self.stages)
+
     def late_reason(self, payload: Payload) -> str | None:
         """Say that the window of a payload has ended, or None."""
         height, epochs = payload.facts.height, self.epochs

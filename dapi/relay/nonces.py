@@ -8,12 +8,20 @@ _MOST = 2**26
 
 
 class NonceSet:
-    """Distinct nonces from 0 on. ``is_exact`` is false once there was one that is too high to be remembered."""
+    """Distinct nonces from 0 on. ``is_exact`` is false once there was one that could not be remembered.
+
+    One is too high, or comes after ``close``, which keeps the count and gives the memory back.
+    """
 
     def __init__(self) -> None:
         self._flags = bytearray()
+        self._is_closed = False
         self.count = 0
         self.is_exact = True
+
+    def close(self) -> None:
+        """Remember no nonce any more, and how many there were."""
+        self._flags, self._is_closed = bytearray(), True
 
     def add(self, nonces: Sequence[int]) -> int:
         """Add nonces; return how many of them are new."""
@@ -21,7 +29,7 @@ class NonceSet:
             return 0
         # Of a range the last one, which costs no look at all the others.
         highest = nonces[-1] if isinstance(nonces, range) else max(nonces)
-        if highest >= _MOST:
+        if highest >= _MOST or self._is_closed:
             self.is_exact = False
             return 0
         if (missing := highest + 1 - len(self._flags)) > 0:

@@ -204,7 +204,10 @@ class Reconciliation(LoopService):
         self._book.again(overdue, "not counted in time")
 
     async def _end_stages(self) -> None:
-        self._book.end_stages(lambda payload: self._knowledge.late_reason(payload) is not None)
+        knowledge = self._knowledge
+        self._book.end_stages(
+            lambda payload: knowledge.late_reason(payload) is not None, takes_no_more=knowledge.takes_no_more
+        )
         waiting = [*self._book.held.values(), *self._forwarder.queue]
         late = [
             (payload, reason) for payload in waiting if (reason := self._knowledge.late_reason(payload)) is not None

@@ -106,6 +106,11 @@ class StageLedger:
             return Reading(0, False, last_but_one.rank)
         return Reading(0, False)
 
+    def close(self) -> None:
+        """Keep the numbers alone, once no artifact is taken any more: the nonces take a byte each."""
+        self.taken.close()
+        self._sent.close()
+
     def started_anew(self) -> None:
         """Record that the container was started anew: what it counted on a question before says nothing."""
         self._last = self._last_but_one = None

@@ -125,6 +125,21 @@ class ForwarderTests(SynchronousTestCase):
             # Nothing is left to be tried: all that waits is under way.
             self.add(*range(2, 4))
 
+    def test_the_nonces_of_a_stage_are_forgotten_once_it_is_over_and_nothing_of_it_is_open(self) -> None:
+        key = (100, "m")
+        self.add(1)
+        self.client.requests[0].callback(RawAnswer(200, None, b""))
+        ledger = self.book.ledgers[key]
+        for is_over, is_forgotten in ((False, False), (True, False), (True, True)):
+            if is_forgotten:
+                self.book.settle(list(self.book.taken[key]))
+            over = {100} if is_over else set()
+            self.book.end_stages(lambda _: False, takes_no_more=over.__contains__)
+            before = ledger.is_exact
+            ledger.sending(range(1, 2))
+            self.assertEqual((before, ledger.is_exact), (True, not is_forgotten))
+        self.assertEqual(ledger.taken.count, 1)
+
     def test_what_is_late_is_not_tried(self) -> None:
         self.add(1)
         self.refuse()

@@ -127,6 +127,16 @@ class KnowledgeTests(SynchronousTestCase):
         self.knowledge.learn_nodes((ApiNode("node2", 2, "10.0.0.7", frozenset(), "GENERATING", False),))
         self.assertIsNone(self.held(facts(1, 4), model="other"))
 
+    def test_when_a_stage_takes_no_more(self) -> None:
+        self.assertFalse(self.knowledge.takes_no_more(STAGE.height))
+        self.assertFalse(self.knowledge.takes_no_more(STAGE.height + 1), "it is not known")
+        self.assertTrue(self.knowledge.takes_no_more(STAGE.height - 1), "older than all that is known")
+        self.knowledge.learn_epochs(Epochs(STAGE.end, "", (STAGE,), 500))
+        self.assertFalse(self.knowledge.takes_no_more(STAGE.height))
+        self.knowledge.learn_epochs(Epochs(STAGE.end + 1, "", (STAGE,), 500))
+        self.assertTrue(self.knowledge.takes_no_more(STAGE.height))
+        self.assertFalse(Knowledge(self.clock).takes_no_more(STAGE.height), "nothing is known yet")
+
     def test_since_when_nodes_generate(self) -> None:
         self.clock.advance(10)
         self.knowledge.learn_nodes((node(1), node(2, status="IDLE"), node(3)))
