@@ -210,9 +210,9 @@ class Conductor(LoopService):
             self._validate(self._work, info)
         self._deadlines.remember(info.stages())
         late = await self._deadlines.check(info.block_height)
-        kept = await self.comparison.look()
+        kept = await self.comparison.look(info.block_height)
         if any(each.height is None for each in kept) and await self._deadlines.end_without_stage(info.block_height):
-            await self.comparison.look()
+            await self.comparison.look(info.block_height)
         work = self._work
         self.standing = StageStanding(
             height=stage.height if stage is not None else None,

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import attrs
 import msgspec
 from twisted.internet.defer import Deferred, succeed
+from twisted.internet.interfaces import IReactorTime
 
 from dapi.database import Database, transaction
 from dapi.errors import QuotaError
@@ -26,6 +27,9 @@ from dapi.outbox import queries
 from dapi.outbox.outbox import OutboxEntry
 
 _STAGES_HANDED_OUT = 2
+_DAY_SECONDS = 86_400.0
+# So many times what may be kept may come in a day.
+_TIMES_A_DAY = 4
 
 
 class NotOfTheirStage(msgspec.Struct, frozen=True, order=True):
@@ -43,8 +47,22 @@ class NotOfTheirStage(msgspec.Struct, frozen=True, order=True):
     has_others_nonces: bool = False
 
 
+class _Stage(NamedTuple):
+    """A stage as the database has it: its run, and the last block of each kind's window; None: not known yet."""
+
+    run: str | None
+    last_batches: int | None
+    last_verdicts: int | None
+
+    def last(self, kind: Kind) -> int | None:
+        return {Kind.GENERATED: self.last_batches, Kind.VALIDATED: self.last_verdicts}.get(kind)
+
+
+_NEW_STAGE = _Stage(None, None, None)
+
+
 class _Found(NamedTuple):
-    stages: dict[int, str | None]
+    stages: dict[int, _Stage]
     not_of_their_stage: list[NotOfTheirStage]
 
 
@@ -57,28 +75,40 @@ class _Kept:
         self.messages += messages
         self.bytes += size
 
+    def has_room(self, size: int, max_messages: int, max_bytes: int) -> bool:
+        return self.messages < max_messages and self.bytes + size <= max_bytes
+
 
 class Comparison:
     """Knows the stages, and who was handed out to which node, as the database has them.
 
     Each node may have ``max_messages``, of ``max_bytes`` together, kept and not sent; that is more than a node makes in
-    a stage. The bound holds from the first ``look`` on, which comes after the chain has told of its stages: until then
-    any height may be that of a stage that has begun while dapi was away, and the batch a real one. After that a real
-    batch is never counted, however many others are: dapi has its nodes begin a stage only when it knows that stage.
+    a stage. Of what is for nothing it may bring four times that in a day, including what comes when the window of its
+    stage has ended: what expires gives its place back, and the disk is to last all the same. The bounds hold
+    from the first ``look`` on, which comes after the chain has told of its stages: until then any height may be that of
+    a stage that has begun while dapi was away, and the batch a real one. After that a real batch is never counted,
+    however many others are: dapi has its nodes begin a stage only when it knows that stage.
 
     Nothing is asked of the database when a message comes: ``look`` counts at each block, and what comes in between is
     added.
     """
 
-    def __init__(self, database: Database, *, max_messages: int = 1000, max_bytes: int = 64 * MIB) -> None:
+    def __init__(
+        self, clock: IReactorTime, database: Database, *, max_messages: int = 1000, max_bytes: int = 64 * MIB
+    ) -> None:
+        self._clock = clock
         self._database = database
         self._max_messages = max_messages
         self._max_bytes = max_bytes
-        # Their heights and runs (None: not known yet), None before the first look.
-        self._stages: dict[int, str | None] | None = None
+        # By their heights, None before the first look.
+        self._stages: dict[int, _Stage] | None = None
+        self._height = 0
         self._kept: defaultdict[str | None, _Kept] = defaultdict(_Kept)
         # What has come since the latest look began.
         self._new: defaultdict[str | None, _Kept] = defaultdict(_Kept)
+        # What has come in the day that began then; the clock's times are not those of the calendar.
+        self._of_day: defaultdict[str | None, _Kept] = defaultdict(_Kept)
+        self._day_began = clock.seconds()
         self._not_of_their_stage: list[NotOfTheirStage] = []
         # By stage and address the ids of the nodes.
         self._handed_out: dict[int, dict[str, set[str]]] = {}
@@ -98,10 +128,14 @@ class Comparison:
     def expect(self, height: int) -> None:
         """Hear that the stage ``height`` is in the database, and begins."""
         if self._stages is not None:
-            self._stages[height] = None
+            self._stages[height] = _NEW_STAGE
 
-    def look(self) -> Deferred[list[NotOfTheirStage]]:
-        """Count what is kept and not sent; fires with that, fails with StoreError."""
+    def look(self, height: int = 0) -> Deferred[list[NotOfTheirStage]]:
+        """Count what is kept and not sent; fires with that, fails with StoreError.
+
+        ``height`` is the latest block's: a window that has ended by then is over.
+        """
+        self._height = height
         new: defaultdict[str | None, _Kept] = defaultdict(_Kept)
         self._new = new
         return self._database.read(_look).addCallback(self._looked, new)
@@ -119,22 +153,32 @@ class Comparison:
         """Count an entry that is to be put into the outbox, if it is for nothing; raises QuotaError at too many."""
         if self._stages is None or self._may_be_sent(entry, self._stages):
             return
-        kept, size = self._kept[entry.node_id], len(entry.message)
-        if kept.messages >= self._max_messages or kept.bytes + size > self._max_bytes:
-            self._refused += 1
-            whose = entry.node_id or "HTTP callbacks"
-            raise QuotaError(
-                f"{kept.messages} messages ({kept.bytes} bytes) of {whose} are kept that no PoC stage of this host is "
-                "for, and no more are taken: see that the node was given the block height (in this message "
-                f"{entry.height}), the block hash and the public key of a stage"
-            )
-        kept.add(1, size)
-        self._new[entry.node_id].add(1, size)
+        now = self._clock.seconds()
+        if now - self._day_began >= _DAY_SECONDS:
+            self._day_began = now
+            self._of_day.clear()
+        size, whose = len(entry.message), entry.node_id
+        counted = (("are kept", self._kept[whose], 1), ("came within a day", self._of_day[whose], _TIMES_A_DAY))
+        for what, kept, times in counted:
+            if not kept.has_room(size, times * self._max_messages, times * self._max_bytes):
+                self._refused += 1
+                raise QuotaError(
+                    f"{kept.messages} messages ({kept.bytes} bytes) of {whose or 'HTTP callbacks'} {what} that no PoC "
+                    "stage of this host is for, or that were too late, and no more are taken: see that the node was "
+                    f"given the block height (in this message {entry.height}), the block hash and the public key of a "
+                    "stage whose window is open"
+                )
+        for each in (self._kept[whose], self._of_day[whose], self._new[whose]):
+            each.add(1, size)
 
-    def _may_be_sent(self, entry: OutboxEntry, stages: dict[int, str | None]) -> bool:
-        if entry.height not in stages or entry.run in (queries.NOT_HANDED_OUT, queries.OTHERS_NONCES):
+    def _may_be_sent(self, entry: OutboxEntry, stages: dict[int, _Stage]) -> bool:
+        stage = stages.get(entry.height)
+        if stage is None or entry.run in (queries.NOT_HANDED_OUT, queries.OTHERS_NONCES):
             return False
-        return entry.run == queries.ANY_RUN or stages[entry.height] in (entry.run, None)
+        last = stage.last(entry.kind)
+        if last is not None and self._height >= last:
+            return False
+        return entry.run == queries.ANY_RUN or stage.run in (entry.run, None)
 
     # What was handed out.
 
@@ -184,7 +228,7 @@ class Comparison:
 
 
 def _look(connection: sqlite3.Connection) -> _Found:
-    stages = dict(connection.execute(queries.STAGE_RUNS).fetchall())
+    stages = {height: _Stage(*rest) for height, *rest in connection.execute(queries.STAGE_RUNS).fetchall()}
     kept = [
         NotOfTheirStage(height, node_id, Kind(kind), messages, size, bool(has_others_nonces))
         for height, node_id, kind, messages, size, has_others_nonces in connection.execute(queries.NOT_OF_THEIR_STAGE)

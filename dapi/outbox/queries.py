@@ -119,7 +119,10 @@ LEDGER = f"""WITH message AS (
 
 # The stages that something may still be sent for.
 _LATEST = "latest AS (SELECT height, run FROM stages ORDER BY height DESC LIMIT 50)"
-STAGE_RUNS = f"WITH {_LATEST} SELECT height, run FROM latest"
+# With the last blocks of their windows.
+STAGE_RUNS = """SELECT height, run, iif(json_valid(stage), json_extract(stage, '$.batches.last'), NULL),
+    iif(json_valid(stage), json_extract(stage, '$.validations.last'), NULL)
+    FROM stages ORDER BY height DESC LIMIT 50"""
 
 # What is stored and not sent, by stage, node and kind, with its bytes: of another run than its stage, not handed out,
 # with others' nonces, or (height NULL) of no stage that is known. What is of a stage whose run is not known yet is not

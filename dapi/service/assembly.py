@@ -102,7 +102,7 @@ class Parts:
         self.database = self._make_database(path, on_broken)
         self.outbox = Outbox(reactor, self.database)
         knows_stages = config.chain_node.url is not None and config.poc.follow_chain
-        self._comparison = Comparison(self.database) if knows_stages else None
+        self._comparison = Comparison(reactor, self.database) if knows_stages else None
         self.node_quota = self._make_quota()
         self._recorder = CosmosMessageClient(self.outbox, comparison=self._comparison, quota=self.node_quota)
         params = TEST_NETWORK_PARAMS if config.poc.network == "test" else MAIN_NETWORK_PARAMS

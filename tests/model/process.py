@@ -131,7 +131,7 @@ class Process:
         self.reactor.rightNow = seconds
         self.database = MortalDatabase(path, self.life)
         self.outbox = Outbox(self.reactor, self.database, now=self.reactor.seconds)
-        self.comparison = Comparison(self.database)
+        self.comparison = Comparison(self.reactor, self.database)
         self._recorder = CosmosMessageClient(self.outbox, comparison=self.comparison)
         self._agent = MemoryAgent(hosts, self.life.call)
         self.broker = Broker(

@@ -197,7 +197,7 @@ class ConductorTestCase(SynchronousTestCase):
         self.submissions = Submissions(self.database, self.outbox, now=self.clock.seconds)
         self.stages = StageBook(self.database)
         self.deadlines = Deadlines(self.submissions)
-        self.comparison = Comparison(self.database)
+        self.comparison = Comparison(self.clock, self.database)
         self.validations: list[FakeValidation] = []
         self.poc_version = PocVersion(self.rpc)
         self.conductor = Conductor(

@@ -59,7 +59,7 @@ class NoSuchStageTests(ConductorTestCase):
 
     def test_the_next_stage_is_expected_before_its_nodes_begin(self) -> None:
         self.move(START - 1)
-        comparison = Comparison(self.database, max_messages=0)
+        comparison = Comparison(self.clock, self.database, max_messages=0)
         self.conductor.comparison = comparison
         self.successResultOf(comparison.look())
         entry = OutboxEntry("b", Kind.GENERATED, "a", START, 1, Via.HTTP, b"message", "run")

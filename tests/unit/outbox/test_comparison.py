@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -30,7 +31,7 @@ class ComparisonTestCase(OutboxTestCase):
 
     def begin(self, **bounds: int) -> None:
         """Begin as a process does."""
-        self.comparison = Comparison(self.database, **bounds)
+        self.comparison = Comparison(self.clock, self.database, **bounds)
         self.recorder = CosmosMessageClient(self.outbox, comparison=self.comparison)
         self.answered: list[str] = []
         self.recorder.observe_verdicts(lambda public_key, height: self.answered.append(public_key))
@@ -130,6 +131,44 @@ class QuotaTests(ComparisonTestCase):
         self.assertEqual(self.shown("kept"), [])
         self.keep(2, 5000)
         self.keep(3, 6000)
+
+    def late_stage(self, last: int) -> None:
+        """A stage whose windows end with this block."""
+        stage = json.dumps({"batches": {"last": last}, "validations": {"last": last}})
+        statement = "INSERT INTO stages (height, stage, node_count, run) VALUES (1200, ?, 2, ?)"
+        self.clock.wait_for(self.database.write(lambda connection: connection.execute(statement, (stage, RIGHT))))
+
+    def expire_all(self) -> None:
+        statement = "DELETE FROM unfinished"
+        self.clock.wait_for(self.database.write(lambda connection: connection.execute(statement)))
+
+    def test_what_comes_after_the_window_is_bounded_by_the_day_though_it_expires(self) -> None:
+        self.late_stage(1260)
+        self.begin(max_messages=2)
+        self.clock.wait_for(self.comparison.look(1259))
+        for number in range(20):
+            self.keep(number, 1200)
+        self.clock.wait_for(self.comparison.look(1260))
+        for number in range(20, 28):
+            self.keep(number, 1200)
+            self.expire_all()
+            self.clock.wait_for(self.comparison.look(1260 + number))
+        text = self.refused(28, 1200)
+        self.assertIn("8 messages", text)
+        self.assertIn("of node1 came within a day", text)
+        self.keep(29, 1200, "node2")
+        self.clock.advance(86_400)
+        self.keep(30, 1200)
+
+    def test_what_no_stage_is_for_is_bounded_by_the_day_though_it_expires(self) -> None:
+        self.begin(max_bytes=300)
+        numbers = list(range(20))
+        for number in range(4):
+            self.look_again()
+            self.keep(number, 5000, nonces=numbers, dist=[0.5] * 20)
+            self.expire_all()
+        self.look_again()
+        self.refused(9, 5000, nonces=[*numbers, *numbers], dist=[0.5] * 40)
 
     def test_what_comes_during_a_look_is_counted(self) -> None:
         self.begin(max_messages=2)

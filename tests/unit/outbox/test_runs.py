@@ -28,7 +28,7 @@ class RunTests(OutboxTestCase):
         self, node_id: str = "node1", *, is_compared: bool = True, has_others_nonces: bool = False, **changes: Any
     ) -> str:
         batch = generated_batch(**{"block_hash": "AB", **changes})
-        comparison = Comparison(self.database) if is_compared else None
+        comparison = Comparison(self.clock, self.database) if is_compared else None
         recorder = CosmosMessageClient(self.outbox, comparison=comparison)
         batch_id = f"{changes}{node_id}{is_compared}{has_others_nonces}"
         return self.clock.wait_for(
@@ -45,7 +45,7 @@ class RunTests(OutboxTestCase):
         return {row.batch_id: row.reason for row in self.batches().batches}
 
     def told(self) -> list[NotOfTheirStage]:
-        return self.clock.wait_for(Comparison(self.database).look())
+        return self.clock.wait_for(Comparison(self.clock, self.database).look())
 
     def some(self, height: int | None, node_id: str, messages: int) -> NotOfTheirStage:
         (size,) = self.look("SELECT DISTINCT length(message) FROM unfinished")[0]

@@ -17,7 +17,7 @@ FOREIGN = "not sent: its block hash or public key is not that of the stage"
 class WithoutStageTests(SubmissionsTestCase):
     def begin(self, database: Any) -> None:
         super().begin(database)
-        self.recorder = CosmosMessageClient(self.outbox, comparison=Comparison(database))
+        self.recorder = CosmosMessageClient(self.outbox, comparison=Comparison(self.clock, database))
 
     def stage(self, height: int, run: str = "another") -> None:
         statement = "INSERT OR REPLACE INTO stages (height, stage, node_count, run) VALUES (?, '', 2, ?)"
