@@ -21,6 +21,7 @@ from dapi.errors import MessageError
 from dapi.messages import number_lists
 from dapi.messages.columns import Typecode, column
 from dapi.messages.field_errors import field_and_reason
+from dapi.messages.signs import first_negative
 
 Int64: TypeAlias = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
 Height: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
@@ -31,7 +32,7 @@ class ProofBatch(msgspec.Struct, frozen=True):
 
     ``public_key`` is the participant's key in hex, ``block_hash`` the text of the node's init, to the letter,
     ``node_num`` the node's number, which the wire calls ``node_id``. ``nonces`` and ``dist`` are of equal length, the
-    distances finite; in a batch that was decoded here both are columns.
+    distances finite, none of them below 0; in a batch that was decoded here both are columns.
     """
 
     public_key: str
@@ -134,6 +135,7 @@ def _decode(payload: bytes, decoder: msgspec.json.Decoder[T]) -> T:
     if decoded is None:
         decoded = _decode_whole(payload, decoder)
     _check_lengths(*_batch_in(decoded))
+    _check_signs(*_batch_in(decoded))
     return decoded
 
 
@@ -211,6 +213,21 @@ def _check_lengths(batch: ProofBatch | ValidatedBatch, path: str) -> None:
         values = getattr(batch, name)
         if len(values) != expected:
             raise MessageError(f"{path}.{name}", f"has {len(values)} numbers, nonces has {expected}")
+
+
+def _check_signs(batch: ProofBatch | ValidatedBatch, path: str) -> None:
+    """Refuse what the chain takes of nobody: the transaction of such a batch fails, with all others in it.
+
+    (docs/protocol/chain.md, 'Checks of messages')
+    """
+    if isinstance(batch, ValidatedBatch):
+        # Its lists are not submitted.
+        return
+    for name in _COLUMNS[ProofBatch]:
+        values = getattr(batch, name)
+        place = first_negative(values)
+        if place is not None:
+            raise MessageError(f"{path}.{name}[{place}]", f"is {values[place]}, and the chain takes no number below 0")
 
 
 def _check_finite(batch: ProofBatch | ValidatedBatch, path: str) -> None:

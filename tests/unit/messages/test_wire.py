@@ -39,8 +39,8 @@ def encoded(value: Any) -> bytes:
 
 class AcceptedTests(SynchronousTestCase):
     def test_bare_generated_batch(self) -> None:
-        batch = decode_generated(encoded(generated_fields(nonces=[7, 2**63 - 1, -(2**63)], dist=[0.5, 1, 1e-300])))
-        self.assertEqual(batch.nonces, array("q", [7, 2**63 - 1, -(2**63)]))
+        batch = decode_generated(encoded(generated_fields(nonces=[7, 2**63 - 1, 0], dist=[0.5, 1, 1e-300])))
+        self.assertEqual(batch.nonces, array("q", [7, 2**63 - 1, 0]))
         self.assertEqual(batch.dist, array("d", [0.5, 1.0, 1e-300]))
         self.assertEqual((batch.block_height, batch.node_num), (1000, 1))
 
@@ -152,6 +152,18 @@ class RefusedTests(SynchronousTestCase):
         self.refused(encoded(generated_fields() | {"dist": [0.5]}), "$.dist")
         self.refused(encoded(generated_fields() | {"nonces": []}), "$.dist")
         self.refused(encoded(validated_fields() | {"received_dist": [0.5]}), "$.received_dist", validated=True)
+
+    def test_what_the_chain_takes_of_nobody(self) -> None:
+        """docs/protocol/chain.md, 'Checks of messages': its transaction would fail, with other nodes' batches in it."""
+        for count in (1, 2000):
+            ones = [1] * count
+            error = self.refused(
+                encoded(generated_fields() | {"nonces": [*ones, -1], "dist": [*ones, 1]}), f"$.nonces[{count}]"
+            )
+            self.assertIn("is -1, and the chain takes no number below 0", error.reason)
+            self.refused(
+                encoded(generated_fields() | {"nonces": [*ones, 2], "dist": [*ones, -0.5]}), f"$.dist[{count}]"
+            )
 
     def test_negative_height(self) -> None:
         self.refused(encoded(generated_fields() | {"block_height": -1}), "$.block_height")
