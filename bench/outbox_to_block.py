@@ -10,10 +10,8 @@ stands how long it takes to sign the same messages and put them into requests, w
 from __future__ import annotations
 
 import argparse
-import os
 import random
 import sys
-import tempfile
 import time
 from collections.abc import Collection
 from pathlib import Path
@@ -23,6 +21,7 @@ from twisted.internet.defer import Deferred, gatherResults, succeed
 from twisted.internet.task import deferLater, react
 
 from bench.heads import Heads, SameChain
+from bench.processes import folder
 from bench.results import Section
 from dapi.chain.keyring import SigningKey
 from dapi.chain.nodes import ChainNodes
@@ -208,8 +207,8 @@ async def compare(reactor: Any, scale: float) -> None:
     section, results = Section("outbox_to_block"), {}
     for load in LOADS:
         load = load._replace(messages=max(1, round(load.messages * scale)))
-        with tempfile.TemporaryDirectory(dir=os.environ.get("BENCH_DIR")) as folder:
-            result = await drain(reactor, load, folder)
+        with folder() as path:
+            result = await drain(reactor, load, path)
         least = sign_only(load)
         print(
             f"{load.nonces:>7} {load.messages:>9} {result.rate:>11.0f} {result.blocks:>7} {result.thread_ms:>10.3f}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import random
 import socket
 import subprocess
 import sys
@@ -18,6 +19,8 @@ from bench.connections import CallbackConnection, Connection, WebSocketConnectio
 
 _START_SECONDS = 60.0
 _HTTP_CONNECTIONS = 16
+# Below those that Linux gives to connections.
+_PORTS = range(20_000, 30_000)
 
 
 def cores() -> frozenset[int]:
@@ -141,6 +144,14 @@ def _start(command: Sequence[str], cores: frozenset[int]) -> subprocess.Popen[st
 def _end(process: subprocess.Popen[str]) -> None:
     process.kill()
     process.communicate()
+
+
+def free_port() -> int:
+    """Return a port that no connection gets by chance, so that a process finds it free at each start."""
+    for port in random.sample(_PORTS, len(_PORTS)):
+        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
+    raise RuntimeError("no port is free")
 
 
 @contextlib.contextmanager

@@ -28,6 +28,7 @@ from twisted.internet.utils import getProcessOutput
 
 from bench.processes import folder
 from bench.results import Section
+from dapi.simulator.api.settings import MODEL, START
 
 SENDERS = 50
 ARTIFACTS = 5_100
@@ -35,8 +36,7 @@ INTERVAL_SECONDS = 5.0
 LARGE_ARTIFACTS = 1_000_000
 LIMIT_P99_MS, LIMIT_P99_BESIDE_LARGE_MS, LIMIT_LARGE_SECONDS = 100.0, 500.0, 3.0
 LIMIT_FORWARD_SECONDS, LIMIT_MEMORY_MB = 1.0, 300.0
-MODEL = "Qwen/Qwen3-235B-A22B-Instruct-2507-FP8"
-HEIGHT, EPOCH_BLOCKS = 1_728_000, 200_000
+EPOCH_BLOCKS = 200_000
 # After the end of the stage, until the disk has its room back.
 _END_SECONDS = 30
 # What is not counted is sent again after 15 s; one look more.
@@ -46,7 +46,7 @@ AGAIN_SECONDS = 1.0
 
 def stage_height(number: int) -> int:
     """Return the height of the first stage (0), or of one after it."""
-    return HEIGHT + number * EPOCH_BLOCKS
+    return START + number * EPOCH_BLOCKS
 
 
 class Container:

@@ -21,8 +21,9 @@ from pathlib import Path
 from typing import Any
 
 from bench.comparison import spread
-from bench.relay import HEIGHT, MODEL
+from bench.processes import free_port
 from bench.results import Section
+from dapi.simulator.api.settings import MODEL, START
 
 LIMIT_RATIO = 0.5
 ROUNDS = 3
@@ -68,7 +69,7 @@ def load(url: str, seconds: float) -> None:
     # The making of a body takes longer than the sending: one for each connection, with another block hash each time.
     templates = []
     for number in range(1, CONNECTIONS + 1):
-        body = generated_body(HEIGHT, number, list(range(number, number + ARTIFACTS * step, step)))
+        body = generated_body(START, number, list(range(number, number + ARTIFACTS * step, step)))
         templates.append(body.partition(b"5F5F5F5F"))
     stop_at = time.perf_counter() + seconds
 
@@ -101,9 +102,9 @@ def serve_container() -> None:
 
     reactor: Any = installed
     epochs = {
-        "block_height": HEIGHT,
+        "block_height": START,
         "phase": "PoCGenerate",
-        "latest_epoch": {"poc_start_block_height": HEIGHT},
+        "latest_epoch": {"poc_start_block_height": START},
         "epoch_params": {"poc_stage_duration": 10_000, "poc_validation_duration": 10, "epoch_length": 20_000},
     }
     node = {"node": {"id": "n", "node_num": CONNECTIONS, "host": "127.0.0.1", "models": {MODEL: {}}}, "state": {}}
@@ -158,7 +159,7 @@ def compare(folder: str, program: str) -> int:
     assert dapi.stdout is not None
     base = f"http://127.0.0.1:{int(dapi.stdout.readline())}"
     base += Path(f"{folder}/outbox.db-relay.prefix").read_text().strip()
-    port = _free_port()
+    port = free_port()
     # The workers of an nginx that root starts are another user's.
     Path(folder).chmod(0o711)
     Path(f"{folder}/nginx.conf").write_text(_NGINX.format(folder=folder, target=target, port=port))
@@ -197,13 +198,6 @@ def compare(folder: str, program: str) -> int:
 
 def _program() -> str | None:
     return shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin")
-
-
-def _free_port() -> int:
-    import socket
-
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])
 
 
 def main() -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import gc
 import sys
-import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater, react
 
 from bench.comparison import spread
+from bench.processes import folder
 from bench.results import Section
 from dapi.broker.nodes import decode_node_config
 from dapi.config import ApiConfig, Config, StorageConfig
@@ -94,5 +94,5 @@ if __name__ == "__main__":
     parser.add_argument("--nodes", type=int, default=1000)
     arguments = parser.parse_args()
     sys.setswitchinterval(SWITCH_INTERVAL_SECONDS)
-    with tempfile.TemporaryDirectory() as found:
+    with folder() as found:
         react(lambda reactor: Deferred.fromCoroutine(measure(reactor, arguments.nodes, Path(found))))

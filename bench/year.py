@@ -17,7 +17,6 @@ import random
 import resource
 import statistics
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -26,6 +25,7 @@ from typing import Any, NamedTuple
 from twisted.internet.defer import Deferred
 from twisted.internet.task import react
 
+from bench import processes
 from bench.results import Section
 from dapi.config import ApiConfig, Config, StorageConfig
 from dapi.database import Database
@@ -194,7 +194,7 @@ async def main(reactor: Any, number: int, rounds: int, batches: int) -> None:
     """Measure, print, and write the section ``year``."""
     section = Section("year")
     sys.setswitchinterval(SWITCH_INTERVAL_SECONDS)
-    with tempfile.TemporaryDirectory(dir=os.environ.get("BENCH_DIR")) as name:
+    with processes.folder() as name:
         folder = Path(name)
         began = time.perf_counter()
         make_year(folder / "year.db", number)

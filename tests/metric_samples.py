@@ -66,7 +66,7 @@ def relay_sample(**fields: Any) -> RelaySample:
         "bytes": 500,
         "passed_on": 6,
         "refused": 7,
-        "restarts": 8,
+        "api_restarts": 8,
         "away_seconds": 9.5,
         "answer_seconds": nothing,
         "forward_seconds": nothing,

@@ -9,7 +9,6 @@ import json
 import os
 import statistics
 import sys
-import tempfile
 from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -18,6 +17,7 @@ from typing import Any, NamedTuple
 from bench.abuse.attacks import ABUSES, RETURNING, RETURNING_NODES
 from bench.abuse.good import AckTimes, SteadyNode, post_steadily
 from bench.abuse.limits import Limits, broken_limits, p99
+from bench.processes import folder
 
 _SETTLE_SECONDS = 2.0
 _CONNECT_SECONDS = 30.0
@@ -60,8 +60,8 @@ async def measure(name: str, nodes: int, quiet_seconds: float, seconds: float) -
         abusers = [f"{_ABUSER}{number}" for number in range(RETURNING_NODES if name == RETURNING else 1)]
         # Nothing listens there: a node that delivers by HTTP alone.
         by_http = {f"good{number}": 9 for number in range(posters)}
-        folder = stack.enter_context(tempfile.TemporaryDirectory(dir=os.environ.get("BENCH_DIR")))
-        dapi = await stack.enter_async_context(_process("bench.abuse.intake", folder))
+        path = stack.enter_context(folder())
+        dapi = await stack.enter_async_context(_process("bench.abuse.intake", path))
         every_node = {**ports, **by_http, **dict.fromkeys(abusers, abuser_port)}
         _tell(dapi, {"nodes": every_node, "compression": "compressed" in name})
         told = json.loads(await _line(dapi))

@@ -6,7 +6,6 @@ import argparse
 import json
 import random
 import sys
-import tempfile
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,10 +19,11 @@ from twisted.logger import (
     textFileLogObserver,
 )
 
+from bench.processes import folder
 from bench.relay_faults import __doc__ as about
 from bench.relay_faults.faults import FAULTS, FULL_CONTAINER, FULL_DAPI, Fault, can_have_small_disk
-from bench.relay_faults.host import START, Host
-from dapi.simulator.api.settings import Line
+from bench.relay_faults.host import Host
+from dapi.simulator.api.settings import START, Line
 
 BLOCKS = 110
 # What is over by then is promised to cost nothing.
@@ -89,8 +89,8 @@ class Pair:
 async def run_round(reactor: Any, names: list[str], number: int, seed: int) -> dict[str, tuple[Result, Result]]:
     """Run one stage; return by fault what it cost without dapi, and with it."""
     chance = random.Random(f"{seed} {number}")
-    with tempfile.TemporaryDirectory(prefix="dapi-faults-") as folder:
-        pairs = [Pair(reactor, name, Path(folder) / str(index), chance) for index, name in enumerate(names)]
+    with folder() as path:
+        pairs = [Pair(reactor, name, Path(path) / str(index), chance) for index, name in enumerate(names)]
         await gatherResults([Deferred.fromCoroutine(host.start()) for pair in pairs for host in pair.hosts])
         height = START - 1
 

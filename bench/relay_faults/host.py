@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import os
-import random
 import re
-import socket
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,30 +16,19 @@ from twisted.internet.protocol import ProcessProtocol
 from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
 
+from bench.processes import free_port
 from bench.relay_faults.proxy import CutProxy
 from dapi.messages.sizes import MIB
 from dapi.simulator.api.api import ApiState, SimulatedApi
-from dapi.simulator.api.settings import ApiSettings, Line
+from dapi.simulator.api.settings import MODEL, START, ApiSettings, Line
 from dapi.simulator.api.stages import Durations, Stage
 from dapi.simulator.vllm.sender import SenderSettings, SimulatedVllm, callback_path
 
-MODEL = "Qwen/Qwen3-235B-A22B-Instruct-2507-FP8"
-START = 1_728_000
 NODES = (1, 2, 3)
 ARTIFACTS_PER_SECOND = 60.0
 DISK_BYTES = 64 * MIB
-# Below those that Linux gives to connections.
-_PORTS = range(20_000, 30_000)
 _TWISTD = str(Path(sys.executable).parent / "twistd")
 _LISTENING = re.compile(r"callbacks: listening on")
-
-
-def _free_port() -> int:
-    """Return a port that no connection gets by chance, so that dapi finds it free at each start."""
-    for port in random.sample(_PORTS, len(_PORTS)):
-        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
-            return port
-    raise RuntimeError("no port is free")
 
 
 class RecordingApi(SimulatedApi):
@@ -120,7 +106,7 @@ class Host:
             self._prefix = ""
         else:
             self._behind = [CutProxy(self._reactor, port) for port in ports]
-            self._port = _free_port()
+            self._port = free_port()
             self.network = CutProxy(self._reactor, self._port)
             self.spawn()
             await self.when_up()

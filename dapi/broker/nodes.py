@@ -128,10 +128,10 @@ class Node(msgspec.Struct, frozen=True):
 
     def is_reached_like(self, other: Node) -> bool:
         """Tell whether another one has the same addresses, and is asked in the same way."""
-        return self._reached_like == other._reached_like
+        return self._reach == other._reach
 
     @property
-    def _reached_like(self) -> tuple[str, ...]:
+    def _reach(self) -> tuple[str, ...]:
         config = self.config
         return self.poc_url, self.websocket_base, config.tls_ca_file, config.tls_fingerprint, config.headers_file
 

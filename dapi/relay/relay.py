@@ -333,7 +333,7 @@ class Relay(MultiService):
             "bytes": self.store.bytes,
             "passed_on": self._passed_on,
             "refused": self._refused,
-            "restarts": self.knowledge.restarts,
+            "api_restarts": self.knowledge.restarts,
             "away_seconds": round(now - away[0], 1) if away is not None else 0.0,
         }
 

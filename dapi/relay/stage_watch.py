@@ -12,7 +12,7 @@ import msgspec
 
 from dapi.relay.api_answers import StageKind, StageWindow
 from dapi.relay.chain_questions import Votes
-from dapi.relay.stage_record import StageRecord
+from dapi.relay.watched_stage import WatchedStage
 
 _SILENT_SECONDS = 30.0
 # From a 200 to the disk, and from there into a block.
@@ -66,7 +66,7 @@ class StageWatch:
     ``first_restarts`` is how often the api container had been started anew when the watching began.
     """
 
-    def __init__(self, record: StageRecord, first_restarts: int) -> None:
+    def __init__(self, record: WatchedStage, first_restarts: int) -> None:
         self.record = record
         self._first_restarts = first_restarts - self.record.restarts
         self._seen: Seen | None = None

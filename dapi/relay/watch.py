@@ -17,13 +17,13 @@ from twisted.logger import Logger
 
 from dapi.database import Database
 from dapi.errors import ChainError, StoreError
-from dapi.relay import stage_record
+from dapi.relay import watched_stage
 from dapi.relay.api_answers import StageKind, StageWindow
 from dapi.relay.api_client import ApiClient, ApiUnavailableError
 from dapi.relay.chain_questions import ChainQuestions, Votes
 from dapi.relay.knowledge import GENERATING, Knowledge
-from dapi.relay.stage_record import StageRecord
 from dapi.relay.stage_watch import Seen, StageWatch, Trouble
+from dapi.relay.watched_stage import WatchedStage
 from dapi.timing.loop import LoopService
 from dapi.timing.together import together
 
@@ -169,7 +169,7 @@ class Watch(LoopService):
     def _watch_of(self, stage: StageWindow, model: str) -> StageWatch:
         key = (stage.height, model)
         if key not in self.stages:
-            self.stages[key] = StageWatch(StageRecord.of(stage, model), self.knowledge.restarts)
+            self.stages[key] = StageWatch(WatchedStage.of(stage, model), self.knowledge.restarts)
             self._forget_old()
         return self.stages[key]
 
@@ -182,7 +182,7 @@ class Watch(LoopService):
 
     async def _load(self) -> None:
         try:
-            records = await self._database.read(partial(stage_record.load, limit=_REMEMBERED))
+            records = await self._database.read(partial(watched_stage.load, limit=_REMEMBERED))
         except StoreError:
             # It tells itself what is wrong with it.
             return
@@ -201,7 +201,7 @@ class Watch(LoopService):
         if not changed:
             return
         try:
-            await self._database.write(lambda connection: stage_record.save(connection, changed))
+            await self._database.write(lambda connection: watched_stage.save(connection, changed))
         except StoreError as error:
             self.log.info("what was seen of PoC v2 is kept later: {error}", error=error)
             return

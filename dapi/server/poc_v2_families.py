@@ -30,7 +30,7 @@ class RelaySample(msgspec.Struct, frozen=True):
     bytes: int
     passed_on: int
     refused: int
-    restarts: int
+    api_restarts: int
     away_seconds: float
     answer_seconds: HistogramSample
     forward_seconds: HistogramSample
@@ -62,20 +62,20 @@ def poc_v2(relay: RelaySample | None, stage: StageSample | None) -> Iterator[Met
 def _relay(relay: RelaySample | None) -> Iterator[Metric]:
     rows: Rows = () if relay is None else [(state, relay.counts.get(state, 0)) for state in STATES]
     yield counter("dapi_relay_callbacks", "Callbacks of PoC v2, by what became of them", ["state"], rows)
-    for name, field, text in (
-        ("waiting", "waiting", "Callbacks that are to be handed on"),
-        ("unsettled", "unsettled", "Callbacks that were answered with 200, and are not counted yet"),
-        ("held", "held", "Callbacks that must not be handed on"),
-        ("bytes", "bytes", "The size of all bodies that are kept"),
-        ("away_seconds", "away_seconds", "For how long the api container cannot be reached, 0 while it can"),
+    for name, text in (
+        ("waiting", "Callbacks that are to be handed on"),
+        ("unsettled", "Callbacks that were answered with 200, and are not counted yet"),
+        ("held", "Callbacks that must not be handed on"),
+        ("bytes", "The size of all bodies that are kept"),
+        ("away_seconds", "For how long the api container cannot be reached, 0 while it can"),
     ):
-        yield gauge(f"dapi_relay_{name}", text, [], known(getattr(relay, field) if relay is not None else None))
-    for name, field, text in (
-        ("passed_on", "passed_on", "Callbacks that were handed on there and then, and not kept"),
-        ("refused", "refused", "Requests without the right prefix"),
-        ("api_restarts", "restarts", "How often the api container was started anew"),
+        yield gauge(f"dapi_relay_{name}", text, [], known(getattr(relay, name) if relay is not None else None))
+    for name, text in (
+        ("passed_on", "Callbacks that were handed on there and then, and not kept"),
+        ("refused", "Requests without the right prefix"),
+        ("api_restarts", "How often the api container was started anew"),
     ):
-        yield counter(f"dapi_relay_{name}", text, [], known(getattr(relay, field) if relay is not None else None))
+        yield counter(f"dapi_relay_{name}", text, [], known(getattr(relay, name) if relay is not None else None))
     for name, text in (
         ("answer_seconds", "From the last byte of a callback to its 200"),
         ("forward_seconds", "From the last byte of a callback to the container's 200"),

@@ -31,15 +31,13 @@ from dapi.config import ApiConfig, Config, PocV2Config, StorageConfig
 from dapi.messages.sizes import MIB
 from dapi.service import DapiService, make_service
 from dapi.simulator.api.api import SimulatedApi
-from dapi.simulator.api.settings import ApiSettings
+from dapi.simulator.api.settings import MODEL, START, ApiSettings
 from dapi.simulator.api.stages import Durations, Stage
 from dapi.simulator.vllm.sender import SenderSettings, SimulatedVllm
 
-_MODEL = "Qwen/Qwen3-235B-A22B-Instruct-2507-FP8"
-_START = 1_728_000
 _BLOCKS = 95
 _NODES = (1, 2, 3)
-_STAGE = Stage(_START, Durations(poc_stage_duration=_BLOCKS))
+_STAGE = Stage(START, Durations(poc_stage_duration=_BLOCKS))
 
 
 class Outage(NamedTuple):
@@ -69,8 +67,8 @@ class Side:
         self._reactor = reactor
         self._scale = scale
         settings = ApiSettings(flush_seconds=5.0 * scale, unsynced_seconds=0.4 * scale)
-        self.api = SimulatedApi(reactor, settings, nodes=dict.fromkeys(_NODES, _MODEL))
-        self.api.stage, self.api.height = _STAGE, _START
+        self.api = SimulatedApi(reactor, settings, nodes=dict.fromkeys(_NODES, MODEL))
+        self.api.stage, self.api.height = _STAGE, START
         self._folder = folder
         self._service: DapiService | None = None
         self._senders: list[SimulatedVllm] = []
@@ -85,10 +83,10 @@ class Side:
         settings = SenderSettings(artifacts_per_second=200 / self._scale).scaled(self._scale)
         for number in _NODES:
             sender = SimulatedVllm(
-                self._reactor, base, node_num=number, node_count=len(_NODES) + 1, model=_MODEL, settings=settings
+                self._reactor, base, node_num=number, node_count=len(_NODES) + 1, model=MODEL, settings=settings
             )
             self._senders.append(sender)
-            sender.generate(_START)
+            sender.generate(START)
 
     def _start_dapi(self, folder: Path) -> str:
         """Start a dapi with its relay; return the URL that the container would tell the nodes."""
@@ -112,7 +110,7 @@ class Side:
         """Have a block come, and what happens at it."""
         self.api.see_block(height)
         for outage in _OUTAGES:
-            if height == _START + outage.at:
+            if height == START + outage.at:
                 self._crashing.append(Deferred.fromCoroutine(self.api.crash(outage.blocks * self._scale)))
 
     @property
@@ -120,7 +118,7 @@ class Side:
         """What was made, delivered and committed."""
         made = sum(sender.counts.made for sender in self._senders)
         delivered = sum(sender.counts.delivered for sender in self._senders)
-        return made, delivered, self.api.committed(_START, _MODEL)
+        return made, delivered, self.api.committed(START, MODEL)
 
     def line(self) -> str:
         """Say how it stands."""
@@ -149,7 +147,7 @@ class Demo:
             "without": Side(reactor, "without dapi", scale, None),
             "with": Side(reactor, "with dapi", scale, folder),
         }
-        self._height = _START
+        self._height = START
         self._made: dict[str, int] = {}
 
     async def run(self) -> None:
@@ -174,9 +172,9 @@ class Demo:
             if self._height <= _STAGE.end:
                 # What is made later can count nothing.
                 self._made[name] = side.counts[0]
-        if (self._height - _START) % 5 == 0:
+        if (self._height - START) % 5 == 0:
             lines = " | ".join(side.line() for side in self._sides.values())
-            print(f"block {self._height - _START:3} | {lines}", flush=True)
+            print(f"block {self._height - START:3} | {lines}", flush=True)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -6,6 +6,11 @@ import enum
 
 import msgspec
 
+MODEL = "Qwen/Qwen3-235B-A22B-Instruct-2507-FP8"
+"""A model of the network; its slash makes the paths of callbacks what they are."""
+START = 1_728_000
+"""The start of a stage."""
+
 
 class Line(enum.Enum):
     """The lines of the network's code, which answer differently."""

@@ -8,8 +8,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from dapi.relay.api_answers import StageKind, StageWindow
 from dapi.relay.chain_questions import Votes
-from dapi.relay.stage_record import StageRecord
 from dapi.relay.stage_watch import Seen, StageWatch, Trouble
+from dapi.relay.watched_stage import WatchedStage
 
 STAGE = StageWindow(100, 100, 160, 165, 185)
 NODES = frozenset({"node1", "node2", "node3"})
@@ -17,7 +17,7 @@ NODES = frozenset({"node1", "node2", "node3"})
 
 class StageWatchTests(SynchronousTestCase):
     def setUp(self) -> None:
-        self.watch = StageWatch(StageRecord.of(STAGE, "m"), 0)
+        self.watch = StageWatch(WatchedStage.of(STAGE, "m"), 0)
         self.now = 0.0
 
     def see(self, height: int, stored: int | None, committed: int | None = None, **more: Any) -> dict[Trouble, str]:
@@ -82,7 +82,7 @@ class StageWatchTests(SynchronousTestCase):
 
     def test_stages_of_other_kinds_are_named(self) -> None:
         for kind, word in ((StageKind.CONFIRMATION, "(confirmation)"), (StageKind.CHALLENGE, "(challenge)")):
-            self.watch = StageWatch(StageRecord.of(StageWindow(100, 100, 160, 165, 185, kind), "m"), 0)
+            self.watch = StageWatch(WatchedStage.of(StageWindow(100, 100, 160, 165, 185, kind), "m"), 0)
             for height in range(100, 107):
                 found = self.see(height, None)
             self.assertIn(f"stage 100 {word}, m", found[Trouble.SILENT])
@@ -91,7 +91,7 @@ class StageWatchTests(SynchronousTestCase):
     def test_what_is_kept_survives_a_restart_of_dapi(self) -> None:
         for height in range(100, 130):
             self.see(height, height * 10, height * 9, restarts=2, handed_on={"node1": height})
-        record = StageRecord.of(STAGE, "m")
+        record = WatchedStage.of(STAGE, "m")
         record.restarts, record.stored_at_a_third, record.handed_on = 2, 1200, {"node1": 129}
         record.stored, record.committed, record.stored_at_the_end = 1290, 1161, 1290
         self.assertEqual(self.watch.record, record)
@@ -132,6 +132,6 @@ class StageWatchTests(SynchronousTestCase):
     def test_the_container_was_started_anew_in_the_stage(self) -> None:
         self.see(100, 5, 5)
         self.assertIn("started anew 2 times in stage 100", self.see(101, 6, 6, restarts=2)[Trouble.RESTARTED])
-        later = StageWatch(StageRecord.of(STAGE, "m"), 2)
+        later = StageWatch(WatchedStage.of(STAGE, "m"), 2)
         later.see(Seen(now=0.0, height=100, stored=5, committed=5, generating=NODES, restarts=2))
         self.assertEqual(later.troubles(), {})

@@ -14,7 +14,7 @@ from dapi.relay.api_answers import StageKind, StageWindow
 _MAX_ROWS = 400
 
 
-class StageRecord(msgspec.Struct, kw_only=True):
+class WatchedStage(msgspec.Struct, kw_only=True):
     """One stage and model; None: not known.
 
     ``stored`` is what the api container has on disk, ``committed`` what the chain has, both in artifacts;
@@ -41,7 +41,7 @@ class StageRecord(msgspec.Struct, kw_only=True):
     handed_on: dict[str, int] | None = None
 
     @classmethod
-    def of(cls, stage: StageWindow, model: str) -> StageRecord:
+    def of(cls, stage: StageWindow, model: str) -> WatchedStage:
         """Return the record of a stage of which nothing is known yet."""
         return cls(**msgspec.structs.asdict(stage), model=model)
 
@@ -70,7 +70,7 @@ def save(connection: sqlite3.Connection, records: Mapping[tuple[int, str], bytes
         )
 
 
-def load(connection: sqlite3.Connection, *, limit: int) -> list[StageRecord]:
+def load(connection: sqlite3.Connection, *, limit: int) -> list[WatchedStage]:
     """Return the records of the highest stages, the highest first."""
     rows = connection.execute("SELECT record FROM poc_v2_stages ORDER BY height DESC, model LIMIT ?", (limit,))
-    return [msgspec.json.decode(record, type=StageRecord) for (record,) in rows]
+    return [msgspec.json.decode(record, type=WatchedStage) for (record,) in rows]
