@@ -59,11 +59,19 @@ class FakeRpc(ChainRpc):
         self.sent: list[str] = []
         self.lookups: list[str] = []
         self.results: dict[str, TxResult] = {}
+        # What the first node says to a broadcast, and what the others do, by their names; None: they take it.
         self.broadcast_error: Exception | None = None
+        self.others: dict[str, Exception | None] = {}
+        self.turns: list[int] = []
+        self.asked: list[str] = []
         self.lookup_error: Exception | None = None
         self.lookup_answer: Deferred[TxLookups] | None = None
         self.is_poc_v2 = False
         self.epoch_error: Exception | None = None
+        # What it says of its epochs beside that, and the number that it has of any account.
+        self.epoch = epochs_pb2.QueryEpochInfoResponse()
+        self.account_number = 7
+        self.account_error: Exception | None = None
 
     def status(self) -> Deferred[ChainStatus]:
         return succeed(self.head)
@@ -81,10 +89,16 @@ class FakeRpc(ChainRpc):
         return fail(self.lookup_error or ChainUnavailableError("no blocks"))
 
     def usable_nodes(self) -> list[str]:
-        return []
+        return list(self.others)
+
+    def broadcast_to(self, name: str, raw: bytes) -> Deferred[Broadcast]:
+        self.asked.append(name)
+        error = self.others[name]
+        return fail(error) if error is not None else succeed(Broadcast.ACCEPTED)
 
     def broadcast_tx_sync(self, raw: bytes, *, turn: int = 0) -> Deferred[Broadcast]:
         self.sent.append(tx_hash_of(raw))
+        self.turns.append(turn)
         return fail(self.broadcast_error) if self.broadcast_error is not None else succeed(Broadcast.ACCEPTED)
 
     def abci_query(
@@ -92,9 +106,12 @@ class FakeRpc(ChainRpc):
     ) -> Deferred[QueryResult]:
         if path.endswith("EpochInfo"):
             info = epochs_pb2.QueryEpochInfoResponse(block_height=height or self.head.height)
+            info.MergeFrom(self.epoch)
             info.params.poc_params.poc_v2_enabled = self.is_poc_v2
             return fail(self.epoch_error) if self.epoch_error else succeed(QueryResult(info.SerializeToString(), 1))
-        account = cosmos_pb2.BaseAccount(address="a", account_number=7)
+        if self.account_error is not None:
+            return fail(self.account_error)
+        account = cosmos_pb2.BaseAccount(address="a", account_number=self.account_number)
         answer = cosmos_pb2.QueryAccountInfoResponse(info=account)
         return succeed(QueryResult(answer.SerializeToString(), 1))
 
