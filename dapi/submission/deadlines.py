@@ -75,7 +75,7 @@ class Deadlines:
             last = stage.window(kind).last
             left = last - height
             if left > 0 or state is not State.STORED:
-                blocks_left = min(max(0, left), left if blocks_left is None else blocks_left)
+                blocks_left = max(0, left) if blocks_left is None else min(max(0, left), blocks_left)
             if left <= 0:
                 if state is State.STORED:
                     await self._submissions.expire(stage_height, kind, f"its window ended with block {last}")

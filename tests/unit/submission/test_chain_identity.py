@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from twisted.internet.defer import Deferred, fail, succeed
+from twisted.logger import LogLevel
 
 from dapi.chain.rpc import ChainRpc
 from dapi.chain.rpc_answers import BlockInfo, ChainStatus
@@ -100,6 +101,8 @@ class ChainIdentityTests(SubmissionsTestCase):
         self.chain.error = ChainPrunedError("lowest height is 40")
         self.enter(50)
         self.assertEqual(self.counts(), {"stored": 1})
+        line = "block 10, which tells one chain from another, is not there any more: lowest height is 40"
+        self.assertEqual(self.log.lines(LogLevel.info, "tells one chain"), [line])
 
     def test_what_cannot_be_asked_now_is_asked_again(self) -> None:
         self.enter(10)
@@ -124,6 +127,17 @@ class ChainIdentityTests(SubmissionsTestCase):
         self.chain.error = ChainPrunedError("lowest height is 40")
         self.enter(50)
         self.assertEqual(self.others, [])
+
+    def test_another_chain_at_the_very_next_block(self) -> None:
+        self.enter(10)
+        with self.assertRaisesRegex(ChainUnavailableError, "^another one: its block 11 is older than our block 10$"):
+            self.enter(11, block_time_ns=1)
+        self.assertEqual((self.others, self.chain.asked), (["its block 11 is older than our block 10"], []))
+
+    def test_a_head_that_is_not_new_changes_nothing(self) -> None:
+        self.enter(10)
+        self.enter(9, chain_id="another")
+        self.assertEqual((self.others, self.known()), ([], status_at(10).block))
 
     def test_another_chain_after_missed_blocks(self) -> None:
         self.enter(10)

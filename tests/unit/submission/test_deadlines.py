@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from twisted.internet.defer import gatherResults
 from twisted.logger import LogLevel
 
 from dapi.chain.keyring import SigningKey
-from dapi.messages import Kind
+from dapi.messages import Kind, Via
 from dapi.orchestration.seed import seed_entry
+from dapi.outbox.outbox import OutboxEntry
 from dapi.phases.phases import EpochParameters, PocStage, regular_stage
 from dapi.submission.deadlines import Deadlines, LateMessages
 from tests.logs import log_of
@@ -60,6 +62,42 @@ class DeadlineTests(SubmissionsTestCase):
         self.assertEqual(len(self.log.lines(LogLevel.critical, "the seed of stage 100 expired")), 1)
         reason = "its window ended with block 185; before: authz 2: no grant"
         self.assertEqual(self.look("SELECT reason FROM finished"), [(reason,)])
+
+    def test_the_blocks_left_are_those_of_the_window_that_ends_first(self) -> None:
+        self.assertIs(self.deadlines.blocks_left, None)
+        self.deadlines.remember([stage(200)])
+        for height in (200, 100):
+            self.record(1, height=height)
+            self.record_verdict(height=height)
+        self.check(110)
+        self.assertEqual(self.deadlines.blocks_left, 100 + EXCHANGE_END - 110)
+        self.check(100 + EXCHANGE_END - 1)
+        self.assertEqual(self.deadlines.blocks_left, 1)
+        # The batch has expired, the verdict of the same stage is next.
+        self.check(100 + EXCHANGE_END)
+        self.assertEqual(self.deadlines.blocks_left, VALIDATION_END - EXCHANGE_END)
+
+    def test_none_are_left_while_a_transaction_is_not_decided_after_the_end(self) -> None:
+        self.record(1, height=100)
+        self.send(self.next(height=101))
+        self.clock.advance(16)
+        for height, left in ((100 + EXCHANGE_END, 0), (100 + EXCHANGE_END + 9, 0)):
+            self.assertEqual(self.check(height), [])
+            self.assertEqual(self.deadlines.blocks_left, left)
+
+    def test_a_message_is_late_in_the_last_three_blocks(self) -> None:
+        self.record(1, height=100)
+        self.clock.advance(16)
+        late = [LateMessages(100, Kind.GENERATED, left) for left in (3, 2, 1)]
+        checks = [self.check(100 + EXCHANGE_END - left) for left in (4, 3, 2, 1)]
+        self.assertEqual(checks, [[], *([each] for each in late)])
+
+    def test_what_no_stage_is_for_ends_and_a_stage_that_is_known_goes_on(self) -> None:
+        run = OutboxEntry("of-no-stage", Kind.GENERATED, "node1", 99, 1, Via.HTTP, b"message", "run")
+        known = OutboxEntry("of-a-stage", Kind.GENERATED, "node1", 100, 1, Via.HTTP, b"message", "run")
+        self.wait(gatherResults([self.outbox.put(run), self.outbox.put(known)]))
+        self.assertEqual(self.wait(self.deadlines.end_without_stage(150)), 1)
+        self.assertEqual(self.look("SELECT batch_id FROM unfinished"), [("of-a-stage",)])
 
     def test_each_kind_has_its_own_window(self) -> None:
         self.record(1, height=100)

@@ -89,11 +89,28 @@ class GrantTests(StoreTestCase):
         self.rpc.grants[BATCH_TYPE_URL] = 29 * DAY
         for height in (10, 730, 1450):
             self.check(height)
-        self.assertEqual(len(self.log.lines(containing="a grant expires on 1970-01-30")), 1)
+        command = "the participant has to run: inferenced tx inference grant-ml-ops-permissions COLD_KEY_NAME"
+        (line,) = self.log.warnings("a grant expires")
+        self.assertTrue(line.startswith(f"a grant expires on 1970-01-30; {command} {SIGNER.address} "), line)
         self.assertEqual(self.problems.grant_expires, "1970-01-30")
         self.rpc.grants[BATCH_TYPE_URL] = 400 * DAY
         self.check(2170)
         self.assertIs(self.problems.grant_expires, None)
+
+    def test_it_is_told_anew_after_a_day(self) -> None:
+        # Blocks of 5 s; the grants are looked at each 720 of them.
+        self.rpc.grants[BATCH_TYPE_URL] = 29 * DAY
+        for height in range(720, 4 * 17_280, 720):
+            self.check(height)
+        self.assertEqual(len(self.log.warnings("a grant expires")), 4)
+
+    def test_it_is_told_from_the_thirtieth_day_before_on(self) -> None:
+        # Blocks of 5 s.
+        for number, (seconds, is_soon) in enumerate(((30 * DAY + 1, False), (30 * DAY, True), (29 * DAY, True)), 1):
+            height = 720 * number
+            self.rpc.grants[BATCH_TYPE_URL] = 5 * height + seconds
+            self.check(height)
+            self.assertEqual(self.problems.grant_expires is not None, is_soon)
 
     def test_a_delivery_without_a_grant_is_asked_about_at_once(self) -> None:
         self.check(10)

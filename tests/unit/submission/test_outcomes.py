@@ -106,6 +106,8 @@ class LimitTests(SynchronousTestCase):
 
     def test_many_neighbours_go_in_quarters_at_once(self) -> None:
         self.assertEqual(limit_after_neighbour([OLD] * 199), 49)
+        # Sixteen are few.
+        self.assertEqual([limit_after_neighbour([OLD] * number) for number in (16, 17)], [16, 4])
 
     def test_however_many_of_200_fail_each_is_alone_in_the_fifth_block(self) -> None:
         number, blocks = 200, 1

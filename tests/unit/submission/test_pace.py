@@ -70,5 +70,10 @@ class PaceTests(SynchronousTestCase):
         self.confirm(100)
         self.assertEqual(self.pace.max_messages, 500)
 
+    def test_odd_numbers_are_halved_to_whole_ones(self) -> None:
+        self.pace.too_many(5)
+        self.pace.too_large(9_999, "request body too large")
+        self.assertEqual((repr(self.pace.max_messages), repr(self.pace.max_bytes)), ("2", "4999"))
+
     def test_the_size_that_a_refusal_names(self) -> None:
         self.assertEqual([max_size(text) for text in (TOO_LARGE, FULL, "no")], [30_000, 60_000, None])

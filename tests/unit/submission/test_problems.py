@@ -20,9 +20,10 @@ class ProblemsTests(SynchronousTestCase):
     def test_held_and_open_again(self) -> None:
         self.assertEqual(self.problems.open_kinds(), frozenset(Kind))
         for _ in range(2):
-            self.problems.hold(Kind.SEED, "authz", 2, "authorization not found")
+            text = self.problems.hold(Kind.SEED, "authz", 2, "authorization not found")
         self.assertEqual(self.problems.open_kinds(), frozenset(Kind) - {Kind.SEED})
-        self.assertEqual(len(self.log.lines(LogLevel.error)), 1)
+        line = f"seed messages are held until this is mended: {text}"
+        self.assertEqual(self.log.lines(LogLevel.error), [line])
         for _ in range(2):
             self.problems.release(Kind.SEED)
         self.assertEqual(self.problems.open_kinds(), frozenset(Kind))
@@ -53,6 +54,8 @@ class ProblemsTests(SynchronousTestCase):
             self.problems.hold(Kind.GENERATED, "rpc", -32601, "no such method"), "rpc -32601: no such method"
         )
         self.assertIs(self.problems.causes[Kind.GENERATED], HoldCause.OTHER)
+        self.assertEqual(self.problems.hold(Kind.GENERATED, "sdk", 50, "no"), "sdk 50: no")
+        self.assertIs(self.problems.causes[Kind.GENERATED], HoldCause.OTHER)
         self.problems.release(Kind.GENERATED)
         self.assertEqual(self.problems.causes, {})
 
@@ -70,4 +73,15 @@ class ProblemsTests(SynchronousTestCase):
         for _ in range(2):
             self.problems.record(ChainRefusedError(1161, "inference", "poc_v2_enabled"))
         self.assertIn("PoC v2", str(self.problems.moved_reason))
+        self.assertIn("(inference 1161: poc_v2_enabled)", str(self.problems.moved_reason))
         self.assertEqual(len(self.log.lines(LogLevel.critical)), 1)
+
+    def test_one_that_does_not_know_the_message_any_more_has_moved_too(self) -> None:
+        text = "unable to resolve type URL /inference.inference.MsgSubmitPocBatch: tx parse error"
+        self.problems.record(ChainRefusedError(2, "sdk", text))
+        self.assertIn(text, str(self.problems.moved_reason))
+
+    def test_other_errors_do_not_say_that_it_has_moved(self) -> None:
+        for error in (ChainRefusedError(1155, "inference", "blocked"), ChainUnavailableError("inference 1161")):
+            self.problems.record(error)
+            self.assertEqual((self.problems.last, self.problems.moved_reason), (str(error), None))

@@ -19,6 +19,7 @@ from dapi.phases.phases import ConfirmationEvent, EpochParameters, confirmation_
 from tests.unit.submission.submissions_case import HASH, OTHER, SubmissionsTestCase
 
 MANY = 100_000
+ANOTHER_KEY = "02" + "79be667ef9dcbbac55a06295ce870b07029bfcdb2dce28d959f2815b16f81798"
 
 
 class ChoiceTests(SubmissionsTestCase):
@@ -379,6 +380,20 @@ class VerdictTests(SubmissionsTestCase):
         self.confirm()
         self.record_verdict(n_invalid=2)
         self.assertIs(self.is_on_chain(), False)
+
+    def test_one_on_another_participant_says_nothing(self) -> None:
+        self.record_verdict(public_key=ANOTHER_KEY)
+        self.confirm()
+        self.record_verdict()
+        self.assertIs(self.is_on_chain(), None)
+
+    def test_one_that_is_not_there_any_more(self) -> None:
+        self.record_verdict()
+        self.confirm()
+        self.record_verdict(n_invalid=2)
+        (verdict,) = self.next()
+        self.execute(self.database, "DELETE FROM unfinished")
+        self.assertIs(self.wait(self.submissions.is_on_chain(verdict)), None)
 
     def test_the_same_one_from_other_lists(self) -> None:
         self.record_verdict(nonces=[1, 2])

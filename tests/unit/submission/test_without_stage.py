@@ -8,6 +8,7 @@ from dapi.messages import Kind, State, Via
 from dapi.outbox.comparison import Comparison
 from dapi.outbox.cosmos_message_client import CosmosMessageClient
 from dapi.outbox.outbox import OutboxEntry
+from tests.logs import log_of
 from tests.unit.submission.submissions_case import HASH, SubmissionsTestCase
 
 NO_SUCH_STAGE = "not sent: the chain has told of no such stage"
@@ -15,6 +16,10 @@ FOREIGN = "not sent: its block hash or public key is not that of the stage"
 
 
 class WithoutStageTests(SubmissionsTestCase):
+    def setUp(self) -> None:
+        super().setUp()
+        self.log = log_of(self)
+
     def begin(self, database: Any) -> None:
         super().begin(database)
         self.recorder = CosmosMessageClient(self.outbox, comparison=Comparison(self.clock, database))
@@ -35,6 +40,10 @@ class WithoutStageTests(SubmissionsTestCase):
         self.assertEqual(self.counts(), {"expired": 1})
         self.assertEqual(self.look("SELECT message FROM finished"), [(None,)])
         self.assertIsNone(self.wait(self.submissions.oldest_received_at()))
+        line = "1 messages expired that no PoC stage was for: the chain is at block 10"
+        self.assertEqual(self.log.warnings(), [line])
+        self.end(11)
+        self.assertEqual(len(self.log.warnings()), 1)
 
     def test_it_is_still_kept_once(self) -> None:
         self.record(1, height=10)
