@@ -28,11 +28,15 @@ _COPIES = _ROOT / "build" / "mutants"
 # In the words of mutmut, and as its exit codes of pytest.
 _NOTICED = ("killed", "timeout", "segfault")
 _NOTICED_CODES = (1, 3, 24, -24, 152, 255, 36, -9, -11)
-# mutmut runs each test many times in one process, which hypothesis takes for a mistake.
+# mutmut runs each test many times in one process, which hypothesis takes for a mistake. What a mutant keeps from coming
+# is waited for shorter.
 _PROFILE = """
 
 from hypothesis import HealthCheck, settings
 
+from tests.unit.database import store_tools
+
+store_tools.PATIENCE_SECONDS = 10
 settings.register_profile(
     "mutants", suppress_health_check=list(HealthCheck), deadline=None, derandomize=True, max_examples=30, database=None
 )

@@ -34,7 +34,9 @@ class ComparisonTestCase(OutboxTestCase):
         self.comparison = Comparison(self.clock, self.database, **bounds)
         self.recorder = CosmosMessageClient(self.outbox, comparison=self.comparison)
         self.answered: list[str] = []
+        self.heights: list[int] = []
         self.recorder.observe_verdicts(lambda public_key, height: self.answered.append(public_key))
+        self.recorder.observe_verdicts(lambda public_key, height: self.heights.append(height))
 
     def stage(self, height: int, run: str | None = RIGHT) -> None:
         statement = "INSERT INTO stages (height, stage, node_count, run) VALUES (?, '', 2, ?)"
@@ -206,7 +208,7 @@ class VerdictTests(ComparisonTestCase):
         self.hand_out((0, "node1"))
         self.assertEqual(self.verdict(), f"verdict-1000-{ADDRESSES[0]}")
         self.assertEqual(list(self.reasons().values()), [None])
-        self.assertEqual((self.answered, self.shown("not_asked_for")), ([OTHERS[0]], 0))
+        self.assertEqual((self.answered, self.heights, self.shown("not_asked_for")), ([OTHERS[0]], [1000], 0))
 
     def test_one_by_http_names_no_node(self) -> None:
         self.hand_out((0, "node2"))
@@ -227,6 +229,12 @@ class VerdictTests(ComparisonTestCase):
         self.hand_out((0, "node2"))
         self.verdict()
         self.assertEqual(list(self.reasons().values()), [NOT_ASKED_FOR])
+
+    def test_each_way_has_a_place_of_its_own_for_what_nobody_asked_for(self) -> None:
+        apart = f"verdict-1000-{ADDRESSES[0]}-not-asked-for"
+        ids = [self.verdict(node_id=node_id) for node_id in ("node1", "node2", None)]
+        self.assertEqual(ids, [f"{apart}-node1", f"{apart}-node2", f"{apart}-by-http"])
+        self.assertEqual(self.shown("not_asked_for"), 3)
 
     def test_one_of_another_stage(self) -> None:
         self.stage(2000)

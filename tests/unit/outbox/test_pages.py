@@ -185,6 +185,12 @@ class ListingTests(OutboxTestCase):
                     self.assertEqual(self.batches(limit=1, before=second.next).batches, [whole[2]])
                 self.execute(self.database, f"DELETE FROM {table}")
 
+    def test_all_that_is_damaged_of_a_row_is_named(self) -> None:
+        self.put("a")
+        self.execute(self.database, "UPDATE unfinished SET kind = 'generaled', seen = 'often', node_id = x'ff'")
+        (row,) = self.batches().damaged
+        self.assertEqual(row.reason, "damaged on disk: node_id, kind, seen")
+
     @PROPERTY
     @given(st.data())
     def test_filters(self, data: st.DataObject) -> None:

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
-from twisted.internet.defer import Deferred
+from pathlib import Path
 
-from dapi.errors import QuotaError
+from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock
+from twisted.logger import LogLevel
+from twisted.trial.unittest import SynchronousTestCase
+
+from dapi.errors import QuotaError, StoreBusyError
 from dapi.messages import Kind, Receipt, Via
 from dapi.outbox.cosmos_message_client import CosmosMessageClient
+from dapi.outbox.outbox import OutboxEntry
 from dapi.outbox.quota import COUNT_SECONDS, NodeQuota, NodeQuotaSettings
 from tests.batches import generated_batch
+from tests.logs import log_of
+from tests.nodes import SynchronousDatabase
 from tests.unit.outbox.outbox_case import OutboxTestCase, entry
 
 
@@ -20,10 +28,12 @@ class NodeQuotaTests(OutboxTestCase):
         self.addCleanup(lambda: self.clock.wait_for(self.quota.stopService()))
         self.count()
 
-    def count(self) -> None:
-        """Wait until it has counted."""
+    def count(self, *meanwhile: OutboxEntry) -> None:
+        """Wait until it has counted; ``meanwhile`` some more come."""
         before = self.quota._waiting
         self.clock.advance(COUNT_SECONDS)
+        for each in meanwhile:
+            self.quota.admit(each)
         while self.quota._waiting is before:
             self.clock.wait_for(self.database.read(lambda connection: None))
 
@@ -43,9 +53,10 @@ class NodeQuotaTests(OutboxTestCase):
         self.keep(2)
         text = self.refused(3)
         self.assertIn("2 messages (834 bytes) of node1 wait for the chain", text)
-        self.assertIn("storage.max_node_messages", text)
+        self.assertIn("no more are taken: see why nothing is sent, or raise storage.max_node_messages and", text)
+        self.refused(4)
         self.assertEqual(self.counts(), {"stored": 2})
-        self.assertEqual(self.quota.status(), {"refused": 1, "full": {"node1": 2}})
+        self.assertEqual(self.quota.status(), {"refused": 2, "full": {"node1": 2}})
 
     def test_each_node_has_its_own_bound(self) -> None:
         self.begin(max_messages=1)
@@ -55,9 +66,11 @@ class NodeQuotaTests(OutboxTestCase):
         self.refused(4, "node2")
 
     def test_no_more_bytes_than_that(self) -> None:
-        self.begin(max_bytes=2000)
-        self.keep(1, nonces=100)
-        self.refused(2)
+        # 17 for each nonce, and 400 for the row.
+        self.begin(max_bytes=417 + 502)
+        self.keep(1)
+        self.keep(2, nonces=6)
+        self.assertIn("2 messages (919 bytes)", self.refused(3))
 
     def test_what_was_there_at_the_start_counts(self) -> None:
         for number in range(3):
@@ -94,11 +107,10 @@ class NodeQuotaTests(OutboxTestCase):
     def test_what_comes_during_a_count_is_not_forgotten(self) -> None:
         self.begin(max_messages=2)
         self.keep(1)
-        self.clock.advance(COUNT_SECONDS)
-        coming = self.batch(2)
-        self.clock.wait_for(coming)
-        self.count()
-        self.refused(3)
+        self.count(entry("b2"), entry("b3", node_id="node2"), entry("b4", node_id="node2"))
+        # With 20 nonces each, of 17 bytes, and 400 for the row.
+        self.assertIn("2 messages (1157 bytes) of node1", self.refused(5))
+        self.assertIn("2 messages (1480 bytes) of node2", self.refused(6, "node2"))
 
     def test_parts_count_as_their_batch(self) -> None:
         self.put("whole", nonces=100)
@@ -117,5 +129,39 @@ class NodeQuotaTests(OutboxTestCase):
 
     def test_verdicts_have_no_nonces_on_disk(self) -> None:
         self.put("verdict", kind=Kind.VALIDATED, nonces=10**6)
-        self.begin(max_bytes=1000)
+        self.begin(max_bytes=1217)
         self.keep(1)
+        self.quota.admit(entry("verdict 2", kind=Kind.VALIDATED, nonces=10**6))
+        self.assertIn("3 messages (1217 bytes)", self.refused(2))
+
+    def test_only_nodes_are_told_that_are_full(self) -> None:
+        self.begin(max_messages=2)
+        for batch_id, node_id in (("a", "node1"), ("b", "node2"), ("c", "node1"), ("d", None), ("e", None)):
+            self.quota.admit(entry(batch_id, node_id=node_id))
+        with self.assertRaisesRegex(QuotaError, "2 messages .* of HTTP callbacks wait"):
+            self.quota.admit(entry("f", node_id=None))
+        self.assertEqual(self.quota.status(), {"refused": 1, "full": {"node1": 2}})
+
+
+class BusyDatabaseTests(SynchronousTestCase):
+    def test_it_counts_as_soon_as_the_database_answers_again(self) -> None:
+        clock, log = Clock(), log_of(self)
+        folder = Path(self.mktemp())
+        folder.mkdir()
+        database = SynchronousDatabase(str(folder / "a.db"))
+        self.addCleanup(database.close)
+        database.failure = StoreBusyError("the file is locked")
+        quota = NodeQuota(clock, database, NodeQuotaSettings(max_messages=1))
+        quota.admit(entry("a"))
+        quota.startService()
+        quota.admit(entry("b"))
+        self.assertIsNone(quota.loop_problem)
+        self.assertEqual(
+            log.lines(LogLevel.debug, "not counted"), ["what waits of each node is not counted: the file is locked"]
+        )
+        database.failure = None
+        clock.advance(COUNT_SECONDS)
+        quota.admit(entry("c"))
+        self.assertRaises(QuotaError, quota.admit, entry("d"))
+        self.successResultOf(quota.stopService())
+        self.assertEqual(clock.getDelayedCalls(), [])

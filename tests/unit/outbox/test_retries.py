@@ -97,8 +97,13 @@ class RetryTests(OutboxTestCase):
         self.execute(self.database, "UPDATE finished SET crc32 = NULL WHERE batch_id = 'b'")
         self.assertEqual(self.retry(), Retried(2, None))
         self.assertEqual(self.ids(state=State.FAILED), ["b"])
-        with self.assertRaisesRegex(UnknownBatchError, "damaged"):
+        with self.assertRaisesRegex(UnknownBatchError, "the batch 'b' cannot be sent again: .* the disk has damaged"):
             self.clock.wait_for(self.outbox.retry("b"))
+
+    def test_one_that_has_not_failed(self) -> None:
+        self.put("a")
+        with self.assertRaisesRegex(UnknownBatchError, "no failed batch has the id 'a'"):
+            self.clock.wait_for(self.outbox.retry("a"))
 
     def test_one_that_two_send_again_at_once_is_stored_once(self) -> None:
         self.put_failed("a")

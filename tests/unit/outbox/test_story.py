@@ -47,6 +47,8 @@ class StoryTests(SubmissionsTestCase):
             self.story("beginning")
         with self.assertRaisesRegex(UnknownBatchError, "no batch has the id 'beg'"):
             self.story("beg")
+        with self.assertRaisesRegex(UnknownBatchError, "no batch has the id 'beginning-3'"):
+            self.story("beginning-3")
         batch_id = self.record(1)
         self.assertEqual(self.story(batch_id[:8]).row, self.rows()[batch_id])
         self.wait(self.submissions.fail(self.send(self.next(max_nonces=1)), HASH, "no"))
@@ -161,3 +163,9 @@ class StoryTests(SubmissionsTestCase):
         self.execute(self.database, "UPDATE unfinished SET kind = x'ff00ff', attempts = 'often'")
         story = self.story(batch_id)
         self.assertEqual((story.row.reason, story.ways, story.attempts), ("damaged on disk: kind", None, 0))
+
+    def test_what_is_no_text_of_a_transaction_is_marked_as_such(self) -> None:
+        batch_id = self.record(1)
+        self.wait(self.submissions.store_again(self.send(self.next()), HASH, "sdk 5: no"))
+        self.execute(self.database, "UPDATE earlier_transactions SET reason = CAST('sdk 5: ' || x'ff' AS TEXT)")
+        self.assertEqual([one.reason for one in self.story(batch_id).transactions], ["sdk 5: \ufffd"])
