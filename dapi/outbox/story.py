@@ -95,7 +95,7 @@ def _last(row: BatchRow, known: set[str]) -> list[TransactionRecord]:
     if not is_finished or row.tx_hash is None or row.tx_hash in known:
         return []
     at = row.finished_at
-    return [_record(row.tx_hash, row.reason, row.included_height, at, at, 1, is_confirmed=row.state is State.CONFIRMED)]
+    return [_record(row.tx_hash, row.reason, row.included_height, at, at, 1)]
 
 
 def _record(
@@ -105,15 +105,12 @@ def _record(
     first_at: float | None,
     last_at: float | None,
     times: int,
-    *,
-    is_confirmed: bool = False,
 ) -> TransactionRecord:
     found = _CODE.match(reason or "")
     if found is not None:
-        codespace, code = found[1], int(found[2])
-        return TransactionRecord(tx_hash, code, codespace, reason, height, first_at, last_at, times)
-    code_0 = 0 if is_confirmed or height is not None else None
-    return TransactionRecord(tx_hash, code_0, None, reason, height, first_at, last_at, times)
+        return TransactionRecord(tx_hash, int(found[2]), found[1], reason, height, first_at, last_at, times)
+    code = None if height is None else 0
+    return TransactionRecord(tx_hash, code, None, reason, height, first_at, last_at, times)
 
 
 def _ways(row: BatchRow | DamagedRow, by_http: object) -> dict[Via, int] | None:

@@ -43,6 +43,8 @@ class RetryTests(OutboxTestCase):
         self.assertEqual(self.retry(), Retried(2, None))
         self.assertEqual(self.counts(), {"stored": 3, "confirmed": 1, "expired": 1})
         self.assertEqual(self.make_counts_anew(), self.counts())
+        by_kind = self.clock.wait_for(self.outbox.counts_by_kind())
+        self.assertEqual(by_kind[Kind.VALIDATED, State.STORED], 1)
         self.assertEqual(len(woken), 1)
         self.assertEqual(self.look("SELECT message FROM unfinished WHERE batch_id = 'a'"), [(b"message",)])
 
@@ -80,9 +82,13 @@ class RetryTests(OutboxTestCase):
         self.assertEqual((first.batches, self.counts()), (256, {"stored": 256, "failed": 44}))
         self.assertIsNotNone(first.next)
         # What fails once more meanwhile is not met again by those who go on with the cursor.
-        self.execute(self.database, "UPDATE unfinished SET state = 'stored'")
+        self.finish("batch 299", State.FAILED)
+        self.execute(self.database, "UPDATE finished SET message = x'00', crc32 = 1 WHERE message IS NULL")
         self.assertEqual(self.retry(before=first.next), Retried(44, None))
-        self.assertEqual(self.counts(), {"stored": 300})
+        self.assertEqual(self.make_counts_anew(), {"stored": 299, "failed": 1})
+        # Nor are all the newer ones looked through that have not failed.
+        self.execute(self.database, "UPDATE finished SET seq = 0")
+        self.assertEqual(self.retry(), Retried(1, None))
 
     def test_large_ones_are_sent_again_one_commit_each(self) -> None:
         for batch_id in "abc":
@@ -90,6 +96,11 @@ class RetryTests(OutboxTestCase):
         first = self.retry()
         self.assertEqual(first.batches, 1)
         self.assertEqual(self.retry(before=first.next).batches, 1)
+
+    def test_as_many_in_one_commit_as_have_8_mib_together(self) -> None:
+        for batch_id in "abc":
+            self.put_failed(batch_id, bytes(4 * MIB))
+        self.assertEqual([self.retry().batches for _ in range(2)], [2, 1])
 
     def test_a_damaged_row_keeps_no_other_from_being_sent_again(self) -> None:
         for batch_id in "abc":

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from dapi.errors import UnknownBatchError
-from dapi.messages import Kind, Via, content_id
+from dapi.messages import Kind, State, Via, content_id
 from dapi.outbox import queries
 from dapi.outbox.story import BatchStory, TransactionRecord
 from tests.batches import generated_batch
@@ -39,7 +39,7 @@ class StoryTests(SubmissionsTestCase):
             self.story("other")
 
     def test_the_beginning_of_an_id(self) -> None:
-        for batch_id in ("beginning-1", "beginning-2", "begin"):
+        for batch_id in ("beginning-1", "beginning-2", "begin", "beginning-10"):
             self.wait(self.outbox.put(entry(batch_id)))
         self.assertEqual(self.story("begin").row.seq, 3)
         self.assertEqual(self.story("beginning-1").row.seq, 1)
@@ -105,10 +105,16 @@ class StoryTests(SubmissionsTestCase):
         )
         self.clock.advance(50)
         sent = self.send(self.next(), OTHER)
-        self.assertEqual(self.told(batch_id), [(HASH, 5, "sdk", None, 1), (OTHER, None, None, None, 1)])
+        self.assertEqual(
+            self.story(batch_id).transactions,
+            [
+                TransactionRecord(HASH, 5, "sdk", REFUSAL, None, 100, 100),
+                TransactionRecord(OTHER, None, None, "in flight", None, None, None),
+            ],
+        )
         self.wait(self.submissions.confirm(sent, OTHER, 14))
         self.assertEqual(self.told(batch_id), [(HASH, 5, "sdk", None, 1), (OTHER, 0, None, 14, 1)])
-        self.assertEqual(self.story(batch_id).transactions[1].last_at, 150)
+        self.assertEqual(self.story(batch_id).transactions[1], TransactionRecord(OTHER, 0, None, None, 14, 150, 150))
 
     def test_equal_answers_are_counted_and_the_last_is_told(self) -> None:
         batch_id = self.record(1)
@@ -124,11 +130,26 @@ class StoryTests(SubmissionsTestCase):
         self.assertEqual(self.look("SELECT count(*) FROM earlier_transactions"), [(1,)])
 
     def test_one_that_vanished_has_no_code(self) -> None:
+        batch_id, reason = self.record(1), "in no block when its time had passed"
+        for _ in range(2):
+            self.clock.advance(10)
+            self.wait(self.submissions.store_again(self.send(self.next()), HASH, reason, has_vanished=True))
+        story = self.story(batch_id)
+        self.assertEqual(story.transactions, [TransactionRecord(HASH, None, None, reason, None, 10, 20, 2)])
+        self.assertEqual(story.attempts, 2)
+
+    def test_one_that_found_the_batch_in_a_block(self) -> None:
+        batch_id, reason = self.record(1), "inference 1105: duplicate"
+        self.wait(self.submissions.confirm(self.send(self.next()), HASH, 13, reason=reason))
+        self.assertEqual(self.story(batch_id).row.state, State.CONFIRMED)
+        self.assertEqual(
+            self.story(batch_id).transactions, [TransactionRecord(HASH, 1105, "inference", reason, 13, 0, 0)]
+        )
+
+    def test_a_batch_that_expired_before_it_was_sent_was_in_none(self) -> None:
         batch_id = self.record(1)
-        sent = self.send(self.next())
-        self.wait(self.submissions.store_again(sent, HASH, "in no block when its time had passed", has_vanished=True))
-        self.assertEqual(self.told(batch_id), [(HASH, None, None, None, 1)])
-        self.assertEqual(self.story(batch_id).attempts, 1)
+        self.wait(self.submissions.expire(10, Kind.GENERATED, "its window has ended"))
+        self.assertEqual(self.told(batch_id), [])
 
     def test_failed_and_sent_again(self) -> None:
         batch_id = self.record(1)
