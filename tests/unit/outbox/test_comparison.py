@@ -12,7 +12,7 @@ from dapi.messages import Kind, Receipt, Via
 from dapi.messages.addresses import address_of
 from dapi.messages.content_id import run_id
 from dapi.outbox.comparison import Comparison
-from dapi.outbox.cosmos_message_client import CosmosMessageClient
+from dapi.outbox.cosmos_message_client import CosmosMessageClient, encoded_batch
 from tests.batches import PUBLIC_KEY, generated_batch, validated_batch
 from tests.chain_tools import Key
 from tests.unit.outbox.outbox_case import OutboxTestCase
@@ -42,9 +42,13 @@ class ComparisonTestCase(OutboxTestCase):
         statement = "INSERT INTO stages (height, stage, node_count, run) VALUES (?, '', 2, ?)"
         self.clock.wait_for(self.database.write(lambda connection: connection.execute(statement, (height, run))))
 
-    def batch(self, number: int, height: int, node_id: str = "node1", **changes: Any) -> Deferred[Receipt]:
+    def batch(
+        self, number: int, height: int, node_id: str = "node1", *, has_others_nonces: bool = False, **changes: Any
+    ) -> Deferred[Receipt]:
         batch = generated_batch(**{"block_hash": "AB", "block_height": height, "nonces": [number], **changes})
-        return self.recorder.submit_poc_batch(batch, batch_id=f"b{number}", node_id=node_id, via=Via.HTTP)
+        return self.recorder.submit_poc_batch(
+            batch, batch_id=f"b{number}", node_id=node_id, via=Via.HTTP, has_others_nonces=has_others_nonces
+        )
 
     def keep(self, number: int, height: int, node_id: str = "node1", **changes: Any) -> None:
         self.clock.wait_for(self.batch(number, height, node_id, **changes))
@@ -62,6 +66,7 @@ class ComparisonTestCase(OutboxTestCase):
 class QuotaTests(ComparisonTestCase):
     def test_before_the_first_look_nothing_is_refused(self) -> None:
         self.begin(max_messages=1)
+        self.assertEqual(self.comparison.status(), {"kept": [], "refused": 0, "not_asked_for": 0})
         for number in range(3):
             self.keep(number, 5000)
         self.look_again()
@@ -86,6 +91,50 @@ class QuotaTests(ComparisonTestCase):
         self.keep(1, 5000, nonces=numbers, dist=[0.5] * 20)
         self.refused(2, 5000, nonces=numbers, dist=[0.5] * 20)
         self.keep(3, 5000)
+
+    def test_exactly_as_many_bytes_as_that_whenever_they_came(self) -> None:
+        size = len(encoded_batch(generated_batch(block_height=5000, nonces=[1]), "b1", "node1"))
+        self.begin(max_bytes=3 * size)
+        self.look_again()
+        self.keep(1, 5000)
+        looking = self.comparison.look()
+        # While the database counts the first one.
+        second = self.batch(2, 5000)
+        self.clock.wait_for(looking)
+        self.clock.wait_for(second)
+        self.keep(3, 5000)
+        for number in (4, 5):
+            self.assertIn(f"3 messages ({3 * size} bytes) of node1", self.refused(number, 5000))
+        self.assertEqual(self.shown("refused"), 2)
+
+    def test_what_has_others_nonces_is_counted_though_its_stage_is_known(self) -> None:
+        self.begin(max_messages=1)
+        self.look_again()
+        self.keep(1, 1000, has_others_nonces=True)
+        self.refused(2, 1000, has_others_nonces=True)
+        self.keep(3, 1000)
+
+    def test_what_is_of_a_stage_whose_run_is_not_known_yet_is_not_counted(self) -> None:
+        self.stage(2000, None)
+        self.begin(max_messages=1)
+        self.look_again()
+        for number in range(3):
+            self.keep(number, 2000)
+        self.keep(10, 5000)
+        self.refused(11, 5000)
+
+    def test_verdicts_by_http_are_bounded_together(self) -> None:
+        self.begin(max_messages=1)
+        self.look_again()
+        stored = [
+            self.recorder.submit_poc_validation(
+                validated_batch(block_height=1000, public_key=other), batch_id="", node_id=None, via=Via.HTTP
+            )
+            for other in OTHERS
+        ]
+        self.clock.wait_for(stored[0])
+        with self.assertRaisesRegex(QuotaError, "1 messages .* of HTTP callbacks are kept"):
+            self.clock.wait_for(stored[1])
 
     def test_real_batches_are_never_counted(self) -> None:
         self.begin(max_messages=1)

@@ -116,6 +116,14 @@ class CosmosMessageClientTests(SynchronousTestCase):
         )
         self.assertEqual((len(message.nonces), len(message.dist), len(message.received_dist)), (0, 0, 0))
 
+    def test_who_observes_verdicts_hears_of_each_that_is_kept(self) -> None:
+        heard: list[tuple[str, int]] = []
+        self.client.observe_verdicts(lambda public_key, height: heard.append((public_key, height)))
+        self.client.submit_poc_validation(validated(), batch_id="v-1", node_id=None, via=Via.HTTP)
+        refused = self.client.submit_poc_validation(validated("04aa"), batch_id="v-2", node_id=None, via=Via.HTTP)
+        self.failureResultOf(refused, MessageError)
+        self.assertEqual(heard, [(PUBLIC_KEY, 1000)])
+
     def test_validation_names_its_node_when_known(self) -> None:
         self.client.submit_poc_validation(validated(), batch_id="v-1", node_id="node1", via=Via.WEBSOCKET)
         self.assertEqual(self.outbox.entries[0].node_id, "node1")

@@ -11,6 +11,7 @@ from twisted.internet.defer import CancelledError, Deferred
 
 from dapi.errors import StoreBrokenError, StoreBusyError, StoreClosedError
 from dapi.messages import Receipt, Via
+from dapi.messages.sizes import MIB
 from tests.unit.database.store_tools import Obstacle
 from tests.unit.outbox.outbox_case import PROPERTY, SHARED, OutboxTestCase, entry
 
@@ -120,17 +121,28 @@ class GroupTests(OutboxTestCase):
             self.clock.wait_for(put)
         self.assertEqual(len(statements), 3)
 
+    def test_a_commit_has_8_mib_at_most_and_not_one_byte_less(self) -> None:
+        for too_much, expected in ((0, 1), (1, 2)):
+            statements = self.traced()
+            # Each delivery counts 1 KiB more than its message.
+            messages = [bytes(4 * MIB - 1024), bytes(4 * MIB - 1024 + too_much)]
+            puts = [self.outbox.put(entry(f"{too_much}{number}", each)) for number, each in enumerate(messages)]
+            for put in puts:
+                self.clock.wait_for(put)
+            self.assertEqual(statements, ["INSERT"] * expected)
+
     def test_bytes_that_wait_are_bounded(self) -> None:
         self.outbox = self.make_outbox(max_pending_bytes=5000)
         obstacle = Obstacle(self.database)
         puts = [self.outbox.put(entry("a", bytes(1000)))]
         self.clock.turn()
-        puts.append(self.outbox.put(entry("b", bytes(1500))))
-        self.failureResultOf(self.outbox.put(entry("c", bytes(500))), StoreBusyError)
+        puts.append(self.outbox.put(entry("b", bytes(1952))))
+        refused = self.failureResultOf(self.outbox.put(entry("c", b"")), StoreBusyError)
+        self.assertEqual(str(refused.value), "5000 bytes wait for the disk already")
         # Each delivery counts 1 KiB more than its message. The first one is being written.
         self.assertEqual(
             {name: value for name, value in self.outbox.status().items() if name != "database"},
-            {"pending": 1, "pending_bytes": 1000 + 1500 + 2 * 1024, "max_pending_bytes": 5000},
+            {"pending": 1, "pending_bytes": 1000 + 1952 + 2 * 1024, "max_pending_bytes": 5000},
         )
         obstacle.remove()
         for put in puts:

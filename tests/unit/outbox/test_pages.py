@@ -5,12 +5,13 @@ from __future__ import annotations
 import sqlite3
 from typing import Any
 
+import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 from twisted.internet.defer import Deferred
 
 from dapi.messages import Kind, State, Via
-from dapi.outbox.pages import BatchPage, BatchRow, selects
+from dapi.outbox.pages import BatchPage, BatchRow, is_ahead, selects
 from tests.unit.database.store_tools import Obstacle
 from tests.unit.outbox.outbox_case import PROPERTY, OutboxTestCase, entry
 
@@ -150,8 +151,25 @@ class ListingTests(OutboxTestCase):
 
     def test_limit_is_checked(self) -> None:
         for limit in (0, -1, 1001):
-            self.assertRaises(ValueError, self.outbox.batches, limit=limit)
-        self.assertEqual(self.ids(limit=1000), [])
+            with self.assertRaisesRegex(ValueError, "^limit is 1 to 1000$"):
+                self.outbox.batches(limit=limit)
+        for limit in (1, 1000):
+            self.assertEqual(self.ids(limit=limit), [])
+
+    def test_a_page_has_100_unless_it_is_told_otherwise(self) -> None:
+        puts = [self.outbox.put(entry(str(number))) for number in range(101)]
+        for put in puts:
+            self.clock.wait_for(put)
+        self.assertEqual(len(self.ids()), 100)
+        self.assertEqual(len(self.clock.wait_for(self.outbox.whole_batches()).page.batches), 100)
+
+    def test_what_a_chain_does_not_show_yet(self) -> None:
+        row = BatchRow(1, "a", None, Kind.GENERATED, State.CONFIRMED, Via.HTTP, 1, 77, 3, 0.0, 0.0)
+        self.assertFalse(is_ahead(row, 100))
+        row = msgspec.structs.replace(row, included_height=101)
+        # More than 100 blocks ahead it is in a block of another chain.
+        ahead = [height for height in (0, 1, 2, 99, 100, 101, 102) if is_ahead(row, height)]
+        self.assertEqual(ahead, [1, 2, 99, 100])
 
     def test_a_damaged_row_is_shown_as_damaged_and_the_others_as_they_are(self) -> None:
         damages = {

@@ -241,8 +241,32 @@ class StepTests(RetentionTestCase):
         self.assertEqual(len(self.kept()), 600 - 256)
         self.clock.advance(0.06)
         self.assertEqual(len(self.kept()), 600 - 512)
+        log = log_of(self)
         self.clock.advance(0.1)
         self.assertEqual(self.kept(), [])
+        # One more step finds nothing.
+        self.clock.advance(0.1)
+        self.assertEqual(len(log.lines(LogLevel.info, "600 batches that were finished more than 30 days ago")), 1)
+
+    def test_it_ends_where_all_that_follow_are_young(self) -> None:
+        self.put_finished(*map(str, range(300)))
+        self.pass_days(31)
+        self.put_finished(*map(str, range(300, 1100)))
+        writes: list[object] = []
+        inner = self.database.write
+
+        def write(function: Any, *, intake: bool = False) -> Any:
+            writes.append(function)
+            return inner(function, intake=intake)
+
+        self.patch(self.database, "write", write)
+        self.retention()
+        self.wait(60)
+        # Two steps with what is old, one with none of it, and the ledger.
+        self.assertEqual((len(writes), len(self.execute("SELECT seq FROM finished"))), (4, 800))
+        self.wait(3600)
+        # Nothing is deleted, and the ledger is left alone.
+        self.assertEqual(len(writes), 4 + 1 + 1)
 
     def test_after_a_slow_step_it_rests_longer(self) -> None:
         self.put_finished(*map(str, range(300)))

@@ -152,6 +152,25 @@ class WholeTests(OutboxTestCase):
         self.assertEqual((found.page.batches, len(found.page.damaged)), ([], 1))
         self.assertEqual(found.messages, {1: b"whole"})
 
+    def test_as_many_on_a_page_as_have_4_mib_together_be_they_damaged(self) -> None:
+        for batch_id in "abc":
+            self.put(batch_id, message=bytes(2 * MIB))
+        self.execute(self.database, "UPDATE unfinished SET kind = x'ff00ff' WHERE batch_id IN ('a', 'b')")
+        first = self.whole()
+        self.assertEqual(([row.seq for row in first.page.batches], [row.seq for row in first.page.damaged]), ([3], [2]))
+        self.assertEqual((sorted(first.messages), first.page.next), ([2, 3], 2))
+        second = self.whole(before=first.page.next)
+        self.assertEqual((second.page.batches, [row.seq for row in second.page.damaged]), ([], [1]))
+        self.assertEqual((sorted(second.messages), second.page.next), ([1], None))
+
+    def test_filters(self) -> None:
+        self.put("a", kind=Kind.VALIDATED)
+        self.put("b")
+        self.finish("b")
+        self.put("c")
+        for filters, expected in (({"kind": Kind.VALIDATED}, "a"), ({"state": State.CONFIRMED}, "b")):
+            self.assertEqual([row.batch_id for row in self.whole(**filters).page.batches], [expected])
+
     @PROPERTY
     @given(st.lists(st.integers(0, 3), min_size=1, max_size=8), st.integers(1, 4))
     def test_each_batch_comes_once_whatever_the_sizes(self, sizes: list[int], limit: int) -> None:

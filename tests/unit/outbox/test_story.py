@@ -141,7 +141,7 @@ class StoryTests(SubmissionsTestCase):
     def test_one_that_found_the_batch_in_a_block(self) -> None:
         batch_id, reason = self.record(1), "inference 1105: duplicate"
         self.wait(self.submissions.confirm(self.send(self.next()), HASH, 13, reason=reason))
-        self.assertEqual(self.story(batch_id).row.state, State.CONFIRMED)
+        self.assertEqual(self.rows()[batch_id].state, State.CONFIRMED)
         self.assertEqual(
             self.story(batch_id).transactions, [TransactionRecord(HASH, 1105, "inference", reason, 13, 0, 0)]
         )
