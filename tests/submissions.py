@@ -14,7 +14,9 @@ from dapi.submission.submissions import Submissions
 
 def choose(submissions: Submissions, height: int, room: Room) -> Deferred[list[Message]]:
     """Fire with the messages that belong into the next transaction, with bodies."""
-    return submissions._change(next_messages, height, room, submissions._now()).addCallback(lambda chosen: chosen[0])
+    submissions._shares.begin_round()
+    choosing = submissions._change(next_messages, height, room, submissions._shares, submissions._now())
+    return choosing.addCallback(lambda chosen: chosen[0])
 
 
 def put_in_flight(

@@ -239,16 +239,17 @@ NEXT_GROUP = f"""WITH RECURSIVE compared_with_none(height) AS (
     FROM stage, json_each(:kinds) AS kind
     WHERE EXISTS (SELECT 1 FROM unfinished WHERE state = 'stored' AND unfinished.run = stage.run
         AND unfinished.height = stage.height AND unfinished.kind = kind.value AND not_before <= :height)
-    ORDER BY kind.value != 'seed', last, stage.height, kind.key LIMIT 1"""
+    ORDER BY kind.value != 'seed', last, stage.height, kind.key, stage.run LIMIT 1"""
 
 # How many of a stage, kind and run are stored, counted up to a limit; the index alone tells.
 COUNT_TO_SEND = """SELECT count(*) FROM (SELECT 1 FROM unfinished WHERE state = 'stored' AND run = :run
     AND height = :stage_height AND kind = :kind LIMIT :limit)"""
 
-_CANDIDATES = (
-    "SELECT seq, kind, height, attempts, max_messages, nonces, length(message) FROM unfinished WHERE state = 'stored'"
-)
-NEXT = f"""{_CANDIDATES} AND run = :run AND height = :stage_height AND kind = :kind AND not_before <= :height
+_CANDIDATES = """SELECT seq, kind, height, node_id, attempts, max_messages, nonces, length(message) FROM unfinished
+    WHERE state = 'stored'"""
+# Of other nodes than those of a JSON list, ``:waiting``, from the row ``:first`` on.
+NEXT = f"""{_CANDIDATES} AND run = :run AND height = :stage_height AND kind = :kind AND seq >= :first
+    AND coalesce(node_id, '') NOT IN (SELECT value FROM json_each(:waiting)) AND not_before <= :height
     ORDER BY seq LIMIT :limit"""
 NEXT_PARTS = f"{_CANDIDATES} AND parent = :parent ORDER BY seq LIMIT :limit"
 

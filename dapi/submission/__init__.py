@@ -16,7 +16,8 @@ The whole way of a batch, from the frame to the block, with what is kept where, 
 4. **The choice.** What is new in the outbox wakes the Submitter, and so does each block. ``Sender.send`` sends as much
    as ``Pace`` allows: as many transactions, and of such a size, as the chain has shown to take.
    ``Submissions.begin`` makes several of them in one turn: ``next_messages`` chooses a seed first, and alone; then what
-   expires first, each kind by itself. Near the end of a window few go together, because one that fails costs its
+   expires first, each kind by itself, and as it came; a node of which much was sent lets the others go first
+   (``NodeShares``). Near the end of a window few go together, because one that fails costs its
    neighbours a block. A batch of another run than its stage's, or of a stage that the chain has not told of, stays
    where it is. A batch of too many nonces is cut into parts, which are messages of their own. A body that the disk has
    damaged is not sent: its batch fails.

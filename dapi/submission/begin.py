@@ -14,6 +14,7 @@ import msgspec
 
 from dapi.chain.transactions import SignedTransaction
 from dapi.submission.choice import Room, next_messages
+from dapi.submission.node_shares import NodeShares
 from dapi.submission.rows import Changes, TransactionInFlight, put_in_flight
 
 Sign = Callable[[Sequence[tuple[str, bytes]], int], SignedTransaction]
@@ -36,20 +37,27 @@ class Signer(NamedTuple):
 
 
 def begin_transactions(
-    connection: sqlite3.Connection, changes: Changes, height: int, room: Room, signer: Signer, now: float
+    connection: sqlite3.Connection,
+    changes: Changes,
+    height: int,
+    room: Room,
+    signer: Signer,
+    shares: NodeShares,
+    now: float,
 ) -> tuple[list[Begun], int]:
     """Begin as many transactions as there are timestamps, messages and ``room``; ``height`` is their first block.
 
     Also return how many batches failed because the disk has damaged them.
     """
     begun: list[Begun] = []
+    shares.begin_round()
     damaged = 0
     for number, timeout_ns in enumerate(signer.timestamps):
         left = room.max_total_bytes - sum(len(each.raw) for each in begun)
         if begun and left < room.max_bytes:
             break
         room_left = msgspec.structs.replace(room, transactions=room.transactions - number)
-        chosen, lost = next_messages(connection, changes, height, room_left, now)
+        chosen, lost = next_messages(connection, changes, height, room_left, shares, now)
         damaged += lost
         if not chosen:
             break

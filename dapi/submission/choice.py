@@ -15,6 +15,7 @@ from dapi.messages.sizes import MIB
 from dapi.outbox import queries
 from dapi.outbox.counts import kind_of
 from dapi.outbox.losses import DAMAGED
+from dapi.submission.node_shares import NodeShares
 from dapi.submission.parts import parts_of
 from dapi.submission.rows import Changes, End, Message, count, lose
 
@@ -28,6 +29,8 @@ _KINDS_IN_ORDER = (Kind.SEED, Kind.HARDWARE, Kind.GENERATED, Kind.VALIDATED, Kin
 # A transaction that fails is sent again in so many, and after so many blocks each of its messages was alone.
 _PIECES, _BLOCKS_THAT_ALLOW_ANY = 4, 8
 _MAX_COUNTED = 10_000
+# More than any row's.
+_NO_ROW = 2**63 - 1
 
 
 class _DamagedError(Exception):
@@ -42,6 +45,7 @@ class _Candidate(NamedTuple):
     seq: int
     kind: str
     height: int
+    node_id: str | None
     attempts: int
     max_messages: int
     nonces: int
@@ -67,16 +71,18 @@ class Room(msgspec.Struct, frozen=True):
 
 
 def next_messages(
-    connection: sqlite3.Connection, changes: Changes, height: int, room: Room, now: float
+    connection: sqlite3.Connection, changes: Changes, height: int, room: Room, shares: NodeShares, now: float
 ) -> tuple[list[Message], int]:
     """Choose what goes into the next transaction, with bodies; cut the first message if it is too large.
+
+    Of nodes that have had more than others, by ``shares``, nothing goes while those have something.
 
     Batches that are not as they were stored fail: wrong nonces would be taken for fraud. Also returns their number.
     """
     damaged = 0
     while True:
         try:
-            chosen = _choose(connection, changes, height, room)
+            chosen = _choose(connection, changes, height, room, shares)
             bodies = _sound_bodies(connection, list(chosen))
         except _DamagedError as error:
             damaged += len(error.batches)
@@ -85,7 +91,9 @@ def next_messages(
             return [msgspec.structs.replace(message, body=bodies[seq]) for seq, message in chosen.items()], damaged
 
 
-def _choose(connection: sqlite3.Connection, changes: Changes, height: int, room: Room) -> dict[int, Message]:
+def _choose(
+    connection: sqlite3.Connection, changes: Changes, height: int, room: Room, shares: NodeShares
+) -> dict[int, Message]:
     kinds = json.dumps([kind for kind in _KINDS_IN_ORDER if kind in room.kinds])
     group = connection.execute(queries.NEXT_GROUP, {"height": height, "kinds": kinds}).fetchone()
     if group is None:
@@ -99,12 +107,29 @@ def _choose(connection: sqlite3.Connection, changes: Changes, height: int, room:
         limit = min(limit, max(near_the_end, 2 * waiting // max(1, room.transactions)))
     fitting = max(1, min(room.max_nonces, (room.max_bytes - _OVERHEAD_BYTES) // _NONCE_BYTES))
     values["limit"] = limit
-    candidates = _candidates(connection, queries.NEXT, values)
+    candidates = _of_whose_turn_it_is(connection, values, shares)
     if candidates and candidates[0].is_large(fitting):
         # One at a time: what comes in meanwhile waits for this thread.
         batch = _cut(connection, changes, candidates[0].seq, fitting)
         candidates = _candidates(connection, queries.NEXT_PARTS, {"parent": batch, "limit": limit})
-    return _fill([each for each in candidates if not each.is_large(fitting)], room.max_bytes, limit)
+    chosen = _fill([each for each in candidates if not each.is_large(fitting)], room.max_bytes, limit)
+    for each in candidates:
+        if each.seq in chosen:
+            shares.record((stage_height, kind), each.node_id, each.size + _OVERHEAD_BYTES)
+    return chosen
+
+
+def _of_whose_turn_it_is(
+    connection: sqlite3.Connection, values: dict[str, Any], shares: NodeShares
+) -> list[_Candidate]:
+    group, run = (values["stage_height"], values["kind"]), values["run"]
+    for waiting in shares.to_let_wait(group):
+        first = shares.first(group, run, waiting)
+        found = _candidates(connection, queries.NEXT, {**values, "waiting": waiting, "first": first})
+        shares.found(group, run, waiting, found[0].seq if found else _NO_ROW)
+        if found:
+            return found
+    return []
 
 
 def most_near_the_end(blocks: int) -> int:

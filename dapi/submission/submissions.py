@@ -24,6 +24,7 @@ from dapi.outbox.outbox import Outbox
 from dapi.submission import rows
 from dapi.submission.begin import Begun, Signer, begin_transactions
 from dapi.submission.choice import Room
+from dapi.submission.node_shares import NodeShares
 from dapi.submission.rows import Changes, End, Message, TransactionInFlight
 
 P = ParamSpec("P")
@@ -49,6 +50,8 @@ class Submissions:
         self._database = database
         self._outbox = outbox
         self._now = now
+        # For the writer's thread alone.
+        self._shares = NodeShares()
 
     def observe(self, observer: Callable[[], object]) -> None:
         """Call ``observer`` whenever there may be something new to send."""
@@ -81,11 +84,13 @@ class Submissions:
     def begin(self, height: int, room: Room, signer: Signer) -> Deferred[list[Begun]]:
         """Choose what is sent next, sign it, and put it in flight; fires with the transactions when all are on disk.
 
-        Each has messages of one stage and kind. A seed goes first, and alone; then what expires first. ``height`` is
+        Each has messages of one stage and kind. A seed goes first, and alone; then what expires first, as it came, but
+        for nodes that had more than others already (see NodeShares). ``height`` is
         the block that they can be in at the earliest. A batch with too many nonces for the ``room`` is cut into parts
         here. One that the disk has damaged fails here.
         """
-        return self._change(begin_transactions, height, room, signer, self._now()).addCallback(self._warn_of_damage)
+        begun = self._change(begin_transactions, height, room, signer, self._shares, self._now())
+        return begun.addCallback(self._warn_of_damage)
 
     def _warn_of_damage(self, begun: tuple[list[Begun], int]) -> list[Begun]:
         transactions, damaged = begun

@@ -83,6 +83,40 @@ class ChoiceTests(SubmissionsTestCase):
         ids = [self.record(nonce) for nonce in (3, 1, 2)]
         self.assertEqual(self.ids(self.next()), ids)
 
+    def bring(self, node_id: str, number: int, size: int) -> None:
+        entries = [
+            OutboxEntry(f"{node_id}-{each}", Kind.GENERATED, node_id, 10, 1, Via.HTTP, bytes(size))
+            for each in range(number)
+        ]
+        self.wait(gatherResults([self.outbox.put(entry) for entry in entries]))
+
+    def senders(self, transactions: int) -> list[str]:
+        """Send so many transactions in a round; return of which nodes the messages of each are."""
+        found = []
+        for number in range(transactions):
+            messages = self.send(self.next(max_bytes=700_000), f"{self.clock.seconds()}-{number}")
+            seqs = [message.seq for message in messages]
+            rows = self.look(f"SELECT DISTINCT node_id FROM unfinished WHERE seq IN ({','.join(map(str, seqs))})")
+            found.append("+".join(sorted(node for (node,) in rows)))
+        return found
+
+    def test_a_node_that_brings_too_much_lets_the_others_go_first(self) -> None:
+        self.bring("greedy", 60, 600_000)
+        for node in ("node1", "node2"):
+            self.bring(node, 3, 100_000)
+        # 16 MiB are 28 of its messages.
+        self.assertEqual(self.senders(28), ["greedy"] * 28)
+        self.assertEqual(self.senders(3), ["node1+node2", "greedy", "greedy"])
+        self.bring("node3", 1, 1)
+        self.clock.advance(1)
+        self.assertEqual(self.senders(2), ["node3", "greedy"])
+
+    def test_those_who_bring_too_much_take_turns_by_steps(self) -> None:
+        self.bring("greedy", 90, 600_000)
+        self.bring("other", 60, 600_000)
+        sent = self.senders(28 * 4)
+        self.assertEqual(sent, ["greedy"] * 28 + ["other"] * 28 + ["greedy"] * 28 + ["other"] * 28)
+
     def keep(self, run: str, *, height: int = 10, number: int = 1) -> None:
         entries = [
             OutboxEntry(f"{run}-{height + each}", Kind.GENERATED, "node1", height + each, 1, Via.HTTP, b"\x10\1", run)
