@@ -193,7 +193,7 @@ class NoRecorder(Recorder):
     """Keeps nothing, and says so never."""
 
     def submit_poc_batch(
-        self, batch: ProofBatch, *, batch_id: str, node_id: str, via: Via, has_others_nonces: bool = False
+        self, batch: ProofBatch, *, batch_id: str, node_id: str, via: Via, **_details: Any
     ) -> Deferred[Receipt]:
         return succeed(Receipt(batch_id, 1))
 

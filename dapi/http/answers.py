@@ -54,7 +54,8 @@ class HttpError(Exception):
 def body_of(request: IRequest) -> bytes:
     """Return the whole body of a request, which holds it no longer: its answer may take a while."""
     content, request.content = request.content, BytesIO()
-    body: bytes = content.read()
+    # Unlike read(), getvalue() copies nothing.
+    body: bytes = content.getvalue() if isinstance(content, BytesIO) else content.read()
     content.close()
     return body
 

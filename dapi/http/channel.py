@@ -325,6 +325,9 @@ class JsonChannel(HTTPChannel):
             return
         self.turn(ChannelState.REFUSED)
         self.setTimeout(None)
+        for request in self.requests:
+            # Its room was given back, and the client may stay for a while.
+            request.drop_body()
         body = error_body(message)
         head = b"HTTP/1.1 %d %s\r\nContent-Type: application/json\r\nContent-Length: %d\r\nConnection: close\r\n"
         retry = b"Retry-After: %d\r\n" % RETRY_AFTER_SECONDS if code == 503 else b""

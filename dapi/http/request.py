@@ -66,6 +66,11 @@ class JsonRequest(Request):
         if not stays or self.channel.make_room(len(data)):
             super().handleContentChunk(data)
 
+    def drop_body(self) -> None:
+        """Free what has come of a body that nobody wants any more."""
+        if self.content is not None:
+            self.content.close()
+
     def requestReceived(self, command: bytes, path: bytes, version: bytes) -> None:
         """Answer a whole request. What twisted.web does besides, for forms, is for nobody here."""
         self.method, self.uri, self.clientproto = command, path, version

@@ -2,7 +2,8 @@
 
 ``cut`` takes the lists out of the text. What is left is small, and msgspec decodes it as strictly as ever, with
 ``[0]``, ``[1]`` … in the place of the lists. ``read_column`` reads a list with simdjson, which takes half the time that
-msgspec needs to make a list, and nothing has to be freed afterwards.
+msgspec needs to make a list, and nothing has to be freed afterwards. A long list is read in pieces, each of which takes
+less than a millisecond and little memory: so another thread may have the interpreter between two of them.
 
 simdjson is stricter than msgspec with some numbers (a large one among floats), and refuses them. So nothing is refused
 here: None means that msgspec has to decode the whole text. What both take, they take as the same numbers.
@@ -31,7 +32,7 @@ else:
 MIN_BYTES: Final = 2048
 """A smaller text, of some hundred numbers, is sooner decoded by msgspec in one piece."""
 
-PIECE_BYTES: Final = 512 * 1024
+PIECE_BYTES: Final = 128 * 1024
 """So much of a long list is read at a time: simdjson needs ten times its memory."""
 
 MAX_LISTS: Final = 3
@@ -40,11 +41,18 @@ MAX_LISTS: Final = 3
 _SIMDJSON_TYPES: dict[Typecode, Literal["i", "d"]] = {"q": "i", "d": "d"}
 
 
+class Place(NamedTuple):
+    """Where a list begins and ends in its text."""
+
+    begin: int
+    end: int
+
+
 class Cut(NamedTuple):
-    """A JSON text without its lists; each is in ``lists``, at the place that stands for it in ``text``."""
+    """A JSON text without its lists; where each was is in ``lists``, at the place that stands for it in ``text``."""
 
     text: bytes
-    lists: list[bytes]
+    lists: list[Place]
 
 
 def cut(payload: bytes) -> Cut | None:
@@ -52,34 +60,34 @@ def cut(payload: bytes) -> Cut | None:
     if parser_class is None or len(payload) < MIN_BYTES:
         return None
     kept: list[bytes] = []
-    lists: list[bytes] = []
+    lists: list[Place] = []
     end = 0
     while (begin := payload.find(b"[", end)) >= 0:
         kept += (payload[end:begin], b"[%d]" % len(lists))
         end = payload.find(b"]", begin) + 1
         if not end or len(lists) == MAX_LISTS:
             return None
-        lists.append(payload[begin:end])
+        lists.append(Place(begin, end))
     kept.append(payload[end:])
     return Cut(b"".join(kept), lists) if lists else None
 
 
-def read_column(numbers: bytes, typecode: Typecode) -> array[int] | array[float] | None:
-    """Read a JSON list into a column of this type; None when it is no list of such numbers, or may be none."""
+def read_column(text: bytes, place: Place, typecode: Typecode) -> array[int] | array[float] | None:
+    """Read the JSON list at a place into a column of this type; None when it is no list of such numbers, or may be."""
     values: array[int] | array[float] = array(typecode)
-    begin = 0
-    while begin < len(numbers):
+    begin, end = place
+    while begin < end:
         # Cut at a comma: a list of numbers has none but those between them.
-        end = numbers.find(b",", begin + PIECE_BYTES)
-        piece = numbers[begin:] if end < 0 else numbers[begin:end] + b"]"
-        found = _read_piece(piece if begin == 0 else b"[" + piece, typecode)
+        comma = text.find(b",", begin + PIECE_BYTES, end)
+        piece = text[begin:end] if comma < 0 else text[begin:comma] + b"]"
+        found = _read_piece(piece if begin == place.begin else b"[" + piece, typecode)
         if found is None:
             return None
         # Before a comma, or behind one, there is a number.
-        if not found and len(piece) < len(numbers):
+        if not found and len(piece) < end - place.begin:
             return None
         values.frombytes(found)
-        begin = len(numbers) if end < 0 else end + 1
+        begin = end if comma < 0 else comma + 1
     return values
 
 

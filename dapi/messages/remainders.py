@@ -16,12 +16,21 @@ from dapi.messages.columns import little_endian
 _NUMBER_BYTES: Final = 8
 # Fewer are sooner divided one by one.
 _FEW: Final = 64
+# So many at a time need little memory, and let another thread have the interpreter soon.
+_PIECE: Final = 32_768
 # Twice a remainder has to fit into a byte.
 _MAX_DIVISOR: Final = 128
 
 
 def all_leave(column: array[int], divisor: int, remainder: int) -> bool:
     """Return whether the numbers of a column, at least one, all leave ``remainder`` when ``divisor`` divides them."""
+    if len(column) <= _PIECE:
+        return _all_leave(column, divisor, remainder)
+    pieces = (column[begin : begin + _PIECE] for begin in range(0, len(column), _PIECE))
+    return all(_all_leave(piece, divisor, remainder) for piece in pieces)
+
+
+def _all_leave(column: array[int], divisor: int, remainder: int) -> bool:
     count = len(column)
     if count >= _FEW and divisor <= _MAX_DIVISOR:
         numbers = little_endian(column).tobytes()

@@ -9,6 +9,7 @@ of every number, made of two planes. Calls into C for all numbers take a third o
 from __future__ import annotations
 
 from array import array
+from collections.abc import Iterator
 from typing import Final
 
 from dapi.messages.columns import little_endian
@@ -18,7 +19,8 @@ from dapi.messages.inference_pb2 import MsgSubmitPocBatch
 _FEW: Final = 64
 _NUMBER_BYTES: Final = 8
 _CONTINUED: Final = 0x80
-_PIECE: Final = 32_768
+PIECE: Final = 32_768
+"""So many numbers are encoded at a time of a longer column."""
 
 # What the byte n of a number gives to its group n (its low bits), and to the group n + 1 (those that are left).
 _LOW: Final = [bytes((byte << n) & 0x7F for byte in range(256)) for n in range(_NUMBER_BYTES)]
@@ -55,15 +57,24 @@ def packed_varints(column: array[int]) -> bytes | None:
     return bytes(encoded)
 
 
-def packed_in_pieces(column: array[int]) -> bytes | None:
-    """Return what ``packed_varints`` returns; of a long column some numbers at a time, and always their bytes.
+def pieces_of(column: array[int]) -> Iterator[bytes]:
+    """Return the bytes of a packed list of int64 some numbers at a time, of any column.
 
     So a few numbers of another size cost a long column little, and it needs little memory.
     """
-    if len(column) <= _PIECE:
-        return packed_varints(column)
-    pieces = (column[begin : begin + _PIECE] for begin in range(0, len(column), _PIECE))
-    return b"".join(packed_varints(piece) or _by_protobuf(piece) for piece in pieces)
+    for begin in range(0, len(column), PIECE):
+        piece = column[begin : begin + PIECE]
+        yield packed_varints(piece) or _by_protobuf(piece)
+
+
+def varint(number: int) -> bytes:
+    """Return one number, not negative, as a varint: a length, or a tag."""
+    encoded = bytearray()
+    while number >= _CONTINUED:
+        encoded.append(number % _CONTINUED | _CONTINUED)
+        number //= _CONTINUED
+    encoded.append(number)
+    return bytes(encoded)
 
 
 def _by_protobuf(column: array[int]) -> bytes:

@@ -68,7 +68,11 @@ class ValidatedBatch(msgspec.Struct, frozen=True):
     def has_nan(self) -> bool:
         """Tell whether a recomputed or received distance is NaN."""
         # A sum is NaN when one of its terms is. It costs a third of what a look at each term costs.
-        return math.isnan(sum(self.dist)) or math.isnan(sum(self.received_dist))
+        return any(
+            math.isnan(sum(values[begin : begin + _SUMMED]))
+            for values in (self.dist, self.received_dist)
+            for begin in range(0, len(values), _SUMMED)
+        )
 
 
 class GeneratedMessage(msgspec.Struct, frozen=True, tag_field="type", tag="generated"):
@@ -92,11 +96,15 @@ class _Ack(msgspec.Struct, tag_field="type", tag="ack"):
 Envelope: TypeAlias = GeneratedMessage | ValidatedMessage
 
 T = TypeVar("T", bound=Envelope | ProofBatch | ValidatedBatch)
+B = TypeVar("B", ProofBatch, ValidatedBatch)
 
 _envelopes: msgspec.json.Decoder[Envelope] = msgspec.json.Decoder(Envelope)
 _generated = msgspec.json.Decoder(ProofBatch)
 _validated = msgspec.json.Decoder(ValidatedBatch)
 _acks = msgspec.json.Encoder()
+
+# So many distances at a time, so that another thread may have the interpreter soon.
+_SUMMED: Final = 32_768
 
 _COLUMNS: Final[dict[type[msgspec.Struct], dict[str, Typecode]]] = {
     ProofBatch: {"nonces": "q", "dist": "d"},
@@ -119,24 +127,37 @@ def decode_validated(payload: bytes) -> ValidatedBatch:
     return _decode(payload, _validated)
 
 
+def decode_large(payload: bytes, wanted: type[B]) -> tuple[B, bool]:
+    """Decode the body of a callback as the two functions above do, on any thread.
+
+    Also return whether its numbers were read some at a time. If not, one long step has kept the interpreter from all
+    other threads, as it may have before a refusal.
+    """
+    decoder: msgspec.json.Decoder[B] = _generated if wanted is ProofBatch else _validated  # type: ignore[assignment]
+    return _decode_either_way(payload, decoder)
+
+
 def encode_ack(message_id: str) -> bytes:
     """Encode the acknowledgement of the message with this id."""
     return _acks.encode(_Ack(message_id))
 
 
 def _decode(payload: bytes, decoder: msgspec.json.Decoder[T]) -> T:
+    return _decode_either_way(payload, decoder)[0]
+
+
+def _decode_either_way(payload: bytes, decoder: msgspec.json.Decoder[T]) -> tuple[T, bool]:
     if not payload.isascii():
         # msgspec does not look into the fields that it skips, so the whole payload is checked here.
         try:
             str(payload, "utf-8")
         except UnicodeDecodeError as error:
             raise MessageError("$", f"invalid UTF-8 at byte {error.start}") from error
-    decoded = _decode_apart(payload, decoder)
-    if decoded is None:
-        decoded = _decode_whole(payload, decoder)
+    apart = _decode_apart(payload, decoder)
+    decoded = apart if apart is not None else _decode_whole(payload, decoder)
     _check_lengths(*_batch_in(decoded))
     _check_signs(*_batch_in(decoded))
-    return decoded
+    return decoded, apart is not None
 
 
 def _decode_apart(payload: bytes, decoder: msgspec.json.Decoder[T]) -> T | None:
@@ -154,11 +175,9 @@ def _decode_apart(payload: bytes, decoder: msgspec.json.Decoder[T]) -> T | None:
         return None
     for name, typecode in typecodes.items():
         (place,) = getattr(batch, name)
-        numbers = number_lists.read_column(cut.lists[int(place)], typecode)
+        numbers = number_lists.read_column(payload, cut.lists[int(place)], typecode)
         if numbers is None:
             return None
-        # Its text is as large as all of the numbers.
-        cut.lists[int(place)] = b""
         # Nobody has seen the batch yet.
         msgspec.structs.force_setattr(batch, name, numbers)
     return decoded

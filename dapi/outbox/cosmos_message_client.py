@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from array import array
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Final
 
 import msgspec
 from twisted.internet.defer import Deferred, fail
@@ -13,12 +16,17 @@ from dapi.messages.addresses import address_of
 from dapi.messages.columns import doubles, integers, little_endian
 from dapi.messages.content_id import run_id
 from dapi.messages.inference_pb2 import MsgSubmitPocBatch, MsgSubmitPocBatchPacked, MsgSubmitPocValidation
-from dapi.messages.varints import packed_in_pieces
+from dapi.messages.varints import PIECE, packed_varints, pieces_of, varint
 from dapi.outbox.comparison import Comparison
 from dapi.outbox.outbox import Outbox, OutboxEntry
 from dapi.outbox.queries import ANY_RUN, NOT_HANDED_OUT, OTHERS_NONCES
 from dapi.outbox.quota import NodeQuota
 from dapi.timing.observers import Observers
+from dapi.timing.pool_thread import PoolThread
+
+# Of the fields 4 and 5, which have a length (docs/protocol/chain.md, 'Messages').
+_NONCES_TAG: Final = b"\x22"
+_DIST_TAG: Final = b"\x2a"
 
 
 class CosmosMessageClient:
@@ -46,14 +54,41 @@ class CosmosMessageClient:
         self._verdict_observers.add(observer)
 
     def submit_poc_batch(
-        self, batch: ProofBatch, *, batch_id: str, node_id: str, via: Via, has_others_nonces: bool = False
+        self,
+        batch: ProofBatch,
+        *,
+        batch_id: str,
+        node_id: str,
+        via: Via,
+        has_others_nonces: bool = False,
+        thread: PoolThread | None = None,
     ) -> Deferred[Receipt]:
         """Keep a generated batch of the node named ``node_id``; one that has others' nonces is never sent.
 
-        Fires with the Receipt when it is on disk; fails with StoreError when it is not, and with QuotaError when it is
-        of no stage and the node has enough of that on disk.
+        With a ``thread`` the message is made there. Fires with the Receipt when it is on disk; fails with StoreError
+        when it is not, and with QuotaError when it is of no stage and the node has enough of that on disk.
         """
-        message = encoded_batch(batch, batch_id, node_id)
+        put = partial(self._put_batch, batch_id=batch_id, node_id=node_id, via=via, has_others_nonces=has_others_nonces)
+        if thread is None:
+            return put(batch, encoded_batch(batch, batch_id, node_id))
+        return Deferred.fromCoroutine(self._encode_and_put(thread, batch, batch_id, node_id, put))
+
+    async def _encode_and_put(
+        self,
+        thread: PoolThread,
+        batch: ProofBatch,
+        batch_id: str,
+        node_id: str,
+        put: Callable[[ProofBatch, bytes], Deferred[Receipt]],
+    ) -> Receipt:
+        stored = put(batch, await thread.run(encoded_batch, batch, batch_id, node_id))
+        # It takes more than its message, which waits for the disk.
+        del batch
+        return await stored
+
+    def _put_batch(
+        self, batch: ProofBatch, message: bytes, *, batch_id: str, node_id: str, via: Via, has_others_nonces: bool
+    ) -> Deferred[Receipt]:
         height, nonces = batch.block_height, len(batch.nonces)
         run = run_id(batch.block_hash, batch.public_key) if self._comparison is not None else ""
         if has_others_nonces:
@@ -119,7 +154,10 @@ class CosmosMessageClient:
 
 def encoded_batch(batch: ProofBatch, batch_id: str, node_id: str) -> bytes:
     """Return a batch as the chain's message without creator: both ways give the same bytes."""
-    nonces = packed_in_pieces(integers(batch.nonces))
+    column = integers(batch.nonces)
+    if len(column) > PIECE:
+        return b"".join(_pieces(batch, column, batch_id, node_id))
+    nonces = packed_varints(column)
     if nonces is None:
         return MsgSubmitPocBatch(
             poc_stage_start_block_height=batch.block_height,
@@ -135,3 +173,18 @@ def encoded_batch(batch: ProofBatch, batch_id: str, node_id: str) -> bytes:
         dist=little_endian(doubles(batch.dist)).tobytes(),
         node_id=node_id,
     ).SerializeToString()
+
+
+def _pieces(
+    batch: ProofBatch, column: array[int], batch_id: str, node_id: str
+) -> Iterator[bytes | array[int] | array[float]]:
+    """Return what the message of a large batch consists of: protobuf would hold its lists two times more."""
+    begin = MsgSubmitPocBatchPacked(poc_stage_start_block_height=batch.block_height, batch_id=batch_id)
+    yield begin.SerializeToString()
+    nonces = list(pieces_of(column))
+    yield _NONCES_TAG + varint(sum(map(len, nonces)))
+    yield from nonces
+    dist = little_endian(doubles(batch.dist))
+    yield _DIST_TAG + varint(len(dist) * dist.itemsize)
+    yield dist
+    yield MsgSubmitPocBatchPacked(node_id=node_id).SerializeToString()

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
-from typing import Protocol
+from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple, Protocol
 
 import msgspec
 from twisted.internet.defer import Deferred, succeed
@@ -18,6 +18,7 @@ from dapi.poc.deliveries import Deliveries, DeliveryStatus
 from dapi.poc.rehearsal import is_rehearsed
 from dapi.timing.histogram import Histogram
 from dapi.timing.observers import Observers
+from dapi.timing.pool_thread import PoolThread
 
 _OFFERS_REMEMBERED = 1024
 
@@ -31,9 +32,19 @@ class Recorder(Protocol):
     """
 
     def submit_poc_batch(
-        self, batch: ProofBatch, *, batch_id: str, node_id: str, via: Via, has_others_nonces: bool = False
+        self,
+        batch: ProofBatch,
+        *,
+        batch_id: str,
+        node_id: str,
+        via: Via,
+        has_others_nonces: bool = False,
+        thread: PoolThread | None = None,
     ) -> Deferred[Receipt]:
-        """Keep a batch that the node ``node_id`` (its name) delivered; never send one that has others' nonces."""
+        """Keep a batch that the node ``node_id`` (its name) delivered; never send one that has others' nonces.
+
+        What takes long with a large one is done on the ``thread``, where there is one.
+        """
 
     def submit_poc_validation(
         self, batch: ValidatedBatch, *, batch_id: str, node_id: str | None, via: Via
@@ -81,6 +92,14 @@ class AckTimes:
     def __init__(self) -> None:
         self.over_websocket = Histogram()
         self.by_http = Histogram()
+
+
+class _Delivery(NamedTuple):
+    """Which node delivers a batch, which way, and since when."""
+
+    node_id: str
+    via: Via
+    begun_at: float | None
 
 
 class BatchHandler:
@@ -152,11 +171,18 @@ class BatchHandler:
             self._deliveries.end()
 
     def handle_generated_batch(
-        self, batch: ProofBatch, via: Via = Via.WEBSOCKET, begun_at: float | None = None, *, size: int = 0
+        self,
+        batch: ProofBatch,
+        via: Via = Via.WEBSOCKET,
+        begun_at: float | None = None,
+        *,
+        size: int = 0,
+        thread: PoolThread | None = None,
     ) -> Deferred[Receipt]:
         """Have a generated batch recorded; the Deferred is the Recorder's.
 
         ``begun_at`` is when the node began to send it, on the reactor's clock; None for now. It came in ``size`` bytes.
+        What takes long with a large one is done on the ``thread``, where there is one.
         """
         if is_rehearsed(batch):
             return self._receipt_of_rehearsed(batch, via)
@@ -178,35 +204,72 @@ class BatchHandler:
                 )
         self._last_num = batch.node_num
         self._generated_observers(batch)
-        batch_id = content_id(batch)
+        # By hand, a stage may be begun again with another count.
+        counts = list(self._node_counts(batch.block_height))
+        delivery = _Delivery(self.node_id, via, begun_at)
+        if thread is not None:
+            return Deferred.fromCoroutine(self._record_from(thread, batch, counts, delivery))
+        return self._record(batch, content_id(batch), _has_others_nonces(batch, counts, self.node_num), delivery)
+
+    async def _record_from(
+        self, thread: PoolThread, batch: ProofBatch, counts: Sequence[int], delivery: _Delivery
+    ) -> Receipt:
+        batch_id = await thread.run(content_id, batch)
+        has_others_nonces = await thread.run(_has_others_nonces, batch, counts, self.node_num)
+        recorded = self._record(batch, batch_id, has_others_nonces, delivery, thread)
+        # It takes more than its message, which waits for the disk.
+        del batch
+        return await recorded
+
+    def _record(
+        self,
+        batch: ProofBatch,
+        batch_id: str,
+        has_others_nonces: bool,
+        delivery: _Delivery,
+        thread: PoolThread | None = None,
+    ) -> Deferred[Receipt]:
+        node_id, via, begun_at = delivery
         self._watch_for_bypass(batch_id, via, begun_at)
         if not batch.nonces:
             return self._receipt_of_empty(batch_id)
-        has_others_nonces = self._has_others_nonces(batch)
         if has_others_nonces:
             self.counts.with_others_nonces += 1
             # The node that they belong to may bring the same batch, which is sent.
             batch_id = f"{batch_id}-{self.node_num}"
         recorded = self._recorder.submit_poc_batch(
-            batch, batch_id=batch_id, node_id=self.node_id, via=via, has_others_nonces=has_others_nonces
+            batch, batch_id=batch_id, node_id=node_id, via=via, has_others_nonces=has_others_nonces, thread=thread
         )
         if self._deliveries is not None:
             self._deliveries.follow(batch, via, recorded)
         return self._count(recorded)
 
     def handle_validated_batch(
-        self, batch: ValidatedBatch, via: Via = Via.WEBSOCKET, *, size: int = 0
+        self, batch: ValidatedBatch, via: Via = Via.WEBSOCKET, *, size: int = 0, thread: PoolThread | None = None
     ) -> Deferred[Receipt]:
-        """Have a verdict on another participant's batch recorded; the Deferred is the Recorder's."""
+        """Have a verdict on another participant's batch recorded; the Deferred is the Recorder's.
+
+        It came in ``size`` bytes. What takes long with a large one is done on the ``thread``, where there is one.
+        """
         self.counts.validated += 1
         way = self.by_http if via is Via.HTTP else self.over_websocket
         way.validated += 1
         way.validated_bytes += size
-        batch_id = content_id(batch)
+        if thread is not None:
+            return Deferred.fromCoroutine(self._record_verdict_from(thread, batch, via))
+        return self._record_verdict(batch, content_id(batch), batch.has_nan(), via)
+
+    async def _record_verdict_from(self, thread: PoolThread, batch: ValidatedBatch, via: Via) -> Receipt:
+        batch_id = await thread.run(content_id, batch)
+        recorded = self._record_verdict(batch, batch_id, await thread.run(batch.has_nan), via)
+        del batch
+        return await recorded
+
+    def _record_verdict(self, batch: ValidatedBatch, batch_id: str, has_nan: bool, via: Via) -> Deferred[Receipt]:
         self._watch_for_bypass(batch_id, via)
         if not batch.nonces:
             return self._receipt_of_empty(batch_id)
-        if batch.has_nan():
+        if has_nan:
             self.counts.with_nan += 1
             self.log.warn(
                 "{node_id}: a verdict on {public_key} came with NaN among its distances, which are not submitted",
@@ -216,18 +279,6 @@ class BatchHandler:
         return self._count(
             self._recorder.submit_poc_validation(batch, batch_id=batch_id, node_id=self.node_id, via=via)
         )
-
-    def _has_others_nonces(self, batch: ProofBatch) -> bool:
-        """Tell whether the node cannot have come to these nonces by itself (docs/protocol/node.md, 'Init request').
-
-        By hand, a stage may be begun again with another count.
-        """
-        counts = list(self._node_counts(batch.block_height))
-        own = self.node_num
-        if not counts or own is None:
-            return False
-        nonces = integers(batch.nonces)
-        return not any(all_leave(nonces, count, own) for count in counts)
 
     def _receipt_of_rehearsed(self, batch: ProofBatch, via: Via) -> Deferred[Receipt]:
         if self._rehearsal is not None:
@@ -262,3 +313,14 @@ class BatchHandler:
                 self._offered.popitem(last=False)
         elif batch_id not in self._offered:
             self._bypass_observers(begun_at)
+
+
+def _has_others_nonces(batch: ProofBatch, counts: Sequence[int], own: int | None) -> bool:
+    """Tell whether a node cannot have come to these nonces by itself (docs/protocol/node.md, 'Init request').
+
+    ``counts`` are those by which the nonces of its stage may be shared out, ``own`` is the node's number.
+    """
+    if not counts or own is None or not batch.nonces:
+        return False
+    nonces = integers(batch.nonces)
+    return not any(all_leave(nonces, count, own) for count in counts)

@@ -93,10 +93,12 @@ class Deliveries:
         stage = self._stages.get(batch.block_height) or self._begin(batch.block_height, via)
         self._stages.move_to_end(batch.block_height)
         begun_at = self._last_at = self._clock.seconds()
+        # Without the batch itself: a large one is not to be held until its message is on disk.
+        nonces = len(batch.nonces)
 
         def count(receipt: Receipt) -> Receipt:
             seconds = self._clock.seconds() - begun_at
-            stage.add(receipt, len(batch.nonces), via, seconds)
+            stage.add(receipt, nonces, via, seconds)
             if self._recent is None:
                 self._recent = deque(maxlen=_RECENT_TIMES)
             self._recent.append(seconds)

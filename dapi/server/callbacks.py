@@ -25,11 +25,14 @@ from dapi.http.answers import HttpError, answer, body_of, error_answer, new_app,
 from dapi.http.known_routes import KnownRoutes
 from dapi.http.request import JsonRequest
 from dapi.http.routes import Route, add_routes
-from dapi.messages import Kind, Receipt, Via, decode_generated, decode_validated
+from dapi.messages import Kind, ProofBatch, Receipt, ValidatedBatch, Via, decode_generated, decode_validated
 from dapi.messages.printable import printable
 from dapi.poc.batch_handler import BatchHandler
 from dapi.server.callback_door import BASES, CallbackDoor
+from dapi.server.large_bodies import LARGE_BYTES, LargeBodies
+from dapi.timing.fair_share import Account, FairShare
 from dapi.timing.log_limits import OncePerMinute
+from dapi.timing.pool_thread import PoolThread
 
 
 class CallbackCounts(msgspec.Struct):
@@ -56,7 +59,8 @@ class Callbacks:
 
     ``batch_handler`` returns the handler of the node with a number; it raises UnknownNodeError when there is no such
     node, and NotReadyError while the nodes are not loaded. ``unnamed_handler`` gets the validated batches that come
-    without a token: nothing in them names the node that sends. Its ``ack_times`` are those of all callbacks.
+    without a token: nothing in them names the node that sends. Its ``ack_times`` are those of all callbacks. What large
+    bodies take is charged to their senders' accounts of ``share``.
     """
 
     log = Logger()
@@ -69,7 +73,10 @@ class Callbacks:
         door: CallbackDoor,
         batch_handler: Callable[[int], BatchHandler],
         unnamed_handler: BatchHandler,
+        share: FairShare | None = None,
     ) -> None:
+        self._share = share
+        self._large_bodies = LargeBodies(reactor)
         self._reactor = reactor
         self._door = door
         self._batch_handler = batch_handler
@@ -95,18 +102,36 @@ class Callbacks:
         return KnownRoutes(app, own_endpoints)
 
     def _store_generated(self, request: Request, caller: int | None) -> Deferred[Receipt]:
-        body = body_of(request)
-        batch = decode_generated(body)
-        if caller is None:
-            self._door.check_unproven(batch.node_num)
         begun_at = request.begun_at if isinstance(request, JsonRequest) else None
-        handler = self._batch_handler(batch.node_num if caller is None else caller)
-        return handler.handle_generated_batch(batch, Via.HTTP, begun_at, size=len(body))
+
+        def handle(batch: ProofBatch, size: int, thread: PoolThread | None = None) -> Deferred[Receipt]:
+            if caller is None:
+                self._door.check_unproven(batch.node_num)
+            handler = self._batch_handler(batch.node_num if caller is None else caller)
+            return handler.handle_generated_batch(batch, Via.HTTP, begun_at, size=size, thread=thread)
+
+        body = body_of(request)
+        if len(body) >= LARGE_BYTES:
+            return self._large_bodies.take(body, ProofBatch, handle, self._account(request, caller))
+        return shielded(handle(decode_generated(body), len(body)), "storing a generated batch")
 
     def _store_validated(self, request: Request, caller: int | None) -> Deferred[Receipt]:
-        body = body_of(request)
         handler = self._unnamed_handler if caller is None else self._batch_handler(caller)
-        return handler.handle_validated_batch(decode_validated(body), Via.HTTP, size=len(body))
+
+        def handle(batch: ValidatedBatch, size: int, thread: PoolThread | None = None) -> Deferred[Receipt]:
+            return handler.handle_validated_batch(batch, Via.HTTP, size=size, thread=thread)
+
+        body = body_of(request)
+        if len(body) >= LARGE_BYTES:
+            return self._large_bodies.take(body, ValidatedBatch, handle, self._account(request, caller))
+        return shielded(handle(decode_validated(body), len(body)), "storing a validated batch")
+
+    def _account(self, request: Request, caller: int | None) -> Account | None:
+        if self._share is None:
+            return None
+        if caller is None:
+            return self._share.of_stranger(request.getClientAddress().host)
+        return self._share.of_node(caller)
 
     def _answer(
         self, request: Request, token: str | None, kind: Kind, store: Callable[[Request, int | None], Deferred[Receipt]]
@@ -118,7 +143,7 @@ class Callbacks:
             storing = store(request, self._door.caller(token))
         except DapiError as error:
             storing = fail(error)
-        waiting = shielded(storing, f"storing a {kind} batch").addTimeout(self.answer_seconds, self._reactor)
+        waiting = storing.addTimeout(self.answer_seconds, self._reactor)
         # A coroutine would do the same, at five times the cost.
         return waiting.addCallbacks(self._stored, self._not_stored, (request, kind, came_at), {}, (request, kind))
 

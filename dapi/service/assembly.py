@@ -170,7 +170,9 @@ class Parts:
             open_paths=open_paths(others),
         )
         self.unnamed_handler = BatchHandler(None, None, self._recorder, ack_times=self.ack_times)
-        self.callbacks = Callbacks(self._reactor, self.callback_door, self._batch_handler, self.unnamed_handler)
+        self.callbacks = Callbacks(
+            self._reactor, self.callback_door, self._batch_handler, self.unnamed_handler, self.share
+        )
         resource, relay = self.callbacks.resource(others), self.relay
         if relay is None:
             return JsonSite(self._reactor, resource, admit=self.callback_door.admit, share=self.share)

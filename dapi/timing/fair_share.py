@@ -122,11 +122,14 @@ class Account:
         self.charge(now - begun)
         return now
 
-    def charge(self, seconds: float) -> None:
-        """Charge one step that took so much of the processor's time; it may begin a pause."""
+    def charge(self, seconds: float, *, is_step: bool = True) -> None:
+        """Charge one step that took so much of the processor's time; it may begin a pause.
+
+        What was no step has let the others go on meanwhile.
+        """
         now = self.active_at = self._share.clock.seconds()
         self._pay(now)
-        self._debt += seconds * max(1.0, seconds / _LONG_STEP_SECONDS)
+        self._debt += seconds * max(1.0, seconds / _LONG_STEP_SECONDS) if is_step else seconds
         if self._debt > _ALLOWED_SECONDS and not self.is_paused and self._share.others_wait(self):
             self._paused_at = now
             self._turn(AccountState.PAUSED)

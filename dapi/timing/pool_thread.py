@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -49,3 +50,27 @@ class PoolThread:
             job.addErrback(lambda _: None)
             raise
         return await job
+
+
+class MeasuredThread(PoolThread):
+    """Knows how much of the processor its functions have used: ``used_seconds``.
+
+    ``cpu_seconds`` tells what the calling thread has used.
+    """
+
+    def __init__(self, reactor: Any, cpu_seconds: Callable[[], float] = time.thread_time) -> None:
+        super().__init__(reactor)
+        self.used_seconds = 0.0
+        self._cpu_seconds = cpu_seconds
+
+    async def run(self, function: Callable[..., T], *args: object) -> T:
+        """Do what a PoolThread does, and measure it."""
+
+        def measured() -> T:
+            begun = self._cpu_seconds()
+            try:
+                return function(*args)
+            finally:
+                self.used_seconds += self._cpu_seconds() - begun
+
+        return await super().run(measured)

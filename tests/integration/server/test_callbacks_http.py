@@ -50,7 +50,7 @@ class Disk(Recorder):
         self._asked: Waiters[None] = Waiters()
 
     def submit_poc_batch(
-        self, batch: ProofBatch, *, batch_id: str, node_id: str, via: Via, has_others_nonces: bool = False
+        self, batch: ProofBatch, *, batch_id: str, node_id: str, via: Via, **_details: Any
     ) -> Deferred[Receipt]:
         return self._store(batch_id)
 

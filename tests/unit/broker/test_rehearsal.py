@@ -38,7 +38,7 @@ class NothingMayCome(Recorder):
         self.kept: list[ProofBatch | ValidatedBatch] = []
 
     def submit_poc_batch(
-        self, batch: ProofBatch, *, batch_id: str, node_id: str, via: Via, has_others_nonces: bool = False
+        self, batch: ProofBatch, *, batch_id: str, node_id: str, via: Via, **_details: Any
     ) -> Deferred[Receipt]:
         self.kept.append(batch)
         return succeed(Receipt(batch_id, 1))

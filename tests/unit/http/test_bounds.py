@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from hypothesis import given
 from hypothesis.strategies import integers, lists, sampled_from, tuples
 from twisted.internet.address import IPv4Address
@@ -62,3 +64,17 @@ class BoundsTests(SynchronousTestCase):
             transport.lose()
         self.assertEqual((site.connections, site.buffered_bytes, site._peers.holders), (0, 0, 0))
         self.assertEqual(clock.getDelayedCalls(), [])
+
+    def test_a_refused_body_takes_no_memory_while_its_client_stays(self) -> None:
+        site = JsonSite(Clock(), Echo(), SETTINGS)
+        transports = [Transport(site) for _ in range(3)]
+        contents: list[Any] = []
+        for transport in transports:
+            transport.send(PIECES[1] + bytes(89))
+            contents.append(transport.protocol.requests[0].content)
+        self.assertEqual([code for code, *_ in transports[2].answers()], [503])
+        self.assertEqual([content.closed for content in contents], [False, False, True])
+        self.assertTrue(transports[2].is_open)
+        transports[2].send(b"1")
+        transports[0].send(b"1")
+        self.assertEqual([code for code, *_ in transports[0].answers()], [200])

@@ -27,6 +27,7 @@ from dapi.messages import (
     decode_validated,
     number_lists,
 )
+from dapi.messages.columns import Typecode
 from tests.batches import generated_fields, validated_fields
 
 without_simdjson = skipIf(number_lists.parser_class is None, "simdjson is not installed")
@@ -108,6 +109,11 @@ def outcome(decode: Decode, payload: bytes) -> tuple[object, ...]:
         if isinstance(value := getattr(batch, name), array)
     ]
     return "taken", repr(decoded), content_id(batch), lists
+
+
+def read_whole(text: bytes, typecode: Typecode) -> array[int] | array[float] | None:
+    """Read a text that is one list, between other texts that are to be left alone."""
+    return number_lists.read_column(b"[5," + text + b",6]", number_lists.Place(3, 3 + len(text)), typecode)
 
 
 class ComparedTestCase(SynchronousTestCase):
@@ -226,7 +232,7 @@ class SameInPiecesTests(ComparedTestCase):
         for piece_bytes in (1, 7, 100, 10**6):
             self.patch(number_lists, "PIECE_BYTES", piece_bytes)
             for text in (json.dumps(numbers), json.dumps(numbers, separators=(",", ":"))):
-                self.assertEqual(number_lists.read_column(text.encode(), "q"), array("q", numbers))
+                self.assertEqual(read_whole(text.encode(), "q"), array("q", numbers))
 
 
 @without_simdjson
@@ -237,10 +243,11 @@ class ReadApartTests(SynchronousTestCase):
         self.patch(number_lists, "MIN_BYTES", 0)
 
     def test_lists_of_a_node_are_read(self) -> None:
-        cut = number_lists.cut(json.dumps(validated_fields()).encode())
+        payload = json.dumps(validated_fields()).encode()
+        cut = number_lists.cut(payload)
         assert cut is not None
-        self.assertEqual([number_lists.read_column(text, "d") is not None for text in cut.lists], [True] * 3)
-        self.assertEqual(number_lists.read_column(cut.lists[0], "q"), array("q", [7, 300]))
+        self.assertEqual([number_lists.read_column(payload, place, "d") is not None for place in cut.lists], [True] * 3)
+        self.assertEqual(number_lists.read_column(payload, cut.lists[0], "q"), array("q", [7, 300]))
         self.assertEqual(json.loads(cut.text)["dist"], [1])
 
     def test_msgspec_does_not_see_the_numbers(self) -> None:
@@ -261,11 +268,11 @@ class ReadApartTests(SynchronousTestCase):
         self.assertIsNone(number_lists.cut(b"[" * 100_000))
         self.assertIsNone(number_lists.cut(b"[1][2][3][4]"))
         for text in (b"[1.5]", b"[true]", b"[9223372036854775808]", b"[[1]", b"[1,]", b"[{}]", b'["1"]', b"["):
-            self.assertIsNone(number_lists.read_column(text, "q"), text)
+            self.assertIsNone(read_whole(text, "q"), text)
         for text in (b"[NaN]", b"[1e309]", b"[null]", b"[-9223372036854775809]"):
-            self.assertIsNone(number_lists.read_column(text, "d"), text)
+            self.assertIsNone(read_whole(text, "d"), text)
 
     def test_nothing_infinite_is_read(self) -> None:
         for token in TOKENS:
-            column = number_lists.read_column(f"[{token}]".encode(), "d")
+            column = read_whole(f"[{token}]".encode(), "d")
             self.assertTrue(column is None or all(math.isfinite(value) for value in column), token)

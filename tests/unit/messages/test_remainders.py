@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
+from dapi.messages import remainders
 from dapi.messages.remainders import all_leave
 
 
@@ -42,6 +43,11 @@ class AllLeaveTests(SynchronousTestCase):
         self.assertTrue(self.agree(numbers, 8, 3))
         for place in (0, 9999, 19_999):
             self.assertFalse(self.agree([*numbers[:place], 4, *numbers[place + 1 :]], 8, 3))
+
+    def test_in_pieces(self) -> None:
+        self.patch(remainders, "_PIECE", 100)
+        self.test_one_wrong_among_many()
+        self.test_each_count_of_nodes()
 
     @given(st.lists(st.integers(0, 2**63 - 1), min_size=64, max_size=70), st.integers(1, 200), st.integers(-1, 200))
     def test_any(self, numbers: list[int], divisor: int, remainder: int) -> None:

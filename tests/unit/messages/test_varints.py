@@ -10,7 +10,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from dapi.messages import varints
 from dapi.messages.inference_pb2 import MsgSubmitPocBatch, MsgSubmitPocBatchPacked
-from dapi.messages.varints import end_of, packed_in_pieces, packed_varints
+from dapi.messages.varints import end_of, packed_varints, pieces_of, varint
 
 INT64 = st.integers(-(2**63), 2**63 - 1)
 # Where a number begins to need one byte more, or one plane.
@@ -52,7 +52,7 @@ class PackedVarintsTests(SynchronousTestCase):
         self.assertTrue(self.agree(list(range(10_000_003, 10_000_003 + 8 * 20_000, 8))))
 
     def test_a_long_column_is_encoded_in_pieces(self) -> None:
-        self.patch(varints, "_PIECE", 100)
+        self.patch(varints, "PIECE", 100)
         plain = list(range(10**6, 10**6 + 990))
         for numbers in (
             plain,
@@ -61,10 +61,13 @@ class PackedVarintsTests(SynchronousTestCase):
             [*plain[:500], 0, 2**63 - 1, -(2**63), *plain],
             plain[:101],
         ):
-            packed = packed_in_pieces(array("q", numbers))
-            message = MsgSubmitPocBatchPacked(nonces=packed or b"")
+            message = MsgSubmitPocBatchPacked(nonces=b"".join(pieces_of(array("q", numbers))))
             self.assertEqual(message.SerializeToString(), MsgSubmitPocBatch(nonces=numbers).SerializeToString())
-        self.assertIsNone(packed_in_pieces(array("q", [1] * 63)))
+
+    def test_one_varint(self) -> None:
+        for number in (0, 1, 127, 128, 300, 2**21, 2**63 - 1):
+            encoded = MsgSubmitPocBatch(poc_stage_start_block_height=number).SerializeToString()
+            self.assertEqual(varint(number), encoded[1:] or b"\0")
 
     @given(st.integers(0, 62), st.integers(64, 200), st.data())
     def test_any_of_like_sizes(self, bits: int, count: int, data: st.DataObject) -> None:

@@ -8,8 +8,9 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.trial.unittest import SynchronousTestCase
 
 from dapi.errors import MessageError
-from dapi.messages import Kind, ProofBatch, Receipt, ValidatedBatch, Via, inference_pb2
+from dapi.messages import Kind, ProofBatch, Receipt, ValidatedBatch, Via, inference_pb2, varints
 from dapi.messages.inference_pb2 import MsgSubmitPocBatch, MsgSubmitPocValidation
+from dapi.outbox import cosmos_message_client
 from dapi.outbox.cosmos_message_client import CosmosMessageClient
 from dapi.outbox.outbox import Outbox, OutboxEntry
 from dapi.poc.batch_handler import BatchHandler
@@ -91,6 +92,11 @@ class CosmosMessageClientTests(SynchronousTestCase):
                 poc_stage_start_block_height=1000, batch_id="b-1", nonces=nonces, dist=dist, node_id="node1"
             )
             self.assertEqual(self.outbox.entries[-1].message, expected.SerializeToString())
+
+    def test_message_of_a_batch_that_is_encoded_in_pieces_is_protobufs_own(self) -> None:
+        self.patch(cosmos_message_client, "PIECE", 100)
+        self.patch(varints, "PIECE", 100)
+        self.test_message_of_a_large_batch_is_protobufs_own()
 
     def test_validation(self) -> None:
         receipt = self.client.submit_poc_validation(validated(), batch_id="v-1", node_id=None, via=Via.WEBSOCKET)

@@ -49,6 +49,7 @@ class BatchHandlerTests(SynchronousTestCase):
         receipt = self.successResultOf(self.handler.handle_generated_batch(batch, Via.HTTP))
         self.assertEqual(receipt, Receipt(content_id(batch), 1))
         details = {"batch_id": content_id(batch), "node_id": "node-a", "via": Via.HTTP, "has_others_nonces": False}
+        details["thread"] = None
         self.assertEqual(self.recorder.calls, [("generated", details)])
 
     def test_nonces_of_other_nodes_are_told_apart(self) -> None:

@@ -36,7 +36,7 @@ class FakeRecorder:
         self.storing: list[Deferred[Receipt]] = []
 
     def submit_poc_batch(
-        self, batch: ProofBatch, *, batch_id: str, node_id: str, via: Via, has_others_nonces: bool = False
+        self, batch: ProofBatch, *, batch_id: str, node_id: str, via: Via, **_details: Any
     ) -> Deferred[Receipt]:
         return self._keep(batch, batch_id, node_id, via)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
-from dapi.timing.pool_thread import PoolThread
+from dapi.timing.pool_thread import MeasuredThread, PoolThread
 from tests.unit.threadless import ThreadlessReactor
 
 
@@ -42,3 +42,13 @@ class PoolThreadTests(SynchronousTestCase):
             self.assertNoResult(running)
             self.reactor.run_threads()
             self.failureResultOf(running, CancelledError)
+
+
+class MeasuredThreadTests(SynchronousTestCase):
+    def test_what_its_functions_used(self) -> None:
+        reactor = ThreadlessReactor()
+        thread = MeasuredThread(reactor, iter((1.0, 1.25, 5.0, 5.5)).__next__)
+        self.assertEqual(self.successResultOf(Deferred.fromCoroutine(thread.run(double, 3))), 6)
+        self.assertEqual(thread.used_seconds, 0.25)
+        self.failureResultOf(Deferred.fromCoroutine(thread.run(fail)), ValueError)
+        self.assertEqual(thread.used_seconds, 0.75)
