@@ -18,7 +18,6 @@ from tests.unit.submission.sender_case import SenderTestCase
 from tests.unit.submission.sending_case import LATEST
 from tests.unit.submission.submitter_case import status_at
 
-MIB = 1024 * 1024
 FULL = "mempool is full: number of txs 5 (max: 5000), total txs bytes 9 (max: {})"
 
 
