@@ -31,13 +31,8 @@ from dapi.chain.rpc_answers import (
     TxLookups,
     TxResult,
 )
-from dapi.chain.rpc_errors import (
-    broadcast_outcome,
-    error_of_call,
-    failure_of_all,
-    is_not_found,
-    query_result,
-)
+from dapi.chain.rpc_errors import broadcast_outcome, error_of_call, failure_of_all, is_not_found, query_result
+from dapi.chain.witness import Witness
 from dapi.errors import ChainRefusedError, ChainStaleError, ChainUnavailableError
 from dapi.messages.sizes import MIB
 from dapi.timing.pool_thread import PoolThread
@@ -140,6 +135,7 @@ class ChainRpc:
         """Look up transactions by their hashes in hex; fires with the asked node's status, too.
 
         Only both from the same node, which has an index, prove that a transaction is in no block.
+        That one is in a block is believed when no other sound node denies it; see ``witness``.
         """
         return self._run(self._first_of(partial(self._look_up, tx_hashes=tx_hashes)))
 
@@ -194,14 +190,7 @@ class ChainRpc:
 
     def block_transactions(self, height: int) -> Deferred[BlockTransactions]:
         """Fire with the hashes of the transactions in a block; fails as ``block`` does."""
-
-        async def ask(node: ChainNode) -> BlockTransactions:
-            answer = _result(await self._at(node, "block", height, BlockDataAnswer))
-            if answer.size <= _MAX_BYTES_HASHED_AT_ONCE:
-                return answer.value()
-            return await deferToThreadPool(self._reactor, self._reactor.getThreadPool(), answer.value)
-
-        return self._run(self._first_of(ask))
+        return self._run(self._first_of(partial(self._block_transactions, height=height)))
 
     def block_results(self, height: int, hashes: Mapping[int, str]) -> Deferred[list[TxResult]]:
         """Fire with the results of some transactions in a block: their hashes by their places in it.
@@ -353,7 +342,31 @@ class ChainRpc:
         calls = [partial(self._tx, node, tx_hash) for tx_hash in tx_hashes]
         results = await together(calls, at_once=_LOOKUPS_AT_ONCE)
         found = {tx_hash: result for tx_hash, result in zip(tx_hashes, results, strict=True) if result is not None}
-        return TxLookups(status, found)
+        return await self._hear_another(node, TxLookups(status, found))
+
+    async def _hear_another(self, node: ChainNode, lookups: TxLookups) -> TxLookups:
+        """Return of what a node has told what another sound one does not deny."""
+        others = [other for other in self.nodes.in_order() if other is not node]
+        for other in others if lookups.results else ():
+            if other.standing is not Standing.SOUND or other.has_tx_index is False:
+                continue
+            asks = partial(self._tx, other), partial(self._hashes_in_block, other)
+            try:
+                witness = Witness(await self._status_of(other), *asks)
+                if other.standing is Standing.SOUND:
+                    return await witness.heard_on(lookups)
+            except (ChainUnavailableError, ChainRefusedError, ChainStaleError):
+                continue
+        return lookups
+
+    async def _hashes_in_block(self, node: ChainNode, height: int) -> list[str]:
+        return (await self._block_transactions(node, height)).hashes
+
+    async def _block_transactions(self, node: ChainNode, height: int) -> BlockTransactions:
+        answer = _result(await self._at(node, "block", height, BlockDataAnswer))
+        if answer.size <= _MAX_BYTES_HASHED_AT_ONCE:
+            return answer.value()
+        return await deferToThreadPool(self._reactor, self._reactor.getThreadPool(), answer.value)
 
     async def _tx(self, node: ChainNode, tx_hash: str) -> TxResult | None:
         params = {"hash": bytes.fromhex(tx_hash), "prove": False}

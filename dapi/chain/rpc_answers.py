@@ -81,10 +81,15 @@ class TxLookups(msgspec.Struct, frozen=True):
 
     The same node gave its status first. Nodes index a block shortly after they count it as their latest, so that proves
     that they are in no block from the node's earliest up to height - 1.
+
+    What another node denies is in no ``results`` either, and ``contradiction`` says so in words. Of those in
+    ``unsettled`` nothing is known: the other node does not have their block yet.
     """
 
     status: ChainStatus
     results: dict[str, TxResult]
+    unsettled: frozenset[str] = frozenset()
+    contradiction: str | None = None
 
 
 class QueryResult(msgspec.Struct, frozen=True):

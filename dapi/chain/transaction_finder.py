@@ -32,7 +32,8 @@ class Search(msgspec.Struct, frozen=True):
 
     ``found`` has the results of those that are in a block, by hash. Each of the others is in no block up to its own
     ``reach``. Of those in ``incomplete``, blocks are missing that no node keeps any more: nobody can tell whether they
-    were in one of these. ``problem`` says why ``reach`` is not the latest block, None when nothing hindered the search.
+    were in one of these. ``problem`` says why ``reach`` is not the latest block, or that nodes contradict each
+    other; None when nothing hindered the search.
     """
 
     found: dict[str, TxResult]
@@ -56,6 +57,7 @@ class TransactionFinder:
         self._found: dict[str, TxResult] = {}
         self._reach: dict[str, Reach] = {}
         self._incomplete: set[str] = set()
+        self._problem: str | None = None
 
     def find(self, wanted: Mapping[str, int]) -> Deferred[Search]:
         """Look for transactions: their hashes (upper-case hex), with the first height whose block may have each.
@@ -68,12 +70,12 @@ class TransactionFinder:
     async def _find(self, wanted: dict[str, int]) -> Search:
         async with self._lock:
             self._keep_only(wanted)
-            problem = None
+            self._problem = None
             try:
                 await self._read_blocks(self._reach.keys() - await self._look_up())
             except (ChainUnavailableError, ChainRefusedError) as error:
-                problem = str(error)
-            return Search(dict(self._found), dict(self._reach), frozenset(self._incomplete), problem)
+                self._problem = str(error)
+            return Search(dict(self._found), dict(self._reach), frozenset(self._incomplete), self._problem)
 
     def _keep_only(self, wanted: Mapping[str, int]) -> None:
         """Forget what is not wanted any more, and begin with what is new."""
@@ -86,7 +88,7 @@ class TransactionFinder:
         }
 
     async def _look_up(self) -> set[str]:
-        """Ask a node that has an index; return the transactions of which it was able to tell whether they are there."""
+        """Ask a node that has an index; return the transactions whose blocks need not be read."""
         if not self._reach or not self._rpc.nodes.has_tx_index():
             return set()
         try:
@@ -94,13 +96,14 @@ class TransactionFinder:
         except (ChainUnavailableError, ChainRefusedError):
             return set()
         self._remember(lookups.results)
+        self._problem = lookups.contradiction
         status = lookups.status
         # What was before the node's first block may not be in its index either.
         known = {tx_hash for tx_hash, reach in self._reach.items() if reach.height + 1 >= status.earliest_height}
-        for tx_hash in known:
+        for tx_hash in known - lookups.unsettled:
             # Nodes index a block shortly after they count it as their latest.
             self._advance(tx_hash, Reach(status.height - 1, status.block_time_ns))
-        return known
+        return known | lookups.unsettled
 
     async def _read_blocks(self, wanted: Collection[str]) -> None:
         """Read the blocks from the first that is not known yet."""

@@ -46,12 +46,18 @@ SECOND_POC = FIRST_POC + LONG.epoch_length
 class WholeDapi:
     """A chain, nodes that dapi knows, and dapi, which may be stopped and started again on its database.
 
-    ``height`` is reached by making blocks as fast as can be; a block comes every ``block_seconds`` besides.
-    ``chain_settings`` are settings of ``chain_node``, ``api_settings`` of ``api``, and ``poc_v2`` is
-    that section, from the next start on.
+    ``height`` is reached by making blocks as fast as can be; a block comes every ``block_seconds`` besides. The chain's
+    own clock goes on by ``block_time_seconds`` a block; None: it is this machine's. ``chain_settings`` are settings of
+    ``chain_node``, ``api_settings`` of ``api``, and ``poc_v2`` is that section, from the next start on.
     """
 
-    def __init__(self, folder: Path, params: EpochParams = LONG, block_seconds: float = 0.5) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        params: EpochParams = LONG,
+        block_seconds: float = 0.5,
+        block_time_seconds: float | None = None,
+    ) -> None:
         self.folder = folder
         self.key_file = folder / "key"
         self.key_file.write_text(SECRET.hex())
@@ -62,6 +68,8 @@ class WholeDapi:
         self.chain_settings: dict[str, Any] = {}
         self.api_settings: dict[str, Any] = {}
         self.poc_v2 = PocV2Config()
+        # Host and port, of nodes that dapi reaches otherwise than they listen.
+        self.addresses: dict[str, tuple[str, int]] = {}
         # The same over a restart: another one would make another init.
         self.callback_port = free_port()
         self.chain = SimulatedChain(
@@ -69,6 +77,7 @@ class WholeDapi:
             random.Random(1),
             epochs=Epochs(FIRST_POC, params),
             block_seconds=block_seconds,
+            block_time_seconds=block_time_seconds,
         )
         self.chain.add_account(self.key.public_key)
         self.chain.startService()
@@ -89,7 +98,9 @@ class WholeDapi:
         )
         config = Config(
             api=api,
-            chain_node=ChainNodeConfig(url=self.chain.url, key_file=str(self.key_file), **self.chain_settings),
+            chain_node=ChainNodeConfig(
+                **{"url": self.chain.url, "key_file": str(self.key_file), **self.chain_settings},
+            ),
             poc=PocConfig(follow_chain=True, network="test"),
             poc_v2=self.poc_v2,
             storage=StorageConfig(path=str(self.folder / "outbox.db"), reserve_bytes=2**20),
@@ -101,12 +112,13 @@ class WholeDapi:
 
     def config_of(self, node: SimulatedMLNode) -> NodeConfig:
         """A node as it is registered."""
+        host, port = self.addresses.get(node.node_name, ("127.0.0.1", node.port))
         return decode_node_config(
             {
                 "id": node.node_name,
-                "host": "127.0.0.1",
-                "poc_port": node.port,
-                "inference_port": node.port,
+                "host": host,
+                "poc_port": port,
+                "inference_port": port,
                 "models": {"simulated": {"args": []}},
             }
         )

@@ -43,6 +43,10 @@ class Switches(msgspec.Struct):
     """Broadcasts work, and are answered with 'broadcast confirmation not received'."""
     is_indexing_off: bool = False
     """No transaction can be looked up."""
+    invents_inclusions: bool = False
+    """The node passes no transaction on, and says of each that it takes that it is in the next block with code 0."""
+    hides_inclusions: bool = False
+    """The node says of each transaction that it is in no block."""
     index_delay_blocks: int = 0
     """A transaction can be looked up only this many blocks after its own."""
     is_state_late: bool = False
@@ -84,6 +88,7 @@ class ChainNode:
         self._random = rng
         self._has_kept_back = False
         self._queried_height = 0
+        self._invented: dict[str, TxRecord] = {}
 
     @property
     def height(self) -> int:
@@ -123,7 +128,9 @@ class ChainNode:
         except TxRefused as refusal:
             self.mempool.forget(tx_hash)
             return CheckResult(tx_hash, refusal.code, refusal.codespace, refusal.log)
-        if self._random.random() >= self.switches.drop_fraction:
+        if self.switches.invents_inclusions:
+            self._invented[tx_hash] = TxRecord(tx, self.height + 1, 0, 0, "", "", b"")
+        elif self._random.random() >= self.switches.drop_fraction:
             self.mempool.put(tx)
             self._pass_on(tx)
         if self.switches.loses_confirmations:
@@ -144,11 +151,13 @@ class ChainNode:
         return query(self.blockchain.state, path, data, height, self.height)
 
     def find(self, tx_hash: str) -> TxRecord | None:
-        """Look a transaction up as the node's index does."""
+        """Look a transaction up as the node's index does, or lie about it."""
         record = self.blockchain.find(tx_hash)
-        if record is None or record.height + self.switches.index_delay_blocks > self.height:
+        if self.switches.invents_inclusions:
+            record = record or self._invented.get(tx_hash)
+        if record is None or self.switches.hides_inclusions:
             return None
-        return record
+        return record if record.height + self.switches.index_delay_blocks <= self.height else None
 
     def partition(self) -> None:
         """Cut the node off from all others."""

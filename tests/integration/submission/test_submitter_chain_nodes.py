@@ -6,6 +6,7 @@ See docs/protocol/measured.md, 'Chain nodes that fail'.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from tests.integration.waiting import soon, until
 
 reactor: Any = global_reactor
 BATCHES = 60
+HIDES = "says of all that it is in no block"
 
 
 def start_catching_up(node: SimulatedNode) -> None:
@@ -33,10 +35,22 @@ def stop_catching_up(node: SimulatedNode) -> None:
     node.switches.lag_blocks = 0
 
 
+def set_switch(name: str, wanted: bool, node: SimulatedNode) -> None:
+    setattr(node.switches, name, wanted)
+
+
 TROUBLES: dict[str, tuple[Callable[[SimulatedNode], None], Callable[[SimulatedNode], None]]] = {
     "partitioned": (SimulatedNode.partition, SimulatedNode.reconnect),
     "frozen": (SimulatedNode.freeze, SimulatedNode.thaw),
     "catching up": (start_catching_up, stop_catching_up),
+    "says of all that it is in a block": (
+        partial(set_switch, "invents_inclusions", True),
+        partial(set_switch, "invents_inclusions", False),
+    ),
+    HIDES: (
+        partial(set_switch, "hides_inclusions", True),
+        partial(set_switch, "hides_inclusions", False),
+    ),
 }
 
 
@@ -63,12 +77,16 @@ async def test_the_other_node_takes_all(chain: Chain, tmp_path: Path, trouble: s
             if nonce == BATCHES // 3:
                 begin(first)
             elif nonce == 2 * BATCHES // 3:
-                await dapi.when(lambda counts: counts[State.CONFIRMED] >= BATCHES // 2)
+                if trouble != HIDES:
+                    await dapi.when(lambda counts: counts[State.CONFIRMED] >= BATCHES // 2)
+                # Against one node's word none is confirmed; it is on the chain all the same.
+                await until(lambda: len(chain.batch_ids()) >= BATCHES // 2)
                 end(first)
             await soon(dapi.record(nonce))
             await deferLater(reactor, 0.02)
         await dapi.when_all(State.CONFIRMED, BATCHES)
         assert len(chain.batch_ids()) == BATCHES
+        assert not chain.state.doubled_nonces()
         await until(lambda: dapi.watcher.problem is None)
     finally:
         await dapi.stop()
