@@ -44,7 +44,7 @@ def whole_page(
     kept: list[int] = []
     room = _MAX_BYTES
     for seq in seqs:
-        room -= lengths.get(seq, 0)
+        room -= lengths[seq]
         if kept and room < 0:
             break
         kept.append(seq)

@@ -116,6 +116,14 @@ class RetryTests(OutboxTestCase):
         with self.assertRaisesRegex(UnknownBatchError, "no failed batch has the id 'a'"):
             self.clock.wait_for(self.outbox.retry("a"))
 
+    def test_one_whose_kind_is_damaged(self) -> None:
+        self.put_failed("a")
+        self.counts()
+        self.execute(self.database, "UPDATE finished SET kind = 'confused'")
+        self.clock.wait_for(self.outbox.retry("a"))
+        self.assertEqual(self.counts(), {"stored": 1})
+        self.assertEqual(self.make_counts_anew(), self.counts())
+
     def test_one_that_two_send_again_at_once_is_stored_once(self) -> None:
         self.put_failed("a")
         first, second = self.outbox.retry("a"), self.outbox.retry("a")
