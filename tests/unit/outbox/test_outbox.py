@@ -218,6 +218,16 @@ class DuplicateTests(OutboxTestCase):
         self.assertEqual([self.clock.wait_for(put).seen for put in puts], [1, 1, 2, 3, 2])
         self.assertEqual(self.look("SELECT batch_id, seen FROM unfinished ORDER BY seq"), [("a", 3), ("b", 2)])
 
+    def test_within_a_commit_of_two_statements(self) -> None:
+        for batch_id in ("0", "600"):
+            self.put(batch_id)
+        self.assertEqual(self.counts(), {"stored": 2})
+        puts = [self.outbox.put(entry(str(number))) for number in range(1024)]
+        seen = [self.clock.wait_for(put).seen for put in puts]
+        self.assertEqual([number for number, times in enumerate(seen) if times != 1], [0, 600])
+        self.assertEqual(self.counts(), {"stored": 1024})
+        self.assertEqual(self.look("SELECT count(*), sum(seen) FROM unfinished"), [(1024, 1026)])
+
     def test_all_kinds_within_one_commit(self) -> None:
         self.put("finished")
         self.put("waiting")

@@ -75,7 +75,8 @@ class QueryTests(RpcTestCase):
         self.assertIn("EpochInfo: the answer is empty", str(failure.value))
 
     def test_no_epoch_at_all(self) -> None:
-        self.failureResultOf(self.epoch(b"\xff"), ChainUnavailableError)
+        failure = self.failureResultOf(self.epoch(b"\xff"), ChainUnavailableError)
+        self.assertIn("EpochInfo: the answer is no epoch: ", str(failure.value))
 
     def test_account_number(self) -> None:
         response = cosmos_pb2.QueryAccountInfoResponse()

@@ -44,6 +44,8 @@ class HostQueryTests(SynchronousTestCase):
     def test_known_models(self) -> None:
         self.rpc.state.models.update({name: Model(name) for name in ("a", "b")})
         self.assertEqual(self.ask(known_models), {"a", "b"})
+        # The request has no field.
+        self.assertEqual(self.rpc.requests, [b""])
 
     def test_what_is_owed(self) -> None:
         self.assertIsNone(self.ask(owed_rewards, ONE.address))
@@ -69,6 +71,11 @@ class HostQueryTests(SynchronousTestCase):
         # What confirmations left of the free node, and the one that stays in inference.
         self.assertEqual(self.ask(member_weight, 2, ONE.address), MemberWeight(30, 28, {"n": 10, "m": 20}))
         self.assertIsNone(self.ask(member_weight, 2, Key(3).address))
+        # A node for which the chain has written down fewer slots.
+        groups[2, "b"] = (GroupMember(ONE.address, (GroupNode("k", (True,), 3), GroupNode("l", (), 2)), 5, 5),)
+        self.assertEqual(
+            self.ask(member_weight, 2, ONE.address), MemberWeight(30, 28, {"n": 10, "m": 20, "k": 3, "l": 2})
+        )
         self.assertIsNone(self.ask(member_weight, 9, ONE.address))
 
     def test_version(self) -> None:
@@ -79,7 +86,28 @@ class HostQueryTests(SynchronousTestCase):
 
     def test_all_questions_of_a_decision_are_about_one_height(self) -> None:
         self.test_weight()
+        for question in (hardware_nodes, owed_rewards):
+            self.ask(question, ONE.address)
+        for question in (known_models, mlnode_version):
+            self.ask(question)
         self.assertEqual(set(self.rpc.heights), {LATEST})
+
+    def test_a_chain_that_cannot_be_asked_for_models(self) -> None:
+        self.rpc.refusal = ChainRefusedError(6, "sdk", "unknown query path")
+        self.assertIsNone(self.ask(known_models))
+
+    def test_codes_of_other_modules_mean_something_else(self) -> None:
+        for code, question, *arguments in (
+            (6, known_models),
+            (6, mlnode_version),
+            (22, mlnode_version),
+            (22, owed_rewards, ONE.address),
+            (22, member_weight, 1, ONE.address),
+        ):
+            self.rpc.refusal = ChainRefusedError(code, "inference", "no")
+            coroutine: Any = question
+            asked = Deferred.fromCoroutine(coroutine(self.rpc, *arguments, LATEST))
+            self.failureResultOf(asked, ChainRefusedError)
 
     def test_failures(self) -> None:
         questions = ((hardware_nodes, ONE.address), (known_models,), (owed_rewards, ONE.address), (mlnode_version,))
@@ -90,5 +118,6 @@ class HostQueryTests(SynchronousTestCase):
             self.failureResultOf(asked, ChainRefusedError)
             self.rpc.refusal, self.rpc.value = None, b"\xff"
             asked = Deferred.fromCoroutine(coroutine(self.rpc, *arguments, LATEST))
-            self.failureResultOf(asked, ChainUnavailableError)
+            failure = self.failureResultOf(asked, ChainUnavailableError)
+            self.assertRegex(str(failure.value), r"^/inference\.inference\.Query/\w+: the answer is no Query\w+: ")
             self.rpc.value = None

@@ -187,6 +187,7 @@ class SituationTests(SynchronousTestCase):
 
     def situation(self, height: int, **changes: Any) -> tuple[Any, ...]:
         found = self.info(height, **changes).situation()
+        self.assertEqual(found.height, height)
         return (found.epoch_index, found.phase, found.stage_height, found.is_confirmation, found.blocks_left)
 
     def test_a_regular_stage(self) -> None:

@@ -88,8 +88,12 @@ class PocVersionTests(SynchronousTestCase):
         self.rpc.is_away = True
         self.ask(39)
         self.assertTrue(self.version.is_v1)
+        self.assertEqual(
+            self.log.lines(LogLevel.info, "PoC v1"), ["whether the network runs PoC v1 is not known anew: no answer"]
+        )
 
     def test_v2_is_one_sentence_that_says_what_to_set_and_no_latch(self) -> None:
+        self.assertIsNone(self.version.moved_reason)
         self.rpc.is_poc_v2 = True
         for height in range(10, 13):
             self.ask(height)
@@ -97,12 +101,15 @@ class PocVersionTests(SynchronousTestCase):
         reason = str(self.version.moved_reason)
         self.assertEqual(self.log.lines(LogLevel.critical), [reason])
         self.assertIn("poc.follow_chain: false", reason)
+        self.assertIn("(the chain's parameters say so at block 10)", reason)
         self.assertNotIn("\n", reason)
         self.rpc.is_poc_v2 = False
         self.ask(13)
         self.assertIs(self.version.moved_reason, None)
         self.assertEqual(self.changes, [_S.V2, _S.V1])
-        self.assertEqual(len(self.log.warnings("v1 again")), 1)
+        self.assertEqual(
+            self.log.warnings(), ["the network runs PoC v1 again: dapi gives commands and sends messages again"]
+        )
 
     def test_a_refusal_counts_at_once_and_the_word_of_before_does_not_undo_it(self) -> None:
         self.ask(10)
@@ -135,5 +142,13 @@ class PocVersionTests(SynchronousTestCase):
     def test_a_chain_that_began_anew_is_believed_at_once(self) -> None:
         self.ask(5000)
         self.version.refused("inference 1161: deprecated")
-        self.version.learn(said(7))
+        # No more than a word that comes late.
+        self.version.learn(said(4990))
+        self.assertFalse(self.version.is_v1)
+        self.version.learn(said(4989))
         self.assertTrue(self.version.is_v1)
+
+    def test_of_two_words_of_one_block_the_later_counts(self) -> None:
+        self.version.learn(said(10))
+        self.version.learn(said(10, is_poc_v2=True))
+        self.assertIs(self.version.state, _S.V2)

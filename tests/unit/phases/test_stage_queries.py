@@ -48,11 +48,12 @@ class Decoder(ValueReader[list[Stored]]):
 
 
 class SimulatedRpc(ChainRpc):
-    """Answers as a node of the simulated chain does; ``heights`` are those that were asked for."""
+    """Answers as a node of the simulated chain does; ``heights`` and ``requests`` are those that were asked for."""
 
     def __init__(self) -> None:
         self.state = ChainState("gonka-test", Epochs(STAGE, EpochParams()), Rules())
         self.heights: list[int | None] = []
+        self.requests: list[bytes] = []
         # What it answers instead, whatever is asked.
         self.refusal: ChainError | None = None
         self.value: bytes | None = None
@@ -61,6 +62,7 @@ class SimulatedRpc(ChainRpc):
         self, path: str, data: bytes, height: int | None = None, *, max_bytes: int = 0
     ) -> Deferred[QueryResult]:
         self.heights.append(height)
+        self.requests.append(data)
         if self.refusal is not None:
             return fail(self.refusal)
         if self.value is not None:
@@ -178,6 +180,14 @@ class PreservedNodesTests(RpcTestCase):
         self.assertEqual(self.preserved(0, TWO.address), {"x"})
         self.assertEqual(self.preserved(0, THREE.address), set())
 
+    def test_of_the_epoch_that_is_asked_for_and_no_node_with_fewer_slots(self) -> None:
+        for epoch_index, node in ((0, "a"), (3, "b"), (4, "c")):
+            self.groups[epoch_index, ""] = ()
+            self.groups[epoch_index, "model-1"] = (
+                GroupMember(ONE.address, (GroupNode("short", (True,)), GroupNode("none", ()), GroupNode(node, BUSY))),
+            )
+        self.assertEqual(self.preserved(3), {"b"})
+
     def test_those_of_all_others_are_told_too(self) -> None:
         self.groups[0, ""] = (GroupMember(THREE.address, (GroupNode("b", BUSY), GroupNode("c", FREE))),)
         self.groups[0, "model-1"] = (
@@ -217,8 +227,11 @@ class PreservedNodesTests(RpcTestCase):
             return Deferred.fromCoroutine(preserved_nodes(rpc, 3, ONE.address))
 
         self.rpc.value = b"\xff"
-        self.failureResultOf(ask(self.rpc), ChainUnavailableError)
+        failure = self.failureResultOf(ask(self.rpc), ChainUnavailableError)
+        expected = "/inference.inference.Query/EpochGroupData: the answer is no QueryEpochGroupDataResponse: "
+        self.assertTrue(str(failure.value).startswith(expected), failure.value)
         self.rpc.refusal = ChainRefusedError(6, "sdk", "unknown query path")
         self.failureResultOf(ask(self.rpc), ChainRefusedError)
         unreachable = ChainRpc(self.clock, ["http://a:26657"], agent=Nodes(a=OSError("no route")))
-        self.failureResultOf(ask(unreachable), ChainUnavailableError)
+        failure = self.failureResultOf(ask(unreachable), ChainUnavailableError)
+        self.assertRegex(str(failure.value), "^/inference.inference.Query/EpochGroupData: .*no route")
