@@ -112,8 +112,6 @@ class BatchReader:
                 names[number] = text.decode("utf-8", "replace")
             else:
                 yield from self._skip(size)
-        if self._place > end:
-            raise ChainUnavailableError("a field is longer than the participant that it belongs to")
         if not is_yielded:
             yield Participant(names[_ADDRESS], names[_PUBLIC_KEY])
 

@@ -232,6 +232,7 @@ class DuplicateTests(OutboxTestCase):
         self.put("finished")
         self.put("waiting")
         self.finish("finished")
+        self.assertEqual(self.counts(), {"stored": 1, "confirmed": 1})
         statements = self.traced()
         names = ("new", "finished", "waiting", "finished", "other", "new")
         puts = [self.outbox.put(entry(name)) for name in names]

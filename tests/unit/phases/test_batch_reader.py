@@ -10,7 +10,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from dapi.errors import ChainUnavailableError
 from dapi.phases import batch_reader
-from dapi.phases.batch_reader import BatchReader, Event, OversizedBatch, Participant
+from dapi.phases.batch_reader import BatchReader, Event, OversizedBatch, Participant, StoredNonces
 from dapi.simulator.chain.wire import bytes_field, message_field, packed_double_field, packed_int64_field, varint_field
 from tests.chain_tools import Key
 from tests.stage_answers import Stored, cut, decode_stage, encode_stage, stored
@@ -82,10 +82,14 @@ class ReadTests(SynchronousTestCase):
         expected = [stored(ONE, ([1], [0.5]))]
         self.assertEqual(grouped(read([value])), expected)
         self.assertEqual(grouped(read(cut(value, range(len(value))))), expected)
+        numbers = varint_field(2, 5)
+        self.assertEqual(grouped(read([message_field(1, NAMES + numbers + BATCH + numbers)])), expected)
 
     def test_names_that_are_too_long_or_no_text(self) -> None:
         value = message_field(1, bytes_field(1, b"\xff") + bytes_field(3, b"a" * 1025))
         self.assertEqual(read([value]), [Participant("\ufffd", "")])
+        value = message_field(1, bytes_field(1, b"a" * 1024))
+        self.assertEqual(read([value]), [Participant("a" * 1024, "")])
 
     def test_names_behind_the_batches_are_not_there(self) -> None:
         self.assertEqual(grouped(read([message_field(1, BATCH + NAMES)])), [Stored("", "", [([1], [0.5])])])
@@ -99,6 +103,8 @@ class ReadTests(SynchronousTestCase):
             self.assertEqual(events[2], OversizedBatch(len(large) - 2))
             self.assertEqual(events[1], events[3])
             self.assertEqual(len(events), 4)
+        self.patch(batch_reader, "MAX_BATCH_BYTES", len(large) - 2)
+        self.assertIsInstance(read([value])[2], StoredNonces)
 
 
 class BrokenTests(SynchronousTestCase):
@@ -109,18 +115,25 @@ class BrokenTests(SynchronousTestCase):
         value = first + encode_stage([stored(TWO, ([1], [0.5]))])
         for size in range(len(value)):
             if size not in (0, len(first)):
-                self.assertRaises(ChainUnavailableError, read, [value[:size]])
+                with self.assertRaisesRegex(ChainUnavailableError, "^the batches of the stage are cut off$"):
+                    read([value[:size]])
 
     def test_broken_fields(self) -> None:
-        for value in (
-            b"\xff" * 11,  # a number without an end
-            b"\x0b",  # a group
-            b"\x02\x00",  # field 0
-            message_field(1, message_field(4, b"\xff")),
-            message_field(1, message_field(4, bytes_field(5, b"seven b"))),
-            message_field(1, NAMES + b"\x22\x7f") + bytes(200),  # longer than its participant
-            b"\x0a\x03\x4a\x01" + bytes(9),
-            b"\x0a\x01\x48" + bytes(9),
+        too_long = "^a field is longer than the participant that it belongs to$"
+        for value, told in (
+            (b"\xff" * 11, "^a number of more than 10 bytes$"),
+            (b"\x0b", "^a field of wire type 3$"),
+            (b"\x02\x00", "^a field of number 0$"),
+            (message_field(1, message_field(4, b"\xff")), "^a batch of the stage cannot be read: "),
+            (message_field(1, message_field(4, bytes_field(5, b"seven b"))), "^a batch of the stage cannot be read: "),
+            (message_field(1, NAMES + b"\x22\x7f") + bytes(200), too_long),
+            (b"\x0a\x02\x4a\x01" + bytes(9), too_long),
+            (b"\x0a\x01\x48" + bytes(9), too_long),
         ):
-            self.assertRaises(ChainUnavailableError, read, [value])
-            self.assertRaises(ChainUnavailableError, read, cut(value, range(len(value))))
+            for pieces in ([value], cut(value, range(len(value)))):
+                with self.assertRaisesRegex(ChainUnavailableError, told):
+                    read(pieces)
+
+    def test_a_field_that_is_longer_than_its_participant_is_refused_before_it_comes(self) -> None:
+        with self.assertRaisesRegex(ChainUnavailableError, "longer than the participant"):
+            list(BatchReader().feed(message_field(1, NAMES + b"\x22\x7f")))

@@ -86,10 +86,10 @@ class HostQueryTests(SynchronousTestCase):
 
     def test_all_questions_of_a_decision_are_about_one_height(self) -> None:
         self.test_weight()
-        for question in (hardware_nodes, owed_rewards):
-            self.ask(question, ONE.address)
-        for question in (known_models, mlnode_version):
-            self.ask(question)
+        for about_one in (hardware_nodes, owed_rewards):
+            self.ask(about_one, ONE.address)
+        for about_all in (known_models, mlnode_version):
+            self.ask(about_all)
         self.assertEqual(set(self.rpc.heights), {LATEST})
 
     def test_a_chain_that_cannot_be_asked_for_models(self) -> None:
@@ -97,16 +97,16 @@ class HostQueryTests(SynchronousTestCase):
         self.assertIsNone(self.ask(known_models))
 
     def test_codes_of_other_modules_mean_something_else(self) -> None:
-        for code, question, *arguments in (
+        questions: tuple[tuple[Any, ...], ...] = (
             (6, known_models),
             (6, mlnode_version),
             (22, mlnode_version),
             (22, owed_rewards, ONE.address),
             (22, member_weight, 1, ONE.address),
-        ):
+        )
+        for code, question, *arguments in questions:
             self.rpc.refusal = ChainRefusedError(code, "inference", "no")
-            coroutine: Any = question
-            asked = Deferred.fromCoroutine(coroutine(self.rpc, *arguments, LATEST))
+            asked = Deferred.fromCoroutine(question(self.rpc, *arguments, LATEST))
             self.failureResultOf(asked, ChainRefusedError)
 
     def test_failures(self) -> None:
