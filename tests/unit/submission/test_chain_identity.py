@@ -75,7 +75,9 @@ class ChainIdentityTests(SubmissionsTestCase):
         self.chain.block_hash = "CD"
         self.enter(50)
         self.assertEqual(self.counts(), {"expired": 1})
-        self.assertEqual(len(self.log.lines(containing="its block 10 has the hash CD, not AB: 1 messages")), 1)
+        reason = "this is another chain, its block 10 has the hash CD, not AB"
+        line = f"{reason}: 1 messages for chain@ab are set apart, and are not sent"
+        self.assertEqual(self.log.lines(LogLevel.critical), [line])
         self.assertEqual((self.known(), self.others), (status_at(50).block, []))
 
     def test_a_height_that_fell_while_the_time_rose(self) -> None:
