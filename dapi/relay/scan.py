@@ -12,7 +12,7 @@ import math
 import re
 from array import array
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 from urllib.parse import unquote_to_bytes
 
 import msgspec
@@ -25,12 +25,13 @@ _NODE = re.compile(_NUMBER % b"node_id")
 _NONCE = re.compile(_NUMBER % b"nonce")
 _VECTOR = re.compile(rb'"vector_b64"\s*:\s*"([^"]*)"')
 _VECTOR_CHARACTERS = 32
-_HALF_FLOATS = 12
-_INT32 = range(2**31)
+_VECTOR_BYTES = 24
+_MAX_NONCE = 2**31 - 1
 # Of the two bytes of a half float, the one with the exponent; where all its bits are set it is no finite number.
 _FINITE = bytes(byte for byte in range(256) if byte & 0x7C != 0x7C)
 _WRONG_VECTOR = "a vector is not 12 finite half floats"
 _ESCAPE = b"\\u"
+_BACKSLASH = b"\\"
 
 
 class Target(NamedTuple):
@@ -73,8 +74,8 @@ class Facts(msgspec.Struct, frozen=True):
 
 
 class _Artifact(msgspec.Struct, forbid_unknown_fields=True, gc=False):
-    nonce: int
-    vector_b64: str = ""
+    nonce: Annotated[int, msgspec.Meta(ge=0, le=_MAX_NONCE)]
+    vector_b64: Annotated[bytes, msgspec.Meta(max_length=_VECTOR_BYTES)] = b""
     k_points_steps: msgspec.Raw = msgspec.Raw()
 
 
@@ -94,26 +95,32 @@ _DECODER = msgspec.json.Decoder(_Generated)
 
 
 def read_whole(body: bytes) -> Facts | None:
-    """Read a body that is as nodes make them; None for any other one."""
+    """Read a body that is as nodes make them; None for any other one, a suspicious one among them."""
+    if _BACKSLASH in body:
+        return None
     try:
         found = _DECODER.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
-    nonces = [artifact.nonce for artifact in found.artifacts]
-    if _ESCAPE in body or (nonces and (min(nonces) < 0 or max(nonces) not in _INT32)):
+    artifacts = found.artifacts
+    vectors = [artifact.vector_b64 for artifact in artifacts]
+    decoded = b"".join(vectors)
+    # None is longer than 24 bytes, so that all are as long when their sum is.
+    if len(decoded) != _VECTOR_BYTES * len(vectors) and not set(map(len, vectors)) <= {0, _VECTOR_BYTES}:
         return None
-    suspicion = None
-    if not are_vectors_right([artifact.vector_b64.encode() for artifact in found.artifacts]):
-        suspicion = _WRONG_VECTOR
-    return _facts(found.block_height, found.node_id, array("q", nonces), suspicion)
+    if not _are_finite(decoded):
+        return None
+    return _facts(found.block_height, found.node_id, [artifact.nonce for artifact in artifacts], None)
 
 
-def _facts(height: int | None, node_num: int | None, nonces: array[int], suspicion: str | None) -> Facts:
+def _facts(height: int | None, node_num: int | None, nonces: Sequence[int], suspicion: str | None) -> Facts:
     if not nonces:
         return Facts(height, node_num, (), suspicion)
     spaced = evenly_spaced(nonces)
-    spacing = spaced.step if isinstance(spaced, range) and len(spaced) > 1 else _spacing(nonces)
-    return Facts(height, node_num, spaced, suspicion, nonces[0], spacing, max(nonces))
+    if isinstance(spaced, range):
+        spacing = spaced.step if len(spaced) > 1 else 0
+        return Facts(height, node_num, spaced, suspicion, spaced[0], spacing, spaced[-1])
+    return Facts(height, node_num, spaced, suspicion, nonces[0], _spacing(nonces), max(nonces))
 
 
 class Scan:
@@ -150,7 +157,7 @@ class Scan:
             self._node_num = int(found[1])
         nonces = list(map(int, _NONCE.findall(lower)))
         if nonces:
-            if min(nonces) < 0 or max(nonces) not in _INT32:
+            if min(nonces) < 0 or max(nonces) > _MAX_NONCE:
                 self._suspicion = "a nonce is below 0 or above 2147483647"
             else:
                 self._nonces.extend(nonces)
@@ -170,9 +177,13 @@ def are_vectors_right(vectors: Sequence[bytes]) -> bool:
     except binascii.Error:
         return False
     # Padding within would make it shorter.
-    is_whole = len(decoded) == 2 * _HALF_FLOATS * sum(map(bool, vectors))
-    # Of little-endian half floats the second bytes have the exponents.
-    return is_whole and not decoded[1::2].translate(None, _FINITE)
+    is_whole = len(decoded) == _VECTOR_BYTES * sum(map(bool, vectors))
+    return is_whole and _are_finite(decoded)
+
+
+def _are_finite(half_floats: bytes) -> bool:
+    """Tell whether little-endian half floats are finite numbers: their second bytes have the exponents."""
+    return not half_floats[1::2].translate(None, _FINITE)
 
 
 def _spacing(nonces: Sequence[int]) -> int:
@@ -184,13 +195,14 @@ def _spacing(nonces: Sequence[int]) -> int:
 
 
 def evenly_spaced(nonces: Sequence[int]) -> Sequence[int]:
-    """Return a range for nonces that are one, which takes no memory; else the nonces as they are."""
+    """Return a range for nonces that are one, which takes no memory; else the nonces, as machine numbers."""
     if not nonces:
         return ()
     if len(nonces) == 1:
         return range(nonces[0], nonces[0] + 1)
-    if len(nonces) > 1 and (step := nonces[1] - nonces[0]) > 0:
+    if (step := nonces[1] - nonces[0]) > 0:
         spaced = range(nonces[0], nonces[0] + step * len(nonces), step)
-        if array("q", spaced) == nonces:
+        # Most that are no range differ there.
+        if nonces[-1] == spaced[-1] and list(nonces) == list(spaced):
             return spaced
-    return nonces
+    return array("q", nonces)

@@ -127,12 +127,35 @@ class ReadWholeTests(SynchronousTestCase):
         self.assertIn("escapes", facts_of(body).suspicion or "")
 
     def test_vectors(self) -> None:
-        for odd in ("AAAA", "", "A" * 31 + "=", "/" * 32, "\u00e9" * 32):
-            body = generated_body(5, 3, [3]).replace(b'"vector_b64": "', b'"vector_b64": "%s", "x": "' % odd.encode())
-            body = body.replace(b', "x": "', b"}, {", 1).partition(b"}, {")[0] + b"}]}"
-            found = read_whole(body.replace(b'"artifacts"', b'"encoding": {}, "artifacts"'))
-            self.assertIsNotNone(found)
-            self.assertEqual(found is not None and found.suspicion is None, odd == "", odd)
+        """Wrong ones are left to the scan, which says what is wrong."""
+        right = generated_body(5, 3, [3]).partition(b'"vector_b64": "')[2][:32].decode()
+        for odd in (
+            "AAAA",
+            "",
+            right,
+            right[:31],
+            right[:31] + "=",
+            right + right[:4],
+            "/" * 32,
+            "\u00e9" * 32,
+            "AAA\n" * 8,
+        ):
+            body = (
+                b'{"public_key": "k", "block_hash": "h", "block_height": 5, "node_id": 3, "artifacts": '
+                b'[{"nonce": 3, "vector_b64": "%s"}, {"nonce": 6, "vector_b64": "%s"}]}'
+            ) % (right.encode(), odd.encode())
+            found, is_right = read_whole(body), odd in ("", right)
+            self.assertEqual(found is not None, is_right, odd)
+            self.assertEqual(facts_of(body).suspicion is None, is_right, odd)
+
+    @settings(max_examples=200, deadline=None)
+    @given(st.integers(0, 10**6), st.binary(min_size=1, max_size=3))
+    def test_what_it_reads_of_a_body_with_a_fault_the_scan_reads_too(self, place: int, fault: bytes) -> None:
+        body = generated_body(1_728_000, 5, list(range(5, 60, 17)))
+        place %= len(body)
+        wrong = body[:place] + fault + body[place + len(fault) :]
+        if (found := read_whole(wrong)) is not None:
+            self.assertEqual(found, facts_of(wrong))
 
 
 class NonceSetTests(SynchronousTestCase):
