@@ -89,7 +89,7 @@ class IncomingBody:
         self._hash.update(data)
         self.length += len(data)
         self._gathered += data
-        if len(self._gathered) >= _PIECE_BYTES:
+        if len(self._gathered) >= _PIECE_BYTES and not self.is_small:
             self._next_piece()
 
     def finish(self) -> Deferred[Facts]:
@@ -109,10 +109,12 @@ class IncomingBody:
             self._is_discarded = True
             self._lane.submit(self._delete)
 
-    def forget_memory(self) -> None:
-        """Have the body in its file alone from now on: it is kept."""
+    def leave_memory(self) -> bytes | None:
+        """Have the body in its file alone from now on: it is kept. Return it, None where it was not in memory."""
+        whole = self._pieces[0] if self.is_small and self._pieces else None
         self._on_disk = self.length
         self._pieces.clear()
+        return whole
 
     def _next_piece(self) -> None:
         piece, self._gathered = bytes(self._gathered), bytearray()
@@ -166,7 +168,7 @@ class IncomingBody:
             raise self.error
         facts = None
         if self.is_small:
-            whole = b"".join(self._pieces)
+            whole = self._pieces[0] if self._pieces else b""
             facts = read_whole(whole)
             self._append(whole, is_read=facts is not None)
         elif self._file is None:

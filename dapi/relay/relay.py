@@ -10,6 +10,7 @@ from twisted.application.service import MultiService
 from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.internet.defer import TimeoutError as DeferredTimeoutError
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 from dapi.database import Database
 from dapi.errors import StoreError
@@ -36,6 +37,7 @@ from dapi.timing.retry import RetryDelay, retry
 _STORE_SECONDS = 4.0
 _PASS_SECONDS = 20.0
 _CONNECT_SECONDS = 5.0
+_MAX_IDLE = 16
 _MAX_PENDING_BYTES = 256 * MIB
 _MAX_LARGE_BODIES = 32
 _MAX_UNSETTLED = 100_000
@@ -64,6 +66,18 @@ def _api_client(reactor: Any, settings: RelaySettings) -> ApiClient:
         public_url=settings.public_url,
         admin_url=settings.admin_url,
     )
+
+
+def _is_done(work: Deferred[None]) -> Deferred[bool]:
+    """Return what fires when ``work`` has ended: with True where it has not failed, for it passes its result on."""
+    done: Deferred[bool] = Deferred()
+
+    def tell(result: Any) -> Any:
+        done.callback(not isinstance(result, Failure))
+        return result
+
+    work.addBoth(tell)
+    return done
 
 
 class _TooManyHeldError(Exception):
@@ -105,12 +119,8 @@ class Relay(MultiService):
         self._keeping: set[Deferred[None]] = set()
         self.is_loaded = False
         self.answer_seconds = Histogram()
-        self._client = RawClient(
-            reactor, settings.callback_url, connect_timeout_seconds=_CONNECT_SECONDS, ca_file=settings.ca_file
-        )
-        self._pass_client = RawClient(
-            reactor, settings.callback_url, connect_timeout_seconds=_CONNECT_SECONDS, ca_file=settings.ca_file
-        )
+        self._client = self._raw_client(max_idle=_MAX_IDLE)
+        self._pass_client = self._raw_client(max_idle=0)
         self._api = _api_client(reactor, settings)
         self.store = RelayStore(reactor, database, folder)
         self.knowledge = Knowledge(reactor, holds_suspects=settings.holds_suspects)
@@ -128,6 +138,16 @@ class Relay(MultiService):
             settled_seconds=settings.settled_seconds,
         )
         self.store.setServiceParent(self)  # type: ignore[no-untyped-call]
+
+    def _raw_client(self, *, max_idle: int) -> RawClient:
+        settings = self._settings
+        return RawClient(
+            self._reactor,
+            settings.callback_url,
+            connect_timeout_seconds=_CONNECT_SECONDS,
+            ca_file=settings.ca_file,
+            max_idle=max_idle,
+        )
 
     @property
     def prefix(self) -> str:
@@ -219,16 +239,23 @@ class Relay(MultiService):
         if method != b"POST" or self._is_full():
             return await self._pass_on_and_forget(method, headers, body)
         began = self._reactor.seconds()
-        keeping = shielded(self._keep(headers, body, peer), "keeping a callback")
+        work = self._keep(headers, body, peer)
+        is_kept = _is_done(work)
         try:
-            await keeping.addTimeout(_STORE_SECONDS, self._reactor)
+            await shielded(work, "keeping a callback").addTimeout(_STORE_SECONDS, self._reactor)
         except StoreError as error:
             self._log_passing(str(error))
             return await self._pass_on_and_forget(method, headers, body)
         except DeferredTimeoutError:
             # It may be kept yet, and is handed on twice then, which does no harm.
             self._log_passing("the disk is too slow")
-            return await self._pass_on(method, headers, body)
+            try:
+                return await self._pass_on(method, headers, body)
+            finally:
+                is_kept.addCallback(lambda kept: None if kept else body.discard())
+        except CancelledError:
+            is_kept.addCallback(lambda kept: None if kept else body.discard())
+            raise
         except _TooManyHeldError as error:
             body.discard()
             return RawAnswer(503, b"application/json", error_body(str(error)))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
+import sqlite3
 import time
 from collections.abc import Callable, Iterable
 from functools import partial
@@ -18,6 +19,7 @@ from twisted.logger import Logger
 from dapi.database import Database
 from dapi.database.lane import Lane
 from dapi.errors import StartError, StoreBusyError, StoreError
+from dapi.http.raw_client import BodySource, BytesSource
 from dapi.messages.sizes import MIB
 from dapi.relay import rows
 from dapi.relay.bodies import FileSource, IncomingBody, scan_file
@@ -26,13 +28,14 @@ from dapi.relay.scan import Facts, Target
 
 MAX_BODY_BYTES = 128 * MIB
 _WRITERS = 8
+_MAX_RECENT_BYTES = 32 * MIB
 
 
 class RelayStore(Service):
     """The bodies in ``folder`` and their rows in ``database``, which has to be started before.
 
     When ``keep`` returns, a callback survives a power cut; the rows of all that wait are committed together. ``bytes``
-    is the size of all bodies that are kept.
+    is the size of all bodies that are kept. The latest small ones are in memory, too, until they are first read.
     """
 
     log = Logger()
@@ -48,6 +51,8 @@ class RelayStore(Service):
         self._reader = Lane(reactor, "dapi relay reader")
         self._numbers = itertools.count()
         self._boot = ""
+        self._recent: dict[str, bytes] = {}
+        self._recent_bytes = 0
         self._waiting: list[tuple[rows.NewRow, Deferred[int | None]]] = []
         self._is_committing = False
 
@@ -95,10 +100,12 @@ class RelayStore(Service):
         """
         row = rows.NewRow(body.digest, body.path.name, body.target, headers, body.length, self.now(), peer, said, facts)
         seq = await self._commit(row)
-        body.forget_memory()
+        whole = body.leave_memory()
         if seq is None:
             body.discard()
             return None
+        if whole is not None:
+            self._remember(row.name, whole)
         self.bytes += body.length
         return Payload(seq, row.name, row.target, headers, row.size, row.received_at, said, facts)
 
@@ -118,8 +125,11 @@ class RelayStore(Service):
             self.log.error("{count} callbacks have lost their bodies on the disk", count=len(lost))
         return [payload for payload in payloads if payload.seq in facts or payload.state in FINISHED]
 
-    def source(self, payload: Payload) -> FileSource:
-        """Return the body of a payload."""
+    def source(self, payload: Payload) -> BodySource:
+        """Return the body of a payload; from memory once, where it is there."""
+        if (whole := self._recent.pop(payload.name, None)) is not None:
+            self._recent_bytes -= len(whole)
+            return BytesSource(whole)
         return FileSource(self._reader, self._folder / payload.name, payload.size)
 
     async def finish(self, ended: Iterable[tuple[Payload, PayloadState, str | None]]) -> None:
@@ -130,12 +140,20 @@ class RelayStore(Service):
     async def drop_bodies(self, names: Iterable[str]) -> None:
         """Give the room of bodies back to the disk; their rows stay."""
         dropped = list(names)
+        for name in dropped:
+            self._recent_bytes -= len(self._recent.pop(name, b""))
         self.bytes -= await self._janitor.submit(lambda: self._delete(dropped))
 
     async def forget_before(self, height: int, before: float) -> None:
         """Delete what is finished and of stages before a height, or of none and before a time. Raises StoreError."""
         names = await self._database.write(lambda connection: rows.forget_before(connection, height, before))
         await self.drop_bodies(names)
+
+    def _remember(self, name: str, body: bytes) -> None:
+        self._recent[name] = body
+        self._recent_bytes += len(body)
+        while self._recent_bytes > _MAX_RECENT_BYTES:
+            self._recent_bytes -= len(self._recent.pop(next(iter(self._recent))))
 
     def _commit(self, row: rows.NewRow) -> Deferred[int | None]:
         done: Deferred[int | None] = Deferred()
@@ -153,8 +171,7 @@ class RelayStore(Service):
                 group, self._waiting = self._waiting, []
                 new = [row for row, _ in group]
                 try:
-                    await self._janitor.submit(self._sync_folder)
-                    numbers = await self._database.write(partial(rows.insert, rows=new), intake=True)
+                    numbers = await self._database.write(partial(self._insert, new=new), intake=True)
                 except OSError as error:
                     self._fail(group, StoreBusyError(f"{self._folder}: {error.strerror or error}"))
                 except StoreError as error:
@@ -169,6 +186,20 @@ class RelayStore(Service):
         for _, done in group:
             done.errback(error)
 
+    # The database's thread.
+
+    def _insert(self, connection: sqlite3.Connection, new: list[rows.NewRow]) -> list[int | None]:
+        # First, so that no row is there whose file may be lost with the power.
+        self._sync_folder()
+        return rows.insert(connection, new)
+
+    def _sync_folder(self) -> None:
+        folder = os.open(self._folder, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
     # The janitor's thread.
 
     def _delete(self, names: list[str]) -> int:
@@ -180,13 +211,6 @@ class RelayStore(Service):
                 freed += path.stat().st_size
                 path.unlink()
         return freed
-
-    def _sync_folder(self) -> None:
-        folder = os.open(self._folder, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
 
     def _look_at_files(self, payloads: list[Payload]) -> dict[int, Facts]:
         """Delete files without a row, and return the facts of the bodies that are there, by the payloads' numbers."""
