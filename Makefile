@@ -6,7 +6,7 @@
 # make bench-go how fast dapi works beside the same work in Go, and which goals that reaches; needs Go
 # make profile flame graphs of the intake in build/profile
 # make bench-year what a million finished batches in the database cost (2 minutes)
-# make bench-abuse  what one broken or hostile peer costs the well-behaved nodes, abuse by abuse (6 minutes)
+# make bench-abuse  what one broken or hostile peer costs the well-behaved nodes (7 minutes), into the documents
 # make relay-faults  what outages cost a host of PoC v2, without dapi and with it; FAULTS="--rounds 20" and more
 # make soak    dapi for an hour between a failing chain and 200 nodes; SOAK="--duration 600 --nodes 500" and more
 # make model   dapi in memory, through random deliveries, faults, restarts and blocks, for MINUTES=10
@@ -119,7 +119,7 @@ bench-year: $(STAMP)
 	@$(PY) -m bench.year
 
 bench-abuse: $(STAMP)
-	@$(PY) -m bench.abuse
+	@$(PY) -m bench.abuse --write
 
 relay-faults: $(STAMP)
 	@$(PY) -m bench.relay_faults $(FAULTS)

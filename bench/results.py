@@ -71,7 +71,7 @@ class Section:
         results = read() | sections
         measured = {
             "at": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(self._begun_at)),
-            "commit": _commit(),
+            "commit": commit(),
             "seconds": round(time.time() - self._begun_at, 1),
             "load": [self._load, load()],
         }
@@ -125,7 +125,7 @@ def _cpu() -> str:
     return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "unknown")
 
 
-def _commit() -> str:
+def commit() -> str:
     """Return the commit of the sources, with a + when they were changed since."""
     try:
         command = ["git", "-C", str(_FOLDER), "describe", "--always", "--dirty=+", "--exclude=*"]

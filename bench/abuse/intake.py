@@ -1,7 +1,8 @@
 """The whole of dapi, without a chain, for the nodes of the bench: a process of its own.
 
 ``python -m bench.abuse.intake FOLDER`` reads the nodes and the settings as one line of JSON; when the WebSockets are
-started it prints one, with the callback port and the base of each node.
+started it prints one, with the callback port and the base of each node. At each further line it says what took longest
+since the one before (``watch.py``).
 """
 
 from __future__ import annotations
@@ -9,8 +10,10 @@ from __future__ import annotations
 import gc
 import json
 import sys
+import threading
 from typing import Any
 
+from bench.abuse.watch import Watch
 from dapi.broker.callback_tokens import CallbackTokens
 from dapi.broker.nodes import ModelConfig, NodeConfig
 from dapi.config import ApiConfig, Config, StorageConfig, WebSocketConfig
@@ -29,6 +32,11 @@ def _node(name: str, port: int) -> NodeConfig:
         poc_segment=f"/{name}",
         models={"model": ModelConfig()},
     )
+
+
+def _answer_laps(reactor: Any, watch: Watch) -> None:
+    for _ in sys.stdin:
+        reactor.callFromThread(lambda: print(json.dumps(watch.take()), flush=True))
 
 
 def main(folder: str) -> None:
@@ -56,6 +64,8 @@ def main(folder: str) -> None:
         for worker in service.broker.workers():
             worker.websocket_client.startService()
             bases[worker.node.id] = f"{service.callback_url}/{tokens.token(worker.node.num, worker.node.token_num)}"
+        watch = Watch(reactor, service.database)
+        threading.Thread(target=_answer_laps, args=(reactor, watch), daemon=True).start()
         gc.freeze()
         print(json.dumps({"port": service.callback_listener.port, "bases": bases}), flush=True)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import NamedTuple
 
 from dapi.timing.histogram import percentile
@@ -15,22 +14,23 @@ class Limits(NamedTuple):
     times_more: float = 2.0
     grown_mb: float = 100.0
 
-    def p99_ms(self, quiet: list[float]) -> float:
-        """Return what the 99th percentile may be beside an abuse, given the times without it."""
-        return max(self.least_p99_ms, self.times_more * p99(quiet))
+    def p99_ms(self, without: float | None) -> float:
+        """Return what the 99th percentile may be beside an abuse, given that without it; None: there was no ack."""
+        return max(self.least_p99_ms, self.times_more * (without or 0.0))
 
 
-def p99(times: list[float]) -> float:
-    """Return the 99th percentile by the nearest rank; NaN of nothing."""
-    return percentile(sorted(times), 99) if times else math.nan
+def p99(times: list[float]) -> float | None:
+    """Return the 99th percentile by the nearest rank; None of nothing."""
+    return percentile(sorted(times), 99) if times else None
 
 
-def broken_limits(quiet: list[float], beside: list[float], grown_mb: float, limits: Limits) -> list[str]:
-    """Return which limits are broken, in words; without any ack the first one is."""
-    broken = []
-    # Written so that NaN breaks it, too.
-    if not p99(beside) <= limits.p99_ms(quiet):
-        broken.append(f"the 99th percentile is {p99(beside):.1f} ms, at most {limits.p99_ms(quiet):.1f} are allowed")
+def broken_limits(without: float | None, beside: float | None, grown_mb: float, limits: Limits) -> list[str]:
+    """Return which limits are broken, in words, given both 99th percentiles; without any ack the first one is."""
+    broken, allowed = [], limits.p99_ms(without)
+    if beside is None:
+        broken.append("no message was acknowledged")
+    elif beside > allowed:
+        broken.append(f"the 99th percentile is {beside:.1f} ms, at most {allowed:.1f} are allowed")
     if grown_mb > limits.grown_mb:
         broken.append(f"dapi grew by {grown_mb:.0f} MB, at most {limits.grown_mb:.0f} are allowed")
     return broken
