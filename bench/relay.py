@@ -194,9 +194,15 @@ class Load:
         """Post the large body once, from a process of its own, so that this one goes on with the others."""
         await deferLater(self._reactor, after_seconds)
         self._is_large_under_way = True
-        output = await getProcessOutput(sys.executable, ["-c", _POST_LARGE, self._url, path], reactor=self._reactor)
-        status, seconds = output.split()
-        self.failures += status != b"200"
+        command = ["-c", _POST_LARGE, self._url, path]
+        while True:
+            output = await getProcessOutput(sys.executable, command, reactor=self._reactor, errortoo=True)
+            status, _, seconds = output.partition(b" ")
+            if status == b"200":
+                break
+            print(f"the large body: {output[-200:]!r}", flush=True)
+            self.failures += 1
+            await deferLater(self._reactor, AGAIN_SECONDS)
         self.large_seconds = max(self.large_seconds, float(seconds))
         self._is_large_under_way = False
 
@@ -241,11 +247,15 @@ async def measure(reactor: Any, rounds: int, stages: int) -> int:
     """Run the load, and print what it took; return the exit code."""
     section = Section("relay")
     command = [sys.executable, "-m", "bench.relay"]
-    api = subprocess.Popen([*command, "--api"], stdout=subprocess.PIPE, text=True)
-    assert api.stdout is not None
-    urls = json.loads(api.stdout.readline())
-    with folder() as name:
+    with folder() as name, contextlib.ExitStack() as stack:
+        api = subprocess.Popen([*command, "--api"], stdout=subprocess.PIPE, text=True)
+        stack.callback(api.kill)
+        assert api.stdout is not None
+        urls = json.loads(api.stdout.readline())
         dapi = subprocess.Popen([*command, "--dapi", name, *urls], stdout=subprocess.PIPE, text=True)
+        # Without it nothing is written to the folder any more, which then goes.
+        stack.callback(dapi.wait)
+        stack.callback(dapi.kill)
         assert dapi.stdout is not None
         port = int(dapi.stdout.readline())
         prefix = Path(f"{name}/outbox.db-relay.prefix").read_text().strip()
@@ -269,9 +279,9 @@ async def measure(reactor: Any, rounds: int, stages: int) -> int:
         memory = memory_mb(dapi.pid)
         dapi.terminate()
         dapi.wait()
-    api.terminate()
-    told = json.loads(api.stdout.read())
-    api.wait()
+        api.terminate()
+        told = json.loads(api.stdout.read())
+        api.wait()
     return report(load, told, (memory, left), rounds, section)
 
 
