@@ -23,6 +23,7 @@ from dapi.outbox.retries import Retried
 from dapi.outbox.story import BatchStory
 from dapi.outbox.whole import WholePage
 from dapi.phases.duty import Duty
+from dapi.phases.restart import RestartAdvice
 from dapi.poc.batch_handler import BatchCounts
 from tests.nodes import FakeWebSocket
 
@@ -203,12 +204,12 @@ class FakePhaseStatus(PhaseStatus):
     __setattr__ = object.__setattr__
 
     def __init__(self) -> None:
-        self.advice: dict[str, Any] = {"safe": True, "reason": None, "blocks_left": 100}
+        self.advice = RestartAdvice(True, blocks_left=100)
         self.asked: list[int] = []
 
     def latest_stages(self, limit: int) -> Deferred[list[dict[str, Any]]]:
         self.asked.append(limit)
         return succeed([{"height": 1000, "nodes": {"node1": {"generated": 3}}}])
 
-    def restart_advice(self) -> dict[str, Any]:
+    def restart_advice(self) -> RestartAdvice:
         return self.advice

@@ -91,8 +91,9 @@ def value_of(series: dict[Series, float], name: str, **labels: str) -> float | N
 def whole_snapshot() -> Snapshot:
     """A snapshot that has something of every part, so that no family is left out."""
     chain = ChainSample("submitting", frozenset(), {("confirmed", "0"): 1}, 1, {"n": "sound"}, 1, 1.0, 1.0, 1.0)
-    phases = PhaseSample(True, Phase.VALIDATE, 1, 1, {"participants": 1, "handed": 1, "answered": 1})
+    phases = PhaseSample(Phase.VALIDATE, 1, 1, {"participants": 1, "handed": 1, "answered": 1})
     node = node_sample("a", interruptions={"lost": 1}, silent_seconds=1.0)
     stage = StageSample({"m": ModelSample(1, 1, 1, 1)}, 1, 1)
     ports = {"admin": PortSample({200: 1}, 1, 1)}
-    return snapshot(nodes=[node], chain=chain, phases=phases, ports=ports, relay=relay_sample(), stage=stage)
+    parts = {"relay": relay_sample(), "stage": stage, "is_restart_safe": True}
+    return snapshot(nodes=[node], chain=chain, phases=phases, ports=ports, **parts)

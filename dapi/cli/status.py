@@ -280,17 +280,38 @@ def _poc_v2_tables(stages: list[dict[str, Any]], *, with_nodes: bool) -> Iterato
     cls=ApiCommand,
     examples="""
     dapi restart-advice && systemctl restart dapi
+    dapi restart-advice --container && docker compose restart api
     """,
 )
+@click.option("--container", "of_container", is_flag=True, help="Of the network's api container, in PoC v2.")
 @pass_session
-def restart_advice(session: Session) -> None:
-    """Say whether dapi may be restarted now: exit code 0 when it may, 3 when not."""
-    advice = session.api.get("/restart")
+def restart_advice(session: Session, of_container: bool) -> None:
+    """Say whether dapi may be restarted now: exit code 0 when it may, 3 when not.
+
+    Where PoC v2 is watched, it says the same of the api container, to which the exit code goes with --container.
+    """
+    from rich.text import Text
+
+    found = session.api.get("/restart")
+    container = found.get("api_container")
+    if of_container and container is None:
+        raise CliError("dapi does not watch PoC v2, so it knows nothing of the api container: set poc_v2.watch")
     if session.is_json:
-        session.print_json(advice)
-    elif advice["safe"]:
-        click.echo(f"yes: dapi may be restarted now; the next PoC starts in {advice['blocks_left']} blocks")
+        session.print_json(found)
     else:
-        click.echo(f"no: {advice['reason']}; wait, or lose what the nodes deliver meanwhile")
-    if not advice["safe"]:
+        advices = [("dapi", found)] if container is None else [("dapi", found), ("the api container", container)]
+        if of_container:
+            advices.reverse()
+        show.print_all(Text(_restart_words(who, advice)) for who, advice in advices)
+    if not (container if of_container else found)["safe"]:
         click.get_current_context().exit(ExitCode.NO)
+
+
+def _restart_words(who: str, advice: dict[str, Any]) -> str:
+    left = advice["blocks_left"]
+    if advice["safe"]:
+        return f"yes: {who} may be restarted now" + (f"; the next PoC starts in {left} blocks" if left else "")
+    until = f"wait until block {advice['safe_at']}" if advice.get("safe_at") else "wait"
+    loss = ", or lose what the nodes deliver meanwhile" if who == "dapi" else ""
+    subject = "" if who == "dapi" else f"{who} may not be restarted: "
+    return show.cell(f"no: {subject}{advice['reason']}; {until}{loss}")

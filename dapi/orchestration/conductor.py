@@ -124,6 +124,12 @@ class Conductor(LoopService):
         # The chain's own problem goes first: while it lasts, nobody finds out whether the other one is over.
         return self.loop_problem or self._watcher.problem or self._problem
 
+    @property
+    def is_moved(self) -> bool:
+        """Whether the network runs PoC v2, and nothing else is wrong: so nothing is done for any node."""
+        reason = self._poc_version.moved_reason
+        return reason is not None and self.problem == reason
+
     def stopService(self) -> Deferred[None]:
         """Stop following; the nodes go on with what they do. Fires when nothing is left of it."""
         self._leave_stage()

@@ -16,9 +16,7 @@ from dapi.orchestration.conductor import Conductor
 from dapi.orchestration.host import Host
 from dapi.orchestration.stages import StageBook, StageRecord
 from dapi.phases.phases import Phase
-
-# What a restart of dapi and a failed command or two may take.
-_BLOCKS_FOR_A_RESTART = 10
+from dapi.phases.restart import BLOCKS_FOR_A_RESTART, RestartAdvice
 
 
 @attrs.frozen
@@ -75,14 +73,15 @@ class PhaseStatus:
             **(host.earnings(stage, claims) if host is not None else {}),
         }
 
-    def restart_advice(self) -> dict[str, Any]:
-        """Tell whether dapi may be restarted now without harm (``safe``), why not, and for how many blocks it may."""
+    def restart_advice(self) -> RestartAdvice:
+        """Tell whether dapi may be restarted now without harm to PoC v1, which does nothing on a network with v2."""
         situation, problem = self._conductor.situation, self._conductor.problem
-        reason: str | None = "where the chain is, is not known now" + (f": {problem}" if problem is not None else "")
+        if self._conductor.is_moved:
+            return RestartAdvice(True)
         if situation is None or problem is not None:
-            return {"safe": False, "reason": reason, "blocks_left": None}
+            return RestartAdvice(False, "where the chain is, is not known now" + (f": {problem}" if problem else ""))
         if situation.phase is not Phase.INFERENCE:
-            return {"safe": False, "reason": f"the chain is in {situation.phase}", "blocks_left": 0}
+            return RestartAdvice(False, f"the chain is in {situation.phase}", 0)
         left = situation.blocks_left
-        reason = f"PoC starts in {left} blocks" if left < _BLOCKS_FOR_A_RESTART else None
-        return {"safe": reason is None, "reason": reason, "blocks_left": left}
+        reason = f"PoC starts in {left} blocks" if left < BLOCKS_FOR_A_RESTART else None
+        return RestartAdvice(reason is None, reason, left)

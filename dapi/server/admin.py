@@ -22,6 +22,7 @@ from dapi.errors import DapiError, NotReadyError, StoreError
 from dapi.http.answers import HttpError, json_answer, new_app, shielded
 from dapi.http.routes import Route, add_routes, open_paths
 from dapi.orchestration.phase_status import PhaseStatus
+from dapi.orchestration.restarts import Restarts
 from dapi.outbox.outbox import Outbox
 from dapi.server.admin_door import AdminDoor
 from dapi.server.answer_types import (
@@ -45,9 +46,9 @@ class AdminApi:
     """The routes below ``/admin/v1``.
 
     ``status`` returns what ``GET status`` shows, or a Deferred of it. ``phases`` tells of the chain that the nodes
-    follow, and is None where they follow none. ``poc_v2`` returns the latest stages of PoC v2, and is None where it is
-    not watched. ``token`` and ``hosts`` are for the AdminDoor. ``others`` are routes of other parts, from the root of
-    the port.
+    follow, and is None where they follow none; ``restarts`` tells whether parts may be restarted, by ``phases`` alone
+    where it is None. ``poc_v2`` returns the latest stages of PoC v2, and is None where it is not watched. ``token`` and
+    ``hosts`` are for the AdminDoor. ``others`` are routes of other parts, from the root of the port.
     """
 
     def __init__(
@@ -58,6 +59,7 @@ class AdminApi:
         status: Callable[[], Any],
         *,
         phases: PhaseStatus | None = None,
+        restarts: Restarts | None = None,
         poc_v2: Callable[[int], list[dict[str, Any]]] | None = None,
         token: str | None = None,
         hosts: Collection[str] = (),
@@ -67,7 +69,7 @@ class AdminApi:
         self._broker = broker
         self._batches = BatchRoutes(outbox)
         self._status = status
-        self._epochs = EpochRoutes(phases, poc_v2)
+        self._epochs = EpochRoutes(phases, restarts or Restarts(phases, None, False), poc_v2)
         self.poc = PocRoutes(reactor, broker, self._epochs)
         self._token = token
         self._hosts = hosts

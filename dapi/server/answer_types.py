@@ -11,6 +11,7 @@ from dapi.broker.node_worker_commands import CommandResult
 from dapi.broker.nodes import Node, NodeConfig
 from dapi.broker.rehearsal import RehearsalState, RehearsalStep
 from dapi.diagnosis.problem import Problem
+from dapi.phases.restart import RestartAdvice
 
 
 class ErrorAnswer(msgspec.Struct, frozen=True):
@@ -116,12 +117,14 @@ class CommandAnswers(msgspec.Struct, frozen=True):
     progress: CommandProgress
 
 
-class RestartAnswer(msgspec.Struct, frozen=True):
-    """Whether dapi may be restarted now without harm, else why not; and for how many blocks, null if not known."""
+class RestartAnswer(RestartAdvice, frozen=True):
+    """Whether dapi may be restarted now without harm, else why not, for how many blocks, and from which block on.
 
-    safe: bool
-    reason: str | None
-    blocks_left: int | None
+    Numbers that are not known are null. ``api_container`` says the same of the network's own api container; it is
+    missing where PoC v2 is not watched.
+    """
+
+    api_container: RestartAdvice | msgspec.UnsetType = msgspec.UNSET
 
 
 class EpochsAnswer(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -5,24 +5,33 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
 from twisted.web.server import Request
 
 from dapi.http.answers import HttpError, json_answer, whole_number
 from dapi.orchestration.phase_status import PhaseStatus
-from dapi.server.answer_types import EpochsAnswer
+from dapi.orchestration.restarts import Restarts
+from dapi.server.answer_types import EpochsAnswer, RestartAnswer
 
 _DEFAULT_STAGES = 5
 MAX_STAGES = 50
+_NOT_FOLLOWED = "no chain is followed: set chain_node.url and a key, and poc.follow_chain; or poc_v2.watch"
 
 
 class EpochRoutes:
     """``GET epochs?limit=N`` and ``GET restart``; where no chain is followed (``phases`` is None), both say so.
 
-    ``poc_v2`` returns the latest stages of PoC v2, None where it is not watched; then ``epochs`` needs no chain.
+    ``poc_v2`` returns the latest stages of PoC v2, None where it is not watched; where it is, both need no chain.
     """
 
-    def __init__(self, phases: PhaseStatus | None, poc_v2: Callable[[int], list[dict[str, Any]]] | None = None) -> None:
+    def __init__(
+        self,
+        phases: PhaseStatus | None,
+        restarts: Restarts,
+        poc_v2: Callable[[int], list[dict[str, Any]]] | None = None,
+    ) -> None:
         self._phases = phases
+        self._restarts = restarts
         self._poc_v2 = poc_v2
 
     def refuse_unless_forced(self, request: Request) -> None:
@@ -47,13 +56,24 @@ class EpochRoutes:
         return json_answer(request, EpochsAnswer(epochs, self._poc_v2(limit)))
 
     async def get_restart(self, request: Request) -> bytes:
-        """Answer whether dapi may be restarted now."""
-        return json_answer(request, self._followed().restart_advice())
+        """Answer whether dapi may be restarted now, and the api container where PoC v2 is watched."""
+        if (answer := restart_answer(self._restarts)) is None:
+            raise HttpError(404, _NOT_FOLLOWED)
+        return json_answer(request, answer)
 
     def _followed(self) -> PhaseStatus:
         if self._phases is None:
-            raise HttpError(404, "no chain is followed: set chain_node.url and a key, and poc.follow_chain")
+            raise HttpError(404, _NOT_FOLLOWED)
         return self._phases
+
+
+def restart_answer(restarts: Restarts) -> RestartAnswer | None:
+    """Return what ``GET restart`` answers, None where dapi knows nothing of the chain."""
+    if (advice := restarts.of_dapi()) is None:
+        return None
+    container = restarts.of_container()
+    fields = msgspec.structs.asdict(advice)
+    return RestartAnswer(**fields, api_container=msgspec.UNSET if container is None else container)
 
 
 def _text(request: Request, name: bytes) -> str:

@@ -69,7 +69,6 @@ class ChainSample(msgspec.Struct, frozen=True):
 class PhaseSample(msgspec.Struct, frozen=True):
     """Where the chain is in its epoch, and the validation that is under way."""
 
-    is_restart_safe: bool
     phase: str | None = None
     blocks_left: int | None = None
     outbox_blocks_left: int | None = None
@@ -96,6 +95,7 @@ class Snapshot(msgspec.Struct, frozen=True):
     problems: Mapping[tuple[ProblemId, Severity], int]
     relay: RelaySample | None = None
     stage: StageSample | None = None
+    is_restart_safe: bool | None = None
 
 
 def families(snapshot: Snapshot) -> Iterator[Metric]:
@@ -109,6 +109,8 @@ def families(snapshot: Snapshot) -> Iterator[Metric]:
     yield from _database(snapshot)
     yield from _chain(snapshot.chain)
     yield from _phases(snapshot.phases)
+    safe = known(snapshot.is_restart_safe)
+    yield gauge("dapi_restart_safe", "Whether dapi may be restarted without harm", [], safe)
     yield from poc_v2(snapshot.relay, snapshot.stage)
     problems = {(each, each.severity): 0 for each in ProblemId} | dict(snapshot.problems)
     yield gauge(
@@ -315,8 +317,6 @@ def _phases(phases: PhaseSample | None) -> Iterator[Metric]:
     yield gauge("dapi_chain_phase", "The phase of the chain: 1 for the one that it is in", ["phase"], rows)
     left = phases.blocks_left if phases is not None else None
     yield gauge("dapi_chain_phase_blocks_left", "Blocks until the window ends, or until PoC", [], known(left))
-    safe = phases.is_restart_safe if phases is not None else None
-    yield gauge("dapi_restart_safe", "Whether dapi may be restarted without harm", [], known(safe))
     validation = (phases.validation if phases is not None else None) or {}
     for name, field, text in (
         ("dapi_validation_participants", "participants", "Participants to validate in the stage that is under way"),

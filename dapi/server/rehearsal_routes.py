@@ -43,10 +43,11 @@ class RehearsalRoutes:
             return
         advice = self._phases.restart_advice()
         needed = int(self._rehearsals.times.longest / _BLOCK_SECONDS)
-        if not advice["safe"]:
-            raise HttpError(409, f"no test now: {advice['reason']}")
-        if advice["blocks_left"] < needed:
-            left = advice["blocks_left"]
+        if not advice.safe:
+            raise HttpError(409, f"no test now: {advice.reason}")
+        if (left := advice.blocks_left) is None:
+            raise HttpError(409, "no test now: the network runs PoC v2, in which the api container drives the nodes")
+        if left < needed:
             raise HttpError(409, f"no test now: PoC starts in {left} blocks, and a test may take {needed}")
 
 

@@ -30,6 +30,7 @@ from dapi.http.site import JsonSite
 from dapi.http.streams import StreamDoor
 from dapi.messages.sizes import MIB
 from dapi.mlnode.client import MAIN_NETWORK_PARAMS, TEST_NETWORK_PARAMS, MLNodeClient, NetworkVersion
+from dapi.orchestration.restarts import Restarts
 from dapi.outbox.comparison import Comparison
 from dapi.outbox.cosmos_message_client import CosmosMessageClient
 from dapi.outbox.outbox import Outbox
@@ -48,6 +49,7 @@ from dapi.server.admin import AdminApi
 from dapi.server.backup_routes import BackupRoutes
 from dapi.server.callback_door import CallbackDoor
 from dapi.server.callbacks import Callbacks
+from dapi.server.epochs import restart_answer
 from dapi.server.health import HealthRoutes
 from dapi.server.log_routes import LogRoutes
 from dapi.server.metric_families import Snapshot
@@ -127,6 +129,13 @@ class Parts:
         more = (RehearsalRoutes(self.rehearsals, phases), OpenApiRoute("dapi: admin", ADMIN))
         routes = (*health, *(route for part in (*parts, *more) for route in part.routes()))
         self.admin_listener = self._make_admin(status, routes)
+
+    @cached_property
+    def restarts(self) -> Restarts:
+        """Tells whether dapi, and the api container, may be restarted now."""
+        phases = self.chain.phase_status if self.chain is not None else None
+        knowledge = self.poc_v2_watch.knowledge if self.poc_v2_watch is not None else None
+        return Restarts(phases, knowledge, self.relay is not None)
 
     @property
     def in_starting_order(self) -> tuple[Any, ...]:
@@ -241,6 +250,7 @@ class Parts:
             self.outbox,
             status,
             phases=phases,
+            restarts=self.restarts,
             poc_v2=self.poc_v2_watch.latest_stages if self.poc_v2_watch is not None else None,
             token=admin_token(api),
             hosts=[host.strip() for host in hosts if host],
@@ -273,9 +283,8 @@ class Parts:
         return f"{base}/{self.callback_tokens.token(node_num, token_num)}" if token_num else base
 
     def _make_page(self, status: Callable[[], object]) -> LivePage:
-        def restart() -> dict[str, Any] | None:
-            phases = self.chain.phase_status if self.chain is not None else None
-            return phases.restart_advice() if phases is not None else None
+        def restart() -> Any:
+            return msgspec.to_builtins(restart_answer(self.restarts))
 
         def counts() -> dict[str, ByWay]:
             if not self.broker.is_loaded:

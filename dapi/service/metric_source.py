@@ -53,7 +53,7 @@ class MetricSource:
         # Last, so that its numbers are of the moment at which the others are copied.
         outbox = await self._if_in_time(parts.outbox.counts_by_kind())
         pending = parts.outbox.status()
-        times = parts.ack_times
+        times, advice = parts.ack_times, parts.restarts.of_dapi()
         return Snapshot(
             version=__version__,
             nodes=self._nodes(),
@@ -74,6 +74,7 @@ class MetricSource:
             phases=_phases(parts.chain) if parts.chain is not None else None,
             problems=Counter((problem.id, problem.severity) for problem in self._problems),
             relay=_relay(parts.relay) if parts.relay is not None else None,
+            is_restart_safe=advice.safe if advice is not None else None,
             stage=_stage(parts.poc_v2_watch) if parts.poc_v2_watch is not None else None,
         )
 
@@ -168,7 +169,6 @@ def _phases(chain: ChainService) -> PhaseSample | None:
         return None
     situation, validation = conductor.situation, conductor.validation
     return PhaseSample(
-        is_restart_safe=status.restart_advice()["safe"],
         phase=situation.phase if situation is not None else None,
         blocks_left=situation.blocks_left if situation is not None else None,
         outbox_blocks_left=conductor.blocks_left,

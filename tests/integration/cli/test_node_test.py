@@ -27,7 +27,7 @@ async def serving(whole: WholeDapi) -> str:
     service = whole.start()
     service._parts.rehearsals.times = QUICK
     await when_in(whole.nodes["one"], None)
-    await until(lambda: whole.phases.restart_advice()["safe"] and is_on_duty(service))
+    await until(lambda: whole.phases.restart_advice().safe and is_on_duty(service))
     return f"http://127.0.0.1:{service.admin_listener.port}"
 
 

@@ -296,7 +296,7 @@ async def test_a_chain_that_catches_up_drives_nothing(whole: WholeDapi) -> None:
     assert phase_of(node) == "nothing"
     assert not node.ledger.calls
     assert whole.conductor.situation is None
-    assert not whole.phases.restart_advice()["safe"]
+    assert not whole.phases.restart_advice().safe
     whole.chain.switches.is_catching_up = False
     await whole.when_all("generate")
     assert not whole.chain.state.seeds.get((1, whole.key.address))

@@ -33,7 +33,7 @@ reactor: Any = global_reactor
 MODEL = "Qwen/Qwen3-235B-A22B-Instruct-2507-FP8"
 P = 1_728_000
 # A stage that lasts as long as a test: its height is moved by hand.
-DURATIONS = Durations(poc_stage_duration=1000)
+DURATIONS = Durations(epoch_length=20_000, poc_stage_duration=1000)
 # It hurries, and gives a try the time that a busy machine needs.
 QUICK = msgspec.structs.replace(SenderSettings(artifacts_per_second=1000).scaled(0.02), try_seconds=PATIENCE_SECONDS)
 PATH = callback_path(MODEL, "generated")

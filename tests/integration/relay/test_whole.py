@@ -14,9 +14,9 @@ from dapi.config import PocV2Config
 from dapi.http.exchange import Exchanges
 from dapi.service import DapiService, make_service
 from dapi.simulator.api.api import SimulatedApi
-from tests.integration.relay.host import PATH, Host, P, body_of, hosting, reactor
+from tests.integration.relay.host import DURATIONS, PATH, Host, P, body_of, hosting, reactor
 from tests.integration.service.services import config
-from tests.integration.waiting import PATIENCE_SECONDS, soon, until
+from tests.integration.waiting import PATIENCE_SECONDS, soon, until, until_awaited
 
 
 async def ask(port: int, path: str, body: bytes | None = None) -> int:
@@ -58,6 +58,16 @@ async def test_a_callback_goes_through_a_whole_dapi(host: Host, tmp_path: Path) 
         status: dict[str, Any] = await soon(service.status())
         assert status["relay"]["stage"] == P
         assert prefix not in str(status)
+        admin = service.admin_listener.port
+        advice = await told(admin, "/admin/v1/restart")
+        assert (advice["safe"], advice["api_container"]["safe"]) == (False, False)
+        assert advice["safe_at"] == P + DURATIONS.poc_stage_duration + 25
+        host.api.see_block(advice["safe_at"])
+
+        async def may_be_restarted() -> bool:
+            return bool((await told(admin, "/admin/v1/restart"))["safe"])
+
+        await until_awaited(may_be_restarted)
         # It is described, and its prefix is not told.
         described = await told(port, "/openapi.json")
         assert "/k/{prefix}/v2/poc-batches/{model}/generated" in described["paths"]

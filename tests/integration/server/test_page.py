@@ -160,10 +160,13 @@ async def test_problems_come_first_in_words_and_as_text() -> None:
         expect(page.locator("#nodes tbody th").first).to_contain_text("node1")
         expect(page.locator("#nodes tbody tr").nth(1)).to_contain_text("404: no WebSocket <i>here</i>")
         expect(page.locator("#nodes tbody tr").nth(1)).to_contain_text("next try in")
-        expect(page.locator("#restart")).to_have_text("Safe to restart: no, the chain is in PoCGenerate.")
+        dapis = "Safe to restart: no, the chain is in PoCGenerate."
+        containers = "The api container: no, it stores; yes from block 1728085 on."
+        expect(page.locator("#restart")).to_have_text(f"{dapis} {containers}")
 
     dapi = FakeDapi(status(problems=ON_FIRE, nodes=[node(1), refused(2)]))
     dapi.advice = {"safe": False, "reason": "the chain is in PoCGenerate", "blocks_left": 0}
+    dapi.advice["api_container"] = {"safe": False, "reason": "it stores", "blocks_left": 0, "safe_at": 1728085}
     async with dapi.serving() as url:
         await browse(url, visit)
 

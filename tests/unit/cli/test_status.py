@@ -158,6 +158,27 @@ class RestartTests(CliTestCase):
         self.advise({"safe": True, "reason": None, "blocks_left": 210})
         self.assertIn("yes: dapi may be restarted now; the next PoC starts in 210 blocks", self.shown("restart-advice"))
 
+    def test_however_long(self) -> None:
+        self.advise({"safe": True, "reason": None, "blocks_left": None, "safe_at": None})
+        self.assertEqual(self.shown("restart-advice"), "yes: dapi may be restarted now")
+
+    def test_of_the_api_container(self) -> None:
+        reason = "stage 100 of PoC v2 takes results from block 165 on: the container brings the weights onto the chain"
+        container = {"safe": False, "reason": reason, "blocks_left": 0, "safe_at": 185}
+        self.advise({"safe": True, "reason": None, "blocks_left": None, "safe_at": None, "api_container": container})
+        of_container = f"no: the api container may not be restarted: {reason}; wait until block 185"
+        shown = self.shown("restart-advice").splitlines()
+        self.assertEqual((shown[0], " ".join(shown[1:])), ("yes: dapi may be restarted now", of_container))
+        shown = self.shown("restart-advice", "--container", code=3).splitlines()
+        self.assertEqual((" ".join(shown[:-1]), shown[-1]), (of_container, "yes: dapi may be restarted now"))
+        self.advise(container)
+        self.assertIn("wait until block 185, or lose what the nodes deliver meanwhile", self.words("restart-advice"))
+        self.assertIn("set poc_v2.watch", self.refused("restart-advice", "--container"))
+
+    def words(self, command: str) -> str:
+        """What a command that says no prints, in one line."""
+        return " ".join(self.shown(command, code=3).split())
+
     def test_not_safe(self) -> None:
         for name, reason in (("restart-poc", "the chain is in PoCGenerate"), ("restart-inference", "PoC starts in 1")):
             self.advise(recorded(name)[1])

@@ -9,6 +9,7 @@ from dapi.errors import StoreBusyError
 from dapi.messages import Kind, State, epochs_pb2
 from dapi.orchestration.stage_work import QUIET_SECONDS
 from dapi.phases.duty import Duty
+from dapi.phases.restart import RestartAdvice
 from dapi.timing.loop import RESTART_SECONDS
 from tests.unit.orchestration.conductor_case import (
     CONFIRMATION_START,
@@ -55,11 +56,11 @@ class PhaseTests(ConductorTestCase):
         for height in (START, VALIDATION_START, VALIDATION_END):
             self.move(height)
         self.assertEqual((self.rpc.asked, self.reconciler.intentions, self.validations), ([], {}, []))
-        self.assertIs(self.phases.restart_advice()["safe"], False)
+        self.assertIs(self.phases.restart_advice().safe, False)
         self.watcher.problem = None
         self.move(VALIDATION_END + 1)
         self.assert_duty(Duty.INFERENCE)
-        self.assertIs(self.phases.restart_advice()["safe"], True)
+        self.assertIs(self.phases.restart_advice().safe, True)
 
     def test_a_look_without_a_block(self) -> None:
         self.watcher.problem = "halted"
@@ -272,7 +273,7 @@ class FailureTests(ConductorTestCase):
         patch = self.patch(self.broker, "workers", None)
         self.move(START)
         self.assertIn("Conductor broke", self.phases.status()["problem"])
-        self.assertFalse(self.phases.restart_advice()["safe"])
+        self.assertFalse(self.phases.restart_advice().safe)
         self.assertEqual(len(self.flushLoggedErrors(TypeError)), 1)
         patch.restore()
         self.clock.advance(RESTART_SECONDS)
@@ -361,6 +362,9 @@ class PocV2Tests(ConductorTestCase):
         self.assertEqual(self.successResultOf(self.outbox.batches(kind=Kind.SEED)).batches, [])
         self.assertEqual(self.successResultOf(self.stages.latest()), [])
         self.assertIn("the network has moved to PoC v2", str(self.phases.status()["problem"]))
+        self.assertEqual(self.phases.restart_advice(), RestartAdvice(True), "there is nothing that it would disturb")
+        self.watcher.problem = "no block"
+        self.assertFalse(self.phases.restart_advice().safe, "it may have moved back")
 
     def test_a_stage_that_is_under_way_is_left_and_taken_up_again(self) -> None:
         self.move(VALIDATION_START)

@@ -78,16 +78,16 @@ class DeadlineTests(ConductorTestCase):
 
     def test_no_restart_where_the_chain_could_not_be_asked(self) -> None:
         self.move(VALIDATION_END)
-        self.assertIs(self.phases.restart_advice()["safe"], True)
+        self.assertIs(self.phases.restart_advice().safe, True)
         self.rpc.failing = {"EpochInfo"}
         # PoC has begun meanwhile, as far as anybody knows.
         self.move(START + LENGTH)
         advice = self.phases.restart_advice()
-        self.assertEqual((advice["safe"], advice["blocks_left"]), (False, None))
-        self.assertIn("EpochInfo: no answer", advice["reason"])
+        self.assertEqual((advice.safe, advice.blocks_left), (False, None))
+        self.assertIn("EpochInfo: no answer", advice.reason)
         self.rpc.failing = set()
         self.retry()
-        self.assertIn("PoCGenerate", self.phases.restart_advice()["reason"])
+        self.assertIn("PoCGenerate", self.phases.restart_advice().reason)
 
     def test_no_restart_right_before_the_first_poc_of_a_chain(self) -> None:
 
@@ -99,11 +99,11 @@ class DeadlineTests(ConductorTestCase):
         for height, is_safe in ((START - 10, True), (START - 9, False), (START, False)):
             self.move(height)
             advice = self.phases.restart_advice()
-            self.assertEqual((advice["safe"], advice["blocks_left"]), (is_safe, START - height))
+            self.assertEqual((advice.safe, advice.blocks_left), (is_safe, START - height))
 
     def test_no_restart_right_before_poc(self) -> None:
         self.move(START + LENGTH - 9)
-        self.assertEqual(self.phases.restart_advice()["blocks_left"], 9)
-        self.assertIs(self.phases.restart_advice()["safe"], False)
+        self.assertEqual(self.phases.restart_advice().blocks_left, 9)
+        self.assertIs(self.phases.restart_advice().safe, False)
         self.move(START + LENGTH)
-        self.assertIs(self.phases.restart_advice()["safe"], False)
+        self.assertIs(self.phases.restart_advice().safe, False)

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from dapi.orchestration.restarts import Restarts
 from dapi.phases.duty import Duty
+from dapi.relay.api_answers import Epochs, StageWindow
+from dapi.relay.knowledge import Knowledge
 from tests.fake_broker import FakePhaseStatus
 from tests.unit.server.test_admin import BLOCK, AdminTestCase
 
@@ -28,7 +31,8 @@ class DrivenTests(AdminTestCase):
         self.assertEqual(self.phases.asked, [])
 
     def test_restart(self) -> None:
-        self.assertEqual(self.got("GET", "/restart"), (200, self.phases.advice))
+        told = {"safe": True, "reason": None, "blocks_left": 100, "safe_at": None}
+        self.assertEqual(self.got("GET", "/restart"), (200, told))
 
     def test_manual_commands_are_refused_unless_forced(self) -> None:
         for path, body in (("start", BLOCK), ("validate", BLOCK), ("stop", None), ("inference", None)):
@@ -54,6 +58,19 @@ class PocV2Tests(AdminTestCase):
         told = {"epochs": [], "poc_v2": [{"height": 1000, "model": "m", "stored": 7}]}
         self.assertEqual(self.got("GET", "/epochs?limit=3"), (200, told))
         self.assertEqual(self.limits, [3])
+
+
+class WatchedTests(AdminTestCase):
+    def api(self, **options: Any) -> Any:
+        knowledge = Knowledge(self.clock)
+        knowledge.learn_epochs(Epochs(161, "", (StageWindow(100, 100, 160, 165, 185),), 500))
+        return super().api(restarts=Restarts(None, knowledge, True), **options)
+
+    def test_a_restart_of_the_api_container(self) -> None:
+        code, told = self.got("GET", "/restart")
+        self.assertEqual((code, told["safe"], told["safe_at"]), (200, False, 185))
+        self.assertEqual(told["reason"], "stage 100 of PoC v2 takes results from block 165 on")
+        self.assertIn("weights of the nodes", told["api_container"]["reason"])
 
 
 class NotDrivenTests(AdminTestCase):

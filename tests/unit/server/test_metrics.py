@@ -126,8 +126,8 @@ class FamilyTests(MetricsTestCase):
             -0.5,
             60,
         )
-        phases = PhaseSample(True, Phase.GENERATE, 5, 6, {"participants": 9, "handed": 8, "answered": 7})
-        found = self.scraped(snapshot(chain=chain, phases=phases))
+        phases = PhaseSample(Phase.GENERATE, 5, 6, {"participants": 9, "handed": 8, "answered": 7})
+        found = self.scraped(snapshot(chain=chain, phases=phases, is_restart_safe=True))
         for name, labels, value in (
             ("dapi_sending_state", {"state": "held"}, 1),
             ("dapi_sending_state", {"state": "submitting"}, 0),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dapi.broker.rehearsal import RehearsalState, RehearsalStatus, RehearsalStep, RehearsalTimes, StepResult
 from dapi.broker.rehearsals import Rehearsals
 from dapi.errors import NotReadyError, UnknownNodeError
+from dapi.phases.restart import RestartAdvice
 from dapi.server.rehearsal_routes import RehearsalRoutes
 from tests.fake_broker import FakePhaseStatus
 from tests.unit.server.resource_client import ResourceClient
@@ -59,14 +60,15 @@ class RehearsalTests(AdminTestCase):
 
     def test_refused_in_a_poc_and_near_one(self) -> None:
         for advice, message in (
-            ({"safe": False, "reason": "the chain is in PoCGenerate", "blocks_left": 0}, "PoCGenerate"),
-            ({"safe": False, "reason": "where the chain is, is not known now", "blocks_left": None}, "not known"),
-            ({"safe": True, "reason": None, "blocks_left": 80}, "PoC starts in 80 blocks, and a test may take 81"),
+            (RestartAdvice(False, "the chain is in PoCGenerate", 0), "PoCGenerate"),
+            (RestartAdvice(False, "where the chain is, is not known now"), "not known"),
+            (RestartAdvice(True, blocks_left=80), "PoC starts in 80 blocks, and a test may take 81"),
+            (RestartAdvice(True), "the network runs PoC v2"),
         ):
             self.phases.advice = advice
             self.assert_error(self.got("POST", "/nodes/a/test"), 409, message)
         self.assertEqual(self.rehearsals.begun, [])
-        self.phases.advice = {"safe": True, "reason": None, "blocks_left": 81}
+        self.phases.advice = RestartAdvice(True, blocks_left=81)
         self.assertEqual(self.got("POST", "/nodes/a/test")[0], 202)
 
     def test_where_no_chain_is_followed(self) -> None:

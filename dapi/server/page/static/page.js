@@ -90,9 +90,17 @@ function showProblems(problems) {
 }
 
 function showRestart(advice) {
-  const words = advice === null ? "dapi follows no chain: it cannot say when a restart does harm."
-    : advice.safe ? `Safe to restart: yes, for ${plural(advice.blocks_left, "block")}.` : `Safe to restart: no, ${advice.reason}.`;
-  say(find("#restart"), words);
+  if (advice === null) {
+    say(find("#restart"), "dapi follows no chain: it cannot say when a restart does harm.");
+    return;
+  }
+  const container = advice.api_container ? ` The api container: ${restartWords(advice.api_container)}.` : "";
+  say(find("#restart"), `Safe to restart: ${restartWords(advice)}.${container}`);
+}
+
+function restartWords({ safe, reason, blocks_left: left, safe_at: at }) {
+  if (safe) return left ? `yes, for ${plural(left, "block")}` : "yes";
+  return `no, ${reason}${at ? `; yes from block ${at} on` : ""}`;
 }
 
 function showSituation(situation, validation) {
