@@ -152,9 +152,11 @@ def _admin_token(config: Config) -> Check:
 
 
 def _certificate(config: Config) -> Iterator[Check]:
+    from twisted.internet import reactor
+
     name, renew = "certificate", "renew the files of tls.certificate and tls.key"
     try:
-        tls = server_tls(None, config, for_nodes=True)
+        tls = server_tls(reactor, config, for_nodes=True)
     except ConfigError as error:
         yield failed(name, str(error), "mend what is named: dapi does not start with it")
         return
