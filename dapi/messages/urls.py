@@ -28,7 +28,7 @@ def parse_url(text: str) -> URL:
         url = URL.from_text(text)
     except ValueError:
         raise ValueError("its host is neither a name nor an address") from None
-    return url.normalize(path=False, query=False, fragment=False, userinfo=False, percents=False)
+    return url.normalize(path=False, query=False, fragment=False, userinfo=False)
 
 
 def without_user(text: str) -> str:

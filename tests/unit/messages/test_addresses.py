@@ -38,3 +38,5 @@ class AddressTests(SynchronousTestCase):
         ):
             error = self.assertRaises(MessageError, address_of, text)
             self.assertEqual(error.field, "public_key", text)
+            reason = "is not a compressed secp256k1 key: 66 hex digits, of which the first are 02 or 03"
+            self.assertEqual(error.reason, reason)

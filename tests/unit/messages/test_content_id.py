@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from dapi.messages import ProofBatch, ValidatedBatch, content_id, decode_envelope, decode_generated
+from dapi.messages.content_id import run_id
 from tests.batches import generated_batch, generated_fields, validated_batch
 
 int64 = st.integers(-(2**63), 2**63 - 1)
@@ -41,6 +42,11 @@ class ContentIdTests(SynchronousTestCase):
         self.assertEqual(
             content_id(validated_batch()), "6c79493f3f287051ea10b5bfae33e21c866ae0858d20a7a7c7e11404b17fa421"
         )
+
+    def test_the_id_of_a_run_does_not_change_between_versions(self) -> None:
+        # It is compared with that of the stage, which may be on disk.
+        self.assertEqual(run_id("ABCDEF", "031b84"), "d1fc3c1d7e7ae513")
+        self.assertNotEqual(run_id("AB CD", "EF"), run_id("AB", "CD EF"))
 
     def test_both_ways_give_the_same_id(self) -> None:
         fields = generated_fields(dist=[0.1, 1])

@@ -89,7 +89,8 @@ class EndOfTests(SynchronousTestCase):
         begins_with = len(packed[0])
         self.assertEqual(end_of(packed[1], 0, len(some)), begins_with)
         self.assertEqual(end_of(packed[1], begins_with, len(others)), len(packed[1]))
-        self.assertRaises(ValueError, end_of, packed[1], begins_with, len(others) + 1)
+        with self.assertRaisesRegex(ValueError, "^2 numbers are missing$"):
+            end_of(packed[1], begins_with, len(others) + 2)
 
     def test_last_one_that_is_cut_off(self) -> None:
         self.assertRaises(ValueError, end_of, b"\x01\x80", 0, 2)

@@ -12,14 +12,18 @@ from twisted.trial.unittest import SynchronousTestCase
 from dapi.errors import MessageError
 from dapi.messages import (
     GeneratedMessage,
+    ProofBatch,
+    ValidatedBatch,
     ValidatedMessage,
     decode_envelope,
     decode_generated,
     decode_validated,
     encode_ack,
     number_lists,
+    wire,
 )
-from tests.batches import generated_fields, validated_fields
+from dapi.messages.wire import decode_large
+from tests.batches import generated_fields, validated_batch, validated_fields
 
 GENERATED_FIELDS = ("public_key", "block_hash", "block_height", "nonces", "dist", "node_id")
 VALIDATED_FIELDS = (
@@ -76,6 +80,28 @@ class AcceptedTests(SynchronousTestCase):
             self.assertTrue(bare.has_nan())
             self.assertTrue(enveloped.batch.has_nan())  # type: ignore[union-attr]
         self.assertFalse(decode_validated(encoded(validated_fields())).has_nan())
+
+    def test_nan_anywhere_in_a_long_verdict(self) -> None:
+        self.patch(wire, "_SUMMED", 3)
+        for place in range(11):
+            dist = [1.0] * 11
+            self.assertFalse(validated_batch(nonces=[1] * 11, dist=dist, received_dist=dist).has_nan())
+            dist[place] = math.nan
+            self.assertTrue(validated_batch(nonces=[1] * 11, dist=dist, received_dist=[1.0] * 11).has_nan(), place)
+
+    def test_a_large_one_is_decoded_to_the_same(self) -> None:
+        can_be_read_in_pieces = number_lists.parser_class is not None
+        nonces, dist = list(range(1000)), [0.5] * 1000
+        generated = encoded(generated_fields(nonces=nonces, dist=dist))
+        validated = encoded(validated_fields(nonces=nonces, dist=dist, received_dist=dist))
+        self.assertEqual(decode_large(generated, ProofBatch), (decode_generated(generated), can_be_read_in_pieces))
+        self.assertEqual(decode_large(validated, ValidatedBatch), (decode_validated(validated), can_be_read_in_pieces))
+        # Not even simdjson reads a NaN.
+        text = encoded(validated_fields(dist=[0.5, math.nan]))
+        batch, was_read_in_pieces = decode_large(text, ValidatedBatch)
+        self.assertEqual((batch.has_nan(), was_read_in_pieces), (True, False))
+        with self.assertRaisesRegex(MessageError, "^\\$.dist: is missing$"):
+            decode_large(generated.replace(b'"dist"', b'"other"'), ProofBatch)
 
     def test_ack_carries_the_id_as_the_node_reads_it(self) -> None:
         self.assertEqual(json.loads(encode_ack('we"ird')), {"type": "ack", "id": 'we"ird'})
@@ -138,9 +164,11 @@ class RefusedTests(SynchronousTestCase):
             self.refused(text.encode(), "$.dist[0]")
         for name in ("r_target", "fraud_threshold", "probability_honest"):
             for value in (math.nan, math.inf):
-                self.refused(encoded(validated_fields() | {name: value}), f"$.{name}", validated=True)
+                error = self.refused(encoded(validated_fields() | {name: value}), f"$.{name}", validated=True)
+                self.assertEqual(error.reason, f"is {value}, not a finite number")
         for name in ("dist", "received_dist"):
-            self.refused(encoded(validated_fields() | {name: [1.0, math.inf]}), f"$.{name}[1]", validated=True)
+            error = self.refused(encoded(validated_fields() | {name: [1.0, math.inf]}), f"$.{name}[1]", validated=True)
+            self.assertEqual(error.reason, "is inf, not a finite number")
             self.refused(encoded(validated_fields() | {name: [math.nan, -math.inf]}), f"$.{name}[1]", validated=True)
         self.refused(encoded(generated_fields() | {"nonces": [math.nan, 1]}), "$.nonces[0]")
 
@@ -149,7 +177,8 @@ class RefusedTests(SynchronousTestCase):
             self.refused(encoded(generated_fields() | {"nonces": [1, nonce]}), "$.nonces[1]")
 
     def test_lists_of_different_length(self) -> None:
-        self.refused(encoded(generated_fields() | {"dist": [0.5]}), "$.dist")
+        error = self.refused(encoded(generated_fields() | {"dist": [0.5]}), "$.dist")
+        self.assertEqual(error.reason, "has 1 numbers, nonces has 2")
         self.refused(encoded(generated_fields() | {"nonces": []}), "$.dist")
         self.refused(encoded(validated_fields() | {"received_dist": [0.5]}), "$.received_dist", validated=True)
 
@@ -171,7 +200,8 @@ class RefusedTests(SynchronousTestCase):
     def test_invalid_utf8_even_where_nobody_reads(self) -> None:
         text = json.dumps(generated_fields() | {"extra": "?"}).encode()
         error = self.refused(text.replace(b"?", b"\xff"), "$")
-        self.assertIn("UTF-8", error.reason)
+        place = text.index(b"?")
+        self.assertEqual(error.reason, f"invalid UTF-8 at byte {place}")
 
     def test_half_of_a_surrogate_pair(self) -> None:
         """It could be neither hashed nor acknowledged; json, which reads what has a NaN, lets it through."""
@@ -187,6 +217,8 @@ class RefusedTests(SynchronousTestCase):
         for payload in (b"", b"{", b"[]", b"null", b"\x00", b"{'a': 1}", b'{"a": NaN', b"[" * 200_000):
             self.refused(payload, "$", envelope=True)
             self.refused(payload, "$")
+        error = self.refused(b'{"dist": [NaN}', "$")
+        self.assertTrue(error.reason.startswith("JSON is malformed: "), error.reason)
 
     def test_nested_too_deeply_even_where_nobody_reads(self) -> None:
         for begin in (b'{"extra": ', b'{"dist": [NaN], "extra": '):
