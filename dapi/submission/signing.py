@@ -62,12 +62,12 @@ class Signing:
         Return whether the transaction may pass when it is signed again. Raises ChainError.
         """
         found = _MAX_GAS.search(log)
-        refused, allowed = (int(found[1]), int(found[2])) if found is not None else (0, 0)
-        if not 0 < allowed < refused:
+        if found is None or not 0 < int(found[2]) < int(found[1]):
             return False
+        allowed = int(found[2])
         if allowed < self.gas_limit:
             text = "the chain allows {allowed} gas in a block: transactions have this limit now, not {before}"
             self.log.warn(text, allowed=allowed, before=self.gas_limit)
             self.gas_limit = allowed
             await self.refresh()
-        return self.gas_limit < refused
+        return True

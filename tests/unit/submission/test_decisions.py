@@ -114,6 +114,8 @@ class StoredAgainTests(DecisionsTestCase):
         self.assert_decided(transaction, "vanished", "")
         line = f"transaction {HASH} is given up: in no block when its time had passed"
         self.assertEqual(self.log.lines(LogLevel.info, "given up"), [line])
+        self.run_to_end(self.decisions.time_has_passed(self.send_next(OTHER)))
+        self.assertEqual(self.decisions.outcomes, {("vanished", ""): 2})
 
     def test_when_its_timestamp_was_refused(self) -> None:
         transaction = self.sent(2)
@@ -246,7 +248,8 @@ class BlamedTests(DecisionsTestCase):
         self.record_verdict()
         transaction = self.send_next()
         transaction.messages = [msgspec.structs.replace(transaction.messages[0], attempts=attempts)]
-        self.patch(self.submissions, "is_on_chain", lambda verdict: succeed(is_ours))
+        known = {transaction.messages[0].seq: is_ours}
+        self.patch(self.submissions, "is_on_chain", lambda verdict: succeed(known[verdict.seq]))
         self.act(transaction, of_block(1160, log="there is one"))
         self.assert_decided(transaction, "duplicate", "inference/1160")
         return self.counts()

@@ -209,6 +209,12 @@ class FullTests(SenderTestCase):
         self.send_all()
         self.assertEqual(len(self.chain.sent), 2)
 
+    def test_each_that_had_no_room_is_counted(self) -> None:
+        self.fill(10**6)
+        self.watcher.head = status_at(LATEST + 1)
+        self.send_all()
+        self.assertEqual(self.decisions.outcomes, {("no_room", ""): 2})
+
     def test_where_no_block_comes_it_is_tried_again_all_the_same(self) -> None:
         self.fill(10**6)
         self.chain.broadcast_error = None
