@@ -70,7 +70,7 @@ model: $(STAMP)
 	@$(PY) -m tests.model $(MINUTES)
 
 ROUNDS ?= 50
-KILLS := kills faults/test_chain.py test_pull_the_plug.py test_chain_pull_the_plug.py outbox/test_processes.py relay/test_matrix.py relay/test_kill.py
+KILLS := kills faults test_pull_the_plug.py test_chain_pull_the_plug.py outbox/test_processes.py relay/test_matrix.py relay/test_kill.py
 
 faults: $(STAMP)
 	@DAPI_FAULT_ROUNDS=$(ROUNDS) $(PY) -m pytest -q $(addprefix tests/integration/,$(KILLS))
