@@ -7,11 +7,13 @@ from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import CancelledError, Deferred, succeed
+from twisted.logger import LogLevel
 
 from dapi.errors import StoreBrokenError, StoreBusyError, StoreClosedError
 from dapi.messages import Receipt, Via
 from dapi.messages.sizes import MIB
+from tests.logs import log_of
 from tests.unit.database.store_tools import Obstacle
 from tests.unit.outbox.outbox_case import PROPERTY, SHARED, OutboxTestCase, entry
 
@@ -330,3 +332,11 @@ class FaultTests(OutboxTestCase):
         self.assertEqual(self.outbox.status()["pending_bytes"], 0)
         other.execute("ROLLBACK")
         self.assertEqual(self.put("b"), Receipt("b", 1))
+
+    def test_a_mistake_of_our_own_is_logged(self) -> None:
+        log = log_of(self)
+        self.patch(self.database, "write", lambda function, *, intake: succeed("no result of the writer"))
+        self.outbox.put(entry("a"))
+        self.clock.turn()
+        self.assertEqual(len(self.flushLoggedErrors(AttributeError)), 1)
+        self.assertEqual(log.lines(LogLevel.critical), ["the outbox failed, which it never should"])

@@ -20,6 +20,7 @@ from dapi.phases.host_queries import (
 )
 from dapi.simulator.chain.messages import Hardware, HardwareNode
 from dapi.simulator.chain.state import GroupMember, GroupNode, Model, SettleAmount
+from dapi.simulator.chain.wire import bytes_field, message_field, varint_field
 from tests.chain_tools import Key
 from tests.unit.phases.test_stage_queries import BUSY, FREE, LATEST, SimulatedRpc
 
@@ -77,6 +78,13 @@ class HostQueryTests(SynchronousTestCase):
             self.ask(member_weight, 2, ONE.address), MemberWeight(30, 28, {"n": 10, "m": 20, "k": 3, "l": 2})
         )
         self.assertIsNone(self.ask(member_weight, 9, ONE.address))
+
+    def test_weight_of_a_node_whose_id_is_no_text(self) -> None:
+        node = message_field(4, bytes_field(1, b"\xff") + varint_field(3, 7))
+        member = message_field(8, bytes_field(1, ONE.address) + varint_field(2, 9) + node)
+        # The answer for the main group, and for the one of the model that it names.
+        self.rpc.value = message_field(1, member + bytes_field(15, "model"))
+        self.assertEqual(self.ask(member_weight, 2, ONE.address), MemberWeight(9, 0, {"\ufffd": 7}))
 
     def test_version(self) -> None:
         self.assertEqual(self.ask(mlnode_version), "v3.0.8")

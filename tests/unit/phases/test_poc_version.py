@@ -69,7 +69,7 @@ class PocVersionTests(SynchronousTestCase):
                 self.assertTrue(goal is state or goal in TRANSITIONS[state])
             for goal in set(PocVersionState) - TRANSITIONS[state]:
                 self.version.state = state
-                with self.assertRaises(RuntimeError):
+                with self.assertRaisesRegex(RuntimeError, "PoC's version"):
                     self.version._enter(goal, None)
 
     def test_the_chain_is_asked_at_first_and_then_now_and_then(self) -> None:
