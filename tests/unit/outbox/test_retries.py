@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dapi.errors import UnknownBatchError
@@ -179,7 +179,7 @@ class WholeTests(OutboxTestCase):
         for filters, expected in (({"kind": Kind.VALIDATED}, "a"), ({"state": State.CONFIRMED}, "b")):
             self.assertEqual([row.batch_id for row in self.whole(**filters).page.batches], [expected])
 
-    @PROPERTY
+    @settings(PROPERTY, max_examples=15)
     @given(st.lists(st.integers(0, 3), min_size=1, max_size=8), st.integers(1, 4))
     def test_each_batch_comes_once_whatever_the_sizes(self, sizes: list[int], limit: int) -> None:
         self.execute(self.database, "DELETE FROM unfinished")
