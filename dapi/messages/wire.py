@@ -96,7 +96,6 @@ class _Ack(msgspec.Struct, tag_field="type", tag="ack"):
 Envelope: TypeAlias = GeneratedMessage | ValidatedMessage
 
 T = TypeVar("T", bound=Envelope | ProofBatch | ValidatedBatch)
-B = TypeVar("B", ProofBatch, ValidatedBatch)
 
 _envelopes: msgspec.json.Decoder[Envelope] = msgspec.json.Decoder(Envelope)
 _generated = msgspec.json.Decoder(ProofBatch)
@@ -127,14 +126,23 @@ def decode_validated(payload: bytes) -> ValidatedBatch:
     return _decode(payload, _validated)
 
 
-def decode_large(payload: bytes, wanted: type[B]) -> tuple[B, bool]:
-    """Decode the body of a callback as the two functions above do, on any thread.
+def decode_large_envelope(payload: bytes) -> tuple[Envelope, bool]:
+    """Decode as ``decode_envelope`` does, on any thread.
 
-    Also return whether its numbers were read some at a time. If not, one long step has kept the interpreter from all
+    Also return whether the numbers were read some at a time. If not, one long step has kept the interpreter from all
     other threads, as it may have before a refusal.
     """
-    decoder: msgspec.json.Decoder[B] = _generated if wanted is ProofBatch else _validated  # type: ignore[assignment]
-    return _decode_either_way(payload, decoder)
+    return _decode_either_way(payload, _envelopes)
+
+
+def decode_large_generated(payload: bytes) -> tuple[ProofBatch, bool]:
+    """Decode as ``decode_generated`` does; the rest is as with ``decode_large_envelope``."""
+    return _decode_either_way(payload, _generated)
+
+
+def decode_large_validated(payload: bytes) -> tuple[ValidatedBatch, bool]:
+    """Decode as ``decode_validated`` does; the rest is as with ``decode_large_envelope``."""
+    return _decode_either_way(payload, _validated)
 
 
 def encode_ack(message_id: str) -> bytes:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from typing import TypeAlias
 
 import msgspec
-from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.defer import CancelledError, Deferred, maybeDeferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -15,7 +16,9 @@ from dapi.errors import MessageError, QuotaError, StoreError
 from dapi.messages import Envelope, GeneratedMessage, Receipt, decode_envelope
 from dapi.messages.printable import printable
 from dapi.poc.batch_handler import BatchHandler
+from dapi.poc.large_batches import LARGE_BYTES, Handle
 from dapi.timing.log_limits import OncePerMinute
+from dapi.timing.pool_thread import PoolThread
 
 
 class MessageCounts(msgspec.Struct):
@@ -75,12 +78,19 @@ class MessageCounter:
             self.log.warn(text, node_id=self._node_id, count=count, problem=self.counts.last_problem)
 
 
+TakeLarge: TypeAlias = Callable[[bytes, Handle[Envelope]], Deferred[Receipt]]
+"""Decodes a large message, and has it handled, as ``LargeBatches.take`` does."""
+
+
 class MessageIntake:
     """Hands the messages of one connection to the node's BatchHandler.
 
     At most ``max_messages``, and at most ``max_bytes`` unless it is a single message, are pending with the handler at a
     time; those beyond are queued here, undecoded, in the order in which they came. ``acknowledge`` is called with the
     message's id when its receipt is there, and never without one. ``on_done`` is called after each message.
+    ``on_judged`` is called with a message's bytes and whether it is a good one, as soon as it is decoded; one that is
+    queued counts as good at once. ``take_large`` decodes a large one, and has it handled; without it that is done as
+    with a small one.
     """
 
     def __init__(
@@ -93,6 +103,8 @@ class MessageIntake:
         max_bytes: int,
         acknowledge: Callable[[str], None],
         on_done: Callable[[], None],
+        on_judged: Callable[[int, bool], None] = lambda size, is_good: None,
+        take_large: TakeLarge | None = None,
     ) -> None:
         self._clock = clock
         self._handler = handler
@@ -102,8 +114,12 @@ class MessageIntake:
         self._max_bytes = max_bytes
         self._acknowledge = acknowledge
         self._on_done = on_done
+        self._on_judged = on_judged
+        self._take_large = take_large
         # With the time at which each came. Made for the first one: empty, it takes 760 bytes of each connection.
         self._queue: deque[tuple[bytes, float]] | None = None
+        # Large ones, until they are on disk. Made for the first one, like the queue.
+        self._taking: set[Deferred[Receipt]] | None = None
         self._is_draining = False
         self._pending_bytes = 0
         self.pending = 0
@@ -113,44 +129,80 @@ class MessageIntake:
         """Whether the next message would be queued."""
         return bool(self._queue) or self.pending >= self._max_messages or self._pending_bytes >= self._max_bytes
 
-    def store(self, payload: bytes) -> bool:
-        """Have a message stored, now or in its turn; return False when it is already known to be a bad one."""
+    def store(self, payload: bytes) -> None:
+        """Have a message stored, now or in its turn."""
         self._counter.counts.messages += 1
         if self._queue or not self._has_room(payload):
             if self._queue is None:
                 self._queue = deque()
             self._queue.append((payload, self._clock.seconds()))
-            return True
-        return self._hand_over(payload, self._clock.seconds())
+            self._on_judged(len(payload), True)
+        elif (is_good := self._hand_over(payload, self._clock.seconds())) is not None:
+            self._on_judged(len(payload), is_good)
 
     def clear_queue(self) -> None:
-        """Drop the queued messages: the node sends them again, since their connection is gone."""
+        """Drop the messages that wait: the node sends them again, since their connection is gone."""
         self._queue = None
+        for taking in tuple(self._taking or ()):
+            # One that has begun goes on.
+            taking.cancel()
 
     def _has_room(self, payload: bytes) -> bool:
         return self.pending == 0 or (
             self.pending < self._max_messages and self._pending_bytes + len(payload) <= self._max_bytes
         )
 
-    def _hand_over(self, payload: bytes, came_at: float) -> bool:
+    def _hand_over(self, payload: bytes, came_at: float) -> bool | None:
+        """Return whether it is a good one; None: that is not known yet."""
+        if self._take_large is not None and len(payload) >= LARGE_BYTES:
+            self._hand_over_large(self._take_large, payload, came_at)
+            return None
         try:
             message = decode_envelope(payload)
         except MessageError as error:
             self._counter.count_failure(Failure(error))
             return False
         size = len(payload)
-        self.pending += 1
-        self._pending_bytes += size
+        self._begin(size)
         # Of the message only the id is kept: its batch is with the handler now.
         stored = maybeDeferred(self._handle, message, size)
         stored.addBoth(self._finish, message.id, size, came_at)
         stored.addErrback(self._counter.count_failure)
         return True
 
-    def _handle(self, message: Envelope, size: int) -> Deferred[Receipt]:
+    def _hand_over_large(self, take_large: TakeLarge, payload: bytes, came_at: float) -> None:
+        size = len(payload)
+        ids: list[str] = []
+
+        def handle(message: Envelope, size: int, thread: PoolThread) -> Deferred[Receipt]:
+            ids.append(message.id)
+            self._on_judged(size, True)
+            return self._handle(message, size, thread)
+
+        def finish(result: Receipt | Failure) -> None:
+            taken.discard(taking)
+            if isinstance(result, Failure) and result.check(CancelledError):
+                # Nobody waits for it any more.
+                self._end(size)
+                return
+            if not ids:
+                self._on_judged(size, False)
+            self._finish(result, ids[0] if ids else "", size, came_at)
+
+        self._begin(size)
+        taken = self._taking = self._taking or set()
+        taking = take_large(payload, handle)
+        taken.add(taking)
+        taking.addBoth(finish).addErrback(self._counter.count_failure)
+
+    def _handle(self, message: Envelope, size: int, thread: PoolThread | None = None) -> Deferred[Receipt]:
         if isinstance(message, GeneratedMessage):
-            return self._handler.handle_generated_batch(message.batch, size=size)
-        return self._handler.handle_validated_batch(message.batch, size=size)
+            return self._handler.handle_generated_batch(message.batch, size=size, thread=thread)
+        return self._handler.handle_validated_batch(message.batch, size=size, thread=thread)
+
+    def _begin(self, size: int) -> None:
+        self.pending += 1
+        self._pending_bytes += size
 
     def _finish(self, result: Receipt | Failure, message_id: str, size: int, came_at: float) -> None:
         try:
@@ -160,10 +212,13 @@ class MessageIntake:
                 self._acknowledge(message_id)
                 self._ack_seconds.observe(self._clock.seconds() - came_at)
         finally:
-            self.pending -= 1
-            self._pending_bytes -= size
-            self._drain()
-            self._on_done()
+            self._end(size)
+
+    def _end(self, size: int) -> None:
+        self.pending -= 1
+        self._pending_bytes -= size
+        self._drain()
+        self._on_done()
 
     def _drain(self) -> None:
         # A handler that answers at once calls back in here: one loop, not one level for each message.

@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 
 from dapi.poc.batch_handler import BatchHandler
+from dapi.poc.large_batches import LargeBatches
 from dapi.poc.message_intake import MessageCounter, MessageCounts
 from dapi.poc.websocket_protocol import WebSocketNodeProtocol
 from dapi.poc.websocket_settings import WebSocketSettings
@@ -48,7 +49,8 @@ class WebSocketClient(SupervisedWebSocket[WebSocketNodeProtocol]):
     end late forgets the new connection. Facts: docs/protocol/node.md, 'One connection after the other'.
 
     ``url``: the node's PoC URL or its full WebSocket URL, see ``websocket_address``. ``random`` gives the delays.
-    ``account`` tells the node's share of the reactor's thread; without it the node has all of it.
+    ``account`` tells the node's share of the reactor's thread; without it the node has all of it. ``large_batches``
+    takes large messages, those of other nodes, too; without it they are decoded on the reactor's thread.
     ConfigError when the URL or ``settings.ca_file`` cannot be used. Not promised: that a node with an open connection
     sends on it. One that does not is replaced, see WebSocketSettings; its batches come by HTTP meanwhile.
     """
@@ -63,6 +65,7 @@ class WebSocketClient(SupervisedWebSocket[WebSocketNodeProtocol]):
         random: Random,
         settings: WebSocketSettings | None = None,
         account: Callable[[], Account] | None = None,
+        large_batches: LargeBatches | None = None,
         factory: WatchedConnectionFactory | None = None,
     ) -> None:
         self._settings = settings = settings or WebSocketSettings()
@@ -70,6 +73,7 @@ class WebSocketClient(SupervisedWebSocket[WebSocketNodeProtocol]):
         super().__init__(reactor, addresses, name=node_id, random=random, settings=settings, factory=factory)
         self._handler = handler
         self._account = account
+        self._large_batches = large_batches
         self._counter = MessageCounter(reactor, node_id)
         self._replaced_at = float("-inf")
         handler.observe_bypass(self._replace_if_bypassed)
@@ -92,7 +96,14 @@ class WebSocketClient(SupervisedWebSocket[WebSocketNodeProtocol]):
         """Make the protocol of the next connection."""
         account = self._account() if self._account is not None else None
         return WebSocketNodeProtocol(
-            self._clock, address, self._settings, self._handler, self._counter, observer=self, account=account
+            self._clock,
+            address,
+            self._settings,
+            self._handler,
+            self._counter,
+            observer=self,
+            account=account,
+            large_batches=self._large_batches,
         )
 
     def record_failure(self, reason: str) -> None:

@@ -11,8 +11,10 @@ from twisted.python.failure import Failure
 
 from dapi.messages import encode_ack
 from dapi.messages.sizes import MIB
+from dapi.messages.wire import decode_large_envelope
 from dapi.poc.batch_handler import BatchHandler
-from dapi.poc.message_intake import MessageCounter, MessageIntake
+from dapi.poc.large_batches import LargeBatches
+from dapi.poc.message_intake import MessageCounter, MessageIntake, TakeLarge
 from dapi.poc.websocket_settings import WebSocketSettings
 from dapi.timing.fair_share import Account
 from dapi.timing.timer import Timer
@@ -36,6 +38,7 @@ class WebSocketNodeProtocol(WatchedConnection):
         counter: MessageCounter,
         observer: ConnectionObserver,
         account: Account | None = None,
+        large_batches: LargeBatches | None = None,
     ) -> None:
         super().__init__(clock, address, settings, observer, account)
         self._counter = counter
@@ -47,6 +50,8 @@ class WebSocketNodeProtocol(WatchedConnection):
             max_bytes=settings.max_pending_bytes,
             acknowledge=self._acknowledge,
             on_done=self._message_done,
+            on_judged=self._judge,
+            take_large=self._taker(large_batches),
         )
         self._max_bad_messages = settings.max_bad_messages
         self._bad_in_a_row = 0
@@ -82,16 +87,25 @@ class WebSocketNodeProtocol(WatchedConnection):
 
     def message_received(self, payload: bytes) -> None:
         """Have a message stored, and acknowledged once it is."""
-        if not self._intake.store(payload):
+        self._intake.store(payload)
+        self._update_reading()
+
+    def _judge(self, size: int, is_good: bool) -> None:
+        """Hear whether a message of so many bytes is a good one."""
+        if not is_good:
             # A large one costs as much as many.
-            self._bad_in_a_row += 1 + len(payload) // MIB
+            self._bad_in_a_row += 1 + size // MIB
             if self._bad_in_a_row > self._max_bad_messages:
                 self.end_abuse(f"more than {self._max_bad_messages} bad messages in a row")
         else:
             self._bad_in_a_row = 0
             self._last_batch_at = self._clock.seconds()
             self._observer.mark_useful()
-        self._update_reading()
+
+    def _taker(self, large_batches: LargeBatches | None) -> TakeLarge | None:
+        if large_batches is None:
+            return None
+        return lambda payload, handle: large_batches.take(payload, decode_large_envelope, handle, self._account)
 
     def must_pause(self) -> bool:
         """Return whether too much is pending, or the node does not read our acks."""

@@ -27,9 +27,10 @@ from dapi.http.request import JsonRequest
 from dapi.http.routes import Route, add_routes
 from dapi.messages import Kind, ProofBatch, Receipt, ValidatedBatch, Via, decode_generated, decode_validated
 from dapi.messages.printable import printable
+from dapi.messages.wire import decode_large_generated, decode_large_validated
 from dapi.poc.batch_handler import BatchHandler
+from dapi.poc.large_batches import LARGE_BYTES, LargeBatches
 from dapi.server.callback_door import BASES, CallbackDoor
-from dapi.server.large_bodies import LARGE_BYTES, LargeBodies
 from dapi.timing.fair_share import Account, FairShare
 from dapi.timing.log_limits import OncePerMinute
 from dapi.timing.pool_thread import PoolThread
@@ -59,8 +60,9 @@ class Callbacks:
 
     ``batch_handler`` returns the handler of the node with a number; it raises UnknownNodeError when there is no such
     node, and NotReadyError while the nodes are not loaded. ``unnamed_handler`` gets the validated batches that come
-    without a token: nothing in them names the node that sends. Its ``ack_times`` are those of all callbacks. What large
-    bodies take is charged to their senders' accounts of ``share``.
+    without a token: nothing in them names the node that sends. Its ``ack_times`` are those of all callbacks.
+    ``large_batches`` takes large bodies, and may be others', too; what they take is charged to their senders' accounts
+    of ``share``.
     """
 
     log = Logger()
@@ -74,9 +76,10 @@ class Callbacks:
         batch_handler: Callable[[int], BatchHandler],
         unnamed_handler: BatchHandler,
         share: FairShare | None = None,
+        large_batches: LargeBatches | None = None,
     ) -> None:
         self._share = share
-        self._large_bodies = LargeBodies(reactor)
+        self._large_batches = large_batches or LargeBatches(reactor)
         self._reactor = reactor
         self._door = door
         self._batch_handler = batch_handler
@@ -112,7 +115,7 @@ class Callbacks:
 
         body = body_of(request)
         if len(body) >= LARGE_BYTES:
-            return self._large_bodies.take(body, ProofBatch, handle, self._account(request, caller))
+            return self._large_batches.take(body, decode_large_generated, handle, self._account(request, caller))
         return shielded(handle(decode_generated(body), len(body)), "storing a generated batch")
 
     def _store_validated(self, request: Request, caller: int | None) -> Deferred[Receipt]:
@@ -123,7 +126,7 @@ class Callbacks:
 
         body = body_of(request)
         if len(body) >= LARGE_BYTES:
-            return self._large_bodies.take(body, ValidatedBatch, handle, self._account(request, caller))
+            return self._large_batches.take(body, decode_large_validated, handle, self._account(request, caller))
         return shielded(handle(decode_validated(body), len(body)), "storing a validated batch")
 
     def _account(self, request: Request, caller: int | None) -> Account | None:

@@ -38,6 +38,7 @@ from dapi.outbox.quota import NodeQuota, NodeQuotaSettings
 from dapi.outbox.retention import Retention
 from dapi.poc.batch_handler import AckTimes, BatchHandler
 from dapi.poc.deliveries import Deliveries
+from dapi.poc.large_batches import LargeBatches
 from dapi.poc.websocket_client import WebSocketClient
 from dapi.poc.websocket_settings import WebSocketSettings
 from dapi.relay.api_client import ApiClient
@@ -111,6 +112,7 @@ class Parts:
         store = NodeStore(self.database)
         self.ack_times = AckTimes()
         self.share = FairShare(reactor)
+        self._large_batches = LargeBatches(reactor)
         self._network_version = NetworkVersion()
         self.callback_tokens = CallbackTokens(path)
         self.broker = Broker(reactor, store, self._make_worker, callback_url=self._told_url, params=params)
@@ -180,7 +182,12 @@ class Parts:
         )
         self.unnamed_handler = BatchHandler(None, None, self._recorder, ack_times=self.ack_times)
         self.callbacks = Callbacks(
-            self._reactor, self.callback_door, self._batch_handler, self.unnamed_handler, self.share
+            self._reactor,
+            self.callback_door,
+            self._batch_handler,
+            self.unnamed_handler,
+            self.share,
+            self._large_batches,
         )
         resource, relay = self.callbacks.resource(others), self.relay
         if relay is None:
@@ -335,6 +342,7 @@ class Parts:
             # Most nodes share them.
             settings=self._websocket_settings if settings == self._websocket_settings else settings,
             account=partial(self.share.of_node, node.num),
+            large_batches=self._large_batches,
             factory=self._websocket_factory,
         )
         version = None if node.config.version else self._network_version

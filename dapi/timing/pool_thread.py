@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 from twisted.internet.defer import CancelledError
 from twisted.internet.threads import deferToThreadPool
+from twisted.python.failure import Failure
 
 from dapi.timing.waiters import Waiters
 
@@ -31,25 +32,25 @@ class PoolThread:
         is left then.
         """
         ended: Waiters[None] = Waiters()
-        is_running = True
+        # Empty while it runs.
+        outcome: list[T | Failure] = []
 
-        def end(result: T) -> T:
-            nonlocal is_running
-            is_running = False
+        def end(result: T | Failure) -> None:
+            outcome.append(result)
             ended.fire(None)
-            return result
 
-        job = deferToThreadPool(self._reactor, self._reactor.getThreadPool(), function, *args).addBoth(end)
+        deferToThreadPool(self._reactor, self._reactor.getThreadPool(), function, *args).addBoth(end)
         try:
-            while is_running:
+            while not outcome:
                 await ended.wait()
         except CancelledError:
-            while is_running:
+            while not outcome:
                 await ended.wait()
-            # Nobody wants to know any more how it went.
-            job.addErrback(lambda _: None)
             raise
-        return await job
+        (result,) = outcome
+        if isinstance(result, Failure):
+            result.raiseException()
+        return result
 
 
 class MeasuredThread(PoolThread):

@@ -15,6 +15,7 @@ from twisted.internet.protocol import Factory, Protocol
 
 from dapi.messages import ProofBatch, Receipt, ValidatedBatch
 from dapi.poc.batch_handler import BatchHandler
+from dapi.poc.large_batches import LargeBatches
 from dapi.poc.websocket_client import WebSocketClient
 from dapi.poc.websocket_settings import WebSocketSettings
 
@@ -203,6 +204,7 @@ class Running:
             node_id="node-a",
             random=Random(1),
             settings=WebSocketSettings(**(QUICK | settings)),
+            large_batches=LargeBatches(reactor),
         )
         self.clients.append(client)
         client.startService()

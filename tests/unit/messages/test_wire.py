@@ -12,8 +12,6 @@ from twisted.trial.unittest import SynchronousTestCase
 from dapi.errors import MessageError
 from dapi.messages import (
     GeneratedMessage,
-    ProofBatch,
-    ValidatedBatch,
     ValidatedMessage,
     decode_envelope,
     decode_generated,
@@ -22,7 +20,7 @@ from dapi.messages import (
     number_lists,
     wire,
 )
-from dapi.messages.wire import decode_large
+from dapi.messages.wire import decode_large_envelope, decode_large_generated, decode_large_validated
 from tests.batches import generated_fields, validated_batch, validated_fields
 
 GENERATED_FIELDS = ("public_key", "block_hash", "block_height", "nonces", "dist", "node_id")
@@ -94,14 +92,16 @@ class AcceptedTests(SynchronousTestCase):
         nonces, dist = list(range(1000)), [0.5] * 1000
         generated = encoded(generated_fields(nonces=nonces, dist=dist))
         validated = encoded(validated_fields(nonces=nonces, dist=dist, received_dist=dist))
-        self.assertEqual(decode_large(generated, ProofBatch), (decode_generated(generated), can_be_read_in_pieces))
-        self.assertEqual(decode_large(validated, ValidatedBatch), (decode_validated(validated), can_be_read_in_pieces))
+        self.assertEqual(decode_large_generated(generated), (decode_generated(generated), can_be_read_in_pieces))
+        self.assertEqual(decode_large_validated(validated), (decode_validated(validated), can_be_read_in_pieces))
+        message = b'{"type": "generated", "batch": ' + generated + b', "id": "x"}'
+        self.assertEqual(decode_large_envelope(message), (decode_envelope(message), can_be_read_in_pieces))
         # Not even simdjson reads a NaN.
         text = encoded(validated_fields(dist=[0.5, math.nan]))
-        batch, was_read_in_pieces = decode_large(text, ValidatedBatch)
+        batch, was_read_in_pieces = decode_large_validated(text)
         self.assertEqual((batch.has_nan(), was_read_in_pieces), (True, False))
         with self.assertRaisesRegex(MessageError, "^\\$.dist: is missing$"):
-            decode_large(generated.replace(b'"dist"', b'"other"'), ProofBatch)
+            decode_large_generated(generated.replace(b'"dist"', b'"other"'))
 
     def test_ack_carries_the_id_as_the_node_reads_it(self) -> None:
         self.assertEqual(json.loads(encode_ack('we"ird')), {"type": "ack", "id": 'we"ird'})

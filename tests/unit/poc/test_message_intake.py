@@ -9,16 +9,21 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from dapi.errors import MessageError, QuotaError, StoreBrokenError, StoreBusyError
 from dapi.messages import ProofBatch, Receipt
+from dapi.messages.wire import decode_large_envelope
+from dapi.poc import message_intake
 from dapi.poc.batch_handler import BatchHandler
-from dapi.poc.message_intake import MessageCounter, MessageIntake
+from dapi.poc.large_batches import LargeBatches
+from dapi.poc.message_intake import MessageCounter, MessageIntake, TakeLarge
 from tests.batches import validated_fields
 from tests.logs import log_of
+from tests.unit.threadless import ThreadlessReactor
 from tests.unit.websocket.client_in_memory import PendingRecorder, message
 
 
 class IntakeTestCase(SynchronousTestCase):
     max_messages = 2
     max_bytes = 1_000_000
+    take_large: TakeLarge | None = None
 
     def setUp(self) -> None:
         self.clock = Clock()
@@ -27,6 +32,7 @@ class IntakeTestCase(SynchronousTestCase):
         self.counts = self.counter.counts
         self.acks: list[str] = []
         self.done = 0
+        self.judged: list[bool] = []
         self.intake = self.make(BatchHandler("node-a", 1, self.recorder))
 
     def make(self, handler: BatchHandler, acknowledge: Callable[[str], None] | None = None) -> MessageIntake:
@@ -38,6 +44,8 @@ class IntakeTestCase(SynchronousTestCase):
             max_bytes=self.max_bytes,
             acknowledge=acknowledge or self.acks.append,
             on_done=self._is_done,
+            on_judged=lambda _size, is_good: self.judged.append(is_good),
+            take_large=self.take_large,
         )
 
     def _is_done(self) -> None:
@@ -129,16 +137,94 @@ class AcknowledgeTests(IntakeTestCase):
         self.assertNotIn("a batch of its own", [batch.block_hash for batch in batches])
 
     def test_a_bad_message_costs_nothing_but_itself(self) -> None:
-        self.assertFalse(self.intake.store(b"no json"))
-        self.assertFalse(self.intake.store(b'{"type": "else", "id": "x"}'))
+        self.intake.store(b"no json")
+        self.intake.store(b'{"type": "else", "id": "x"}')
         self.assertEqual((self.counts.bad_messages, self.counts.messages, self.intake.pending), (2, 2, 0))
-        self.assertTrue(self.intake.store(message("a")))
+        self.intake.store(message("a"))
+        self.assertEqual(self.judged, [False, False, True])
 
     def test_what_a_bad_message_says_is_shortened(self) -> None:
         self.intake.store(b'{"type": "' + b"x" * 10_000 + b'\\n", "id": "x", "batch": {}}')
         assert self.counts.last_problem is not None
         self.assertLessEqual(len(self.counts.last_problem), 200)
         self.assertTrue(self.counts.last_problem.isprintable())
+
+
+class LargeTests(IntakeTestCase):
+    """Large messages are decoded on a thread, one at a time; all else is as with the others."""
+
+    max_messages = 3
+
+    def setUp(self) -> None:
+        self.patch(message_intake, "LARGE_BYTES", 1000)
+        self.reactor = ThreadlessReactor()
+        self.reactor.holds_threads = True
+        large = LargeBatches(self.reactor)
+        self.take_large = lambda payload, handle: large.take(payload, decode_large_envelope, handle, None)
+        super().setUp()
+
+    def large(self, name: str) -> bytes:
+        return message(name, nonces=list(range(1, 2001, 4)), dist=[0.5] * 500)
+
+    def run_threads(self) -> None:
+        # Decoding, the id, whose the nonces are.
+        for _ in range(3):
+            self.reactor.run_threads()
+
+    def test_it_is_acknowledged_when_it_is_stored(self) -> None:
+        self.intake.store(self.large("a"))
+        self.assertEqual((self.recorder.taken, self.judged, self.intake.pending), ([], [], 1))
+        self.clock.advance(2)
+        self.run_threads()
+        self.assertEqual((self.recorder.taken, self.judged, self.acks, self.intake.pending), (["a"], [True], [], 1))
+        self.recorder.store()
+        self.assertEqual((self.acks, self.done, self.intake.pending, self.intake.is_full), (["a"], 1, 0, False))
+
+    def test_a_verdict_too(self) -> None:
+        lists = {"nonces": list(range(300)), "dist": [0.5] * 300, "received_dist": [0.5] * 300}
+        self.intake.store(message("v", "validated", **validated_fields(block_hash="v", **lists)))
+        self.run_threads()
+        self.recorder.store()
+        self.assertEqual(self.acks, ["v"])
+
+    def test_small_ones_do_not_wait_for_it(self) -> None:
+        self.intake.store(self.large("a"))
+        self.intake.store(message("b"))
+        self.recorder.store()
+        self.assertEqual((self.acks, self.judged, self.intake.pending), (["b"], [True], 1))
+
+    def test_they_fill_the_connection_as_others_do(self) -> None:
+        for name in "abcd":
+            self.intake.store(self.large(name))
+        self.assertEqual((self.intake.pending, self.intake.is_full), (3, True))
+        for name in "abcd":
+            self.run_threads()
+            self.assertEqual(self.recorder.taken[-1], name)
+            self.recorder.store()
+        self.assertEqual((self.acks, self.intake.pending), (list("abcd"), 0))
+
+    def test_a_bad_one_is_judged_when_it_is_decoded(self) -> None:
+        self.intake.store(b"{" + b" " * 1000)
+        self.assertEqual(self.judged, [])
+        self.run_threads()
+        self.assertEqual((self.judged, self.counts.bad_messages, self.intake.pending, self.done), ([False], 1, 0, 1))
+
+    def test_one_that_is_not_stored_is_a_good_one(self) -> None:
+        self.intake.store(self.large("a"))
+        self.run_threads()
+        self.recorder.fail(StoreBusyError("full"))
+        self.assertEqual((self.judged, self.counts.not_stored, self.counts.bad_messages), ([True], 1, 0))
+
+    def test_those_that_wait_are_dropped_with_their_connection_and_the_one_that_has_begun_goes_on(self) -> None:
+        for name in "abc":
+            self.intake.store(self.large(name))
+        self.intake.clear_queue()
+        self.assertEqual((self.intake.pending, self.counts.errors), (0, 0))
+        self.run_threads()
+        self.assertEqual(self.recorder.taken, ["a"])
+        self.recorder.store()
+        self.reactor.run_threads()
+        self.assertEqual((self.recorder.taken, self.acks), (["a"], []))
 
 
 class LogTests(IntakeTestCase):

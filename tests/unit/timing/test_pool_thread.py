@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -33,6 +35,14 @@ class PoolThreadTests(SynchronousTestCase):
         self.assertNoResult(running)
         self.reactor.run_threads()
         self.assertEqual(self.successResultOf(running), 6)
+
+    def test_an_error_that_comes_later_is_raised_and_not_logged(self) -> None:
+        self.reactor.holds_threads = True
+        running = Deferred.fromCoroutine(self.thread.run(fail))
+        self.reactor.run_threads()
+        self.failureResultOf(running, ValueError)
+        gc.collect()
+        self.assertEqual(self.flushLoggedErrors(), [])
 
     def test_also_when_it_is_cancelled(self) -> None:
         for function in (lambda: None, fail):

@@ -10,10 +10,12 @@ from twisted.internet.defer import Deferred
 
 from dapi.messages import ProofBatch, Receipt, ValidatedBatch
 from dapi.poc.batch_handler import BatchHandler
+from dapi.poc.large_batches import LargeBatches
 from dapi.poc.websocket_client import WebSocketClient
 from dapi.poc.websocket_settings import WebSocketSettings
 from dapi.timing.fair_share import FairShare
 from tests.batches import generated_fields
+from tests.unit.threadless import ThreadlessReactor
 from tests.unit.websocket.links import Link, Peer, Tries
 
 
@@ -68,6 +70,8 @@ class ClientInMemory(Tries[WebSocketClient, Node]):
         self.settings = WebSocketSettings(**settings)
         # What the processor did, as far as a test says so.
         self.cpu_seconds = 0.0
+        # What is deferred to a thread is done at once, unless a test holds it.
+        self.threads = ThreadlessReactor()
         self.share = FairShare(self.clock, lambda: self.cpu_seconds)
         self.client = WebSocketClient(
             self.clock,
@@ -77,6 +81,7 @@ class ClientInMemory(Tries[WebSocketClient, Node]):
             random=Random(seed),
             settings=self.settings,
             account=lambda: self.share.of_node(1),
+            large_batches=LargeBatches(self.threads, lambda: self.cpu_seconds),
         )
 
     def make_server(self) -> Node:

@@ -52,6 +52,14 @@ class FloodTests(SynchronousTestCase):
         self.assert_closed(BAD)
         self.assertEqual(self.world.client.status().bad_messages, 2)
 
+    def test_large_bad_messages_count_also_when_they_are_decoded_later(self) -> None:
+        self.world.threads.holds_threads = True
+        self.send(*[b"{" + b" " * (2 * 2**20)] * 2, message("good"))
+        self.world.threads.run_threads()
+        self.assertEqual(self.world.client.status().state, WebSocketState.OPEN)
+        self.world.threads.run_threads()
+        self.assert_closed(BAD)
+
     def test_what_follows_is_not_looked_at(self) -> None:
         self.send(*[b"bad"] * 100)
         self.assert_closed(BAD)

@@ -1,4 +1,4 @@
-"""Large bodies are taken one at a time, off the reactor's thread, and charged to whoever sent them."""
+"""Large batches are taken one at a time, off the reactor's thread, and charged to whoever sent them."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from dapi.errors import MessageError, StoreBusyError, UnknownNodeError
 from dapi.messages import ProofBatch, Receipt, ValidatedBatch, Via, content_id, decode_generated, number_lists
+from dapi.messages.wire import decode_large_generated, decode_large_validated
 from dapi.outbox.cosmos_message_client import CosmosMessageClient, encoded_batch
 from dapi.outbox.outbox import Outbox, OutboxEntry
 from dapi.poc.batch_handler import BatchHandler
-from dapi.server.large_bodies import LargeBodies
+from dapi.poc.large_batches import LargeBatches
 from dapi.timing.fair_share import AccountState, FairShare
 from dapi.timing.pool_thread import PoolThread
 from tests.batches import generated_fields, validated_fields
@@ -50,14 +51,14 @@ class SlowOutbox(Outbox):
         self.storing[-1].callback(Receipt(self.entries[-1].batch_id, 1))
 
 
-class LargeBodiesTestCase(SynchronousTestCase):
+class LargeBatchesTestCase(SynchronousTestCase):
     def setUp(self) -> None:
         self.patch(number_lists, "MIN_BYTES", 0)
         self.reactor = ThreadlessReactor()
         self.outbox = SlowOutbox()
         self.handler = BatchHandler("node1", 1, CosmosMessageClient(self.outbox), node_counts=lambda _: {4})
         self.used = 0.0
-        self.bodies = LargeBodies(self.reactor, self.cpu_seconds)
+        self.large = LargeBatches(self.reactor, self.cpu_seconds)
         self.share = FairShare(self.reactor, lambda: 0.0)
         self.account = self.share.of_node(1)
         self.watched: list[weakref.ref[Any]] = []
@@ -74,16 +75,16 @@ class LargeBodiesTestCase(SynchronousTestCase):
     def take(
         self, body: bytes, handle: Callable[[ProofBatch, int, PoolThread], Deferred[Receipt]] | None = None
     ) -> Deferred[Receipt]:
-        return self.bodies.take(body, ProofBatch, handle or self.handle, self.account)
+        return self.large.take(body, decode_large_generated, handle or self.handle, self.account)
 
     def take_verdict(self, body: bytes) -> Deferred[Receipt]:
         def handle(batch: ValidatedBatch, size: int, thread: PoolThread) -> Deferred[Receipt]:
             return self.handler.handle_validated_batch(batch, Via.HTTP, size=size, thread=thread)
 
-        return self.bodies.take(body, ValidatedBatch, handle, self.account)
+        return self.large.take(body, decode_large_validated, handle, self.account)
 
 
-class LargeBodiesTests(LargeBodiesTestCase):
+class LargeBatchesTests(LargeBatchesTestCase):
     def test_it_is_stored_as_a_small_one_is(self) -> None:
         for first, others in ((1, ""), (3, "-1")):
             body = generated_body(first)
@@ -180,7 +181,7 @@ class LargeBodiesTests(LargeBodiesTestCase):
         self.assertIsNone(self.watched[0]())
 
 
-class ChargeTests(LargeBodiesTestCase):
+class ChargeTests(LargeBatchesTestCase):
     """10 ms on the thread count as they are; what keeps the interpreter, or the disk, counts as a long step does."""
 
     def setUp(self) -> None:
@@ -213,13 +214,13 @@ class ChargeTests(LargeBodiesTestCase):
         self.assertEqual(self.charged, [(0.01, True)])
 
     def test_nobody_is_charged_where_time_is_not_shared(self) -> None:
-        taken = self.bodies.take(generated_body(), ProofBatch, self.handle, None)
+        taken = self.large.take(generated_body(), decode_large_generated, self.handle, None)
         self.outbox.store()
         self.successResultOf(taken)
         self.assertEqual(self.charged, [])
 
 
-class PauseTests(LargeBodiesTestCase):
+class PauseTests(LargeBatchesTestCase):
     def test_whoever_sent_one_has_to_pause(self) -> None:
         self.share.of_node(2).charge(1e-4)
         self.reactor.advance(0.5)

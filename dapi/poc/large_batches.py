@@ -1,0 +1,101 @@
+"""Large batches: decoded off the reactor's thread, one at a time, so that nobody else waits for them.
+
+What a body of 31 MiB takes of the processor, 60 ms, would be one step of the reactor's thread. On a thread of the pool
+it is some hundred short calls into C, and the reactor has the interpreter between any two of them. In as many turns of
+the reactor, the others' messages waited longer: each of them takes several turns (docs/evidence.md, 'Large batches').
+
+One at a time, because each takes several times its own bytes until its message is on disk.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final, TypeAlias, TypeVar
+
+from twisted.internet.defer import Deferred, DeferredLock
+
+from dapi.http.answers import shielded
+from dapi.messages import Envelope, GeneratedMessage, ProofBatch, Receipt, ValidatedBatch
+from dapi.messages.sizes import MIB
+from dapi.timing.fair_share import Account
+from dapi.timing.pool_thread import MeasuredThread, PoolThread
+
+LARGE_BYTES: Final = MIB
+"""What comes in less is decoded in 3 ms at most."""
+
+_COMMIT_SECONDS_PER_BYTE: Final = 1.5e-9
+"""For about so long, of a generated batch, all other messages wait for the disk (docs/evidence.md, 'Large batches')."""
+
+D = TypeVar("D", Envelope, ProofBatch, ValidatedBatch)
+
+Decode: TypeAlias = Callable[[bytes], tuple[D, bool]]
+"""One of the functions ``decode_large_…`` of wire.py."""
+
+Handle: TypeAlias = Callable[[D, int, PoolThread], Deferred[Receipt]]
+"""Handles what was decoded, of so many bytes; what takes long with it is for the thread."""
+
+
+class LargeBatches:
+    """Has large batches decoded and handled, in the order in which they come.
+
+    ``cpu_seconds`` tells what the calling thread has used; time.thread_time where it is left out.
+    """
+
+    def __init__(self, reactor: Any, cpu_seconds: Callable[[], float] | None = None) -> None:
+        self._reactor = reactor
+        self._measured = {} if cpu_seconds is None else {"cpu_seconds": cpu_seconds}
+        self._turn = DeferredLock()
+
+    def take(self, payload: bytes, decode: Decode[D], handle: Handle[D], account: Account | None) -> Deferred[Receipt]:
+        """Decode what has come in one piece, and have it handled.
+
+        Fires as ``handle`` does; fails with what that raises, or with MessageError when it is no valid batch. Cancelled
+        while it waits for its turn, it is dropped; after that, cancelling does not end its work. What the work takes of
+        the processor, and of the disk, is charged to the ``account``.
+        """
+        return Deferred.fromCoroutine(self._take([payload], decode, handle, account))
+
+    async def _take(
+        self, payload: list[bytes], decode: Decode[D], handle: Handle[D], account: Account | None
+    ) -> Receipt:
+        await self._turn.acquire()
+        working = Deferred.fromCoroutine(self._work(payload, decode, handle, account))
+        working.addBoth(self._end_turn)
+        return await shielded(working, "storing a large batch")
+
+    def _end_turn(self, result: Any) -> Any:
+        self._turn.release()
+        return result
+
+    async def _work(
+        self, payload: list[bytes], decode: Decode[D], handle: Handle[D], account: Account | None
+    ) -> Receipt:
+        size = len(payload[0])
+        thread = MeasuredThread(self._reactor, **self._measured)
+        # Unless it turns out to have been short calls: to refuse a payload may take one long one.
+        in_pieces = False
+        try:
+            decoded, in_pieces = await thread.run(_decode, payload, decode)
+        finally:
+            decoding_seconds = thread.used_seconds
+            if account is not None:
+                account.charge(decoding_seconds, is_step=not in_pieces)
+        is_generated = isinstance(decoded, ProofBatch | GeneratedMessage)
+        try:
+            handled = handle(decoded, size, thread)
+            # It takes as much as what it came in, and is not to wait for the disk.
+            del decoded
+            return await handled
+        finally:
+            if account is not None:
+                account.charge(thread.used_seconds - decoding_seconds, is_step=False)
+                if is_generated:
+                    account.charge(size * _COMMIT_SECONDS_PER_BYTE)
+
+
+# The pool's thread.
+
+
+def _decode(payload: list[bytes], decode: Decode[D]) -> tuple[D, bool]:
+    # Nobody else has the payload now, so its memory is free when this returns.
+    return decode(payload.pop())
