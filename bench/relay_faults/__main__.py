@@ -23,7 +23,7 @@ from bench.processes import folder
 from bench.relay_faults import __doc__ as about
 from bench.relay_faults.faults import FAULTS, FULL_CONTAINER, FULL_DAPI, Fault, can_have_small_disk
 from bench.relay_faults.host import Host
-from dapi.simulator.api.settings import START, Line
+from dapi.simulator.api.settings import START, ApiSettings, Line
 
 BLOCKS = 110
 # What is over by then is promised to cost nothing.
@@ -50,9 +50,10 @@ class Pair:
         self._reactor = reactor
         self._fault: Fault = FAULTS[name]
         line = Line.B if name == FULL_CONTAINER else Line.C
-        self.without = Host(reactor, BLOCKS, None, line=line)
+        api = ApiSettings(line=line, commits_first=chance.random() < 0.5)
+        self.without = Host(reactor, BLOCKS, None, api)
         folder.mkdir()
-        self.with_dapi = Host(reactor, BLOCKS, folder, line=line, has_small_disk=name == FULL_DAPI)
+        self.with_dapi = Host(reactor, BLOCKS, folder, api, has_small_disk=name == FULL_DAPI)
         self.hosts = (self.without, self.with_dapi)
         spare = _SPARE_BLOCKS_OF_DAPI if self._fault.is_dapis else _SPARE_BLOCKS
         # Half of them end in the last seconds of what is promised, where nodes alone lose most.

@@ -20,7 +20,7 @@ from bench.processes import free_port
 from bench.relay_faults.proxy import CutProxy
 from dapi.messages.sizes import MIB
 from dapi.simulator.api.api import ApiState, SimulatedApi
-from dapi.simulator.api.settings import MODEL, START, ApiSettings, Line
+from dapi.simulator.api.settings import MODEL, START, ApiSettings
 from dapi.simulator.api.stages import Durations, Stage
 from dapi.simulator.vllm.sender import SenderSettings, SimulatedVllm, callback_path
 
@@ -46,8 +46,8 @@ class RecordingApi(SimulatedApi):
         """Flush, and remember what a commit was made of."""
         before = self.committed(START, MODEL)
         super().flush()
-        if self.committed(START, MODEL) > before:
-            self.in_last_commit = frozenset(self.artifacts[START, MODEL].flushed)
+        if (count := self.committed(START, MODEL)) > before:
+            self.in_last_commit = frozenset(list(self.artifacts[START, MODEL].flushed)[:count])
 
 
 class DapiProcess(ProcessProtocol):
@@ -81,11 +81,11 @@ class Host:
     """
 
     def __init__(
-        self, reactor: Any, blocks: int, folder: Path | None, *, line: Line = Line.C, has_small_disk: bool = False
+        self, reactor: Any, blocks: int, folder: Path | None, api: ApiSettings, *, has_small_disk: bool = False
     ) -> None:
         self._reactor = reactor
         self.stage = Stage(START, Durations(poc_stage_duration=blocks))
-        self.api = RecordingApi(reactor, ApiSettings(line=line))
+        self.api = RecordingApi(reactor, api)
         self.api.stage, self.api.height = self.stage, START - 1
         self.folder = folder
         self.has_small_disk = has_small_disk

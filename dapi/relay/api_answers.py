@@ -68,7 +68,6 @@ class ApiNode(msgspec.Struct, frozen=True):
     host: str
     models: frozenset[str]
     status: str
-    is_preserved: bool
     failure: str = ""
 
 
@@ -124,7 +123,6 @@ def read_nodes(answer: bytes) -> tuple[ApiNode, ...]:
                 host=str(node.get("host", "")),
                 models=frozenset(map(str, models)),
                 status=str(state.get("poc_current_status", "")),
-                is_preserved=bool(state.get("preserved_models")),
                 failure=printable(str(state.get("failure_reason") or "")),
             )
         )

@@ -8,11 +8,13 @@ from __future__ import annotations
 import base64
 import binascii
 import json
+import re
 from typing import Annotated, Any, NamedTuple, NoReturn
 from urllib.parse import unquote_to_bytes
 
 import msgspec
 
+_WRONG_ESCAPE = re.compile(rb"%(?![0-9A-Fa-f]{2})")
 _INT64 = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
 
 
@@ -26,9 +28,9 @@ class Refused(Exception):  # noqa: N818
 
 
 class Callback(NamedTuple):
-    """What the path of a callback says: the model, and ``generated`` or ``validated``."""
+    """What the path of a callback says: the model as it is escaped there, and ``generated`` or ``validated``."""
 
-    model: str
+    escaped_model: bytes
     kind: str
 
 
@@ -60,9 +62,12 @@ class Validated(msgspec.Struct, frozen=True):
 def route(raw_path: bytes) -> Callback:
     """Return what a request target asks for; raises Refused (404) for all that the real router does not know.
 
-    The raw path is split, so an escaped slash is no slash; the model is unescaped twice.
+    The raw path is split, so an escaped slash is no slash. A wrong escape is refused (400) before anybody is asked.
     """
-    segments = raw_path.partition(b"?")[0].split(b"/")
+    path = raw_path.partition(b"?")[0]
+    if _WRONG_ESCAPE.search(path):
+        raise Refused(400, "Bad Request")
+    segments = path.split(b"/")
     is_known = (
         len(segments) == 5
         and not segments[0]
@@ -71,14 +76,17 @@ def route(raw_path: bytes) -> Callback:
     )
     if not is_known:
         raise Refused(404, "Not Found")
-    return Callback(model_of(segments[3]), segments[4].decode())
+    return Callback(segments[3], segments[4].decode())
 
 
 def model_of(escaped: bytes) -> str:
-    """Return the model id of a path; raises Refused."""
-    model = unquote_to_bytes(unquote_to_bytes(escaped))
-    if not model:
+    """Return the model id of a path, which is unescaped twice; raises Refused."""
+    once = unquote_to_bytes(escaped)
+    if not once:
         raise Refused(400, "model_id required")
+    if _WRONG_ESCAPE.search(once):
+        raise Refused(400, "invalid model_id")
+    model = unquote_to_bytes(once)
     try:
         return model.decode()
     except UnicodeDecodeError:

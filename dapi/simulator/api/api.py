@@ -13,6 +13,7 @@ from __future__ import annotations
 import base64
 import enum
 import hashlib
+import re
 import time
 from collections import deque
 from collections.abc import Mapping, Sequence
@@ -25,13 +26,13 @@ from twisted.internet.task import LoopingCall, deferLater
 from twisted.logger import Logger
 
 from dapi.simulator.api.answers import (
-    Callback,
     Generated,
     Refused,
     Validated,
     bind,
     check_key,
     check_vectors,
+    model_of,
     route,
 )
 from dapi.simulator.api.artifacts import Artifacts
@@ -86,13 +87,15 @@ class SimulatedApi(Service):
         self.faults = Faults()
         self.state = ApiState.STOPPED
         self.height = 1
-        self.stage: Stage | None = None
         self.last_regular = Stage(1)
+        self.stage = None
         self.active_challenge: Stage | None = None
         self.nodes = dict(nodes)
         self.statuses: dict[int, str] = {}
+        self.failures: dict[int, str] = {}
         self.posts: deque[Post] = deque(maxlen=_REMEMBERED_POSTS)
         self.commits: dict[tuple[int, str], list[Commit]] = {}
+        self._sent: dict[tuple[int, str], int] = {}
         self.votes: list[Validated] = []
         self.artifacts: dict[tuple[int, str], Artifacts] = {}
         self.lost = 0
@@ -100,10 +103,23 @@ class SimulatedApi(Service):
         self._reactor = reactor
         self._flushing = LoopingCall(self.flush)
         self._flushing.clock = reactor
-        self._callbacks = CallbackResource(reactor, self, lambda: self.started_at)
+        self._callbacks = CallbackResource(
+            reactor, self, lambda: self.started_at, has_metrics=self.settings.has_metrics
+        )
         public = JsonResource({b"/v1/epochs/latest": self._epochs, b"/v1/poc/artifacts/state": self._artifacts_state})
         admin = JsonResource({b"/admin/v1/nodes": self._nodes})
         self._listeners = [Listener(reactor, 0, resource) for resource in (self._callbacks, public, admin)]
+
+    @property
+    def stage(self) -> Stage | None:
+        """The active stage."""
+        return self._stage
+
+    @stage.setter
+    def stage(self, stage: Stage | None) -> None:
+        self._stage = stage
+        if stage is not None and not stage.is_confirmation:
+            self.last_regular = stage
 
     @property
     def callback_url(self) -> str:
@@ -157,11 +173,14 @@ class SimulatedApi(Service):
 
     def flush(self) -> None:
         """Bring what is in memory to disk, and commit what is on disk if that is more than before."""
+        if self.settings.commits_first:
+            self._commit()
         if self.faults.flush_fails:
             return
         for artifacts in self.artifacts.values():
             artifacts.flush()
-        self._commit()
+        if not self.settings.commits_first:
+            self._commit()
 
     def damage(self, model: str, kept: int) -> None:
         """Cut what is on disk of the active stage."""
@@ -177,9 +196,12 @@ class SimulatedApi(Service):
         """Do what a POST asks for; raises Refused."""
         callback = route(raw_path)
         if callback.kind == "generated":
-            self._take_generated(callback, bind(content_type, body, Generated))
+            generated = bind(content_type, body, Generated)
+            self._take_generated(model_of(callback.escaped_model), generated)
         else:
-            self._take_validated(bind(content_type, body, Validated))
+            validated = bind(content_type, body, Validated)
+            model_of(callback.escaped_model)
+            self._take_validated(validated)
 
     def record_post(self, raw_path: bytes, body: bytes, status: int, headers: Mapping[bytes, Sequence[bytes]]) -> None:
         """Remember how a POST was answered."""
@@ -190,7 +212,7 @@ class SimulatedApi(Service):
         is_voting = self.stage is not None and self.stage.takes_validated(self.height)
         return self.stage if is_voting or self.active_challenge is None else self.active_challenge
 
-    def _take_generated(self, callback: Callback, body: Generated) -> None:
+    def _take_generated(self, model: str, body: Generated) -> None:
         line, stage = self.settings.line, self._active_stage()
         if self.state is not ApiState.RUNNING or stage is None or not stage.takes_generated(self.height):
             raise Refused(503, "not in PoC generate phase")
@@ -199,13 +221,15 @@ class SimulatedApi(Service):
         if body.node_id not in self.nodes:
             raise Refused(400, "unknown node_num")
         check_vectors(body.artifacts or [], takes_steps=line is Line.D)
+        nonces = [artifact.nonce for artifact in body.artifacts or []]
+        key = (body.block_height, model)
         if self.faults.store_fails:
-            if line is Line.B:
-                return
-            raise Refused(503, "failed to store artifacts")
-        key = (body.block_height, callback.model)
-        artifacts = self.artifacts.setdefault(key, Artifacts())
-        artifacts.add((artifact.nonce for artifact in body.artifacts or []), body.node_id)
+            if line is not Line.B:
+                # Some of the body may be in.
+                self.artifacts.setdefault(key, Artifacts()).add(nonces[: len(nonces) // 2], body.node_id)
+                raise Refused(503, "failed to store artifacts")
+            return
+        self.artifacts.setdefault(key, Artifacts()).add(nonces, body.node_id)
         starts = sorted({start for start, _ in self.artifacts})
         for key in [key for key in self.artifacts if key[0] in starts[:-_KEPT_STAGES]]:
             del self.artifacts[key]
@@ -221,20 +245,25 @@ class SimulatedApi(Service):
         self.state = ApiState.RUNNING
 
     def _commit(self) -> None:
-        stage = self._active_stage()
-        if stage is None or not stage.start < self.height + 1 <= stage.end or self.faults.commits_refused:
+        """Send what has risen; the chain may refuse it, which the container takes for sent until the count rises."""
+        stage, block = self._active_stage(), self.height + 1
+        if stage is None or not stage.generation_start < block <= stage.end:
             return
-        for (start, model), artifacts in self.artifacts.items():
-            if start == stage.start and artifacts.count > self.committed(start, model):
-                self.commits.setdefault((start, model), []).append(Commit(self.height + 1, artifacts.count))
+        for key, artifacts in self.artifacts.items():
+            if key[0] != stage.start or artifacts.count <= self._sent.get(key, 0):
+                continue
+            self._sent[key] = artifacts.count
+            commits = self.commits.setdefault(key, [])
+            is_second = bool(commits) and commits[-1].height == block and not self.settings.many_commits_a_block
+            if not self.faults.commits_refused and not is_second:
+                commits.append(Commit(block, artifacts.count))
 
     def _artifacts_state(self, args: dict[str, str]) -> Any:
         if not args.get("height"):
             raise Refused(400, "height query parameter required")
-        try:
-            height = int(args["height"])
-        except ValueError:
-            raise Refused(400, "invalid height parameter") from None
+        if re.fullmatch(r"[+-]?[0-9]{1,18}", args["height"], re.ASCII) is None:
+            raise Refused(400, "invalid height parameter")
+        height = int(args["height"])
         model = args.get("model_id")
         if not model:
             raise Refused(400, "model_id query parameter required")
@@ -250,8 +279,8 @@ class SimulatedApi(Service):
 
     def _epochs(self, _args: dict[str, str]) -> Any:
         """Return the epochs; fields that are zero are left out."""
-        if self.stage is not None and not self.stage.is_confirmation:
-            self.last_regular = self.stage
+        if self.faults.chain_down:
+            raise Refused(500, "failed to query the chain")
         stage = self.last_regular
         durations = {name: value for name, value in msgspec.structs.asdict(stage.durations).items() if value}
         deeper = {name: str(value) for name, value in durations.items()}
@@ -269,13 +298,12 @@ class SimulatedApi(Service):
                 "next_poc_start": stage.start + stage.durations.epoch_length,
             },
         }
-        if (event := self.stage) is not None and event.is_confirmation:
+        if (event := self.stage) is not None and (phase := event.event_phase(self.height)) is not None:
             told["is_confirmation_poc_active"] = True
-            phase = 2 if self.height <= event.end else 3
             told["active_confirmation_poc_event"] = {
                 "trigger_height": event.start,
-                "generation_start_height": event.start,
-                "phase": phase,
+                "generation_start_height": event.generation_start,
+                "phase": int(phase),
             }
         return told
 
@@ -283,7 +311,11 @@ class SimulatedApi(Service):
         return [
             {
                 "node": {"id": f"node{number}", "node_num": number, "host": "127.0.0.1", "models": {model: {}}},
-                "state": {"poc_current_status": self.statuses.get(number, "IDLE"), "current_status": "INFERENCE"},
+                "state": {
+                    "current_status": "INFERENCE",
+                    "poc_current_status": self.statuses.get(number, "IDLE"),
+                    "failure_reason": self.failures.get(number, ""),
+                },
             }
             for number, model in sorted(self.nodes.items())
         ]

@@ -17,7 +17,7 @@ from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Request
 
 from dapi.messages.sizes import MIB
-from dapi.simulator.api.answers import Refused
+from dapi.simulator.api.answers import Refused, route
 from dapi.simulator.api.settings import Faults
 
 
@@ -39,8 +39,11 @@ class CallbackResource(Resource):
     isLeaf = True
     log = Logger()
 
-    def __init__(self, clock: IReactorTime, container: Container, started_at: Callable[[], float]) -> None:
+    def __init__(
+        self, clock: IReactorTime, container: Container, started_at: Callable[[], float], *, has_metrics: bool
+    ) -> None:
         super().__init__()
+        self._has_metrics = has_metrics
         self._clock = clock
         self._container = container
         self._started_at = started_at
@@ -53,7 +56,7 @@ class CallbackResource(Resource):
 
     def render(self, request: Request) -> Any:
         """Answer when the delay of the faults is over."""
-        if request.uri.partition(b"?")[0] == b"/metrics":
+        if request.uri.partition(b"?")[0] == b"/metrics" and self._has_metrics:
             request.setHeader(b"content-type", b"text/plain; version=0.0.4")
             return f"process_start_time_seconds {self._started_at():.3f}\n".encode()
         answering = Deferred.fromCoroutine(self._answer(request))
@@ -96,9 +99,11 @@ class CallbackResource(Resource):
             return 200, b"\x00" * faults.junk_bytes
         if faults.status is not None:
             return faults.status, json.dumps({"error": faults.text}).encode()
-        if request.method != b"POST":
-            return 405, b'{"error":"Method Not Allowed"}'
         try:
+            if request.method != b"POST":
+                # A path that is none goes first.
+                route(request.uri)
+                return 405, b'{"error":"Method Not Allowed"}'
             self._container.take_callback(request.uri, request.getHeader("content-type"), body)
         except Refused as refused:
             return refused.status, refused.body
@@ -116,14 +121,14 @@ class JsonResource(Resource):
 
     def render(self, request: Request) -> bytes:
         """Answer."""
-        route = self._routes.get(request.path)
+        found = self._routes.get(request.path)
         args = {name.decode(): values[0].decode("utf-8", "replace") for name, values in (request.args or {}).items()}
         request.setHeader(b"content-type", b"application/json")
-        if route is None or request.method != b"GET":
-            request.setResponseCode(404 if route is None else 405)
-            return b'{"error":"Not Found"}' if route is None else b'{"error":"Method Not Allowed"}'
+        if found is None or request.method != b"GET":
+            request.setResponseCode(404 if found is None else 405)
+            return b'{"error":"Not Found"}' if found is None else b'{"error":"Method Not Allowed"}'
         try:
-            return json.dumps(route(args)).encode()
+            return json.dumps(found(args)).encode()
         except Refused as refused:
             request.setResponseCode(refused.status)
             return refused.body

@@ -24,13 +24,19 @@ class ApiSettings(msgspec.Struct, frozen=True, kw_only=True):
     """``flush_seconds`` is the real ``poc_commit_interval_seconds``.
 
     After a start the container answers 503 for ``unsynced_seconds``, until it has seen a block. ``nests_params`` has
-    the parameters in ``epochs/latest`` one level deeper and as texts, as v0.2.15 does.
+    the parameters in ``epochs/latest`` one level deeper and as texts, as v0.2.15 does; some builds of that have no
+    ``metrics``. The timers of flushes and commits go off together, and chance says which one goes first: where
+    ``commits_first``, a commit has what the flush before brought to disk. ``many_commits_a_block`` has the chain take
+    more than one, for tests that stand at one height; the real one refuses the second.
     """
 
     line: Line = Line.C
     flush_seconds: float = 5.0
     unsynced_seconds: float = 0.4
     nests_params: bool = False
+    has_metrics: bool = True
+    commits_first: bool = False
+    many_commits_a_block: bool = False
 
 
 class Faults(msgspec.Struct):
@@ -40,6 +46,7 @@ class Faults(msgspec.Struct):
     ``hangs`` answers nothing. ``store_fails`` is a full disk: B answers 200 and keeps nothing, C 503. ``flush_fails``
     keeps everything in memory. ``slow_seconds_per_mb`` delays an answer by the size of its body. ``junk_bytes`` answers
     200 with that many bytes of junk. ``commits_refused`` has the chain refuse each commit, of which nothing tells.
+    ``chain_down`` answers 500 to whatever the container asks the chain for.
     """
 
     status: int | None = None
@@ -50,3 +57,4 @@ class Faults(msgspec.Struct):
     slow_seconds_per_mb: float = 0.0
     junk_bytes: int | None = None
     commits_refused: bool = False
+    chain_down: bool = False

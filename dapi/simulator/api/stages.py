@@ -17,6 +17,15 @@ class Phase(enum.StrEnum):
     VALIDATE_WIND_DOWN = "PoCValidateWindDown"
 
 
+class EventPhase(enum.IntEnum):
+    """The phases of a confirmation PoC, as ``epochs/latest`` numbers them."""
+
+    GRACE = 1
+    GENERATION = 2
+    VALIDATION = 3
+    COMPLETED = 4
+
+
 class Durations(msgspec.Struct, frozen=True):
     """In blocks; the exchange window is empty on today's network."""
 
@@ -28,17 +37,28 @@ class Durations(msgspec.Struct, frozen=True):
 
 
 class Stage(msgspec.Struct, frozen=True):
-    """A regular PoC that starts at ``start``, or (``is_confirmation``) a confirmation PoC with that trigger height."""
+    """A regular PoC that starts at ``start``, or (``is_confirmation``) a confirmation PoC with that trigger height.
+
+    A confirmation PoC generates ``grace_blocks`` after its trigger, one at least.
+    """
 
     start: int
     durations: Durations = Durations()
     is_confirmation: bool = False
+    grace_blocks: int = 1
+
+    @property
+    def generation_start(self) -> int:
+        """P, or S: from here on artifacts are taken."""
+        return self.start + (self.grace_blocks if self.is_confirmation else 0)
 
     @property
     def end(self) -> int:
         """E: the last height at which artifacts are taken and committed."""
         shorter = 1 if self.is_confirmation else 0
-        return self.start + self.durations.poc_stage_duration - shorter + self.durations.poc_exchange_duration
+        return (
+            self.generation_start + self.durations.poc_stage_duration - shorter + self.durations.poc_exchange_duration
+        )
 
     @property
     def validation_start(self) -> int:
@@ -53,11 +73,21 @@ class Stage(msgspec.Struct, frozen=True):
 
     def takes_generated(self, height: int) -> bool:
         """Tell whether artifacts are taken while the container's own height is ``height``."""
-        return self.start <= height <= self.end
+        return self.generation_start <= height <= self.end
 
     def takes_validated(self, height: int) -> bool:
         """Tell whether verdicts are taken."""
         return self.validation_start <= height < self.validation_end
+
+    def event_phase(self, height: int) -> EventPhase | None:
+        """Return the phase of a confirmation PoC's event; None: there is no event, or it ended a block ago."""
+        if not self.is_confirmation or not self.start <= height <= self.validation_end:
+            return None
+        if height < self.generation_start:
+            return EventPhase.GRACE
+        if height < self.validation_start:
+            return EventPhase.GENERATION
+        return EventPhase.VALIDATION if height < self.validation_end else EventPhase.COMPLETED
 
     def phase(self, height: int) -> Phase:
         """Return the phase as a regular PoC has it."""

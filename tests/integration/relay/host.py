@@ -45,7 +45,8 @@ class Host:
     def __init__(self, folder: Path, *, settled_seconds: float = PATIENCE_SECONDS, **api_settings: Any) -> None:
         self.folder = folder
         self.settled_seconds = settled_seconds
-        settings = ApiSettings(**{"flush_seconds": 0.1, "unsynced_seconds": 0.05, **api_settings})
+        quick = {"flush_seconds": 0.1, "unsynced_seconds": 0.05, "many_commits_a_block": True}
+        settings = ApiSettings(**{**quick, **api_settings})
         self.api = SimulatedApi(reactor, settings, nodes={1: MODEL, 2: MODEL})
         self.api.stage, self.api.height = Stage(P, DURATIONS), P
         self.exchanges = Exchanges(reactor, None, PATIENCE_SECONDS)

@@ -106,7 +106,7 @@ async def test_stored_and_committed_side_by_side(host: Host, watched: Watched) -
 @pytest_twisted.ensureDeferred
 async def test_a_confirmation_poc_and_a_challenge_are_stages_of_their_own(host: Host, watched: Watched) -> None:
     api, watch = host.api, watched.watch
-    api.stage, api.height = Stage(P + 5_000, DURATIONS, is_confirmation=True), P + 5_000
+    api.stage, api.height = Stage(P + 5_000, DURATIONS, is_confirmation=True), P + 5_001
     await until(lambda: stage(watch).get("kind") == "confirmation")
     watched.chain.state.challenges["gonka1other"] = (P + 5_001, P + 5_100)
     watched.chain.state.challenges[PARTICIPANT] = (P + 5_002, P + 5_100)

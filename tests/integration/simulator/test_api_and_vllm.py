@@ -31,7 +31,8 @@ def quick(factor: float) -> SenderSettings:
 
 @pytest_twisted.async_yield_fixture
 async def api() -> AsyncIterator[SimulatedApi]:
-    api = SimulatedApi(reactor, ApiSettings(flush_seconds=0.1, unsynced_seconds=0.05), nodes={1: MODEL, 2: MODEL})
+    settings = ApiSettings(flush_seconds=0.1, unsynced_seconds=0.05, many_commits_a_block=True)
+    api = SimulatedApi(reactor, settings, nodes={1: MODEL, 2: MODEL})
     api.stage, api.height = Stage(P), P
     api.startService()
     await until(lambda: api.state is ApiState.RUNNING)
@@ -62,6 +63,7 @@ async def test_golden_bodies_come_byte_for_byte(api: SimulatedApi) -> None:
     for query, status in (("", 400), ("?height=x", 400), (f"?height={P}", 400), (f"?height={P}&model_id=other", 404)):
         assert (await ask("GET", state + query))[0] == status
     assert (await ask("GET", api.callback_url + callback_path(MODEL, "generated")))[0] == 405
+    assert (await ask("GET", f"{api.callback_url}/v2/poc-batches/generated"))[0] == 404
     assert b"process_start_time_seconds" in (await ask("GET", f"{api.callback_url}/metrics"))[1]
     assert b'"poc_exchange_duration"' not in (await ask("GET", f"{api.public_url}/v1/epochs/latest"))[1]
     assert b'"node_num": 2' in (await ask("GET", f"{api.admin_url}/admin/v1/nodes"))[1]

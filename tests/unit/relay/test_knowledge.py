@@ -17,7 +17,7 @@ STAGE = StageWindow(100, 100, 160, 165, 185)
 
 
 def node(num: int, *, model: str = "m", status: str = "GENERATING") -> ApiNode:
-    return ApiNode(f"node{num}", num, "10.0.0.7", frozenset({model}), status, False)
+    return ApiNode(f"node{num}", num, "10.0.0.7", frozenset({model}), status)
 
 
 def facts(*nonces: int, node_num: int = 1, height: int = 100) -> Facts:
@@ -124,7 +124,7 @@ class KnowledgeTests(SynchronousTestCase):
         self.assertIsNone(self.held(facts(1), model="other"))
 
     def test_nodes_that_tell_no_model_hold_nothing_up(self) -> None:
-        self.knowledge.learn_nodes((ApiNode("node2", 2, "10.0.0.7", frozenset(), "GENERATING", False),))
+        self.knowledge.learn_nodes((ApiNode("node2", 2, "10.0.0.7", frozenset(), "GENERATING"),))
         self.assertIsNone(self.held(facts(1, 4), model="other"))
 
     def test_when_a_stage_takes_no_more(self) -> None:

@@ -8,10 +8,10 @@ from typing import Any
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from dapi.simulator.api.answers import Refused, route
-from dapi.simulator.api.api import ApiState, SimulatedApi
+from dapi.simulator.api.answers import Refused, model_of, route
+from dapi.simulator.api.api import ApiState, Commit, SimulatedApi
 from dapi.simulator.api.settings import ApiSettings, Line
-from dapi.simulator.api.stages import Durations, Phase, Stage
+from dapi.simulator.api.stages import Durations, EventPhase, Phase, Stage
 from dapi.simulator.vllm.sender import callback_path, generated_body
 
 MODEL = "Qwen/Qwen3-235B-A22B-Instruct-2507-FP8"
@@ -47,14 +47,30 @@ class AnswerTestCase(SynchronousTestCase):
         return self.api.artifacts[P, MODEL].count
 
 
+def model_in(path: bytes) -> str:
+    """The model that a path names."""
+    return model_of(route(path).escaped_model)
+
+
 class PathTests(SynchronousTestCase):
     def test_the_model_is_escaped_twice(self) -> None:
         self.assertEqual(PATH, b"/v2/poc-batches/Qwen%252FQwen3-235B-A22B-Instruct-2507-FP8/generated")
-        self.assertEqual(route(PATH), (MODEL, "generated"))
-        self.assertEqual(route(PATH.replace(b"%25", b"%")), (MODEL, "generated"), "once is taken, too")
+        for path in (PATH, PATH.replace(b"%25", b"%")):
+            self.assertEqual((model_in(path), route(path).kind), (MODEL, "generated"), "once is taken, too")
         odd = "a b:c@d+e&f=g$"
         self.assertEqual(callback_path(odd, "generated"), "/v2/poc-batches/a%2520b:c@d+e&f=g$/generated")
-        self.assertEqual(route(callback_path(odd, "generated").encode()).model, odd)
+        self.assertEqual(model_in(callback_path(odd, "generated").encode()), odd)
+
+    def test_wrong_escapes(self) -> None:
+        for path in (b"/v2/poc-batches/%zz/generated", b"/v2/poc-batches/a%2/generated"):
+            with self.assertRaises(Refused) as caught:
+                route(path)
+            self.assertEqual(caught.exception.status, 400)
+        self.assertEqual(route(PATH + b"?%").kind, "generated", "nobody reads the query")
+        for model, error in ((b"%25", "invalid model_id"), (b"", "model_id required")):
+            with self.assertRaises(Refused) as caught:
+                model_in(b"/v2/poc-batches/%s/generated" % model)
+            self.assertEqual(json.loads(caught.exception.body), {"error": error})
 
     def test_everything_else_is_404(self) -> None:
         for path in (
@@ -84,6 +100,10 @@ class GeneratedTests(AnswerTestCase):
         for bad in (body.replace(b'"node_id": 1', b'"node_id": "1"'), body[:-1], b"[]", b"\x1f\x8b"):
             self.assertEqual(self.post(bad)[0], 400)
         self.assertEqual(self.post(body, content_type="application/json; charset=utf-8")[0], 503)
+        no_model = b"/v2/poc-batches//generated"
+        self.assertEqual(self.post(body[:-1], no_model)[0], 400)
+        self.assertIn("message", self.post(body[:-1], no_model)[1], "the body before the model")
+        self.assertEqual(self.post(body, no_model), (400, "model_id required"), "and the model before the window")
 
     def test_empty_bodies_bind_to_zeros(self) -> None:
         for body in (b"", b"null", b"{}"):
@@ -108,7 +128,8 @@ class GeneratedTests(AnswerTestCase):
 
     def test_a_store_that_fails(self) -> None:
         self.api.faults.store_fails = True
-        self.assertEqual(self.post(generated_body(P, 1, [1])), (503, "failed to store artifacts"))
+        self.assertEqual(self.post(generated_body(P, 1, [1, 3, 5, 7])), (503, "failed to store artifacts"))
+        self.assertEqual(self.count(), 2, "some of the body may be in")
 
     def test_validated(self) -> None:
         stage = Stage(P)
@@ -186,6 +207,26 @@ class StoreTests(AnswerTestCase):
         self.assertEqual([commit.height for commit in commits], list(range(P + 1, stage.end + 1)))
         self.assertEqual([commit.artifacts for commit in commits], list(range(1, 11)))
 
+    def test_one_commit_a_block_and_a_refused_one_is_taken_for_sent(self) -> None:
+        self.post(generated_body(P, 1, [1]))
+        self.api.flush()
+        self.post(generated_body(P, 1, [3]))
+        self.api.flush()
+        self.api.height += 1
+        self.api.flush()
+        self.assertEqual(self.api.committed(P, MODEL), 1, "until the count rises")
+        self.post(generated_body(P, 1, [5]))
+        self.api.flush()
+        self.assertEqual(self.api.commits[P, MODEL], [Commit(P + 1, 1), Commit(P + 2, 3)])
+
+    def test_a_commit_may_have_the_flush_before(self) -> None:
+        self.api.settings = ApiSettings(commits_first=True)
+        for number in range(3):
+            self.api.height = P + number
+            self.post(generated_body(P, 1, [number]))
+            self.api.flush()
+        self.assertEqual(self.api.commits[P, MODEL], [Commit(P + 2, 1), Commit(P + 3, 2)])
+
     def test_ten_stages_are_kept(self) -> None:
         for height in range(P, P + 12):
             self.api.stage, self.api.height = Stage(height), height
@@ -210,5 +251,62 @@ class StageTests(SynchronousTestCase):
             self.assertIs(stage.phase(height), phase)
 
     def test_confirmation(self) -> None:
-        stage = Stage(300, is_confirmation=True)
+        stage = Stage(299, is_confirmation=True)
+        self.assertEqual(stage.generation_start, 300)
         self.assertEqual((stage.end, stage.validation_start, stage.validation_end), (359, 364, 383))
+        self.assertEqual((stage.takes_generated(299), stage.takes_generated(300)), (False, True))
+
+    def test_the_event_of_a_confirmation(self) -> None:
+        stage = Stage(295, is_confirmation=True, grace_blocks=5)
+        for height, phase in (
+            (294, None),
+            (295, EventPhase.GRACE),
+            (299, EventPhase.GRACE),
+            (300, EventPhase.GENERATION),
+            (363, EventPhase.GENERATION),
+            (364, EventPhase.VALIDATION),
+            (382, EventPhase.VALIDATION),
+            (383, EventPhase.COMPLETED),
+            (384, None),
+        ):
+            self.assertIs(stage.event_phase(height), phase)
+        self.assertIsNone(Stage(295).event_phase(300), "a regular PoC has none")
+
+
+class EpochsTests(AnswerTestCase):
+    """docs/protocol/poc-v2.md, 'What can be asked'."""
+
+    def told(self) -> dict[str, Any]:
+        told: dict[str, Any] = self.api._epochs({})
+        return told
+
+    def test_the_regular_stage_stays_told_while_a_confirmation_runs(self) -> None:
+        self.assertNotIn("active_confirmation_poc_event", self.told())
+        self.api.stage = event = Stage(P + 300, is_confirmation=True, grace_blocks=3)
+        self.api.height = event.start
+        told = self.told()
+        self.assertEqual(told["latest_epoch"]["poc_start_block_height"], P)
+        found = {"trigger_height": P + 300, "generation_start_height": P + 303, "phase": 1}
+        self.assertEqual(told["active_confirmation_poc_event"], found)
+        self.assertIs(told["is_confirmation_poc_active"], True)
+        self.api.height = event.validation_end
+        self.assertEqual(self.told()["active_confirmation_poc_event"]["phase"], 4, "for one block")
+        self.api.height += 1
+        self.assertNotIn("is_confirmation_poc_active", self.told())
+
+    def test_asking_changes_nothing(self) -> None:
+        self.assertEqual(self.api.last_regular, Stage(P), "it is known without a question")
+        self.api.stage = None
+        self.assertEqual(self.told()["latest_epoch"]["poc_start_block_height"], P)
+
+    def test_without_the_chain_it_is_an_error(self) -> None:
+        self.api.faults.chain_down = True
+        with self.assertRaises(Refused) as caught:
+            self.told()
+        self.assertEqual(caught.exception.status, 500)
+
+    def test_the_state_of_a_stage_takes_numbers_as_the_real_one_does(self) -> None:
+        for height in ("x", "1_0", " 1", "1" * 19, "\u0661"):
+            with self.assertRaises(Refused) as caught:
+                self.api._artifacts_state({"height": height, "model_id": MODEL})
+            self.assertEqual(json.loads(caught.exception.body), {"error": "invalid height parameter"})
