@@ -135,6 +135,22 @@ class _Envelope(msgspec.Struct):
 
 
 _Int = int | Annotated[str, msgspec.Meta(pattern=r"^-?\d{1,20}$")]
+_MAX_INT64 = 2**63 - 1
+
+
+def height_of(told: int | str) -> int:
+    """Return a height; raise ChainUnavailableError at one that no chain has, and no database can keep."""
+    if not 0 <= int(told) <= _MAX_INT64:
+        raise ChainUnavailableError(f"no height: {told}")
+    return int(told)
+
+
+def _time_of_block(height: int, text: str) -> int:
+    """Return the time of a block in nanoseconds; a node without any block tells that of the year 1."""
+    time_ns = parse_time_ns(text)
+    if time_ns < 0 < height:
+        raise ChainUnavailableError(f"no time: {text[:40]!r}")
+    return time_ns
 
 
 class _Other(msgspec.Struct, frozen=True):
@@ -162,12 +178,13 @@ class StatusAnswer(msgspec.Struct):
 
     def value(self, node: str) -> ChainStatus:
         """Return the value; ``node`` is who answered."""
+        height = height_of(self.sync_info.latest_block_height)
         return ChainStatus(
             chain_id=self.node_info.network,
-            height=int(self.sync_info.latest_block_height),
-            block_time_ns=parse_time_ns(self.sync_info.latest_block_time),
+            height=height,
+            block_time_ns=_time_of_block(height, self.sync_info.latest_block_time),
             block_hash=self.sync_info.latest_block_hash,
-            earliest_height=int(self.sync_info.earliest_block_height),
+            earliest_height=height_of(self.sync_info.earliest_block_height),
             catching_up=self.sync_info.catching_up,
             has_tx_index=self.node_info.other.tx_index == "on",
             node=node,
@@ -201,7 +218,7 @@ class TxAnswer(msgspec.Struct):
 
     def value(self) -> TxResult:
         """Return the value."""
-        return self.tx_result.value(self.hash, int(self.height))
+        return self.tx_result.value(self.hash, height_of(self.height))
 
 
 class QueryResponse(msgspec.Struct):
@@ -243,7 +260,8 @@ class BlockAnswer(msgspec.Struct):
     def value(self) -> BlockInfo:
         """Return the value."""
         header = self.block.header
-        return BlockInfo(header.chain_id, int(header.height), parse_time_ns(header.time), self.block_id.hash)
+        height = height_of(header.height)
+        return BlockInfo(header.chain_id, height, _time_of_block(height, header.time), self.block_id.hash)
 
 
 class _TxData(msgspec.Struct):
@@ -287,7 +305,7 @@ class BlockResultsAnswer(msgspec.Struct):
         results = self.txs_results or []
         if hashes and max(hashes) >= len(results):
             raise ChainUnavailableError(f"block {self.height} has more transactions than the {len(results)} results")
-        return [results[index].value(tx_hash, int(self.height)) for index, tx_hash in hashes.items()]
+        return [results[index].value(tx_hash, height_of(self.height)) for index, tx_hash in hashes.items()]
 
 
 class _EventData(msgspec.Struct):
@@ -363,7 +381,8 @@ def shortened(log: str) -> str:
 def parse_time_ns(text: str) -> int:
     """Convert an RFC 3339 time with up to nine decimals to nanoseconds since 1970.
 
-    Raises ChainUnavailableError on anything else. There is no float in between: the last digits matter.
+    Raises ChainUnavailableError on anything else, and on a time that has no place in 64 bits (after 2262). There is no
+    float in between: the last digits matter.
     """
     match = _TIME.fullmatch(text)
     if match is None:
@@ -377,4 +396,7 @@ def parse_time_ns(text: str) -> int:
     if sign is not None:
         offset = int(hours) * 3600 + int(minutes) * 60
         seconds += -offset if sign == "+" else offset
-    return seconds * 1_000_000_000 + int((fraction or "").ljust(9, "0"))
+    time_ns = seconds * 1_000_000_000 + int((fraction or "").ljust(9, "0"))
+    if time_ns > _MAX_INT64:
+        raise ChainUnavailableError(f"no time: {text[:40]!r}")
+    return time_ns

@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from dapi.chain.rpc_answers import Broadcast, CheckTxAnswer, QueryAnswer, QueryResult, RpcError, shortened
+from dapi.chain.rpc_answers import Broadcast, CheckTxAnswer, QueryAnswer, QueryResult, RpcError, height_of, shortened
 from dapi.errors import (
     ChainError,
     ChainPrunedError,
@@ -106,7 +106,7 @@ def query_result(answer: QueryAnswer) -> QueryResult:
             raise ChainPrunedError(response.log)
     if response.code:
         raise ChainRefusedError(response.code, response.codespace, response.log)
-    return QueryResult(response.value or b"", int(response.height))
+    return QueryResult(response.value or b"", height_of(response.height))
 
 
 def error_of_call(error: RpcError) -> ChainError:

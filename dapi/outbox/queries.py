@@ -321,18 +321,14 @@ HANDED_OUT = "SELECT json_group_array(json_array(height, address, node_id)) FROM
 
 # -- Another chain
 
-CHAIN = "SELECT id, height, time_ns, hash FROM chain"
-FORGET_CHAIN = "DELETE FROM chain"
-ENTER_CHAIN = "INSERT INTO chain (id, height, time_ns, hash) VALUES (:chain_id, :height, :time_ns, :hash)"
-KEEP_BLOCK = "UPDATE chain SET height = :height, time_ns = :time_ns, hash = :hash WHERE id = :chain_id"
-
 # What was made for the chain before; its transactions can be in no block of this one.
 DELETE_ALL_PARTS = "DELETE FROM unfinished WHERE parent IS NOT NULL"
 ALL_UNFINISHED = "SELECT seq FROM unfinished"
 COUNT_FAILED = _COUNT_IN_LEDGER.format(sign="-", which="state = 'failed'", state="state")
 COUNT_EXPIRED = _COUNT_IN_LEDGER.format(sign="", which="state = 'failed'", state="'expired'")
 EXPIRE_FAILED = "UPDATE finished SET state = 'expired' WHERE state = 'failed' RETURNING kind"
-SET_APART = "UPDATE finished SET batch_id = :former || '/' || batch_id, height = -height WHERE height > 0"
+# What was set apart under the same name before makes room: two chains may have told the same block hash, or none.
+SET_APART = "UPDATE OR REPLACE finished SET batch_id = :former || '/' || batch_id, height = -height WHERE height > 0"
 # Several chains may have had a stage at one height.
 SET_LEDGER_APART = (
     f"""INSERT INTO ledger SELECT -height, node_id, kind, state, batches, nonces, doubled FROM ledger WHERE height > 0

@@ -3,6 +3,9 @@
 The database knows the chain's id and one of its latest blocks. A chain is another one when its id is another, when its
 height fell while its time rose, or when it has another block at that height: a test network begins anew like this,
 often under its old id (docs/protocol/measured.md, 'Chain nodes that fail').
+
+A single answer may have been a lie: then the block that is kept was never there, and all that waits would be given up
+for it. So a chain that has the block at which our latest stage began is the same one, whatever the kept block says.
 """
 
 from __future__ import annotations
@@ -70,7 +73,24 @@ class ChainIdentity:
             except ChainPrunedError as error:
                 text = "block {height}, which tells one chain from another, is not there any more: {error}"
                 self.log.info(text, height=known.height, error=str(error))
+        if known is not None and other is not None and await self._has_our_stage(known, block):
+            text = "it is the same chain all the same, since it has the block of our latest stage: {reason}"
+            self.log.warn(text, reason=other)
+            other = None
         await self._submissions.enter_chain(block, other)
+
+    async def _has_our_stage(self, known: BlockInfo, block: BlockInfo) -> bool:
+        if known.chain_id != block.chain_id:
+            return False
+        stage = await self._submissions.latest_stage_block(block.height)
+        if stage is None:
+            return False
+        height, block_hash = stage
+        try:
+            found = await self._rpc.block(height)
+        except ChainPrunedError:
+            return False
+        return found.hash.upper() == block_hash.upper()
 
     async def _go_on(self, latest: BlockInfo, block: BlockInfo) -> None:
         """Make sure that the chain of our latest block goes on with this one; raises ChainUnavailableError if not."""

@@ -24,7 +24,7 @@ from dapi.chain.transactions import (
 from dapi.database.schema import RowState
 from dapi.messages import Kind, State
 from dapi.messages.inference_pb2 import MsgSubmitPocValidation
-from dapi.outbox import queries
+from dapi.outbox import chain_queries, queries
 from dapi.outbox.counts import Counts, kind_of
 
 TYPE_URLS = {
@@ -36,7 +36,12 @@ TYPE_URLS = {
 }
 
 # What is of one chain alone.
-_FORGET = (queries.FORGET_STAGES, queries.FORGET_ALL_HANDED_OUT, queries.FORGET_LAST_TIMEOUT, queries.FORGET_CHAIN)
+_FORGET = (
+    queries.FORGET_STAGES,
+    queries.FORGET_ALL_HANDED_OUT,
+    queries.FORGET_LAST_TIMEOUT,
+    chain_queries.FORGET_CHAIN,
+)
 
 _ANSWER_CHARACTERS = 60
 # Of a block's hash, in the name of a chain.
@@ -238,13 +243,22 @@ def _finish(connection: sqlite3.Connection, changes: Changes, whole: set[int], e
 
 def known_block(connection: sqlite3.Connection) -> BlockInfo | None:
     """Return the block by which the chain of this database is known, None when it is of no chain yet."""
-    found = connection.execute(queries.CHAIN).fetchone()
+    found = connection.execute(chain_queries.CHAIN).fetchone()
     return BlockInfo(*found) if found is not None else None
+
+
+def latest_stage_block(connection: sqlite3.Connection, height: int) -> tuple[int, str] | None:
+    """Return height and hash of the block at which the latest regular stage below ``height`` began, if it is known.
+
+    Of such a stage the nodes compute with that block's hash, so it was kept.
+    """
+    found: tuple[int, str] | None = connection.execute(chain_queries.LATEST_STAGE_BLOCK, {"height": height}).fetchone()
+    return found
 
 
 def keep_block(connection: sqlite3.Connection, block: BlockInfo) -> None:
     """Know the chain of this database by this block from now on."""
-    connection.execute(queries.KEEP_BLOCK, msgspec.structs.asdict(block))
+    connection.execute(chain_queries.KEEP_BLOCK, msgspec.structs.asdict(block))
 
 
 def enter_chain(
@@ -258,7 +272,7 @@ def enter_chain(
     """
     known = known_block(connection)
     if known is None:
-        connection.execute(queries.ENTER_CHAIN, msgspec.structs.asdict(block))
+        connection.execute(chain_queries.ENTER_CHAIN, msgspec.structs.asdict(block))
     if known is None or other is None:
         return None
     # A chain may begin anew under its id again and again.
@@ -276,7 +290,7 @@ def enter_chain(
         connection.execute(statement)
     for statement in _FORGET:
         connection.execute(statement)
-    connection.execute(queries.ENTER_CHAIN, msgspec.structs.asdict(block))
+    connection.execute(chain_queries.ENTER_CHAIN, msgspec.structs.asdict(block))
     return former, len(seqs)
 
 

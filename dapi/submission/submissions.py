@@ -64,6 +64,10 @@ class Submissions:
         """
         return self._database.write(rows.known_block)
 
+    def latest_stage_block(self, height: int) -> Deferred[tuple[int, str] | None]:
+        """Fire with height and hash of the block at which the latest regular stage below ``height`` began, or None."""
+        return self._database.read(partial(rows.latest_stage_block, height=height))
+
     def keep_block(self, block: BlockInfo) -> Deferred[None]:
         """Know the chain of the database by this block from now on."""
         return self._change(lambda connection, _: rows.keep_block(connection, block))

@@ -201,6 +201,24 @@ class BrokenAnswerTests(RpcTestCase):
         answer["result"]["sync_info"]["latest_block_time"] = "yesterday"
         self.refuse(answer, ChainRpc.status, ChainUnavailableError)
 
+    def test_numbers_that_no_chain_has_and_no_database_keeps(self) -> None:
+        for name, told in (
+            *(("latest_block_height", told) for told in ("-1", str(2**63), "9" * 20, 2**63)),
+            ("earliest_block_height", "9" * 20),
+            *(("latest_block_time", f"{year}-01-01T00:00:00Z") for year in ("0001", "1969", "2263", "9999")),
+        ):
+            answer = status()
+            answer["result"]["sync_info"][name] = told
+            self.refuse(answer, ChainRpc.status, ChainUnavailableError)
+        self.refuse(
+            result({"response": {"height": "9" * 20}}), lambda it: it.abci_query("/p", b""), ChainUnavailableError
+        )
+
+    def test_a_node_without_any_block_tells_the_year_1(self) -> None:
+        answer = status(0)
+        answer["result"]["sync_info"]["latest_block_time"] = "0001-01-01T00:00:00Z"
+        self.assertEqual(self.ask(answer, ChainRpc.status).height, 0)
+
     def test_http_status(self) -> None:
         for code in (302, 400, 401, 404, 500, 502, 503):
             failure = self.refuse(Answer(b"no", code), ChainRpc.status, ChainUnavailableError)
@@ -248,5 +266,6 @@ class ParseTimeTests(SynchronousTestCase):
             "2023-11-14T22:14:20",
             "2023-13-14T22:14:20Z",
             "2023-11-14T22:14:20.1234567890Z",
+            "2262-04-11T23:47:16.854775808Z",
         ):
             self.assertRaises(ChainUnavailableError, parse_time_ns, text)

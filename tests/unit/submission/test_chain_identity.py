@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 from twisted.internet.defer import Deferred, fail, succeed
@@ -10,6 +11,8 @@ from twisted.logger import LogLevel
 from dapi.chain.rpc import ChainRpc
 from dapi.chain.rpc_answers import BlockInfo, ChainStatus
 from dapi.errors import ChainPrunedError, ChainUnavailableError
+from dapi.orchestration.stages import StageBook
+from dapi.phases.phases import ConfirmationEvent, EpochParameters, confirmation_stage, regular_stage
 from dapi.submission.chain_identity import ChainIdentity
 from tests.logs import log_of
 from tests.unit.submission.submissions_case import SubmissionsTestCase
@@ -87,6 +90,51 @@ class ChainIdentityTests(SubmissionsTestCase):
         self.enter(3, block_time_ns=status_at(200).block_time_ns)
         self.assertEqual((self.counts(), self.chain.asked), ({"expired": 1}, []))
         self.assertEqual(len(self.log.lines(containing="it began anew: 1 messages")), 1)
+
+    def stage(self, height: int, block_hash: str, *, is_confirmation: bool = False) -> None:
+        event = ConfirmationEvent(1, trigger_height=height, generation_start=height + 1, seed_block_hash="ab")
+        parameters = EpochParameters(400, 60, 5, 5, 20)
+        stage = confirmation_stage(parameters, event) if is_confirmation else regular_stage(parameters, 1, height)
+        book = StageBook(self.database)
+        self.wait(book.begin(stage, 3))
+        self.wait(book.record_run(stage.height, "run", block_hash))
+
+    def test_a_lie_about_the_height_gives_nothing_up(self) -> None:
+        self.enter(20)
+        self.stage(15, "ab")
+        self.stage(18, "ef", is_confirmation=True)
+        self.record(1)
+        # One answer in which the height was another, but not the time.
+        self.enter(10**9, block_time_ns=status_at(21).block_time_ns)
+        self.assertEqual(self.known().height, 10**9)
+        self.restart()
+        self.enter(22)
+        self.assertEqual((self.counts(), self.known().height), ({"stored": 1}, 22))
+        self.assertEqual(self.chain.asked, [20, 15])
+        self.assertEqual(len(self.log.lines(LogLevel.warn, "it is the same chain all the same")), 1)
+
+    def test_a_chain_that_began_anew_has_not_the_block_of_our_stage(self) -> None:
+        self.enter(100)
+        self.stage(15, "CD")
+        self.record(1)
+        self.restart()
+        self.enter(30, block_time_ns=status_at(200).block_time_ns)
+        self.assertEqual((self.counts(), self.chain.asked), ({"expired": 1}, [15]))
+
+    def test_nor_has_one_that_is_not_as_high_yet_or_that_is_pruned_or_of_another_id(self) -> None:
+        time_ns = status_at(200).block_time_ns
+        for height, changes in ((15, {}), (30, {}), (300, {"chain_id": "another"})):
+            self.enter(100)
+            self.stage(15, "AB")
+            self.record(1)
+            self.restart()
+            self.chain.error = ChainPrunedError("lowest height is 40")
+            self.enter(height, block_time_ns=time_ns, **changes)
+            self.assertEqual(+Counter(self.counts())["stored"], 0)
+            self.chain.error = None
+            self.restart()
+            self.wait(self.submissions.enter_chain(status_at(1).block, "it is a test"))
+            self.restart()
 
     def test_a_height_that_fell_with_the_time_has_to_rise_again(self) -> None:
         self.enter(100)
