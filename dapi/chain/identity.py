@@ -8,6 +8,7 @@ is never older than a lower one.
 from __future__ import annotations
 
 from dapi.chain.rpc_answers import BlockInfo
+from dapi.messages.printable import printable
 
 
 def contradiction(known: BlockInfo, told: BlockInfo) -> str | None:
@@ -16,10 +17,10 @@ def contradiction(known: BlockInfo, told: BlockInfo) -> str | None:
     A block whose hash is unknown has the hash "".
     """
     if told.chain_id != known.chain_id:
-        return f"its chain id is {told.chain_id}, not {known.chain_id}"
+        return f"its chain id is {printable(told.chain_id)}, not {known.chain_id}"
     if told.height == known.height:
         if known.hash and told.hash and told.hash.upper() != known.hash.upper():
-            return f"its block {told.height} has the hash {told.hash}, not {known.hash}"
+            return f"its block {told.height} has the hash {printable(told.hash)}, not {known.hash}"
         return None
     if told.height < known.height and told.time_ns > known.time_ns:
         return f"it is at block {told.height}, which is younger than our block {known.height}: it began anew"

@@ -124,8 +124,8 @@ class RpcError(msgspec.Struct, frozen=True):
 
     @property
     def text(self) -> str:
-        """The part with the meaning."""
-        return self.data or self.message
+        """The part with the meaning, as it may be shown."""
+        return shortened(self.data or self.message)
 
 
 class _Envelope(msgspec.Struct):
@@ -206,7 +206,7 @@ class _ExecutedTx(msgspec.Struct):
     data: bytes | None = None
 
     def value(self, tx_hash: str, height: int) -> TxResult:
-        return TxResult(tx_hash, height, self.code, self.codespace, shortened(self.log), self.data or b"")
+        return TxResult(tx_hash, height, self.code, shortened(self.codespace), shortened(self.log), self.data or b"")
 
 
 class TxAnswer(msgspec.Struct):
@@ -343,7 +343,7 @@ def decode_answer(body: bytes, request_id: int, answer_type: type[T]) -> T | Rpc
         if not envelope.result:
             raise ChainUnavailableError("an answer with neither result nor error")
         if envelope.id != request_id:
-            raise ChainUnavailableError(f"the answer to call {envelope.id!r} instead of {request_id}")
+            raise ChainUnavailableError(f"the answer to call {shortened(str(envelope.id))} instead of {request_id}")
         return msgspec.json.decode(envelope.result, type=answer_type)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise ChainUnavailableError(f"an answer that cannot be read: {error}") from error
@@ -373,9 +373,10 @@ def tx_hash_of(raw: bytes) -> str:
 
 
 def shortened(log: str) -> str:
-    """Cut the middle out of a log that is too long to be stored and shown."""
+    """Cut the middle out of a text that is too long to be stored and shown, and what would break its line."""
     half = _MAX_LOG_CHARACTERS // 2
-    return log if len(log) <= _MAX_LOG_CHARACTERS else f"{log[:half]} … {log[-half:]}"
+    text = log if len(log) <= _MAX_LOG_CHARACTERS else f"{log[:half]} … {log[-half:]}"
+    return text if text.isprintable() else "".join(each if each.isprintable() else " " for each in text)
 
 
 def parse_time_ns(text: str) -> int:

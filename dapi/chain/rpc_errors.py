@@ -81,15 +81,15 @@ def broadcast_outcome(answer: CheckTxAnswer | RpcError) -> Broadcast:
         raise error_of_call(answer)
     if answer.code == 0:
         return Broadcast.ACCEPTED
-    log = shortened(answer.log)
+    log, codespace = shortened(answer.log), shortened(answer.codespace)
     if answer.codespace == "sdk":
         if answer.code == _IN_CACHE:
             return Broadcast.ALREADY_THERE
         if answer.code == _MEMPOOL_FULL:
             raise MempoolFullError(log)
         if is_stale(answer.code, answer.log):
-            raise ChainStaleError(answer.code, answer.codespace, log)
-    raise ChainRefusedError(answer.code, answer.codespace, log)
+            raise ChainStaleError(answer.code, codespace, log)
+    raise ChainRefusedError(answer.code, codespace, log)
 
 
 def query_result(answer: QueryAnswer) -> QueryResult:
@@ -101,11 +101,11 @@ def query_result(answer: QueryAnswer) -> QueryResult:
     response = answer.response
     if response.codespace == "sdk":
         if response.code == _FUTURE_HEIGHT or (response.code == _INVALID_REQUEST and _NOT_READY_TEXT in response.log):
-            raise ChainUnavailableError(response.log)
+            raise ChainUnavailableError(shortened(response.log))
         if response.code == _NOT_FOUND and _PRUNED_STATE_TEXT in response.log:
-            raise ChainPrunedError(response.log)
+            raise ChainPrunedError(shortened(response.log))
     if response.code:
-        raise ChainRefusedError(response.code, response.codespace, response.log)
+        raise ChainRefusedError(response.code, shortened(response.codespace), shortened(response.log))
     return QueryResult(response.value or b"", height_of(response.height))
 
 
@@ -127,7 +127,7 @@ def error_of_call(error: RpcError) -> ChainError:
 
 def error_of_http_status(status: int, body: bytes) -> ChainError:
     """Return the error for an HTTP status other than 200: of a body that a node cannot read, or from a proxy."""
-    text = body[:500].decode("utf-8", "replace")
+    text = shortened(body[:500].decode("utf-8", "replace"))
     if status == 413 or (status == 400 and "request body too large" in text):
         return ChainRefusedError(_TOO_LARGE, "rpc", f"HTTP {status}: {text}")
     if status == 503 and "poc_v2" in text:

@@ -6,18 +6,15 @@ The clients of the ML nodes and of the chain stand on it.
 from __future__ import annotations
 
 from collections.abc import Callable
-from operator import attrgetter
 from typing import Any, cast
 
-from treq.client import HTTPClient
+from hyperlink import URL
 from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.internet.error import ConnectError, ConnectingCancelledError, ConnectionClosed, ConnectionDone
-from twisted.internet.interfaces import IConsumer, IProtocol, IProtocolFactory, IPushProducer, IStreamClientEndpoint
+from twisted.internet.interfaces import IConsumer, IPushProducer
 from twisted.internet.protocol import Protocol, connectionDone
-from twisted.protocols.policies import ProtocolWrapper, WrappingFactory
 from twisted.python.failure import Failure
 from twisted.web.client import (
-    URI,
     Agent,
     RequestGenerationFailed,
     RequestTransmissionFailed,
@@ -27,13 +24,13 @@ from twisted.web.client import (
 )
 from twisted.web.http import PotentialDataLoss
 from twisted.web.http_headers import Headers
-from twisted.web.iweb import IAgent, IAgentEndpointFactory, IBodyProducer, IResponse
+from twisted.web.iweb import IAgent, IBodyProducer, IResponse
 from zope.interface import implementer
 
 from dapi.errors import ConfigError
-from dapi.http.endpoints import tcp_endpoint, tls_endpoint, trust_root_of
+from dapi.http.endpoints import trust_root_of
 from dapi.http.headers_file import HeadersFile
-from dapi.timing.waiters import Waiters
+from dapi.http.watched import OpenConnections, WatchedEndpoints
 
 MAX_ANSWER_BYTES = 65536
 
@@ -108,7 +105,7 @@ class Exchanges:
         self._connect_timeout_seconds = connect_timeout_seconds
         self._trust_root = trust_root_of(ca_file, fingerprint)
         self._headers = headers
-        self._open = _Connections()
+        self._open = OpenConnections()
 
     async def exchange(
         self, method: str, url: str, body: bytes | None, *, max_bytes: int = MAX_ANSWER_BYTES
@@ -152,25 +149,24 @@ class Exchanges:
             headers = self._headers.read() if self._headers is not None else {}
         except ConfigError as error:
             raise NoAnswerError(str(error)) from error
-        endpoints = _Endpoints(self._reactor, self._connect_timeout_seconds, self._trust_root, self._open)
+        endpoints = WatchedEndpoints(self._reactor, self._connect_timeout_seconds, self._trust_root, self._open)
         if body is not None:
             headers["Content-Type"] = "application/json"
+        # Not treq's client: it decompresses what comes, and 64 KiB may become 64 MiB at once.
         agent = self._agent or Agent.usingEndpointFactory(self._reactor, endpoints)
-        # A client of its own for each request: treq's would keep cookies.
-        client = HTTPClient(agent, data_to_body_producer=_BytesProducer)
         try:
-            response = await client.request(
-                method,
-                url,
-                headers=Headers({name: [value] for name, value in headers.items()}),
-                data=body,
-                allow_redirects=False,
-                unbuffered=True,
-                reactor=self._reactor,
+            response = await agent.request(
+                method.encode("ascii"),
+                URL.from_text(url).to_uri().to_text().encode("ascii"),
+                Headers({name: [value] for name, value in headers.items()}),
+                _BytesProducer(body) if body is not None else None,
             )
-        except BaseException:
+        except BaseException as error:
             endpoints.abort_connections()
+            if endpoints.problem is not None and not isinstance(error, CancelledError):
+                raise NoAnswerError(endpoints.problem) from error
             raise
+        endpoints.head_has_come()
         received = _Body()
         cast(IResponse, response).deliverBody(received)
         return Answer(response.code, received, endpoints.abort_connections)
@@ -183,21 +179,6 @@ class Exchanges:
         for connection in self._open.copy():
             connection.abortConnection()
         return none_left
-
-
-class _Connections(set[ProtocolWrapper]):
-    """Connections that are open; ``when_empty`` is fired when the last one is lost."""
-
-    __slots__ = ("when_empty",)
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.when_empty: Waiters[None] = Waiters()
-
-    def lose(self, connection: ProtocolWrapper) -> None:
-        self.discard(connection)
-        if not self:
-            self.when_empty.fire(None)
 
 
 class _Body(Protocol):
@@ -264,69 +245,6 @@ class _BytesProducer:
         """Do nothing: all is written already."""
 
     pauseProducing = resumeProducing = stopProducing = _ignore
-
-
-class _WatchedFactory(WrappingFactory[ProtocolWrapper]):
-    """Counts the connections of one request among those that are open."""
-
-    noisy = False
-
-    def __init__(self, wrapped: IProtocolFactory, open_connections: _Connections) -> None:
-        super().__init__(wrapped)  # type: ignore[no-untyped-call]
-        self._open = open_connections
-
-    def registerProtocol(self, p: ProtocolWrapper) -> None:  # noqa: N802
-        super().registerProtocol(p)  # type: ignore[no-untyped-call]
-        self._open.add(p)
-
-    def unregisterProtocol(self, p: ProtocolWrapper) -> None:  # noqa: N802
-        super().unregisterProtocol(p)  # type: ignore[no-untyped-call]
-        self._open.lose(p)
-
-
-@implementer(IAgentEndpointFactory)
-class _Endpoints:
-    """Makes the endpoint of one request; the certificate and the host name of https are checked."""
-
-    def __init__(
-        self, reactor: Any, connect_timeout_seconds: float, trust_root: Any, open_connections: _Connections
-    ) -> None:
-        self._reactor = reactor
-        self._trust_root = trust_root
-        self._connect_timeout_seconds = connect_timeout_seconds
-        self._open = open_connections
-        self._factories: list[_WatchedFactory] = []
-
-    def endpointForURI(self, uri: URI) -> IStreamClientEndpoint:  # noqa: N802
-        host = uri.host.decode("ascii")
-        endpoint = tcp_endpoint(self._reactor, host, uri.port, timeout_seconds=self._connect_timeout_seconds)
-        if uri.scheme == b"https":
-            endpoint = tls_endpoint(self._reactor, endpoint, host, self._trust_root)
-        return _WatchedEndpoint(endpoint, self._watch)
-
-    def abort_connections(self) -> None:
-        for factory in self._factories:
-            for connection in list(factory.protocols):
-                connection.abortConnection()
-
-    def _watch(self, wrapped: IProtocolFactory) -> _WatchedFactory:
-        # Twisted's own would say of each request that it starts and stops: nine lines of ten in the log.
-        cast(Any, wrapped).noisy = False
-        factory = _WatchedFactory(wrapped, self._open)
-        self._factories.append(factory)
-        return factory
-
-
-@implementer(IStreamClientEndpoint)
-class _WatchedEndpoint:
-    """Connects as another endpoint does, with a factory that watches the connection."""
-
-    def __init__(self, endpoint: IStreamClientEndpoint, watch: Callable[[IProtocolFactory], _WatchedFactory]) -> None:
-        self._endpoint = endpoint
-        self._watch = watch
-
-    def connect(self, protocolFactory: IProtocolFactory) -> Deferred[IProtocol]:  # noqa: N803
-        return self._endpoint.connect(self._watch(protocolFactory)).addCallback(attrgetter("wrappedProtocol"))
 
 
 # What Twisted's agent fails with when the other side, or the way to it, is at fault.

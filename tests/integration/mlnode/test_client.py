@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -20,6 +21,7 @@ from dapi.errors import MLNodeError
 from dapi.mlnode.client import MLNodeClient, MLNodeState
 from tests.integration.certificates import Authority
 from tests.integration.waiting import PATIENCE_SECONDS, soon
+from tests.logs import captured_log
 
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
 
@@ -153,6 +155,39 @@ async def test_answer_too_long_is_not_read_on() -> None:
         with pytest.raises(MLNodeError, match="longer than 65536 bytes"):
             await client.state()
         await soon(server.peers[0].lost)
+
+
+@pytest_twisted.ensureDeferred
+@pytest.mark.parametrize(
+    ("pieces", "said"),
+    [
+        (b"HTTP/1.1 100 Continue\r\n\r\n" * 100_000, "more than 8 interim answers"),
+        (b"HTTP/1.1 200 OK\r\n" + b"a: b\r\n" * 100_000, "the head of the answer has more than 65536 bytes"),
+    ],
+)
+async def test_a_head_without_an_end_is_not_read_on(pieces: bytes, said: str) -> None:
+    # By time, it would be read for as long as a call may take.
+    with captured_log() as log:
+        async with node(lambda peer: peer.transport.write(pieces)) as (server, client):  # type: ignore[union-attr]
+            with pytest.raises(MLNodeError, match=f"node1: state: {said}"):
+                await client.state()
+            await soon(server.peers[0].lost)
+    assert len(log.lines()) < 20
+
+
+@pytest_twisted.ensureDeferred
+async def test_nothing_is_decompressed() -> None:
+    bomb = gzip.compress(bytes(50_000_000))
+    head = b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: %d\r\n\r\n"
+
+    def answer(peer: Peer) -> None:
+        assert b"gzip" not in peer.received.lower()
+        peer.transport.write(head % len(bomb) + bomb)  # type: ignore[union-attr]
+
+    async with node(answer) as (_, client):
+        # It comes to 48 kB, as it is.
+        with pytest.raises(MLNodeError, match=r"node1: state \(200\): not the documented answer"):
+            await client.state()
 
 
 @pytest_twisted.ensureDeferred

@@ -214,6 +214,24 @@ class BrokenAnswerTests(RpcTestCase):
             result({"response": {"height": "9" * 20}}), lambda it: it.abci_query("/p", b""), ChainUnavailableError
         )
 
+    def test_no_text_of_a_node_breaks_a_line_or_has_no_end(self) -> None:
+        evil = "a\x1b[31m\nb" + "c" * 5000
+
+        def query(client: ChainRpc) -> Any:
+            return client.abci_query("/p", b"")
+
+        for answer, ask, kind in (
+            (error(evil), ChainRpc.status, ChainUnavailableError),
+            (Answer(evil.encode(), 502), ChainRpc.status, ChainUnavailableError),
+            ({"id": evil, **result({})}, ChainRpc.status, ChainUnavailableError),
+            (checked(5, evil, evil), broadcast, ChainRefusedError),
+            (result({"response": {"code": 5, "codespace": evil, "log": evil}}), query, ChainRefusedError),
+            (result({"response": {"code": 26, "codespace": "sdk", "log": evil}}), query, ChainUnavailableError),
+        ):
+            text = str(self.refuse(answer, ask, kind))
+            self.assertTrue(text.isprintable(), text)
+            self.assertLess(len(text), 2500)
+
     def test_a_node_without_any_block_tells_the_year_1(self) -> None:
         answer = status(0)
         answer["result"]["sync_info"]["latest_block_time"] = "0001-01-01T00:00:00Z"
