@@ -72,6 +72,11 @@ _CALLBACK_PATH = "/v1/poc-batches"
 _MAX_ADMIN_BODY_BYTES = MIB
 
 
+def without_callback_path(url: str) -> str:
+    """Return a callback URL without the path that follows it, which some write into the setting, too."""
+    return url.rstrip("/").removesuffix(_CALLBACK_PATH).rstrip("/")
+
+
 class Parts:
     """The parts of one dapi. ``in_starting_order`` lists the services; ``chain`` is None where none is configured.
 
@@ -245,7 +250,7 @@ class Parts:
         # A host may give dapi the environment of its api container, whose URL has the relay's prefix.
         scheme = "http" if self.callback_listener.tls is None else "https"
         base = without_prefix(configured) if configured else f"{scheme}://127.0.0.1:{self.callback_listener.port}"
-        return base.rstrip("/") + _CALLBACK_PATH
+        return without_callback_path(base) + _CALLBACK_PATH
 
     def _make_admin(self, status: Callable[[], object], others: Iterable[Route]) -> HttpListener:
         reactor, api = self._reactor, self._config.api

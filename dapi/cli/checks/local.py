@@ -29,6 +29,7 @@ from dapi.messages.printable import without_tokens
 from dapi.messages.sizes import MIB
 from dapi.messages.urls import ip_address_of, is_loopback, parse_url, without_user
 from dapi.service.admin_token import admin_token
+from dapi.service.assembly import without_callback_path
 from dapi.service.server_tls import server_tls
 
 _CONNECT_SECONDS = 3.0
@@ -88,7 +89,9 @@ def _key(config: Config) -> Check:
     try:
         return passed("key", f"signs for {load_key(config.chain_node).address}")
     except DapiError as error:
-        return failed("key", str(error), "look at chain_node.signer_key_name, keyring_dir and KEYRING_PASSWORD")
+        of_keyring = "chain_node.signer_key_name, keyring_dir and KEYRING_PASSWORD"
+        where = of_keyring if config.chain_node.key_file is None else "chain_node.key_file"
+        return failed("key", str(error), f"look at {where}")
 
 
 def _database(config: Config, path: Path, is_running: bool) -> Iterator[Check]:
@@ -197,10 +200,11 @@ def _callback_url(config: Config, is_running: bool) -> Iterator[Check]:
     if ip_address_of(parts.host) is None and "." not in parts.host and parts.host != "localhost":
         text = f"{parts.host} looks like the name of a compose service, which only containers of its network find"
         yield skipped("callback URL, name", text, "use an address, unless the nodes are in the same network")
+    base = without_callback_path(shown)
     yield skipped(
         "callback URL, from the nodes",
         "only a node can tell whether it reaches this machine",
-        f"on the node: curl -i {shown}/v1/poc-batches/generated (405 is right); or, once dapi runs: dapi node test ID",
+        f"once dapi runs: dapi node test ID; or on the node: curl -i {base}/healthz (200 is right)",
     )
 
 

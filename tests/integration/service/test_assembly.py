@@ -27,7 +27,7 @@ from dapi.config import ApiConfig, ChainNodeConfig, PocConfig, Secret, TlsConfig
 from dapi.errors import ConfigError
 from dapi.mlnode.client import MAIN_NETWORK_PARAMS, TEST_NETWORK_PARAMS, PowParams
 from dapi.phases.duty import Duty
-from dapi.service import DapiService
+from dapi.service import DapiService, make_service
 from tests.batches import generated_batch
 from tests.integration.certificates import Authority
 from tests.integration.service.services import Start, call, config, entry, node, when_loaded
@@ -236,6 +236,11 @@ async def test_the_callback_urls_password_is_for_the_nodes_only(start: Start, tm
 @pytest_twisted.ensureDeferred
 async def test_the_callback_url_is_what_was_set(start: Start, tmp_path: Path, log: Log) -> None:
     api = ApiConfig(ml_server_port=0, admin_server_port=0, poc_callback_url="http://10.0.0.9:9100/x/")
+    for url in (f"{api.poc_callback_url}v1/poc-batches", "http://10.0.0.9:9100/x/v1/poc-batches/"):
+        # Some write the whole of it.
+        whole = msgspec.structs.replace(api, poc_callback_url=url)
+        service = make_service(config(tmp_path / "b.db", api=whole), reactor)
+        assert service.callback_url == "http://10.0.0.9:9100/x/v1/poc-batches"
     service = await start(config(tmp_path / "a.db", node("far", host="192.0.2.1"), api=api))
     assert service.callback_url == "http://10.0.0.9:9100/x/v1/poc-batches"
     await when_loaded(service)

@@ -66,6 +66,7 @@ class CheckTests(LocalTestCase):
         key = self.folder / "key"
         self.others = {"chain_node": ChainNodeConfig(url="http://127.0.0.1:1", key_file=str(key))}
         self.assertIn("cannot be read", self.found("key").found)
+        self.assertEqual(self.found("key").to_do, "look at chain_node.key_file")
         key.write_text("1" * 64)
         key.chmod(0o600)
         self.assertIn("signs for gonka1", self.found("key").found)
@@ -173,8 +174,11 @@ class CallbackUrlTests(LocalTestCase):
         self.assertEqual(self.url(f"http://127.0.0.1:{port}").result, "SKIPPED")
 
     def test_that_only_a_node_can_tell_is_said(self) -> None:
-        self.url("http://127.0.0.1:9100")
-        self.assertIn("dapi node test", str(self.found("callback URL, from the nodes").to_do))
+        for url in ("http://127.0.0.1:9100", "http://127.0.0.1:9100/v1/poc-batches/"):
+            self.url(url)
+            to_do = str(self.found("callback URL, from the nodes").to_do)
+            self.assertIn("dapi node test", to_do)
+            self.assertIn("curl -i http://127.0.0.1:9100/healthz", to_do)
 
 
 class NodeTests(LocalTestCase):
