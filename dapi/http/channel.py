@@ -41,6 +41,8 @@ from dapi.timing.steps import step
 from dapi.timing.timer import Timer
 
 _REQUEST_TIMEOUT = 408
+# Of those that come at once. Whoever sends more does so again over another connection: all others wait meanwhile.
+_MAX_PIPELINED = 16
 
 
 class ChannelState(enum.Enum):
@@ -122,6 +124,7 @@ class JsonChannel(HTTPChannel):
         self._caller: Hashable = None
         self._has_begun = False
         self._buffered_bytes = 0
+        self._answered_at_once = 0
         self.turns = Turns(self.site.share, self.transport, self.peer_host)
         # Whoever connects has something to say.
         self.setTimeout(settings.head_seconds)
@@ -172,6 +175,7 @@ class JsonChannel(HTTPChannel):
         self.turns.take(self._receive, data)
 
     def _receive(self, data: bytes) -> None:
+        self._answered_at_once = 0
         is_first = self.state is ChannelState.IDLE and not self._busyReceiving and not self._buffer
         self._begin_request()
         # Where another request comes behind it, twisted.web takes them apart.
@@ -272,9 +276,10 @@ class JsonChannel(HTTPChannel):
         self.turn(ChannelState.ENDLESS)
 
     def requestDone(self, request: Request) -> None:
-        """End an answered request; go on with the next one unless the server is stopping."""
+        """End an answered request; go on with the next one unless the server is stopping, or too many came at once."""
         self.turn(ChannelState.IDLE)
-        if self.site.is_stopping:
+        self._answered_at_once += 1
+        if self.site.is_stopping or self._answered_at_once >= _MAX_PIPELINED:
             self.persistent = False
         super().requestDone(request)
 

@@ -171,6 +171,15 @@ class ServerTests(SynchronousTestCase):
         self.clock.advance(30)
         self.assertEqual([status for status, _, _ in transport.answers()], [200, 408])
 
+    def test_no_more_than_sixteen_pipelined_requests_are_answered_at_once(self) -> None:
+        transport, get = self.connect(), b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
+        for _ in range(20):
+            transport.send(get)
+        self.assertFalse(transport.disconnecting)
+        transport.send(get * 1000)
+        self.assertEqual([status for status, _, _ in transport.answers()], [200] * 36)
+        self.assertTrue(transport.disconnecting)
+
     def test_pipelined_after_a_slow_one(self) -> None:
         transport = self.connect()
         transport.send(b"GET /slow HTTP/1.1\r\nHost: a\r\n\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n")
