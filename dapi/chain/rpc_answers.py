@@ -6,15 +6,14 @@ upper-case hex. A method's error comes with HTTP status 200 and has its meaning 
 
 from __future__ import annotations
 
-import calendar
 import enum
 import hashlib
-import re
 from collections.abc import Mapping
 from typing import Annotated, Any, TypeVar
 
 import msgspec
 
+from dapi.chain.numbers import height_of, time_of_block
 from dapi.errors import ChainUnavailableError
 
 T = TypeVar("T")
@@ -22,8 +21,6 @@ T = TypeVar("T")
 # The SDK quotes all of a message, with its thousands of nonces, in the error of one that travels inside a MsgExec.
 # The text before the quotation says which message it was, the text after it what is wrong.
 _MAX_LOG_CHARACTERS = 1000
-
-_TIME = re.compile(r"(\d{4})-(\d\d)-(\d\d)[Tt](\d\d):(\d\d):(\d\d)(?:\.(\d{1,9}))?(?:[Zz]|([+-])(\d\d):(\d\d))")
 
 
 class ChainStatus(msgspec.Struct, frozen=True):
@@ -135,22 +132,6 @@ class _Envelope(msgspec.Struct):
 
 
 _Int = int | Annotated[str, msgspec.Meta(pattern=r"^-?\d{1,20}$")]
-_MAX_INT64 = 2**63 - 1
-
-
-def height_of(told: int | str) -> int:
-    """Return a height; raise ChainUnavailableError at one that no chain has, and no database can keep."""
-    if not 0 <= int(told) <= _MAX_INT64:
-        raise ChainUnavailableError(f"no height: {told}")
-    return int(told)
-
-
-def _time_of_block(height: int, text: str) -> int:
-    """Return the time of a block in nanoseconds; a node without any block tells that of the year 1."""
-    time_ns = parse_time_ns(text)
-    if time_ns < 0 < height:
-        raise ChainUnavailableError(f"no time: {text[:40]!r}")
-    return time_ns
 
 
 class _Other(msgspec.Struct, frozen=True):
@@ -182,7 +163,7 @@ class StatusAnswer(msgspec.Struct):
         return ChainStatus(
             chain_id=self.node_info.network,
             height=height,
-            block_time_ns=_time_of_block(height, self.sync_info.latest_block_time),
+            block_time_ns=time_of_block(height, self.sync_info.latest_block_time),
             block_hash=self.sync_info.latest_block_hash,
             earliest_height=height_of(self.sync_info.earliest_block_height),
             catching_up=self.sync_info.catching_up,
@@ -261,7 +242,7 @@ class BlockAnswer(msgspec.Struct):
         """Return the value."""
         header = self.block.header
         height = height_of(header.height)
-        return BlockInfo(header.chain_id, height, _time_of_block(height, header.time), self.block_id.hash)
+        return BlockInfo(header.chain_id, height, time_of_block(height, header.time), self.block_id.hash)
 
 
 class _TxData(msgspec.Struct):
@@ -377,27 +358,3 @@ def shortened(log: str) -> str:
     half = _MAX_LOG_CHARACTERS // 2
     text = log if len(log) <= _MAX_LOG_CHARACTERS else f"{log[:half]} … {log[-half:]}"
     return text if text.isprintable() else "".join(each if each.isprintable() else " " for each in text)
-
-
-def parse_time_ns(text: str) -> int:
-    """Convert an RFC 3339 time with up to nine decimals to nanoseconds since 1970.
-
-    Raises ChainUnavailableError on anything else, and on a time that has no place in 64 bits (after 2262). There is no
-    float in between: the last digits matter.
-    """
-    match = _TIME.fullmatch(text)
-    if match is None:
-        raise ChainUnavailableError(f"no time: {text[:40]!r}")
-    *parts, fraction, sign, hours, minutes = match.groups()
-    try:
-        year, month, day, hour, minute, second = (int(part) for part in parts)
-        seconds = calendar.timegm((year, month, day, hour, minute, second, 0, 0, 0))
-    except ValueError as error:
-        raise ChainUnavailableError(f"no time: {text[:40]!r}") from error
-    if sign is not None:
-        offset = int(hours) * 3600 + int(minutes) * 60
-        seconds += -offset if sign == "+" else offset
-    time_ns = seconds * 1_000_000_000 + int((fraction or "").ljust(9, "0"))
-    if time_ns > _MAX_INT64:
-        raise ChainUnavailableError(f"no time: {text[:40]!r}")
-    return time_ns

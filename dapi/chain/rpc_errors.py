@@ -11,7 +11,8 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from dapi.chain.rpc_answers import Broadcast, CheckTxAnswer, QueryAnswer, QueryResult, RpcError, height_of, shortened
+from dapi.chain.numbers import height_of
+from dapi.chain.rpc_answers import Broadcast, CheckTxAnswer, QueryAnswer, QueryResult, RpcError, shortened
 from dapi.errors import (
     ChainError,
     ChainPrunedError,

@@ -7,8 +7,9 @@ from typing import Any
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionRefusedError as TCPConnectionRefusedError
 
+from dapi.chain.numbers import parse_time_ns
 from dapi.chain.queries import contradiction_to
-from dapi.chain.rpc_answers import BlockInfo, parse_time_ns
+from dapi.chain.rpc_answers import BlockInfo
 from dapi.errors import ChainPrunedError, ChainUnavailableError
 from tests.unit.chain.chain_nodes import Nodes, RpcTestCase, error, result, status
 

@@ -8,8 +8,9 @@ from typing import Any
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.error import ConnectionRefusedError as TCPConnectionRefusedError
 
+from dapi.chain.numbers import parse_time_ns
 from dapi.chain.rpc import ChainRpc
-from dapi.chain.rpc_answers import TxResult, parse_time_ns, tx_hash_of
+from dapi.chain.rpc_answers import TxResult, tx_hash_of
 from dapi.chain.transaction_finder import Reach, Search, TransactionFinder
 from tests.unit.chain.chain_nodes import Nodes, RpcTestCase, error, result, status
 
