@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest_twisted
 
 from dapi.config import PocV2Config
+from dapi.messages import Kind, State
 from dapi.simulator.api.stages import Stage
-from tests.integration.relay.host import DURATIONS, MODEL, Host, P, body_of, hosting
+from tests.integration.relay.host import DURATIONS, MODEL, PATH, Host, P, body_of, hosting
 from tests.integration.waiting import soon, until, until_awaited
-from tests.integration.whole_dapi import FIRST_POC, LONG, WholeDapi, whole
+from tests.integration.whole_dapi import FIRST_POC, LONG, WholeDapi, when_all_is_delivered, whole
 
 __all__ = ["whole"]
 
@@ -75,6 +77,51 @@ async def test_each_stage_is_handled_by_what_the_chain_says(host: Host, whole: W
     await whole.when_all("generate")
     await until(lambda: len(whole.chain.state.batches) > batches)
     assert len(host.api.posts) == 1
+
+
+@pytest_twisted.ensureDeferred
+async def test_nothing_is_lost_and_nothing_goes_both_ways_while_the_network_moves_and_moves_back(
+    host: Host, whole: WholeDapi
+) -> None:
+    """The chain changes its mind twice within one stage, while the api container is away."""
+    node = whole.node("node1")
+    whole.poc_v2 = relaying(host)
+    service = whole.start()
+    base = base_of(whole)
+    whole.produce_to(FIRST_POC + 1)
+    await whole.when_all("generate")
+    await until(lambda: len(whole.chain.state.batches) > 0)
+    whole.chain.state.rules.poc_v2 = True
+
+    async def is_state(state: str) -> bool:
+        return bool((await soon(service.status()))["chain"]["state"] == state)
+
+    async def is_nothing_in_flight() -> bool:
+        return (await soon(service.outbox.counts()))[State.IN_FLIGHT] == 0
+
+    await until_awaited(lambda: is_state("moved"))
+    await until_awaited(is_nothing_in_flight)
+    # The node goes on, and what it delivers is kept: the network may move back within the window.
+    await until(lambda: len(whole.chain.state.batches) < node.ledger.counts["websocket"])
+    on_chain = len(whole.chain.state.batches)
+    # The container is away, and both kinds of callbacks are answered.
+    await soon(host.api.stopService())
+    bodies = [body_of(1, 4), body_of(7, 10)]
+    for body in bodies:
+        assert (await host.post(body, base=base))[0] == 200
+    assert len(whole.chain.state.batches) == on_chain
+    whole.chain.state.rules.poc_v2 = False
+    await until_awaited(lambda: is_state("submitting"))
+    await host.start_api()
+    await until(lambda: host.stored() == 4)
+    node.settings.batches_per_walk = 0
+    await when_all_is_delivered(node)
+    await whole.when_nothing_is_left()
+    assert len(whole.chain.state.batches) > on_chain
+    assert {post.target for post in host.api.posts} == {PATH.encode()}
+    assert {post.digest for post in host.api.posts} == {hashlib.sha256(body).digest() for body in bodies}
+    confirmed = (await soon(service.outbox.batches(kind=Kind.GENERATED, state=State.CONFIRMED))).batches
+    assert len(confirmed) == len(whole.chain.state.batches)
 
 
 @pytest_twisted.ensureDeferred
