@@ -106,8 +106,9 @@ class SimulatedApi(Service):
         self._callbacks = CallbackResource(
             reactor, self, lambda: self.started_at, has_metrics=self.settings.has_metrics
         )
-        public = JsonResource({b"/v1/epochs/latest": self._epochs, b"/v1/poc/artifacts/state": self._artifacts_state})
-        admin = JsonResource({b"/admin/v1/nodes": self._nodes})
+        routes = {b"/v1/epochs/latest": self._epochs, b"/v1/poc/artifacts/state": self._artifacts_state}
+        public = JsonResource(self.faults, routes)
+        admin = JsonResource(self.faults, {b"/admin/v1/nodes": self._nodes})
         self._listeners = [Listener(reactor, 0, resource) for resource in (self._callbacks, public, admin)]
 
     @property

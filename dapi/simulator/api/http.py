@@ -115,12 +115,17 @@ class JsonResource(Resource):
 
     isLeaf = True
 
-    def __init__(self, routes: dict[bytes, Callable[[dict[str, str]], Any]]) -> None:
+    def __init__(self, faults: Faults, routes: dict[bytes, Callable[[dict[str, str]], Any]]) -> None:
         super().__init__()
+        self._faults = faults
         self._routes = routes
 
-    def render(self, request: Request) -> bytes:
+    def render(self, request: Request) -> Any:
         """Answer."""
+        if self._faults.told_hangs:
+            return NOT_DONE_YET
+        if self._faults.told_junk_bytes is not None:
+            return b"\x00" * self._faults.told_junk_bytes
         found = self._routes.get(request.path)
         args = {name.decode(): values[0].decode("utf-8", "replace") for name, values in (request.args or {}).items()}
         request.setHeader(b"content-type", b"application/json")

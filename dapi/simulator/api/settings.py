@@ -46,7 +46,8 @@ class Faults(msgspec.Struct):
     ``hangs`` answers nothing. ``store_fails`` is a full disk: B answers 200 and keeps nothing, C 503. ``flush_fails``
     keeps everything in memory. ``slow_seconds_per_mb`` delays an answer by the size of its body. ``junk_bytes`` answers
     200 with that many bytes of junk. ``commits_refused`` has the chain refuse each commit, of which nothing tells.
-    ``chain_down`` answers 500 to whatever the container asks the chain for.
+    ``chain_down`` answers 500 to whatever the container asks the chain for. ``told_hangs`` and ``told_junk_bytes`` are
+    ``hangs`` and ``junk_bytes`` of what is asked at its public and its admin port.
     """
 
     status: int | None = None
@@ -58,3 +59,5 @@ class Faults(msgspec.Struct):
     junk_bytes: int | None = None
     commits_refused: bool = False
     chain_down: bool = False
+    told_hangs: bool = False
+    told_junk_bytes: int | None = None

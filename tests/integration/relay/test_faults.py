@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import pytest
 import pytest_twisted
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import TCP4ClientEndpoint, connectProtocol
@@ -13,7 +14,7 @@ from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 
 from dapi.messages.sizes import MIB
-from dapi.simulator.api.settings import Line
+from dapi.simulator.api.settings import Faults, Line
 from tests.integration.relay.host import MODEL, PATH, Host, P, body_of, hosting, reactor
 from tests.integration.waiting import soon, until
 
@@ -104,6 +105,42 @@ async def test_a_container_that_hangs_or_answers_junk_is_tried_again(host: Host)
     await until(lambda: "MISROUTED" in host.relay.status()["problems"]["answers"])
     host.api.faults.junk_bytes = None
     await until(lambda: host.states().get("settled") == 1)
+
+
+@pytest.mark.parametrize(
+    ("fault", "value"), [("chain_down", True), ("told_hangs", True), ("told_junk_bytes", 100 * MIB)]
+)
+@pytest_twisted.ensureDeferred
+async def test_callbacks_go_on_while_the_container_tells_nothing(host: Host, fault: str, value: int) -> None:
+    """It takes callbacks, and answers no question, with an error, junk or nothing: that is told."""
+    await until(lambda: host.relay.knowledge.epochs is not None and host.relay.knowledge.nodes is not None)
+    setattr(host.api.faults, fault, value)
+    await until(lambda: "epochs" in host.relay.status()["problems"]["questions"])
+    assert (await host.post(body_of(1, 4)))[0] == 200
+    await until(lambda: host.states().get("taken") == 1)
+    setattr(host.api.faults, fault, getattr(Faults(), fault))
+    await until(lambda: host.states().get("settled") == 1)
+    await until(lambda: host.relay.status()["problems"]["questions"] == {})
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_version_without_metrics_that_is_started_anew(tmp_path: Path) -> None:
+    """Nothing tells of the new start, but that it was away: what was in its memory is sent again."""
+    host = Host(tmp_path, has_metrics=False)
+    await host.start_api()
+    await host.start()
+    try:
+        host.api.faults.flush_fails = True
+        assert (await host.post(body_of(1, 4)))[0] == 200
+        await until(lambda: host.states().get("taken") == 1)
+        crashed = Deferred.fromCoroutine(host.api.crash(0.2))
+        assert (await host.post(body_of(7, 10)))[0] == 200
+        await soon(crashed)
+        host.api.faults.flush_fails = False
+        await until(lambda: host.stored() == 4)
+        assert list(host.relay.status()["problems"]["questions"]) == ["metrics"]
+    finally:
+        await host.end()
 
 
 @pytest_twisted.ensureDeferred
