@@ -182,9 +182,9 @@ class QuotaTests(ComparisonTestCase):
         self.keep(2, 5000)
         self.keep(3, 6000)
 
-    def late_stage(self, last: int) -> None:
+    def late_stage(self, last: int, *, last_verdicts: int | None = None) -> None:
         """A stage whose windows end with this block."""
-        stage = json.dumps({"batches": {"last": last}, "validations": {"last": last}})
+        stage = json.dumps({"batches": {"last": last}, "validations": {"last": last_verdicts or last}})
         statement = "INSERT INTO stages (height, stage, node_count, run) VALUES (1200, ?, 2, ?)"
         self.clock.wait_for(self.database.write(lambda connection: connection.execute(statement, (stage, RIGHT))))
 
@@ -209,6 +209,40 @@ class QuotaTests(ComparisonTestCase):
         self.keep(29, 1200, "node2")
         self.clock.advance(86_400)
         self.keep(30, 1200)
+
+    def test_each_kind_has_its_own_window(self) -> None:
+        self.late_stage(1260, last_verdicts=1280)
+        self.begin(max_messages=1)
+        for height, is_batch_late, is_verdict_late in ((1259, False, False), (1260, True, False), (1280, True, True)):
+            self.clock.wait_for(self.comparison.look(height))
+            for kind, is_late in ((Kind.GENERATED, is_batch_late), (Kind.VALIDATED, is_verdict_late)):
+                node_id = f"{kind}{height}"
+                one = entry("x", kind=kind, node_id=node_id, height=1200, run=RIGHT)
+                self.comparison.admit(one)
+                if is_late:
+                    self.assertRaises(QuotaError, self.comparison.admit, one)
+                else:
+                    self.comparison.admit(one)
+
+    def test_a_day_ends_after_24_hours_and_not_before(self) -> None:
+        self.clock.advance(1000)
+        self.begin(max_messages=1)
+        for _ in range(4):
+            self.look_again()
+            self.comparison.admit(entry("x", height=5000))
+        self.look_again()
+        self.clock.advance(86_399)
+        with self.assertRaisesRegex(QuotaError, "4 messages .* came within a day .* whose window is open$"):
+            self.comparison.admit(entry("x", height=5000))
+        self.clock.advance(1)
+        self.comparison.admit(entry("x", height=5000))
+        # The next day begins then.
+        self.look_again()
+        self.clock.advance(86_399)
+        for _ in range(3):
+            self.comparison.admit(entry("x", height=5000))
+            self.look_again()
+        self.assertRaises(QuotaError, self.comparison.admit, entry("x", height=5000))
 
     def test_what_no_stage_is_for_is_bounded_by_the_day_though_it_expires(self) -> None:
         self.begin(max_bytes=300)

@@ -13,9 +13,12 @@ from dapi.messages.inference_pb2 import MsgSubmitPocBatch, MsgSubmitPocValidatio
 from dapi.outbox import cosmos_message_client
 from dapi.outbox.cosmos_message_client import CosmosMessageClient
 from dapi.outbox.outbox import Outbox, OutboxEntry
+from dapi.outbox.queries import OTHERS_NONCES
 from dapi.poc.batch_handler import BatchHandler
+from dapi.timing.pool_thread import PoolThread
 from tests.unit.database.store_tools import StoreTestCase
 from tests.unit.messages.test_addresses import ADDRESS, PUBLIC_KEY
+from tests.unit.threadless import ThreadlessReactor
 
 # From the transaction of the network's golden vector: bytes of its message, of which the first field is the creator.
 CREATOR = bytes.fromhex("0a2c") + ADDRESS.encode()
@@ -65,6 +68,26 @@ class CosmosMessageClientTests(SynchronousTestCase):
         (entry,) = self.outbox.entries
         self.assertEqual(
             entry, OutboxEntry("b-1", Kind.GENERATED, "node1", 1000, 2, Via.HTTP, GOLDEN.removeprefix(CREATOR))
+        )
+
+    def test_a_batch_whose_message_is_made_on_a_thread(self) -> None:
+        reactor = ThreadlessReactor()
+        reactor.holds_threads = True
+        receipt = self.client.submit_poc_batch(
+            generated(),
+            batch_id="b-1",
+            node_id="node1",
+            via=Via.HTTP,
+            has_others_nonces=True,
+            thread=PoolThread(reactor),
+        )
+        self.assertEqual((reactor.deferred, self.outbox.entries), (["encoded_batch"], []))
+        reactor.run_threads()
+        self.assertEqual(self.successResultOf(receipt), Receipt("b-1", 1))
+        message = GOLDEN.removeprefix(CREATOR)
+        self.assertEqual(
+            self.outbox.entries,
+            [OutboxEntry("b-1", Kind.GENERATED, "node1", 1000, 2, Via.HTTP, message, OTHERS_NONCES)],
         )
 
     def test_creator_in_front_makes_it_whole(self) -> None:
