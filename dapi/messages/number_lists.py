@@ -16,10 +16,13 @@ anything else, not of a string either. A list that was cut out has one ``]``, at
 
 from __future__ import annotations
 
+import json
+import math
+import struct
 from array import array
 from typing import Final, Literal, NamedTuple
 
-from dapi.messages.columns import Typecode
+from dapi.messages.columns import Typecode, column
 
 try:
     from simdjson import Parser
@@ -72,15 +75,23 @@ def cut(payload: bytes) -> Cut | None:
     return Cut(b"".join(kept), lists) if lists else None
 
 
-def read_column(text: bytes, place: Place, typecode: Typecode) -> array[int] | array[float] | None:
-    """Read the JSON list at a place into a column of this type; None when it is no list of such numbers, or may be."""
+def read_column(
+    text: bytes, place: Place, typecode: Typecode, *, with_nan: bool = False
+) -> array[int] | array[float] | None:
+    """Read the JSON list at a place into a column of this type; None when it is no list of such numbers, or may be.
+
+    ``with_nan`` allows the literal NaN, in a column of doubles.
+    """
     values: array[int] | array[float] = array(typecode)
     begin, end = place
     while begin < end:
         # Cut at a comma: a list of numbers has none but those between them.
         comma = text.find(b",", begin + PIECE_BYTES, end)
         piece = text[begin:end] if comma < 0 else text[begin:comma] + b"]"
-        found = _read_piece(piece if begin == place.begin else b"[" + piece, typecode)
+        numbers = piece if begin == place.begin else b"[" + piece
+        found = _read_piece(numbers, typecode)
+        if found is None and with_nan and typecode == "d":
+            found = _read_with_nan(numbers)
         if found is None:
             return None
         # Before a comma, or behind one, there is a number.
@@ -100,3 +111,16 @@ def _read_piece(numbers: bytes, typecode: Typecode) -> bytes | None:
     except (ValueError, TypeError, RuntimeError):
         return None
     return bytes(buffer)
+
+
+def _read_with_nan(numbers: bytes) -> bytes | None:
+    """Read doubles of which some are NaN, which simdjson does not; the others are as strictly read as ever."""
+    if b"NaN" not in numbers:
+        return None
+    try:
+        values = json.loads(numbers)
+        # A bool, too, would become a double.
+        found = column("d", values) if set(map(type, values)) <= {int, float} else None
+    except (ValueError, struct.error):
+        return None
+    return found.tobytes() if found is not None and not any(map(math.isinf, found)) else None

@@ -183,7 +183,8 @@ def _decode_apart(payload: bytes, decoder: msgspec.json.Decoder[T]) -> T | None:
         return None
     for name, typecode in typecodes.items():
         (place,) = getattr(batch, name)
-        numbers = number_lists.read_column(payload, cut.lists[int(place)], typecode)
+        is_verdict = isinstance(batch, ValidatedBatch)
+        numbers = number_lists.read_column(payload, cut.lists[int(place)], typecode, with_nan=is_verdict)
         if numbers is None:
             return None
         # Nobody has seen the batch yet.

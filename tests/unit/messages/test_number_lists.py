@@ -111,9 +111,10 @@ def outcome(decode: Decode, payload: bytes) -> tuple[object, ...]:
     return "taken", repr(decoded), content_id(batch), lists
 
 
-def read_whole(text: bytes, typecode: Typecode) -> array[int] | array[float] | None:
+def read_whole(text: bytes, typecode: Typecode, *, with_nan: bool = False) -> array[int] | array[float] | None:
     """Read a text that is one list, between other texts that are to be left alone."""
-    return number_lists.read_column(b"[5," + text + b",6]", number_lists.Place(3, 3 + len(text)), typecode)
+    place = number_lists.Place(3, 3 + len(text))
+    return number_lists.read_column(b"[5," + text + b",6]", place, typecode, with_nan=with_nan)
 
 
 class ComparedTestCase(SynchronousTestCase):
@@ -141,6 +142,13 @@ class SameAsMsgspecTests(ComparedTestCase):
                 for text in (json.dumps(fields), json.dumps({"type": "validated", "batch": fields, "id": "x"})):
                     self.agree(text.replace('"#"', token).encode())
                     self.agree(text.replace('["#", 1]', token).encode())
+
+    def test_each_token_beside_nan(self) -> None:
+        for token in TOKENS:
+            for name in ("nonces", "dist", "received_dist"):
+                text = json.dumps({**validated_fields(), name: ["#", math.nan]})
+                self.agree(text.replace('"#"', token).encode())
+                self.agree(json.dumps({**generated_fields(), "dist": ["#", math.nan]}).replace('"#"', token).encode())
 
     def test_order_and_space_of_fields(self) -> None:
         fields = generated_fields()
@@ -271,6 +279,16 @@ class ReadApartTests(SynchronousTestCase):
             self.assertIsNone(read_whole(text, "q"), text)
         for text in (b"[NaN]", b"[1e309]", b"[null]", b"[-9223372036854775809]"):
             self.assertIsNone(read_whole(text, "d"), text)
+
+    def test_nan_is_read_where_it_is_allowed(self) -> None:
+        for text in (b"[NaN]", b"[ 1.5,NaN, 2]"):
+            found = read_whole(text, "d", with_nan=True)
+            assert found is not None
+            self.assertEqual(repr(list(found)), repr(json.loads(text.decode(), parse_int=float)))
+            self.assertIsNone(read_whole(text, "q", with_nan=True))
+        huge = b"[NaN, 1" + b"0" * 400 + b"]"
+        for text in (b'["NaN"]', b"[NaN, true]", b"[NaN, Infinity]", b"[NaN, 1e309]", b"[NaN,]", b"[-NaN]", huge):
+            self.assertIsNone(read_whole(text, "d", with_nan=True), text)
 
     def test_nothing_infinite_is_read(self) -> None:
         for token in TOKENS:
