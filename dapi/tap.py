@@ -7,6 +7,7 @@ import contextlib
 import gc
 import os
 import resource
+import signal
 import sys
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -116,6 +117,7 @@ def makeService(options: Options) -> IService:
     sys.excepthook = _show_without_traceback
     make_monotonic(reactor)
     _allow_many_connections()
+    _stop_at_hangup(reactor)
     levels = LogLevels(options.settings.log.level)
     service = make_service(
         options.settings,
@@ -134,6 +136,19 @@ def makeService(options: Options) -> IService:
         # Behind dapi: started after it, stopped before it.
         SystemdNotifier(reactor, os.environ).setServiceParent(root)  # type: ignore[no-untyped-call]
     return root
+
+
+def _stop_at_hangup(reactor: Any) -> None:
+    """Stop in order when the terminal is gone, or somebody wants a log to be rotated; Twisted would just die."""
+
+    def stop() -> None:
+        _log.warn("stopping: SIGHUP came. SIGUSR1 has twistd begin a new log file")
+        with contextlib.suppress(ReactorNotRunning):
+            reactor.stop()
+
+    # Whoever runs it under nohup wants it to go on.
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:
+        signal.signal(signal.SIGHUP, lambda _number, _frame: reactor.callFromThread(stop))
 
 
 def _allow_many_connections() -> None:

@@ -51,6 +51,18 @@ async def test_starts_answers_and_ends_on_sigterm(twistd: Run, tmp_path: Path) -
 
 
 @pytest_twisted.ensureDeferred
+async def test_stops_in_order_when_its_terminal_is_gone(twistd: Run, tmp_path: Path) -> None:
+    process = twistd()
+    await admin_port(process)
+    process.signal("HUP")
+    assert await process.when_ended() == 0
+    assert "stopping: SIGHUP came" in process.output
+    assert "Traceback" not in process.output
+    # The database was closed.
+    assert not list(tmp_path.glob("outbox.db-*"))
+
+
+@pytest_twisted.ensureDeferred
 async def test_both_ports_tell_whether_it_lives_and_takes_batches(twistd: Run) -> None:
     process = twistd()
     ports = [await admin_port(process)]
