@@ -43,6 +43,8 @@ from dapi.timing.timer import Timer
 _REQUEST_TIMEOUT = 408
 # Of those that come at once. Whoever sends more does so again over another connection: all others wait meanwhile.
 _MAX_PIPELINED = 16
+# Twisted reads 64 KiB at a time, and each turn of that costs as much as hashing them.
+_STREAM_READ_BYTES = 256 * 1024
 
 
 class ChannelState(enum.Enum):
@@ -257,6 +259,7 @@ class JsonChannel(HTTPChannel):
             return None
         # What is streamed takes little of the thread at a time, and has bounds of its own.
         self.turns.end()
+        transport.bufferSize = _STREAM_READ_BYTES
 
         def resume() -> None:
             if self.state is ChannelState.RECEIVING:

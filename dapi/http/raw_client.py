@@ -53,15 +53,15 @@ class BodySource(Interface):
 
 
 class BytesSource:
-    """A body in memory."""
+    """A body in memory, which must not change any more."""
 
-    def __init__(self, body: bytes) -> None:
+    def __init__(self, body: bytes | bytearray) -> None:
         self.length = len(body)
         self._body = body
 
     def read(self, offset: int, size: int) -> Deferred[bytes]:
         """Fire with a part of it."""
-        return succeed(self._body[offset : offset + size])
+        return succeed(bytes(self._body[offset : offset + size]))
 
 
 class RawAnswer(NamedTuple):

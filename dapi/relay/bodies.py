@@ -94,14 +94,16 @@ class IncomingBody:
 
     def finish(self) -> Deferred[Facts]:
         """Fire with the facts when all is in the file, and synced; fails with the OSError of the disk."""
-        self._next_piece()
+        if not self.is_small:
+            self._next_piece()
         return self._lane.submit(self._finish)
 
     def read(self, offset: int, size: int) -> Deferred[bytes]:
         """Fire with a part of what has come, from the file or from memory."""
         if offset < self._on_disk:
             return self._lane.submit(lambda: read_part(self.path, offset, min(size, self._on_disk - offset)))
-        return succeed(b"".join(self._pieces)[offset - self._on_disk :][:size])
+        rest = self._gathered if self.is_small else b"".join(self._pieces)
+        return succeed(bytes(rest[offset - self._on_disk :][:size]))
 
     def discard(self) -> None:
         """Delete the file, if there is one; the body is of no use any more."""
@@ -109,20 +111,18 @@ class IncomingBody:
             self._is_discarded = True
             self._lane.submit(self._delete)
 
-    def leave_memory(self) -> bytes | None:
+    def leave_memory(self) -> bytearray | None:
         """Have the body in its file alone from now on: it is kept. Return it, None where it was not in memory."""
-        whole = self._pieces[0] if self.is_small and self._pieces else None
+        whole, self._gathered = self._gathered, bytearray()
         self._on_disk = self.length
         self._pieces.clear()
-        return whole
+        return whole if self.is_small and whole else None
 
     def _next_piece(self) -> None:
         piece, self._gathered = bytes(self._gathered), bytearray()
         if not piece:
             return
         self._pieces.append(piece)
-        if self.is_small:
-            return
         self._lane.submit(lambda: self._write_piece(piece)).addCallback(self._wrote)
         if not self._is_paused and self.error is None and self._waiting_bytes() > SMALL_BYTES:
             self._is_paused = True
@@ -150,7 +150,7 @@ class IncomingBody:
             return False
         return True
 
-    def _append(self, piece: bytes, *, is_read: bool = False) -> None:
+    def _append(self, piece: bytes | bytearray, *, is_read: bool = False) -> None:
         if self._file is None:
             self._file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
         view = memoryview(piece)
@@ -168,9 +168,9 @@ class IncomingBody:
             raise self.error
         facts = None
         if self.is_small:
-            whole = self._pieces[0] if self._pieces else b""
-            facts = read_whole(whole)
-            self._append(whole, is_read=facts is not None)
+            # The buffer itself: a copy takes fresh memory from the system, page by page.
+            facts = read_whole(self._gathered)
+            self._append(self._gathered, is_read=facts is not None)
         elif self._file is None:
             self._append(b"")
         if self._file is not None:

@@ -94,7 +94,7 @@ class _Generated(msgspec.Struct, forbid_unknown_fields=True):
 _DECODER = msgspec.json.Decoder(_Generated)
 
 
-def read_whole(body: bytes) -> Facts | None:
+def read_whole(body: bytes | bytearray) -> Facts | None:
     """Read a body that is as nodes make them; None for any other one, a suspicious one among them."""
     if _BACKSLASH in body:
         return None
@@ -133,7 +133,7 @@ class Scan:
         self._nonces = array("q")
         self._suspicion: str | None = None
 
-    def feed(self, piece: bytes) -> None:
+    def feed(self, piece: bytes | bytearray) -> None:
         """Look through the next piece."""
         text = self._carry + piece
         # A field that is cut in two belongs to the next piece.

@@ -51,7 +51,7 @@ class RelayStore(Service):
         self._reader = Lane(reactor, "dapi relay reader")
         self._numbers = itertools.count()
         self._boot = ""
-        self._recent: dict[str, bytes] = {}
+        self._recent: dict[str, bytearray] = {}
         self._recent_bytes = 0
         self._waiting: list[tuple[rows.NewRow, Deferred[int | None]]] = []
         self._is_committing = False
@@ -141,7 +141,7 @@ class RelayStore(Service):
         """Give the room of bodies back to the disk; their rows stay."""
         dropped = list(names)
         for name in dropped:
-            self._recent_bytes -= len(self._recent.pop(name, b""))
+            self._recent_bytes -= len(self._recent.pop(name, ()))
         self.bytes -= await self._janitor.submit(lambda: self._delete(dropped))
 
     async def forget_before(self, height: int, before: float) -> None:
@@ -149,7 +149,7 @@ class RelayStore(Service):
         names = await self._database.write(lambda connection: rows.forget_before(connection, height, before))
         await self.drop_bodies(names)
 
-    def _remember(self, name: str, body: bytes) -> None:
+    def _remember(self, name: str, body: bytearray) -> None:
         self._recent[name] = body
         self._recent_bytes += len(body)
         while self._recent_bytes > _MAX_RECENT_BYTES:

@@ -28,7 +28,7 @@ class RecentTests(SynchronousTestCase):
         self.store = RelayStore(Clock(), nothing, "folder")
 
     def test_once_from_memory_then_from_the_file(self) -> None:
-        self.store._remember("a", b"body")
+        self.store._remember("a", bytearray(b"body"))
         source = self.store.source(payload_of("a"))
         self.assertIsInstance(source, BytesSource)
         self.assertEqual(self.successResultOf(source.read(0, 10)), b"body")
@@ -37,13 +37,13 @@ class RecentTests(SynchronousTestCase):
 
     def test_beyond_the_bound_the_oldest_are_in_their_files_alone(self) -> None:
         for number in range(40):
-            self.store._remember(str(number), b"x" * MIB)
+            self.store._remember(str(number), bytearray(MIB))
         self.assertEqual(self.store._recent_bytes, 32 * MIB)
         kinds = [type(self.store.source(payload_of(str(number)))) for number in range(40)]
         self.assertEqual(kinds, [FileSource] * 8 + [BytesSource] * 32)
 
     def test_what_is_dropped_is_not_in_memory_any_more(self) -> None:
-        self.store._remember("a", b"body")
+        self.store._remember("a", bytearray(b"body"))
         dropping = Deferred.fromCoroutine(self.store.drop_bodies(["a", "b"]))
         self.assertNoResult(dropping)
         self.assertIsInstance(self.store.source(payload_of("a")), FileSource)
