@@ -21,6 +21,8 @@ from dapi.relay.scan import Facts, Scan, read_whole
 
 SMALL_BYTES = MIB
 _PIECE_BYTES = 256 * 1024
+# Read on the reactor's thread: a node's body in 0.7 ms at most, one that is made to take long in 4 ms.
+_QUICK_BYTES = 384 * 1024
 # So much is synced on the way, that the last sync does not hold others up.
 _SYNC_BYTES = 4 * MIB
 
@@ -41,9 +43,9 @@ class FileSource:
 class IncomingBody:
     """A body that comes: ``write`` gets its parts, ``finish`` has all of it on disk.
 
-    ``target`` is hashed with it: ``digest`` names the two together. ``pause`` and ``resume`` stop the connection. With
-    ``is_small`` all of it is in memory, and so it is once the disk has failed (``in_memory``): whoever writes then has
-    to see that there is room.
+    ``target`` is hashed with it: ``digest`` names the two together, once it is finished. ``pause`` and ``resume`` stop
+    the connection. With ``is_small`` all of it is in memory, and so it is once the disk has failed (``in_memory``):
+    whoever writes then has to see that there is room.
     """
 
     def __init__(
@@ -81,22 +83,29 @@ class IncomingBody:
 
     @property
     def digest(self) -> bytes:
-        """The hash of target and body, as far as it has come."""
+        """The hash of target and body; it is whole once the body is finished."""
         return self._hash.digest()
 
     def write(self, data: bytes) -> None:
         """Take the next part."""
-        self._hash.update(data)
         self.length += len(data)
         self._gathered += data
-        if len(self._gathered) >= _PIECE_BYTES and not self.is_small:
+        if self.is_small:
+            return
+        self._hash.update(data)
+        if len(self._gathered) >= _PIECE_BYTES:
             self._next_piece()
 
     def finish(self) -> Deferred[Facts]:
         """Fire with the facts when all is in the file, and synced; fails with the OSError of the disk."""
         if not self.is_small:
             self._next_piece()
-        return self._lane.submit(self._finish)
+            return self._lane.submit(self._finish)
+        if self.length > _QUICK_BYTES:
+            return self._lane.submit(lambda: self._finish_small(read_whole(self._gathered)))
+        # It holds the interpreter's lock on any thread, and those that wait for each other cost as much again.
+        facts = read_whole(self._gathered)
+        return self._lane.submit(lambda: self._finish_small(facts))
 
     def read(self, offset: int, size: int) -> Deferred[bytes]:
         """Fire with a part of what has come, from the file or from memory."""
@@ -163,20 +172,21 @@ class IncomingBody:
             os.fdatasync(self._file)
             self._synced = 0
 
+    def _finish_small(self, facts: Facts | None) -> Facts:
+        self._hash.update(self._gathered)
+        self._append(self._gathered, is_read=facts is not None)
+        found = self._finish()
+        return facts if facts is not None else found
+
     def _finish(self) -> Facts:
         if self.error is not None:
             raise self.error
-        facts = None
-        if self.is_small:
-            # The buffer itself: a copy takes fresh memory from the system, page by page.
-            facts = read_whole(self._gathered)
-            self._append(self._gathered, is_read=facts is not None)
-        elif self._file is None:
+        if self._file is None:
             self._append(b"")
         if self._file is not None:
             os.fdatasync(self._file)
         self._close()
-        return facts if facts is not None else self._scan.facts()
+        return self._scan.facts()
 
     def _close(self) -> None:
         if self._file is not None:
