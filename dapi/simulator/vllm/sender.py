@@ -182,27 +182,34 @@ class SimulatedVllm:
             self.counts.dropped += too_many
 
     async def _keep_sending(self) -> None:
+        began = self._reactor.seconds()
         while True:
-            await deferLater(self._reactor, self.settings.interval_seconds)
+            now, at = self._reactor.seconds(), began + self.settings.interval_seconds
+            await deferLater(self._reactor, max(0.0, at - now))
+            began = max(now, at)
             if self._buffer:
                 nonces, self._buffer = self._buffer, []
-                await self._deliver(nonces)
+                began = await self._deliver(nonces)
 
-    async def _deliver(self, nonces: list[int]) -> None:
+    async def _deliver(self, nonces: list[int]) -> float:
+        """Post until it is delivered, or dropped; return when the last try began, or when it was dropped."""
         body = generated_body(self._height, self._node_num, nonces)
         self._on_made(body)
         for wait in (*self.settings.waits_seconds, None):
             self._turn(SenderState.TRYING)
+            began = self._reactor.seconds()
             if await self._try(body):
                 self.counts.delivered += len(nonces)
                 self._on_delivered(nonces)
                 break
             if wait is None:
                 self.counts.dropped += len(nonces)
+                began = self._reactor.seconds()
                 break
             self._turn(SenderState.WAITING)
             await deferLater(self._reactor, wait)
         self._turn(SenderState.BUFFERING)
+        return float(began)
 
     async def _try(self, body: bytes) -> bool:
         """Post once, in 10 s in all; any answer below 400 counts as delivered, also a redirect."""

@@ -107,6 +107,15 @@ class LedgerTests(SynchronousTestCase):
         self.assertEqual(self.ledger.read(self.ledger.mark(), 9)[:2], (0, False))
         self.assertEqual(self.ledger.missing, 11)
 
+    def test_a_vllm_that_begins_anew_repeats_its_nonces_and_nothing_counts_as_lost(self) -> None:
+        self.send(range(10))
+        self.ledger.read(self.ledger.mark(), 10)
+        again = self.send(range(10))
+        self.assertEqual((self.ledger.missing, self.ledger.taken.count), (0, 10))
+        reading = self.ledger.read(self.ledger.mark(), 10)
+        self.assertEqual((reading.settled_rank, reading.lost_rank, reading.has_fallen), (again, 0, False))
+        self.assertTrue(self.ledger.is_exact)
+
     def test_unknown_is_not_zero(self) -> None:
         rank = self.send(range(10))
         self.ledger.read(self.ledger.mark(), 10)
