@@ -132,7 +132,8 @@ class StorageConfig(Struct, frozen=True, kw_only=True):
     """For so many days dapi keeps a batch that is confirmed, failed or expired, and longer while it is of the epoch
     that runs or of the two before. After that, the batch is only counted."""
     max_node_messages: Count = _NODE_QUOTA.max_messages
-    """So many messages of one node may wait for the chain; more are refused, and the node tries again."""
+    """So many messages of one node may wait for the chain, and be of one stage; more are refused, and the node tries
+    again."""
     max_node_bytes: TotalBytes = _NODE_QUOTA.max_bytes
     """What they may take on the disk, about."""
     new_database: bool = False

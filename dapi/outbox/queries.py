@@ -140,6 +140,11 @@ NOT_OF_THEIR_STAGE = f"""WITH {_LATEST}, other AS (
 WAITING_OF_NODES = f"""SELECT node_id, count(*), sum(iif(kind = 'generated', nonces, 0)) FROM {LISTED}
     WHERE parent IS NULL GROUP BY node_id"""
 
+# Of the two latest stages, the nodes of which so much is finished already.
+HAD_ENOUGH = """SELECT height, node_id FROM ledger WHERE kind = 'generated'
+    AND height >= (SELECT min(height) FROM (SELECT height FROM stages ORDER BY height DESC LIMIT 2))
+    GROUP BY height, node_id HAVING sum(batches) >= :messages OR sum(nonces) >= :nonces"""
+
 NO_SUCH_STAGE = "not sent: the chain has told of no such stage"
 
 _EARLIER = "earlier_transactions (seq, answer, tx_hash, reason, included_height, first_at, last_at, times)"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections import defaultdict
+from functools import partial
 from typing import Any
 
 import attrs
@@ -25,7 +26,10 @@ _ROW_BYTES = 400
 
 
 class NodeQuotaSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """What the unfinished messages of one node may come to; a node makes about 60 in a stage, of 10 MB together."""
+    """What the unfinished messages of one node may come to, and what it may bring for a stage.
+
+    A node makes about 60 in a stage, of 10 MB together.
+    """
 
     max_messages: int = 20_000
     max_bytes: int = 1024 * MIB
@@ -44,9 +48,10 @@ class _Waiting:
 class NodeQuota(LoopService):
     """Knows how much of each node waits for the chain, and refuses more than the settings allow.
 
-    It counts in the database every 15 s, and adds what has come since. A message that came again is counted as one more
-    until then. ``admit`` asks nobody, and refuses nothing before the first count. Bytes are those that a message takes
-    at most.
+    What is finished waits no more, and stays on the disk for a month: so a node may also bring no more than that for
+    one stage. It counts in the database every 15 s, and adds what has come since. A message that came again is counted
+    as one more until then. ``admit`` asks nobody, and refuses nothing before the first count. Bytes are those that a
+    message takes at most.
     """
 
     def __init__(self, reactor: Any, database: Database, settings: NodeQuotaSettings | None = None) -> None:
@@ -57,6 +62,8 @@ class NodeQuota(LoopService):
         # What has come since the latest count began.
         self._new: defaultdict[str | None, _Waiting] = defaultdict(_Waiting)
         self._is_counted = False
+        # The stages and nodes of which so much is finished.
+        self._had_enough: set[tuple[int, str | None]] = set()
         self._refused = 0
 
     async def loop(self) -> None:
@@ -72,7 +79,8 @@ class NodeQuota(LoopService):
     async def _count(self) -> None:
         new: defaultdict[str | None, _Waiting] = defaultdict(_Waiting)
         self._new = new
-        found = await self._database.read(_waiting)
+        bounds = {"messages": self._settings.max_messages, "nonces": self._settings.max_bytes // _NONCE_BYTES}
+        found, self._had_enough = await self._database.read(partial(_counted, bounds))
         self._waiting = found
         for node_id, each in new.items():
             total = found.setdefault(node_id, _Waiting())
@@ -90,6 +98,12 @@ class NodeQuota(LoopService):
                 f"{waiting.messages} messages ({waiting.bytes} bytes) of {whose} wait for the chain, and no more are "
                 "taken: see why nothing is sent, or raise storage.max_node_messages and storage.max_node_bytes"
             )
+        if entry.kind is Kind.GENERATED and (entry.height, entry.node_id) in self._had_enough:
+            self._refused += 1
+            raise QuotaError(
+                f"{entry.node_id} has brought all that a node may for the stage {entry.height}: see what it sends, or "
+                "raise storage.max_node_messages and storage.max_node_bytes"
+            )
         nonces = entry.nonces if entry.kind is Kind.GENERATED else 0
         waiting.add(1, nonces)
         self._new[entry.node_id].add(1, nonces)
@@ -106,9 +120,11 @@ class NodeQuota(LoopService):
 # The reader's thread.
 
 
-def _waiting(connection: sqlite3.Connection) -> dict[str | None, _Waiting]:
+def _counted(
+    bounds: dict[str, int], connection: sqlite3.Connection
+) -> tuple[dict[str | None, _Waiting], set[tuple[int, str | None]]]:
     found: dict[str | None, _Waiting] = {}
     for node_id, messages, nonces in connection.execute(queries.WAITING_OF_NODES):
         found[node_id] = _Waiting()
         found[node_id].add(messages, nonces)
-    return found
+    return found, set(connection.execute(queries.HAD_ENOUGH, bounds).fetchall())

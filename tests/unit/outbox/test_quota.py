@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sqlite3
+from functools import partial
 from pathlib import Path
 
 from twisted.internet.defer import Deferred
@@ -18,6 +20,10 @@ from tests.batches import generated_batch
 from tests.logs import log_of
 from tests.nodes import SynchronousDatabase
 from tests.unit.outbox.outbox_case import OutboxTestCase, entry
+
+
+def _execute(statement: str, values: tuple[object, ...], connection: sqlite3.Connection) -> None:
+    connection.execute(statement, values)
 
 
 class NodeQuotaTests(OutboxTestCase):
@@ -71,6 +77,31 @@ class NodeQuotaTests(OutboxTestCase):
         self.keep(1)
         self.keep(2, nonces=6)
         self.assertIn("2 messages (919 bytes)", self.refused(3))
+
+    def finished(self, height: int, node_id: str, batches: int, nonces: int, state: str = "confirmed") -> None:
+        statements = (
+            ("INSERT OR IGNORE INTO stages (height, stage, node_count) VALUES (?, '', 1)", (height,)),
+            ("INSERT INTO ledger VALUES (?, ?, 'generated', ?, ?, ?, 0)", (height, node_id, state, batches, nonces)),
+        )
+        for statement, values in statements:
+            execute = partial(_execute, statement, values)
+            self.clock.wait_for(self.database.write(execute))
+
+    def test_no_more_for_a_stage_than_that_though_it_is_finished(self) -> None:
+        self.begin(max_messages=5, max_bytes=170_000)
+        for node_id, batches, nonces in (("node1", 3, 3), ("node2", 4, 4), ("node3", 1, 10_000)):
+            self.finished(1000, node_id, batches, nonces)
+        self.finished(1000, "node1", 2, 2, "expired")
+        self.count()
+        self.assertIn("node1 has brought all that a node may for the stage 1000", self.refused(1))
+        self.keep(2, "node2")
+        self.refused(3, "node3")
+        self.assertEqual(self.quota.status()["refused"], 2)
+        # Stages that are no longer among the latest two are not looked at.
+        for height in (1200, 1400):
+            self.finished(height, "node9", 1, 1)
+        self.count()
+        self.keep(4)
 
     def test_what_was_there_at_the_start_counts(self) -> None:
         for number in range(3):
