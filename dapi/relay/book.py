@@ -63,7 +63,7 @@ class Book:
         if payload.key is None or payload.key not in self.ledgers:
             return 0
         ledger = self.ledgers[payload.key]
-        return max(ledger.taken.count, ledger.count or 0)
+        return max(ledger.handed_on, ledger.count or 0)
 
     def restore(self, payload: Payload) -> None:
         """Take a payload that was settled, or set aside, before a restart of dapi."""
@@ -191,7 +191,7 @@ class Book:
                 {
                     "height": height,
                     "model": model,
-                    "handed_on": ledger.taken.count,
+                    "handed_on": ledger.handed_on,
                     "stored": ledger.count,
                     "is_exact": ledger.is_exact,
                 }

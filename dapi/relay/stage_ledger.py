@@ -51,8 +51,7 @@ class StageLedger:
         self.count: int | None = None
         self.by_node: Counter[int | None] = Counter()
         self.highest = 0
-        self.taken = NonceSet()
-        self._sent = NonceSet()
+        self._nonces = NonceSet()
         self._is_shared = False
         self._rank = 0
         self._last: Mark | None = None
@@ -61,27 +60,32 @@ class StageLedger:
     @property
     def is_exact(self) -> bool:
         """Whether the count can be compared with what was handed on."""
-        return self.taken.is_exact and self._sent.is_exact and not self._is_shared
+        return self._nonces.is_exact and not self._is_shared
+
+    @property
+    def handed_on(self) -> int:
+        """How many different nonces were answered with 200."""
+        return self._nonces.taken
 
     @property
     def missing(self) -> int:
         """How many of the nonces that were handed on the container does not count yet."""
-        return max(0, self.taken.count - (self.count or 0))
+        return max(0, self.handed_on - (self.count or 0))
 
     def sending(self, nonces: Sequence[int]) -> None:
         """Record that a payload is about to be sent: from here on the container may count it."""
-        self._sent.add(nonces)
+        self._nonces.send(nonces)
 
     def took(self, nonces: Sequence[int], node_num: int | None = None) -> int:
         """Record that a payload was answered with 200, so that its node is a registered one; return its rank."""
-        if new := self.taken.add(nonces):
+        if new := self._nonces.take(nonces):
             self.by_node[node_num] += new
         self._rank += 1
         return self._rank
 
     def mark(self) -> Mark:
         """Return what has been handed on, right before the container is asked."""
-        return Mark(self.taken.count, self._rank)
+        return Mark(self.handed_on, self._rank)
 
     def read(self, mark: Mark, count: int | None) -> Reading:
         """Take the answer to a question that was asked at ``mark``."""
@@ -91,7 +95,7 @@ class StageLedger:
             # Unknown is not zero.
             self.count = before
             return Reading(0, False)
-        if count > self._sent.count:
+        if count > self._nonces.sent:
             self._is_shared = True
         has_fallen = count < self.highest
         self.highest = count if has_fallen else max(self.highest, count)
@@ -108,8 +112,7 @@ class StageLedger:
 
     def close(self) -> None:
         """Keep the numbers alone, once no artifact is taken any more: the nonces take a byte each."""
-        self.taken.close()
-        self._sent.close()
+        self._nonces.close()
 
     def started_anew(self) -> None:
         """Record that the container was started anew: what it counted on a question before says nothing."""

@@ -138,7 +138,7 @@ class ForwarderTests(SynchronousTestCase):
             before = ledger.is_exact
             ledger.sending(range(1, 2))
             self.assertEqual((before, ledger.is_exact), (True, not is_forgotten))
-        self.assertEqual(ledger.taken.count, 1)
+        self.assertEqual(ledger.handed_on, 1)
 
     def test_what_is_late_is_not_tried(self) -> None:
         self.add(1)

@@ -111,7 +111,7 @@ class LedgerTests(SynchronousTestCase):
         self.send(range(10))
         self.ledger.read(self.ledger.mark(), 10)
         again = self.send(range(10))
-        self.assertEqual((self.ledger.missing, self.ledger.taken.count), (0, 10))
+        self.assertEqual((self.ledger.missing, self.ledger.handed_on), (0, 10))
         reading = self.ledger.read(self.ledger.mark(), 10)
         self.assertEqual((reading.settled_rank, reading.lost_rank, reading.has_fallen), (again, 0, False))
         self.assertTrue(self.ledger.is_exact)
@@ -136,11 +136,11 @@ class LedgerTests(SynchronousTestCase):
     def test_the_numbers_stay_when_the_nonces_are_forgotten(self) -> None:
         rank = self.send(range(10))
         self.ledger.close()
-        self.assertEqual((self.ledger.taken.count, self.ledger.by_node[None]), (10, 10))
+        self.assertEqual((self.ledger.handed_on, self.ledger.by_node[None]), (10, 10))
         self.assertEqual(self.ledger.read(self.ledger.mark(), 10).settled_rank, rank)
         self.assertTrue(self.ledger.is_exact)
         self.send(range(5, 15))
-        self.assertEqual(self.ledger.taken.count, 10)
+        self.assertEqual(self.ledger.handed_on, 10)
         self.assertFalse(self.ledger.is_exact, "nobody knows which of these came before")
 
     def test_what_is_on_its_way_may_be_counted_already(self) -> None:

@@ -159,22 +159,42 @@ class ReadWholeTests(SynchronousTestCase):
 
 
 class NonceSetTests(SynchronousTestCase):
-    @given(st.lists(st.lists(st.integers(0, 5000), max_size=50), max_size=10))
-    def test_it_counts_as_a_set_does(self, groups: list[list[int]]) -> None:
-        nonces, expected = NonceSet(), set[int]()
-        for group in groups:
-            self.assertEqual(nonces.add(group), len(set(group) - expected))
-            expected |= set(group)
-            self.assertEqual(nonces.count, len(expected))
+    @given(st.lists(st.tuples(st.booleans(), st.lists(st.integers(0, 5000), max_size=50)), max_size=10))
+    def test_it_counts_as_sets_do(self, groups: list[tuple[bool, list[int]]]) -> None:
+        nonces, sent, taken = NonceSet(), set[int](), set[int]()
+        for is_taken, group in groups:
+            if is_taken:
+                self.assertEqual(nonces.take(group), len(set(group) - taken))
+                taken |= set(group)
+            else:
+                nonces.send(group)
+            sent |= set(group)
+            self.assertEqual((nonces.sent, nonces.taken), (len(sent), len(taken)))
+
+    @given(st.lists(st.tuples(st.booleans(), st.integers(0, 300), st.integers(1, 7), st.integers(0, 40)), max_size=10))
+    def test_a_range_counts_as_its_numbers_do(self, groups: list[tuple[bool, int, int, int]]) -> None:
+        ranges, lists = NonceSet(), NonceSet()
+        for is_taken, first, step, length in groups:
+            group = range(first, first + step * length, step)
+            if is_taken:
+                self.assertEqual(ranges.take(group), lists.take(list(group)))
+            else:
+                ranges.send(group)
+                lists.send(list(group))
+            self.assertEqual((ranges.sent, ranges.taken), (lists.sent, lists.taken))
 
     def test_ranges(self) -> None:
         nonces = NonceSet()
-        self.assertEqual(nonces.add(range(1, 31, 3)), 10)
-        self.assertEqual(nonces.add(range(1, 61, 3)), 10)
-        self.assertEqual(nonces.add(range(0)), 0)
-        self.assertEqual(nonces.count, 20)
+        nonces.send(range(1, 31, 3))
+        self.assertEqual((nonces.sent, nonces.taken), (10, 0))
+        self.assertEqual(nonces.take(range(1, 61, 3)), 20)
+        nonces.send(range(1, 61, 3))
+        self.assertEqual(nonces.take(range(1, 61, 3)), 0)
+        self.assertEqual(nonces.take(range(0)), 0)
+        self.assertEqual((nonces.sent, nonces.taken), (20, 20))
 
-    def test_one_that_is_too_high_takes_no_memory(self) -> None:
-        nonces = NonceSet()
-        nonces.add([2**31 - 1])
-        self.assertEqual((nonces.count, nonces.is_exact), (0, False))
+    def test_one_that_cannot_be_remembered_takes_no_memory(self) -> None:
+        for odd in ([2**31 - 1], [-1, 5], range(-3, 6, 3)):
+            nonces = NonceSet()
+            nonces.send(odd)
+            self.assertEqual((nonces.take(odd), nonces.taken, nonces.is_exact, len(nonces._flags)), (0, 0, False, 0))
