@@ -33,6 +33,7 @@ from dapi.http.headers_file import HeadersFile
 from dapi.http.watched import OpenConnections, WatchedEndpoints
 
 MAX_ANSWER_BYTES = 65536
+_MAX_REASON = 300
 
 
 class AnswerTooLongError(Exception):
@@ -265,5 +266,9 @@ def _reason(error: BaseException) -> str:
     if isinstance(error, ConnectionDone):
         # Twisted calls that clean: the kernel closes the sockets of a process that was killed.
         return "the other side closed the connection without a complete answer"
+    if isinstance(error, ValueError | AttributeError):
+        # Twisted stumbles over a header that is none.
+        return "the answer is no HTTP"
     causes = [reason.value for reason in getattr(error, "reasons", ()) if reason.value is not None]
-    return "; ".join(_reason(cause) for cause in causes) or str(error).rstrip(".") or type(error).__name__
+    # It may quote a line of the answer.
+    return "; ".join(_reason(cause) for cause in causes) or str(error).rstrip(".")[:_MAX_REASON] or type(error).__name__

@@ -20,7 +20,7 @@ from dapi.errors import MLNodeError
 from dapi.http.exchange import AnswerTooLongError, Exchanges, NoAnswerError
 from dapi.http.headers_file import HeadersFile
 from dapi.messages import ProofBatch
-from dapi.messages.printable import without_tokens
+from dapi.messages.printable import printable, without_tokens
 
 BATCH_SIZE: Final = 100
 R_TARGET: Final = 1.4013564660458173
@@ -309,9 +309,9 @@ class MLNodeClient:
             return None
         try:
             return msgspec.json.decode(received, type=answer)
-        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
             raise MLNodeError(
-                self.node_id, call, f"not the documented answer: {error}", status, _shown(received)
+                self.node_id, call, f"not the documented answer: {printable(str(error))}", status, _shown(received)
             ) from error
 
     async def _find_version(self) -> tuple[int, bytes]:

@@ -176,6 +176,22 @@ async def test_a_head_without_an_end_is_not_read_on(pieces: bytes, said: str) ->
 
 
 @pytest_twisted.ensureDeferred
+@pytest.mark.parametrize(
+    ("head", "said"),
+    [
+        (b"HTTP/1.1 200 OK\r\nno colon\r\n\r\n", "the answer is no HTTP"),
+        (b"HTTP/1.1 200 OK\r\n folded: first\r\n\r\n", "the answer is no HTTP"),
+        (b"HTTP/1.1 " + b"x" * 10_000 + b" no\r\n\r\n", "non-integer status code"),
+    ],
+)
+async def test_what_is_no_head_is_told_in_a_few_words(head: bytes, said: str) -> None:
+    async with node(lambda peer: peer.transport.write(head)) as (_, client):  # type: ignore[union-attr]
+        with pytest.raises(MLNodeError, match=said) as raised:
+            await client.state()
+    assert len(str(raised.value)) < 600
+
+
+@pytest_twisted.ensureDeferred
 async def test_nothing_is_decompressed() -> None:
     bomb = gzip.compress(bytes(50_000_000))
     head = b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: %d\r\n\r\n"

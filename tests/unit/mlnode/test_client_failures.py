@@ -57,13 +57,19 @@ class RefusalTests(SynchronousTestCase):
 
     def test_answer_that_is_not_documented(self) -> None:
         for call in DECODED_CALLS:
-            for answer in (b"<html>welcome</html>", b"", b'{"status": "error"}', b"[]", b'"\xff"'):
+            deep = b'{"x": ' + b"[" * 60_000
+            for answer in (b"<html>welcome</html>", b"", b'{"status": "error"}', b"[]", b'"\xff"', deep):
                 error = self.error(StubbedNode(answer), call)
                 self.assertEqual(200, error.status)
                 self.assertIn("not the documented answer", str(error))
 
     def test_unknown_state(self) -> None:
         self.assertIn("BUSY", str(self.error(StubbedNode(b'{"state": "BUSY"}'))))
+        # What a terminal would do something with.
+        evil = b'{"state": "\\u001b[31m' + b"B" * 60_000 + b'"}'
+        said = str(self.error(StubbedNode(evil)))
+        self.assertTrue(said.isprintable())
+        self.assertLess(len(said), 1000)
 
     def test_unknown_pow_state(self) -> None:
         answer = b'{"status": "OK", "pow_status": {"status": "DREAMING"}}'
