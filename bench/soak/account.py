@@ -82,7 +82,7 @@ class Fate(msgspec.Struct, frozen=True):
 
 
 class Account:
-    """The sums; ``broken`` names each promise that was not kept."""
+    """The sums; ``broken`` names each promise that was not kept, and ``late`` those of them that are about time."""
 
     def __init__(self, facts: Facts) -> None:
         self._facts = facts
@@ -90,7 +90,8 @@ class Account:
         self._windows = {stage.start: stage.batches for stage in facts.stages}
         sound = [batch for batch in facts.acknowledged if batch.stale is None]
         self.fates = [Fate(batch, self.chances(batch), facts.stored.get(batch.key)) for batch in sound]
-        self.broken = [text for text, is_broken in self._promises() if is_broken]
+        self.late = [text for text, is_broken in self._promises_in_time() if is_broken]
+        self.broken = [*(text for text, is_broken in self._promises() if is_broken), *self.late]
 
     def chances(self, batch: Acknowledged) -> int:
         """Count the blocks of a batch's window that came after its ack and found the grant."""
@@ -126,13 +127,16 @@ class Account:
     def _promises(self) -> Iterable[tuple[str, bool]]:
         facts = self._facts
         yield "nothing was acknowledged", not self.fates
+        yield f"{facts.doubled} doubled", facts.doubled > 0
+        stale = [batch for batch in facts.acknowledged if batch.stale is not None and batch.key in facts.stored]
+        yield f"{len(stale)} stale batches are in the store", bool(stale)
+
+    def _promises_in_time(self) -> Iterable[tuple[str, bool]]:
+        """Yield those that somebody who gets no CPU cannot keep."""
         yield (
             f"{len(self.lost)} acknowledged batches are not in the store, though their window allowed it",
             bool(self.lost),
         )
-        yield f"{facts.doubled} doubled", facts.doubled > 0
-        stale = [batch for batch in facts.acknowledged if batch.stale is not None and batch.key in facts.stored]
-        yield f"{len(stale)} stale batches are in the store", bool(stale)
         for name, (done, allowed) in (("seeds", self.seeds), ("claims", self.claims)):
             yield f"{name}: {done} of {allowed}", done < allowed
 

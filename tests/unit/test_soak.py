@@ -11,7 +11,7 @@ import msgspec
 from twisted.trial.unittest import SynchronousTestCase
 
 from bench.soak import growth
-from bench.soak.__main__ import measured_lines, verdict
+from bench.soak.__main__ import measured_lines, verdict, waits_too_long
 from bench.soak.account import Account, Acknowledged, Block, Facts, Stage, alike, key_of
 from bench.soak.settings import SoakSettings, parse
 from dapi.simulator.chain.epochs import Window
@@ -103,10 +103,21 @@ class PromiseTests(SynchronousTestCase):
         self.assertEqual(account(acknowledged(1), stage=stage).claims, (0, 0))
 
     def test_the_exit_code(self) -> None:
-        for broken, code, last in ((["1 doubled"], 1, "promises broken\n"), ([], 0, "all promises kept\n")):
+        cases: tuple[tuple[list[str], list[str], int, str], ...] = (
+            (["1 doubled"], [], 1, "promises broken\n"),
+            ([], [], 0, "all promises kept\n"),
+            (["9 missing"], ["9 missing"], 2, "run it again while less else runs\n"),
+            (["1 doubled", "9 missing"], ["9 missing"], 1, "promises broken\n"),
+        )
+        for broken, excused, code, last in cases:
             with redirect_stdout(io.StringIO()) as output:
-                self.assertEqual(verdict(broken), code)
+                self.assertEqual(verdict(broken, excused), code)
             self.assertTrue(output.getvalue().endswith(last))
+
+    def test_a_busy_machine_excuses_what_is_late_alone(self) -> None:
+        missing = account(acknowledged(1), stored={})
+        self.assertEqual((missing.late, len(missing.late)), (missing.broken, 1))
+        self.assertEqual(account(acknowledged(1), doubled=1).late, [])
 
 
 class ReportTests(SynchronousTestCase):
@@ -138,6 +149,11 @@ class ReportTests(SynchronousTestCase):
         self.assertEqual(list(measured_lines(measured, 100))[-1], "  waited        9.0 s for a CPU that others had")
         line = list(measured_lines({**measured, "waited_seconds": 11.0}, 100))[-1]
         self.assertTrue(line.endswith("this machine is too busy for a verdict"), line)
+
+    def test_one_that_waits_longer_than_it_computes_is_enough(self) -> None:
+        well, waiting = {"cpu_seconds": 2.0, "waited_seconds": 1.0}, {"cpu_seconds": 2.0, "waited_seconds": 3.0}
+        self.assertFalse(waits_too_long(well, {"cpu_seconds": 1.0}))
+        self.assertTrue(waits_too_long(well, waiting))
 
     def test_numbers_are_left_out(self) -> None:
         self.assertEqual(alike("inference 1107: height is 6, not 5"), "inference 1107: height is #, not #")
