@@ -11,6 +11,7 @@
 # make soak    dapi for an hour between a failing chain and 200 nodes; SOAK="--duration 600 --nodes 500" and more
 # make model   dapi in memory, through random deliveries, faults, restarts and blocks, for MINUTES=10
 # make faults  kills and failures at random moments, ROUNDS=50 of each kind
+# make autobahn  all cases of Autobahn's test suite, compression in each way; minutes
 # make fuzz    makes new input for each decoder, for ten minutes; FUZZ="--seconds 60 http" and more
 # make mutants changes lines of some rooms, and sees whether their unit tests notice; ROOMS="outbox --again" and more
 # make audit   asks the package index for known vulnerabilities of what a host installs
@@ -74,6 +75,10 @@ KILLS := kills faults test_pull_the_plug.py test_chain_pull_the_plug.py outbox/t
 
 faults: $(STAMP)
 	@DAPI_FAULT_ROUNDS=$(ROUNDS) $(PY) -m pytest -q $(addprefix tests/integration/,$(KILLS))
+
+.PHONY: autobahn
+autobahn: $(STAMP)
+	@DAPI_AUTOBAHN_CASES='*' $(PY) -m pytest -q -s tests/integration/websocket/test_autobahn_suite.py
 
 # It has no wheel for each system and Python, so that it is no part of the set-up.
 fuzz: $(STAMP)

