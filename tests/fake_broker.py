@@ -205,11 +205,16 @@ class FakePhaseStatus(PhaseStatus):
 
     def __init__(self) -> None:
         self.advice = RestartAdvice(True, blocks_left=100)
+        self.is_v1 = False
         self.asked: list[int] = []
 
     def latest_stages(self, limit: int) -> Deferred[list[dict[str, Any]]]:
         self.asked.append(limit)
         return succeed([{"height": 1000, "nodes": {"node1": {"generated": 3}}}])
+
+    @property
+    def runs_v1(self) -> bool:
+        return self.is_v1
 
     def restart_advice(self) -> RestartAdvice:
         return self.advice

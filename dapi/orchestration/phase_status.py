@@ -73,6 +73,11 @@ class PhaseStatus:
             **(host.earnings(stage, claims) if host is not None else {}),
         }
 
+    @property
+    def runs_v1(self) -> bool:
+        """Whether the chain is known to run PoC v1 now."""
+        return self._conductor.situation is not None and self._conductor.problem is None
+
     def restart_advice(self) -> RestartAdvice:
         """Tell whether dapi may be restarted now without harm to PoC v1, which does nothing on a network with v2."""
         situation, problem = self._conductor.situation, self._conductor.problem

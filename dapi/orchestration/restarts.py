@@ -22,9 +22,12 @@ class Restarts:
     _is_relayed: bool
 
     def of_dapi(self) -> RestartAdvice | None:
-        """Return the advice for dapi, None where it knows nothing of the chain."""
+        """Return the advice for dapi, None where it knows nothing of the chain.
+
+        While the chain runs v1 there is no stage of v2, whatever the api container says, or does not.
+        """
         advices = [self._phases.restart_advice()] if self._phases is not None else []
-        if self._knowledge is not None:
+        if self._knowledge is not None and not (self._phases is not None and self._phases.runs_v1):
             advices.append(dapi_advice(self._knowledge, is_relayed=self._is_relayed))
         return joined(advices)
 

@@ -363,6 +363,7 @@ class PocV2Tests(ConductorTestCase):
         self.assertEqual(self.successResultOf(self.stages.latest()), [])
         self.assertIn("the network has moved to PoC v2", str(self.phases.status()["problem"]))
         self.assertEqual(self.phases.restart_advice(), RestartAdvice(True), "there is nothing that it would disturb")
+        self.assertFalse(self.phases.runs_v1)
         self.watcher.problem = "no block"
         self.assertFalse(self.phases.restart_advice().safe, "it may have moved back")
 
@@ -377,6 +378,7 @@ class PocV2Tests(ConductorTestCase):
         self.move(VALIDATION_START + 2)
         self.assert_duty(Duty.VALIDATE)
         self.assertIs(self.phases.status()["problem"], None)
+        self.assertTrue(self.phases.runs_v1)
 
     def test_a_refusal_that_the_submitter_meets_is_heeded_without_a_block(self) -> None:
         self.move(START)

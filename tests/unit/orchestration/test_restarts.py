@@ -40,5 +40,14 @@ class RestartsTests(SynchronousTestCase):
             self.assertEqual((advice.safe, "PoC v2" in (advice.reason or "")), (False, is_relayed))
             self.assertEqual((container.safe, container.safe_at), (False, 185))
 
+    def test_while_the_chain_runs_v1_the_container_is_not_asked(self) -> None:
+        self.phases.is_v1 = True
+        self.knowledge.problems["epochs"] = "refused"
+        restarts = Restarts(self.phases, self.knowledge, True)
+        self.assertEqual(restarts.of_dapi(), self.phases.advice)
+        container = restarts.of_container()
+        assert container is not None
+        self.assertFalse(container.safe)
+
     def test_v2_alone(self) -> None:
         self.assertEqual(Restarts(None, self.knowledge, False).of_dapi(), RestartAdvice(True))
