@@ -1,7 +1,7 @@
 """Large batches: decoded off the reactor's thread, one at a time, so that nobody else waits for them.
 
-What a body of 31 MiB takes of the processor, 60 ms, would be one step of the reactor's thread. On a thread of the pool
-it is some hundred short calls into C, and the reactor has the interpreter between any two of them. In as many turns of
+What a body of 31 MiB takes of the processor, 60 ms, would be one step of the reactor's thread. On another thread it is
+some hundred short calls into C, and the reactor has the interpreter between any two of them. In as many turns of
 the reactor, the others' messages waited longer: each of them takes several turns (docs/evidence.md, 'Large batches').
 
 One at a time, because each takes several times its own bytes until its message is on disk.
@@ -9,11 +9,14 @@ One at a time, because each takes several times its own bytes until its message 
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import Any, Final, TypeAlias, TypeVar
 
-from twisted.internet.defer import Deferred, DeferredLock
+from twisted.application.service import Service
+from twisted.internet.defer import Deferred, DeferredLock, succeed
 
+from dapi.database.lane import Lane
 from dapi.http.answers import shielded
 from dapi.messages import Envelope, GeneratedMessage, ProofBatch, Receipt, ValidatedBatch
 from dapi.messages.sizes import MIB
@@ -35,16 +38,33 @@ Handle: TypeAlias = Callable[[D, int, PoolThread], Deferred[Receipt]]
 """Handles what was decoded, of so many bytes; what takes long with it is for the thread."""
 
 
-class LargeBatches:
+class LargeBatches(Service):
     """Has large batches decoded and handled, in the order in which they come.
 
-    ``cpu_seconds`` tells what the calling thread has used; time.thread_time where it is left out.
+    While the service runs it has a thread of its own: names that are looked up in vain, one for each node, may hold all
+    of the reactor's pool. Otherwise it uses that. ``cpu_seconds`` tells what the calling thread has used.
     """
 
-    def __init__(self, reactor: Any, cpu_seconds: Callable[[], float] | None = None) -> None:
+    def __init__(self, reactor: Any, cpu_seconds: Callable[[], float] = time.thread_time) -> None:
         self._reactor = reactor
-        self._measured = {} if cpu_seconds is None else {"cpu_seconds": cpu_seconds}
+        self._cpu_seconds = cpu_seconds
+        self._lane = Lane(reactor, "dapi large batches")
         self._turn = DeferredLock()
+
+    def startService(self) -> None:
+        """Start the thread."""
+        super().startService()  # type: ignore[no-untyped-call]
+        self._lane.start()
+
+    def stopService(self) -> Deferred[None]:
+        """End the thread when what it does now is done; fires with None then.
+
+        What has begun goes on; what waits is dropped by whoever sent it, since nobody is answered any more.
+        """
+        if not self.running:
+            return succeed(None)
+        super().stopService()  # type: ignore[no-untyped-call]
+        return self._lane.stop()
 
     def take(self, payload: bytes, decode: Decode[D], handle: Handle[D], account: Account | None) -> Deferred[Receipt]:
         """Decode what has come in one piece, and have it handled.
@@ -71,7 +91,7 @@ class LargeBatches:
         self, payload: list[bytes], decode: Decode[D], handle: Handle[D], account: Account | None
     ) -> Receipt:
         size = len(payload[0])
-        thread = MeasuredThread(self._reactor, **self._measured)
+        thread = MeasuredThread(self._reactor, self._lane.submit if self.running else None, self._cpu_seconds)
         # Unless it turns out to have been short calls: to refuse a payload may take one long one.
         in_pieces = False
         try:
@@ -93,7 +113,7 @@ class LargeBatches:
                     account.charge(size * _COMMIT_SECONDS_PER_BYTE)
 
 
-# The pool's thread.
+# The other thread.
 
 
 def _decode(payload: list[bytes], decode: Decode[D]) -> tuple[D, bool]:

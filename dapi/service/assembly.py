@@ -117,7 +117,7 @@ class Parts:
         store = NodeStore(self.database)
         self.ack_times = AckTimes()
         self.share = FairShare(reactor)
-        self._large_batches = LargeBatches(reactor)
+        self.large_batches = LargeBatches(reactor)
         self._network_version = NetworkVersion()
         self.callback_tokens = CallbackTokens(path)
         self.broker = Broker(reactor, store, self._make_worker, callback_url=self._told_url, params=params)
@@ -150,7 +150,7 @@ class Parts:
 
         The callbacks' port is before all else, so that no batch finds the door closed because something takes its time.
         """
-        intake = (self.database, self.callback_tokens, self.relay, self.callback_listener)
+        intake = (self.database, self.callback_tokens, self.relay, self.large_batches, self.callback_listener)
         doors = (self.page, self.poc_v2_watch, self.admin_listener)
         order = (*intake, self.broker, self.chain, self.node_quota, self.retention, self.backups, *doors)
         return tuple(part for part in order if part is not None)
@@ -192,7 +192,7 @@ class Parts:
             self._batch_handler,
             self.unnamed_handler,
             self.share,
-            self._large_batches,
+            self.large_batches,
         )
         resource, relay = self.callbacks.resource(others), self.relay
         if relay is None:
@@ -347,7 +347,7 @@ class Parts:
             # Most nodes share them.
             settings=self._websocket_settings if settings == self._websocket_settings else settings,
             account=partial(self.share.of_node, node.num),
-            large_batches=self._large_batches,
+            large_batches=self.large_batches,
             factory=self._websocket_factory,
         )
         version = None if node.config.version else self._network_version

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from twisted.internet.defer import CancelledError
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.threads import deferToThreadPool
 from twisted.python.failure import Failure
 
@@ -39,7 +39,7 @@ class PoolThread:
             outcome.append(result)
             ended.fire(None)
 
-        deferToThreadPool(self._reactor, self._reactor.getThreadPool(), function, *args).addBoth(end)
+        self._begin(function, *args).addBoth(end)
         try:
             while not outcome:
                 await ended.wait()
@@ -52,21 +52,29 @@ class PoolThread:
             result.raiseException()
         return result
 
+    def _begin(self, function: Callable[..., T], *args: object) -> Deferred[T]:
+        return deferToThreadPool(self._reactor, self._reactor.getThreadPool(), function, *args)
+
 
 class MeasuredThread(PoolThread):
     """Knows how much of the processor its functions have used: ``used_seconds``.
 
-    ``cpu_seconds`` tells what the calling thread has used.
+    ``submit`` runs a function on another thread than one of the pool, and ``cpu_seconds`` tells what the calling thread
+    has used.
     """
 
-    def __init__(self, reactor: Any, cpu_seconds: Callable[[], float] = time.thread_time) -> None:
+    def __init__(
+        self,
+        reactor: Any,
+        submit: Callable[[Callable[[], Any]], Deferred[Any]] | None = None,
+        cpu_seconds: Callable[[], float] = time.thread_time,
+    ) -> None:
         super().__init__(reactor)
         self.used_seconds = 0.0
+        self._submit = submit
         self._cpu_seconds = cpu_seconds
 
-    async def run(self, function: Callable[..., T], *args: object) -> T:
-        """Do what a PoolThread does, and measure it."""
-
+    def _begin(self, function: Callable[..., T], *args: object) -> Deferred[T]:
         def measured() -> T:
             begun = self._cpu_seconds()
             try:
@@ -74,4 +82,4 @@ class MeasuredThread(PoolThread):
             finally:
                 self.used_seconds += self._cpu_seconds() - begun
 
-        return await super().run(measured)
+        return self._submit(measured) if self._submit is not None else super()._begin(measured)

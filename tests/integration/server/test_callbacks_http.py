@@ -15,7 +15,7 @@ import pytest
 import pytest_twisted
 import treq
 from twisted.internet import reactor as global_reactor
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, DeferredList
 from twisted.internet.error import ConnectError
 from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThread
@@ -29,6 +29,7 @@ from dapi.messages import ProofBatch, Receipt, ValidatedBatch, Via
 from dapi.outbox.cosmos_message_client import CosmosMessageClient
 from dapi.outbox.outbox import Outbox
 from dapi.poc.batch_handler import BatchHandler, Recorder
+from dapi.poc.large_batches import LARGE_BYTES, LargeBatches
 from dapi.server.callbacks import Callbacks
 from dapi.timing.waiters import Waiters
 from tests.batches import generated_fields, validated_fields
@@ -75,7 +76,7 @@ class Disk(Recorder):
         return self._asked.wait().addTimeout(PATIENCE_SECONDS, reactor)
 
 
-def make_callbacks(recorder: Recorder) -> Callbacks:
+def make_callbacks(recorder: Recorder, large_batches: LargeBatches | None = None) -> Callbacks:
     """The callbacks of one node, number 1."""
     handler = BatchHandler("node1", 1, recorder)
 
@@ -84,7 +85,9 @@ def make_callbacks(recorder: Recorder) -> Callbacks:
             raise UnknownNodeError(f"no node has the number {num}")
         return handler
 
-    return Callbacks(reactor, make_door(reactor, Nodes()), handler_by_num, BatchHandler(None, None, recorder))
+    unnamed = BatchHandler(None, None, recorder)
+    door = make_door(reactor, Nodes())
+    return Callbacks(reactor, door, handler_by_num, unnamed, large_batches=large_batches)
 
 
 def make() -> tuple[Disk, Callbacks]:
@@ -124,6 +127,27 @@ async def test_batches_of_all_sizes_and_routes() -> None:
         assert (callbacks.counts.generated, callbacks.counts.validated) == (4, 4)
         assert listener.site.counts.answers == {200: 8}
         assert listener.site.buffered_bytes == 0
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_large_body_is_taken_while_all_threads_of_the_pool_hang() -> None:
+    """As they do while names of nodes are looked up in vain."""
+    large_batches = LargeBatches(reactor)
+    large_batches.startService()
+    disk, go_on = Disk(), threading.Event()
+    hanging = [deferToThread(go_on.wait) for _ in range(reactor.getThreadPool().max)]
+    try:
+        async with serving(make_callbacks(disk, large_batches).resource()) as listener:
+            request = post_of(generated_fields(nonces=list(range(100_000)), dist=[0.5] * 100_000))
+            assert len(request) > LARGE_BYTES
+            client = await connect(listener.port)
+            client.transport.write(request)
+            await client.when_received(b"\r\n\r\n")
+            assert client.received.startswith(b"HTTP/1.1 200 OK")
+    finally:
+        go_on.set()
+        await DeferredList(hanging)
+        await large_batches.stopService()
 
 
 @pytest_twisted.ensureDeferred

@@ -151,8 +151,8 @@ async def test_starts_from_the_ground_up_and_stops_the_database_last(start: Star
         watch(part)
     service.startService()
     await service.stopService()
-    tokens = service._parts.callback_tokens
-    assert started[:4] == [service.database, tokens, service.callback_listener, service.broker]
+    tokens, large_batches = service._parts.callback_tokens, service._parts.large_batches
+    assert started[:5] == [service.database, tokens, large_batches, service.callback_listener, service.broker]
     assert started[-2:] == [service.admin_listener, service._watch]
     assert set(stopped) == set(started)
     assert stopped[-1] is service.database

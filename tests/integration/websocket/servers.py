@@ -189,6 +189,8 @@ class Running:
         self.clients: list[WebSocketClient] = []
         self.recorder = MemoryRecorder()
         self.handler = BatchHandler("node-a", 1, self.recorder)
+        self.large_batches = LargeBatches(reactor)
+        self.large_batches.startService()
 
     def serve(self, server: Any) -> Any:
         """Have a server closed with the rest."""
@@ -204,7 +206,7 @@ class Running:
             node_id="node-a",
             random=Random(1),
             settings=WebSocketSettings(**(QUICK | settings)),
-            large_batches=LargeBatches(reactor),
+            large_batches=self.large_batches,
         )
         self.clients.append(client)
         client.startService()
@@ -213,4 +215,5 @@ class Running:
     def stop(self) -> Deferred[Any]:
         """Stop the clients, then the servers."""
         stopped: Deferred[Any] = DeferredList([client.stopService() for client in self.clients], fireOnOneErrback=True)
-        return stopped.addCallback(lambda _: DeferredList([server.close() for server in self.servers]))
+        stopped.addCallback(lambda _: DeferredList([server.close() for server in self.servers]))
+        return stopped.addCallback(lambda _: self.large_batches.stopService())

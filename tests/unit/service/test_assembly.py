@@ -51,7 +51,7 @@ class MakeServiceTests(SynchronousTestCase):
         listeners = (service.callback_listener, service.admin_listener)
         made = service._parts
         kept = (made.node_quota, made.retention, made.backups)
-        others = (service._watch, made.callback_tokens, *kept, made.page)
+        others = (service._watch, made.callback_tokens, made.large_batches, *kept, made.page)
         parts = {service.database, service.broker, service.chain, *listeners, *others}
         self.assertEqual(parts, set(service))
         self.assertEqual([part for part in service if part.running], [])
