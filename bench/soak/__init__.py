@@ -21,7 +21,7 @@ files it has open. A promise is broken when that is more after the last epoch th
 **A busy machine.** Chances are blocks, and blocks come by the clock. Where other programs have the CPU that dapi and
 the simulators ask for, a block is over before its look-ups are answered, and a chance is none. So the account says for
 how long dapi's reactor and the simulators waited for a CPU. Where either waited longer than it computed, a batch that
-is missing says nothing about dapi, and the exit code is 2.
+is missing, or a call that is still under way, says nothing about dapi, and the exit code is 2.
 
 **Shorter runs.** ``--block-seconds`` and ``--batch-seconds`` shrink together (``--duration`` computes both), and with
 them the stalls and the times of the nodes: messages and bytes per block stay those of 5 s blocks. The chain's own clock

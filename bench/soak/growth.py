@@ -22,6 +22,9 @@ class Use(NamedTuple):
     files: int
 
 
+_NOTHING = Use(0, 0, 0)
+
+
 def use_of(pid: int, height: int) -> Use | None:
     """Return what a process has now; None when it is gone, or where the system does not tell."""
     try:
@@ -37,13 +40,29 @@ def grown(uses: Sequence[Use]) -> Iterable[str]:
 
     Each is of the same place in its epoch, when no proof of compute runs.
     """
-    if len(uses) < _WARM_UP_EPOCHS + 2:
-        return
-    first, last = uses[_WARM_UP_EPOCHS], uses[-1]
+    yield from memory_grown(uses)
+    yield from files_grown(uses)
+
+
+def memory_grown(uses: Sequence[Use]) -> Iterable[str]:
+    """Say whether memory has."""
+    first, last = _ends(uses)
     if last.rss_kib > first.rss_kib * (1 + _MEMORY_FRACTION) + _MEMORY_KIB:
         yield f"memory grew from {first.rss_kib // 1024} to {last.rss_kib // 1024} MiB"
+
+
+def files_grown(uses: Sequence[Use]) -> Iterable[str]:
+    """Say whether open files have, calls to nodes among them: on a busy machine these may be under way."""
+    first, last = _ends(uses)
     if last.files > first.files + _FILES:
         yield f"open files grew from {first.files} to {last.files}"
+
+
+def _ends(uses: Sequence[Use]) -> tuple[Use, Use]:
+    """Return what is compared: the same twice, where there is too little to say anything."""
+    if len(uses) < _WARM_UP_EPOCHS + 2:
+        return _NOTHING, _NOTHING
+    return uses[_WARM_UP_EPOCHS], uses[-1]
 
 
 def lines(uses: Sequence[Use]) -> Iterable[str]:

@@ -328,8 +328,11 @@ class Soak:
 
 
 def _short(log: str) -> str:
-    """Return the end of a log, which says what is wrong, without the message that the middle of it quotes."""
-    return log.rpartition(": ")[0].rpartition(": ")[2] + ": " + log.rpartition(": ")[2] if len(log) > 120 else log
+    """Return the end of a long log, which says what is wrong, without the messages that the rest of it quotes."""
+    parts = [
+        part for part in log.split(": ") if not part.startswith("failed to execute message") and not part.isdigit()
+    ]
+    return ": ".join(parts[-2:]) if len(log) > 120 else log
 
 
 def _culprit(record: TxRecord) -> HostMessage | None:

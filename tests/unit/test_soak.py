@@ -13,6 +13,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from bench.soak import growth
 from bench.soak.__main__ import measured_lines, verdict, waits_too_long
 from bench.soak.account import Account, Acknowledged, Block, Facts, Stage, alike, key_of
+from bench.soak.run import _short
 from bench.soak.settings import SoakSettings, parse
 from dapi.simulator.chain.epochs import Window
 
@@ -154,6 +155,21 @@ class ReportTests(SynchronousTestCase):
         well, waiting = {"cpu_seconds": 2.0, "waited_seconds": 1.0}, {"cpu_seconds": 2.0, "waited_seconds": 3.0}
         self.assertFalse(waits_too_long(well, {"cpu_seconds": 1.0}))
         self.assertTrue(waits_too_long(well, waiting))
+
+    def test_what_a_log_quotes_is_left_out(self) -> None:
+        quoted = (
+            "failed to execute message; message SubmitPocBatch(creator='gonka', nonces=(1, 2), dist=(0.5, 0.5),"
+            + 9 * " "
+        )
+        for log, short in (
+            (
+                f"failed to execute message; message index: 0: {quoted}): upcoming epoch not found",
+                "upcoming epoch not found",
+            ),
+            (f"{quoted}): height 9 is outside [1, 2]: too late", "height 9 is outside [1, 2]: too late"),
+            ("short: and: whole", "short: and: whole"),
+        ):
+            self.assertEqual(_short(log), short)
 
     def test_numbers_are_left_out(self) -> None:
         self.assertEqual(alike("inference 1107: height is 6, not 5"), "inference 1107: height is #, not #")

@@ -1,8 +1,9 @@
 """The cases of Autobahn's test suite, played by hand against the client: their numbers are the suite's.
 
-The suite itself (``wstest``) needs Python 2. Its groups: 1 framing, 2 pings and pongs, 3 reserved bits, 4 opcodes, 5
-fragmentation, 6 UTF-8, 7 close handshake, 9 sizes, 10 automatic fragmentation. Left out: 6.4 (the suite does not insist
-on an invalid text that fails before its end), 9 above a mebibyte, 12 and 13 (compression, which is not offered).
+The suite itself is played by ``tests/integration/websocket/test_autobahn_suite.py``; this is beside it what shows how
+dapi's own messages fare. Its groups: 1 framing, 2 pings and pongs, 3 reserved bits, 4 opcodes, 5 fragmentation, 6
+UTF-8, 7 close handshake, 9 sizes, 10 automatic fragmentation. Left out: 6.4 (the suite does not insist on an invalid
+text that fails before its end), 9 above a mebibyte, 12 and 13 (compression, which is not offered).
 
 Frames are made here, and what the client answers is read by another library. The client's messages are JSON, so a
 message that the suite has echoed is acknowledged here, or counted as a bad one.
