@@ -134,6 +134,26 @@ async def test_lagging_and_catching_up(pair: ChainAndClient) -> None:
 
 
 @pytest_twisted.ensureDeferred
+async def test_a_node_that_lies_about_what_is_in_a_block(pair: ChainAndClient) -> None:
+    other = pair.chain.add_node()
+    rpc = client_of(other.url)
+    other.switches.invents_inclusions = True
+    invented = pair.tx()
+    assert await soon(rpc.broadcast_tx_sync(invented)) is Broadcast.ACCEPTED
+    block = pair.chain.produce_block()
+    result = (await soon(rpc.lookup_all([tx_hash_of(invented)]))).results[tx_hash_of(invented)]
+    assert (result.height, result.code) == (block.height, 0)
+    assert (block.records, await pair.result_of(invented)) == ((), None)
+    other.switches.invents_inclusions, other.switches.hides_inclusions = False, True
+    hidden = pair.tx()
+    assert await soon(rpc.broadcast_tx_sync(hidden)) is Broadcast.ACCEPTED
+    assert len(pair.chain.produce_block().records) == 1
+    assert (await soon(rpc.lookup_all([tx_hash_of(hidden)]))).results == {}
+    assert await pair.result_of(hidden) is not None
+    await soon(rpc.close())
+
+
+@pytest_twisted.ensureDeferred
 async def test_a_network_that_begins_anew(pair: ChainAndClient) -> None:
     """With the same keys and another chain-id, or the same one."""
     await soon(pair.rpc.broadcast_tx_sync(pair.tx()))
