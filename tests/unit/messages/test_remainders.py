@@ -33,6 +33,7 @@ class AllLeaveTests(SynchronousTestCase):
     def test_number_of_no_node(self) -> None:
         for remainder in (4, 5, 300, -1):
             self.assertFalse(self.agree(list(range(remainder, 400, 4)), 4, remainder))
+            self.assertFalse(self.agree(list(range(0, 400, 4)), 4, remainder))
 
     def test_negative_numbers(self) -> None:
         self.assertTrue(self.agree(list(range(-400, 0, 4)), 4, 0))
