@@ -171,6 +171,12 @@ class StoredAgainTests(DecisionsTestCase):
         )
         self.assertEqual(self.log.warnings("was refused"), [text])
 
+    def test_of_two_messages_each_goes_alone(self) -> None:
+        transaction = self.sent(2)
+        self.act(transaction, of_block(2, "sdk", "tx parse error"))
+        self.assertEqual([row[1:] for row in self.stored()], [(0, 1, 0)] * 2)
+        self.assert_decided(transaction, "too_much", "sdk/2")
+
     def test_too_many_bytes_go_in_halves_and_the_next_transactions_are_smaller(self) -> None:
         transaction = self.sent(4)
         self.act(transaction, of_mempool(21, "sdk", "Tx too large. Max size is 30000, but got 60000"))

@@ -20,10 +20,13 @@ class LookUpTests(SubmitterTestCase):
         self.record(1)
         timeout_ns = self.timeout_ns()
         self.block(20, block_time_ns=timeout_ns)
-        self.assertEqual(len(set(self.chain.sent)), 1)
+        self.assertEqual(len(self.chain.sent), 1)
+        for transaction in self.submitter._in_flight.all():
+            transaction.offered_at = float("-inf")
         self.block(21, block_time_ns=timeout_ns + 1)
-        # It went into another one.
-        self.assertEqual((len(set(self.chain.sent)), self.counts()), (2, {"in_flight": 1}))
+        # It went into another one, and the bytes that no block takes any more are not offered again.
+        self.assertEqual((len(self.chain.sent), self.counts()), (2, {"in_flight": 1}))
+        self.assertEqual(len(set(self.chain.sent)), 2)
         self.assertEqual(self.submitter.outcomes(), {("vanished", ""): 1})
         self.assertGreater(self.timeout_ns(), timeout_ns)
 
