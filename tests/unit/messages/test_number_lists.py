@@ -266,6 +266,23 @@ class ReadApartTests(SynchronousTestCase):
         self.assertLess(len(cut.text), 300)
         self.assertEqual(decode_generated(payload).nonces, array("q", range(10**6, 10**6 + 500)))
 
+    def test_no_piece_is_longer_than_its_bound(self) -> None:
+        """Between two of them another thread may have the interpreter."""
+        pieces: list[bytes] = []
+        usual = number_lists._read_piece
+
+        def read_piece(numbers: bytes, typecode: Typecode) -> bytes | None:
+            pieces.append(numbers)
+            return usual(numbers, typecode)
+
+        self.patch(number_lists, "_read_piece", read_piece)
+        self.patch(number_lists, "PIECE_BYTES", 100)
+        text = json.dumps(list(range(10**6, 10**6 + 500))).encode()
+        self.assertEqual(read_whole(text, "q"), array("q", range(10**6, 10**6 + 500)))
+        # Cut at the first comma behind so many bytes; brackets are put in for what was cut.
+        self.assertLess(max(map(len, pieces)), 100 + len(b"[1000000, ]"))
+        self.assertGreater(min(map(len, pieces[:-1])), 100)
+
     def test_small_texts_are_left_to_msgspec(self) -> None:
         self.patch(number_lists, "MIN_BYTES", 100)
         self.assertIsNone(number_lists.cut(b"[1]" + b" " * 96))

@@ -30,6 +30,13 @@ class AllLeaveTests(SynchronousTestCase):
                     self.agree([*numbers[:50], numbers[50] + 1, *numbers[51:]], divisor, remainder)
                     self.agree(numbers, divisor + 1, remainder)
 
+    def test_numbers_that_differ_in_all_their_bytes(self) -> None:
+        for divisor in (1, 7, 100, 128):
+            numbers = [divisor * (place * 500) ** 3 + 3 % divisor for place in range(100)]
+            self.assertLess(max(numbers), 2**56)
+            self.assertTrue(self.agree(numbers, divisor, 3 % divisor))
+            self.assertFalse(self.agree([*numbers, 4], divisor + 1, 3))
+
     def test_number_of_no_node(self) -> None:
         for remainder in (4, 5, 300, -1):
             self.assertFalse(self.agree(list(range(remainder, 400, 4)), 4, remainder))
