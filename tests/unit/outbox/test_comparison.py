@@ -11,6 +11,7 @@ from dapi.errors import QuotaError, StoreClosedError
 from dapi.messages import Kind, Receipt, Via
 from dapi.messages.addresses import address_of
 from dapi.messages.content_id import run_id
+from dapi.messages.sizes import MIB
 from dapi.outbox.comparison import Comparison
 from dapi.outbox.cosmos_message_client import CosmosMessageClient, encoded_batch
 from tests.batches import PUBLIC_KEY, generated_batch, validated_batch
@@ -105,6 +106,14 @@ class QuotaTests(ComparisonTestCase):
         for number in (4, 5):
             self.assertIn(f"3 messages ({3 * size} bytes) of node1", self.refused(number, 5000))
         self.assertEqual(self.shown("refused"), 2)
+
+    def test_1000_messages_or_64_mib_where_nothing_else_is_set(self) -> None:
+        self.look_again()
+        for _ in range(1000):
+            self.comparison.admit(entry("x", b"", height=5000))
+        self.assertRaises(QuotaError, self.comparison.admit, entry("x", b"", height=5000))
+        self.comparison.admit(entry("x", bytes(64 * MIB), height=5000, node_id="node2"))
+        self.assertRaises(QuotaError, self.comparison.admit, entry("x", b"1", height=5000, node_id="node2"))
 
     def test_what_has_others_nonces_is_counted_though_its_stage_is_known(self) -> None:
         self.begin(max_messages=1)
