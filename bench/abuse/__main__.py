@@ -29,8 +29,6 @@ _SAMPLE_SECONDS = 0.2
 # Of the good nodes, one in so many delivers by HTTP.
 _BY_HTTP = 5
 _ABUSER = "abuser"
-# So often more is measured what broke a limit.
-_AGAIN = 2
 _COLUMNS = (
     *("beside them", "its connections, MB", "acks", "median ms", "p99 ms", "limit"),
     *("longest turn ms", "longest write ms", "MB more", ""),
@@ -125,15 +123,15 @@ def _resident_mb(process: Process) -> float:
     return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
 
 
-async def measure_row(name: str, nodes: int, quiet_seconds: float, seconds: float) -> Row:
-    """Measure an abuse once, or three times when it breaks a limit the first time."""
+async def measure_row(name: str, nodes: int, quiet_seconds: float, seconds: float, again: int) -> Row:
+    """Measure an abuse once, and so often again when it breaks a limit the first time."""
     runs = [await measure(name, nodes, quiet_seconds, seconds)]
     if runs[0].broken():
-        runs += [await measure(name, nodes, quiet_seconds, seconds) for _ in range(_AGAIN)]
+        runs += [await measure(name, nodes, quiet_seconds, seconds) for _ in range(again)]
     return Row(name, runs)
 
 
-async def main(nodes: int, quiet_seconds: float, seconds: float, names: list[str]) -> Results:
+async def main(nodes: int, quiet_seconds: float, seconds: float, again: int, names: list[str]) -> Results:
     """Measure these abuses, and print a line of each run."""
     begun_at, load = time.time(), bench_results.load()
     print(f"{nodes} good nodes, one batch of 1,000 nonces a second each; without the abuse → beside it.\n")
@@ -141,7 +139,7 @@ async def main(nodes: int, quiet_seconds: float, seconds: float, names: list[str
     print("| --- " * len(_COLUMNS) + "|", flush=True)
     rows = []
     for name in names:
-        row = await measure_row(name, nodes, quiet_seconds, seconds)
+        row = await measure_row(name, nodes, quiet_seconds, seconds, again)
         rows.append(row)
         for run in row.runs:
             sizes = f"{run.connections}, {run.sent_mb}", f"{run.beside.acks}"
@@ -163,11 +161,15 @@ if __name__ == "__main__":
     parser.add_argument("--quiet-seconds", type=float, default=8.0, help="before each abuse")
     parser.add_argument("--seconds", type=float, default=12.0, help="beside each abuse")
     parser.add_argument("--abuse", choices=ABUSES, action="append", help="this one alone; may be given again")
+    parser.add_argument("--again", type=int, default=2, help="so often more is measured what breaks a limit")
     parser.add_argument("--write", action="store_true", help="put what all abuses came to into the documents")
     given = parser.parse_args()
+    if given.again % 2:
+        parser.error("most of the runs decide: --again is an even number")
     if given.write and given.abuse:
         parser.error("the documents tell of all abuses: leave --abuse out")
-    results = asyncio.run(main(given.nodes, given.quiet_seconds, given.seconds, given.abuse or list(ABUSES)))
+    times = given.quiet_seconds, given.seconds
+    results = asyncio.run(main(given.nodes, *times, given.again, given.abuse or list(ABUSES)))
     if given.write:
         write(results)
         write_documents()

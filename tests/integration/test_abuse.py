@@ -12,7 +12,8 @@ from twisted.internet.utils import getProcessOutputAndValue
 
 @pytest_twisted.ensureDeferred
 async def test_a_short_one() -> None:
-    arguments = ["-m", "bench.abuse", "--nodes", "3", "--quiet-seconds", "2", "--seconds", "2", "--abuse", "bad JSON"]
+    times = ["--quiet-seconds", "2", "--seconds", "2", "--again", "0"]
+    arguments = ["-m", "bench.abuse", "--nodes", "3", *times, "--abuse", "bad JSON"]
     out, err, code = await getProcessOutputAndValue(sys.executable, arguments, env=None, reactor=reactor)
     row = re.search(rb"^\| bad JSON \| (\d+), \d+ \| (\d+) \| .*\|$", out, re.MULTILINE)
     assert row is not None, (out, err)
