@@ -10,12 +10,16 @@ import sqlite3
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Final
 
 from dapi.database.schema import SCHEMA_VERSIONS
 from dapi.errors import StartError
 from dapi.messages.sizes import MIB
 
 APPLICATION_ID = int.from_bytes(b"dapi", "big")
+
+AUTO_CHECKPOINT: Final = "PRAGMA wal_autocheckpoint = 256"
+"""Has a commit copy the log into the file when that has so many pages."""
 
 _BUSY_TIMEOUT_SECONDS = 2.0
 # What undoes one statement of several, and what is sorted, would otherwise be in files of /tmp, which a container need
@@ -135,7 +139,7 @@ def _prepare(connection: sqlite3.Connection, path: Path) -> None:
     (mode,) = connection.execute("PRAGMA journal_mode = WAL").fetchone()
     if mode != "wal":
         raise StartError(f"the database {path} cannot use a write-ahead log there: put it on a local disk")
-    connection.executescript("PRAGMA synchronous = FULL; PRAGMA wal_autocheckpoint = 256; PRAGMA secure_delete = OFF;")
+    connection.executescript(f"PRAGMA synchronous = FULL; {AUTO_CHECKPOINT}; PRAGMA secure_delete = OFF;")
     # In KiB: as much as a large commit changes, or pages of it are written more than once.
     connection.execute("PRAGMA cache_size = -8000")
     connection.execute(_NO_TEMPORARY_FILES)

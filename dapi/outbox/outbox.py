@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sqlite3
 import time
 import zlib
@@ -17,7 +18,8 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from dapi.database import Database, transaction
-from dapi.errors import StoreBusyError
+from dapi.database.file import AUTO_CHECKPOINT
+from dapi.errors import StoreBusyError, StoreError
 from dapi.messages import Kind, Receipt, State, Via
 from dapi.messages.sizes import MIB
 from dapi.outbox import queries
@@ -215,7 +217,8 @@ class Outbox:
             self._is_committing = False
             return
         group = self._next_group()
-        stored = self._database.write(partial(_store, group.parts(), self._now()), intake=True)
+        store = _store_large if group.size > _MAX_BYTES else _store
+        stored = self._database.write(partial(store, group.parts(), self._now()), intake=True)
         stored.addCallbacks(self._stored, self._not_stored, callbackArgs=(group,), errbackArgs=(group,))
         stored.addErrback(lambda failure: self.log.failure("the outbox failed, which it never should", failure))
 
@@ -231,6 +234,9 @@ class Outbox:
             self._counts.update({(kind, State.STORED): number for kind, number in stored.new.items()})
         # The disk goes on before those who wait hear of it.
         self._commit()
+        if group.size > _MAX_BYTES and not self._is_stop_near:
+            # Behind what came meanwhile, which has waited long enough.
+            self._database.write(_copy_log).addErrback(lambda failure: failure.trap(StoreError) and None)
         group.fire_receipts(stored.seen_before)
         if stored.new.total():
             self._observers()
@@ -323,6 +329,25 @@ class _Stored(NamedTuple):
 
 
 # The writer's thread.
+
+
+def _store_large(parts: Sequence[_Rows], now: float, connection: sqlite3.Connection) -> _Stored:
+    """Store what is so large that to copy the log into the file takes nearly as long again; ``_copy_log`` does that."""
+    connection.execute("PRAGMA wal_autocheckpoint = 0")
+    try:
+        return _store(parts, now, connection)
+    except BaseException:
+        connection.execute(AUTO_CHECKPOINT)
+        raise
+
+
+def _copy_log(connection: sqlite3.Connection) -> None:
+    try:
+        # What fails here, fails as quietly in a commit; the next one tries again.
+        with contextlib.suppress(sqlite3.Error):
+            connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+    finally:
+        connection.execute(AUTO_CHECKPOINT)
 
 
 def _store(parts: Sequence[_Rows], now: float, connection: sqlite3.Connection) -> _Stored:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Callable
 from typing import Any
 
 from hypothesis import given
@@ -13,6 +14,7 @@ from twisted.logger import LogLevel
 from dapi.errors import StoreBrokenError, StoreBusyError, StoreClosedError
 from dapi.messages import Receipt, Via
 from dapi.messages.sizes import MIB
+from dapi.outbox import outbox
 from tests.logs import log_of
 from tests.unit.database.store_tools import Obstacle
 from tests.unit.outbox.outbox_case import PROPERTY, SHARED, OutboxTestCase, entry
@@ -340,3 +342,58 @@ class FaultTests(OutboxTestCase):
         self.clock.turn()
         self.assertEqual(len(self.flushLoggedErrors(AttributeError)), 1)
         self.assertEqual(log.lines(LogLevel.critical), ["the outbox failed, which it never should"])
+
+
+class LargeTests(OutboxTestCase):
+    """After a commit that is larger than others, what came meanwhile goes first, and then the log into the file."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.patch(outbox, "_MAX_BYTES", MIB)
+        self.written: list[str] = []
+        for name in ("_store", "_store_large", "_copy_log"):
+            self.patch(outbox, name, self.watch(name, getattr(outbox, name)))
+
+    def watch(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        def watched(*args: Any) -> Any:
+            self.written.append(name)
+            return function(*args)
+
+        return watched
+
+    def auto_checkpoint(self) -> int:
+        found = self.database.write(lambda connection: connection.execute("PRAGMA wal_autocheckpoint").fetchone())
+        return int(self.clock.wait_for(found)[0])
+
+    def test_what_came_meanwhile_goes_before_the_log_is_copied(self) -> None:
+        self.put("before")
+        obstacle = Obstacle(self.database)
+        large = self.outbox.put(entry("large", message=bytes(2 * MIB)))
+        self.clock.turn()
+        small = self.outbox.put(entry("small"))
+        self.written.clear()
+        obstacle.remove()
+        for each in (large, small):
+            self.clock.wait_for(each)
+        self.assertEqual(self.auto_checkpoint(), 256)
+        self.assertEqual(self.written, ["_store_large", "_store", "_store", "_copy_log"])
+        self.assertEqual(self.ids(), ["small", "large", "before"])
+
+    def test_the_log_is_in_the_file_afterwards(self) -> None:
+        self.put("large", message=bytes(2 * MIB))
+        self.assertEqual(self.auto_checkpoint(), 256)
+        # Nothing of the log is left to be copied: of as many pages all are in the file.
+        found = self.database.write(lambda connection: connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone())
+        busy, in_log, copied = self.clock.wait_for(found)
+        self.assertEqual((busy, in_log), (0, copied))
+        self.assertGreater(self.database._path.stat().st_size, 2 * MIB)
+
+    def test_a_large_one_that_is_not_stored_changes_nothing(self) -> None:
+        def fail(*_: object) -> None:
+            raise sqlite3.OperationalError("no")
+
+        self.patch(outbox, "_store_rows", fail)
+        refused = self.outbox.put(entry("large", message=bytes(2 * MIB)))
+        self.assertRaises(sqlite3.OperationalError, self.clock.wait_for, refused)
+        self.assertEqual(self.auto_checkpoint(), 256)
+        self.assertEqual(self.written, ["_store_large", "_store"])
