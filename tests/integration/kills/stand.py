@@ -24,7 +24,7 @@ PATIENCE_SECONDS = 120
 NODES = ("node1", "node2")
 _WITHOUT_WEBSOCKET = ("node2",)
 # Blocks come fast while nothing is away, and about as slowly, to a process that starts, as those of the real chain.
-FAST, SLOW = 0.06, 1.0
+FAST, SLOW = 0.06, 2.0
 _HELD = 3600.0
 
 

@@ -11,7 +11,7 @@ import json
 import os
 import sys
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -120,17 +120,36 @@ class Suite:
 
 
 @pytest_twisted.async_yield_fixture
-async def suite(tmp_path: Path) -> AsyncIterator[Suite]:
-    suite = Suite(tmp_path)
-    yield suite
-    await suite.process.kill()
+async def suites(tmp_path: Path) -> AsyncIterator[Callable[[], Suite]]:
+    made: list[Suite] = []
+
+    def make() -> Suite:
+        folder = tmp_path / str(len(made))
+        folder.mkdir()
+        made.append(Suite(folder))
+        return made[-1]
+
+    yield make
+    for suite in made:
+        await suite.process.kill()
+
+
+def failures(results: dict[str, dict[str, Any]]) -> list[str]:
+    return [name for name, each in results.items() if not {each["behavior"], each["behaviorClose"]} <= PASSED]
 
 
 @pytest_twisted.ensureDeferred
-async def test_it_passes(suite: Suite) -> None:
+async def test_it_passes(suites: Callable[[], Suite]) -> None:
+    suite = suites()
     await suite.start(*CASES)
     results = await suite.run()
     print(Counter((result["behavior"], result["behaviorClose"]) for result in results.values()))
-    failed = [name for name, each in results.items() if not {each["behavior"], each["behaviorClose"]} <= PASSED]
-    assert not failed, suite.process.output
     assert len(results) >= FEWEST
+    # The suite gives each answer a second, which a busy machine may need: what is wrong is so each time.
+    for _ in range(2):
+        if failed := failures(results):
+            print(f"once more: {failed}")
+            suite = suites()
+            await suite.start(*failed)
+            results = await suite.run()
+    assert not failures(results), suite.process.output
