@@ -93,7 +93,14 @@ class NodeQuotaTests(OutboxTestCase):
             self.finished(1000, node_id, batches, nonces)
         self.finished(1000, "node1", 2, 2, "expired")
         self.count()
-        self.assertIn("node1 has brought all that a node may for the stage 1000", self.refused(1))
+        self.assertEqual(
+            self.refused(1),
+            "node1 has brought all that a node may for the stage 1000: see what it sends, or raise "
+            "storage.max_node_messages and storage.max_node_bytes",
+        )
+        # Its verdicts, and its batches for another stage, are taken all the same.
+        self.quota.admit(entry("verdict", kind=Kind.VALIDATED, height=1000))
+        self.quota.admit(entry("another stage", height=1001))
         self.keep(2, "node2")
         self.refused(3, "node3")
         self.assertEqual(self.quota.status()["refused"], 2)
