@@ -203,9 +203,11 @@ class Decisions:
         elif outcome is Outcome.NEXT_BLOCK:
             # A mempool's answer is about the block that comes next: the one after that is the next to try.
             following = block + 2 if answer.height is None else block + 1
-            not_before = await next_chance(self._rpc, first.kind, first.height, following)
-            await self._submissions.store_again(messages, transaction.hash, reason, not_before=not_before or 0)
-            if not_before is None:
+            chance = await next_chance(self._rpc, first.kind, first.height, following)
+            # Where there is none, they must not be sent once more before they expire.
+            not_before = following + _BLOCKS_AFTER_A_REFUSAL if chance is None else chance
+            await self._submissions.store_again(messages, transaction.hash, reason, not_before=not_before)
+            if chance is None:
                 # The window is over, and so it is for all that is stored of this stage and kind.
                 await self._submissions.expire(first.height, first.kind, reason)
         elif answer.height is None:

@@ -85,6 +85,15 @@ class DeadlineTests(SubmissionsTestCase):
             self.assertEqual(self.check(height), [])
             self.assertEqual(self.deadlines.blocks_left, left)
 
+    def test_the_window_that_ends_first_is_not_that_of_the_first_stage(self) -> None:
+        self.deadlines.remember([stage(95)])
+        self.record(1, height=100)
+        self.send(self.next(height=101))
+        self.record_verdict(height=95)
+        self.clock.advance(16)
+        self.check(100 + EXCHANGE_END)
+        self.assertEqual((self.counts(), self.deadlines.blocks_left), ({"in_flight": 1, "stored": 1}, 0))
+
     def test_a_message_is_late_in_the_last_three_blocks(self) -> None:
         self.record(1, height=100)
         self.clock.advance(16)

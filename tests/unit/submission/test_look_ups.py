@@ -44,6 +44,13 @@ class LookUpTests(SubmitterTestCase):
         # Three blocks after the one that had it.
         self.assertEqual(self.look("SELECT not_before FROM unfinished"), [(17,)])
 
+    def test_outside_its_window_the_chain_is_asked_when_that_is(self) -> None:
+        self.record(1)
+        self.include(self.chain.sent[0], 11, 1108, "inference", "too late")
+        # It tells of no such stage.
+        self.block(13)
+        self.assertEqual(self.counts(), {"expired": 1})
+
     def test_what_is_confirmed_is_looked_up_no_more(self) -> None:
         self.record(1)
         self.include(self.chain.sent[0], 11)

@@ -34,6 +34,7 @@ class JudgeTests(SynchronousTestCase):
             (11, "sdk", Outcome.TOO_MUCH),
             (21, "sdk", Outcome.TOO_LARGE),
             (21, "rpc", Outcome.TOO_LARGE),
+            (-32601, "rpc", Outcome.PROBLEM),
             (1108, "other", Outcome.FINAL),
         ):
             self.assertIs(judge(code, codespace, "words"), expected, (code, codespace))

@@ -70,6 +70,12 @@ class PaceTests(SynchronousTestCase):
         self.confirm(100)
         self.assertEqual(self.pace.max_messages, 500)
 
+    def test_with_each_confirmation_there_are_a_fiftieth_more_bytes_and_a_quarter_more_messages(self) -> None:
+        self.pace.too_large(65_691, TOO_LARGE)
+        self.pace.too_many(200)
+        self.confirm(1)
+        self.assertEqual((self.pace.max_bytes, self.pace.max_messages), (30_601, 126))
+
     def test_odd_numbers_are_halved_to_whole_ones(self) -> None:
         self.pace.too_many(5)
         self.pace.too_large(9_999, "request body too large")

@@ -26,8 +26,8 @@ class ProblemsTests(SynchronousTestCase):
         self.assertEqual(self.log.lines(LogLevel.error), [line])
         for _ in range(2):
             self.problems.release(Kind.SEED)
-        self.assertEqual(self.problems.open_kinds(), frozenset(Kind))
-        self.assertEqual(len(self.log.lines(containing="seed messages are sent again")), 1)
+            self.assertEqual(self.problems.open_kinds(), frozenset(Kind))
+            self.assertEqual(self.log.lines(LogLevel.info), ["seed messages are sent again"])
 
     def test_one_is_sent_in_each_block_to_find_out(self) -> None:
         self.assertEqual(self.problems.kinds_to_probe(10), [])
@@ -36,6 +36,10 @@ class ProblemsTests(SynchronousTestCase):
             self.assertEqual(self.problems.kinds_to_probe(height), [Kind.SEED])
             self.problems.probed(Kind.SEED, height)
             self.assertEqual(self.problems.kinds_to_probe(height), [])
+        # What is held anew is tried anew.
+        self.problems.release(Kind.SEED)
+        self.problems.hold_back(Kind.SEED, "no grant", HoldCause.GRANT)
+        self.assertEqual(self.problems.kinds_to_probe(11), [Kind.SEED])
 
     def test_what_mends_it(self) -> None:
         for codespace, code, cause, mend in (
@@ -62,7 +66,7 @@ class ProblemsTests(SynchronousTestCase):
     def test_a_problem_is_logged_once_until_it_is_over(self) -> None:
         for number in range(3):
             self.problems.record(ChainUnavailableError(f"mempool is full: {number}"))
-        self.assertEqual(len(self.log.warnings("trying again")), 1)
+        self.assertEqual(self.log.warnings(), ["trying again in a few seconds: mempool is full: 0"])
         self.assertEqual(self.problems.last, "mempool is full: 2")
         self.problems.confirmed()
         self.assertIs(self.problems.last, None)

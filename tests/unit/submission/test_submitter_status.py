@@ -52,6 +52,13 @@ class StatusTests(SubmitterTestCase):
         status = self.submitter.status()
         self.assertEqual((status["chain_id"], status["height"]), (None, None))
 
+    def test_what_is_held_names_the_key_that_has_to_be_mended(self) -> None:
+        self.record(1)
+        self.include(self.chain.sent[0], 11, 5, "sdk", "insufficient funds")
+        self.block(11)
+        reason = f"{NO_FUNDS}; send coins to {ADDRESS}, which pays"
+        self.assert_state("held", reason, SendingTrouble.HELD)
+
     def test_kinds_that_are_held(self) -> None:
         problems = self.submitter._problems
         for kind in (Kind.SEED, Kind.GENERATED):
