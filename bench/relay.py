@@ -27,6 +27,7 @@ from twisted.internet.task import deferLater, react
 from twisted.internet.utils import getProcessOutput
 
 from bench.processes import folder
+from bench.receivers import run_as_twistd_does
 from bench.results import Section
 from dapi.simulator.api.settings import MODEL, START
 
@@ -130,7 +131,7 @@ def serve_dapi(folder: str, urls: list[str]) -> None:
     service.startService()
     reactor.addSystemEventTrigger("before", "shutdown", service.stopService)
     print(service.callback_listener.port, flush=True)
-    reactor.run()
+    run_as_twistd_does(reactor)
 
 
 class Load:
