@@ -11,7 +11,7 @@ from dapi.errors import ChainRefusedError, ChainUnavailableError
 from dapi.messages import Kind, cosmos_pb2
 from dapi.phases.poc_version import PocVersion
 from dapi.submission.grants import GrantCheck
-from dapi.submission.problems import Problems
+from dapi.submission.problems import HoldCause, Problems
 from dapi.submission.signing import Signing
 from tests.logs import log_of
 from tests.unit.database.store_tools import StoreTestCase
@@ -70,7 +70,7 @@ class GrantTests(StoreTestCase):
         for _ in range(3):
             self.check(10)
         self.assertEqual(self.rpc.queries, 1)
-        self.assertEqual(set(self.problems.held), {Kind.SEED})
+        self.assertEqual(self.problems.causes, {Kind.SEED: HoldCause.GRANT})
         self.assertIn(f"grant-ml-ops-permissions COLD_KEY_NAME {SIGNER.address}", self.problems.held[Kind.SEED])
         self.check(11)
         self.assertEqual(len(self.log.lines(containing="seed messages are held")), 1)
@@ -81,7 +81,8 @@ class GrantTests(StoreTestCase):
         self.assertEqual(self.rpc.queries, 3)
 
     def test_an_expired_one_is_missing(self) -> None:
-        self.rpc.grants[BATCH_TYPE_URL] = 49
+        # Block 10 has the time 50.
+        self.rpc.grants[BATCH_TYPE_URL] = 50
         self.check(10)
         self.assertEqual(set(self.problems.held), {Kind.GENERATED})
 
