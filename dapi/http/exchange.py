@@ -136,8 +136,16 @@ class Exchanges:
             opening.cancel()
 
         outcome: Deferred[Answer] = Deferred(cancel)
+
+        def pass_on(result: Answer | Failure) -> None:
+            # What is cancelled while it waits for the disk ends later.
+            if not outcome.called:
+                outcome.callback(result)
+            elif isinstance(result, Answer):
+                result.abort()
+
         opening = Deferred.fromCoroutine(self._request(method, url, body))
-        opening.addCallbacks(outcome.callback, outcome.errback)
+        opening.addBoth(pass_on)
         try:
             return await outcome
         except _NO_ANSWER as error:
@@ -147,7 +155,7 @@ class Exchanges:
 
     async def _request(self, method: str, url: str, body: bytes | None) -> Answer:
         try:
-            headers = self._headers.read() if self._headers is not None else {}
+            headers = await self._headers.read_on_thread(self._reactor) if self._headers is not None else {}
         except ConfigError as error:
             raise NoAnswerError(str(error)) from error
         endpoints = WatchedEndpoints(self._reactor, self._connect_timeout_seconds, self._trust_root, self._open)

@@ -6,9 +6,10 @@ import os
 import re
 import stat
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from dapi.errors import ConfigError
+from dapi.timing.pool_thread import PoolThread
 
 _LINE = re.compile(r"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([\x21-\x7e]([\t -~]*[\x21-\x7e])?)")
 _MAX_BYTES = 16_384
@@ -26,6 +27,10 @@ class HeadersFile:
 
     def __init__(self, path: str) -> None:
         self._path = Path(path).expanduser()
+
+    async def read_on_thread(self, reactor: Any) -> dict[str, str]:
+        """Do what ``read`` does on a thread of the reactor's pool: a disk may hang."""
+        return await PoolThread(reactor).run(self.read)
 
     def read(self) -> dict[str, str]:
         """Return the headers; raise ConfigError, which does not quote them, when they cannot be used."""

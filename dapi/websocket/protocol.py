@@ -160,11 +160,14 @@ class WatchedConnection(WholeMessages, metaclass=ABCMeta):
         super().connectionMade()
         self._observer.connection_made(self)
 
-    def onConnecting(self, _transport_details: object) -> ConnectingRequest:
-        """Return the request: Autobahn's own has no brackets around an IPv6 address."""
+    def onConnecting(self, _transport_details: object) -> Any:
+        """Return a Deferred of the request: Autobahn's own has no brackets around an IPv6 address."""
+        return Deferred.fromCoroutine(self._connecting_request())
+
+    async def _connecting_request(self) -> ConnectingRequest:
         file = self._settings.headers
         try:
-            headers = file.read() if file is not None else {}
+            headers = await file.read_on_thread(self._clock) if file is not None else {}
         except ConfigError as error:
             self._record_ending(Ending(False, str(error), cause=Cause.CONNECT))
             raise
