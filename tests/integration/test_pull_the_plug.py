@@ -28,6 +28,8 @@ KILLS = int(os.environ.get("DAPI_FAULT_ROUNDS", "4"))
 # Of each node, at random.
 DELIVERED_BEFORE_A_KILL = (10, 150)
 PATIENCE_SECONDS = 120
+# No chain takes anything, so all that a hundred rounds bring waits.
+NO_QUOTA = {"DAPI_STORAGE__MAX_NODE_MESSAGES": "1000000"}
 POC = {"block_height": 1000, "block_hash": "AB" * 32, "public_key": PUBLIC_KEY}
 
 
@@ -65,7 +67,7 @@ async def all_batches(port: int) -> list[dict[str, Any]]:
 async def test_nothing_acknowledged_is_lost_and_nothing_is_doubled(twistd: Run, nodes: list[SimulatedMLNode]) -> None:
     # The nodes know one callback address, so each dapi comes back at the same ports.
     ports = {"admin_port": free_port(), "callback_port": free_port()}
-    process = twistd(**ports)
+    process = twistd(environ=NO_QUOTA, **ports)
     port = await admin_port(process)
     await process.when_written(r"\d+ nodes loaded")
     for node in nodes:
@@ -79,7 +81,7 @@ async def test_nothing_acknowledged_is_lost_and_nothing_is_doubled(twistd: Run, 
             [node.ledger.when_delivered(delivered).addTimeout(PATIENCE_SECONDS, reactor) for node in nodes]
         )
         assert await process.kill() == -9
-        process = twistd(**ports)
+        process = twistd(environ=NO_QUOTA, **ports)
         await admin_port(process)
         await process.when_written(r"\d+ nodes loaded")
     for node in nodes:
