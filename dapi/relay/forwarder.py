@@ -180,7 +180,8 @@ class Forwarder(LoopService):
         self.queue.done(payload)
         self._wake.ring()
         if hasattr(result, "check") and not result.check(CancelledError):
-            self.log.failure("handing a callback on broke", result)
+            if self._log_limit.is_due("broke"):
+                self.log.failure("handing a callback on broke", result)
             if payload.state is PayloadState.WAITING:
                 payload.retry_at = self._reactor.seconds() + _MISROUTED_SECONDS
                 self.queue.put(payload, now=self._reactor.seconds())

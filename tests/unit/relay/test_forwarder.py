@@ -16,6 +16,7 @@ from dapi.relay.forwarder import Forwarder
 from dapi.relay.knowledge import Knowledge
 from dapi.relay.payload import Payload, PayloadState
 from dapi.relay.scan import Facts, Target
+from tests.logs import log_of
 
 STAGE = StageWindow(100, 100, 160, 165, 185)
 
@@ -114,6 +115,16 @@ class ForwarderTests(SynchronousTestCase):
         self.run_for(5.2)
         self.assertIsNotNone(self.forwarder.away)
         self.assertEqual(self.run_for(1.1), 1)
+
+    def test_a_defect_is_told_once_a_minute_and_loses_nothing(self) -> None:
+        log = log_of(self)
+        self.add(*range(1, 5))
+        for request in self.client.requests:
+            request.errback(ZeroDivisionError())
+        self.assertGreater(len(self.client.requests), 1)
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+        self.assertEqual(len(log.lines(containing="handing a callback on broke")), 1)
+        self.assertEqual(self.run_for(40), 4)
 
     def test_it_does_not_spin_while_it_is_away(self) -> None:
         self.add(1)
