@@ -91,6 +91,12 @@ class ReportTests(SynchronousTestCase):
         self.assertIn("the most memory 170 MB, beside bombs", text)
         self.assertNotIn("but not beside", summary(self.results(rows[0])))
 
+    def test_the_summary_names_what_keeps_its_limit_in_most_runs_only(self) -> None:
+        rows = [Row("floods", [run(3.0)]), Row("pings", [run(56.0), run(3.0), run(4.0)])]
+        self.assertIn(
+            "at most (beside pings in two of three runs). The", " ".join(summary(self.results(*rows)).split())
+        )
+
     def test_they_take_the_place_of_the_old_ones(self) -> None:
         text = "a\n<!-- begin abuse -->\nold\n<!-- end abuse -->\nb\n"
         self.assertEqual(written(text, "new\n"), text.replace("old", "new"))
