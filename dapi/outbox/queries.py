@@ -118,11 +118,11 @@ LEDGER = f"""WITH message AS (
     FROM message GROUP BY node HAVING sum(batches) > 0"""
 
 # The stages that something may still be sent for.
-_LATEST = "latest AS (SELECT height, run FROM stages ORDER BY height DESC LIMIT 50)"
+_LATEST_STAGES = "FROM stages ORDER BY height DESC LIMIT 50"
+_LATEST = f"latest AS (SELECT height, run {_LATEST_STAGES})"
 # With the last blocks of their windows.
-STAGE_RUNS = """SELECT height, run, iif(json_valid(stage), json_extract(stage, '$.batches.last'), NULL),
-    iif(json_valid(stage), json_extract(stage, '$.validations.last'), NULL)
-    FROM stages ORDER BY height DESC LIMIT 50"""
+STAGE_RUNS = f"""SELECT height, run, iif(json_valid(stage), json_extract(stage, '$.batches.last'), NULL),
+    iif(json_valid(stage), json_extract(stage, '$.validations.last'), NULL) {_LATEST_STAGES}"""
 
 # What is stored and not sent, by stage, node and kind, with its bytes: of another run than its stage, not handed out,
 # with others' nonces, or (height NULL) of no stage that is known. What is of a stage whose run is not known yet is not
