@@ -241,6 +241,10 @@ class Relay(MultiService):
         began = self._reactor.seconds()
         work = self._keep(headers, body, peer)
         is_kept = _is_done(work)
+
+        def discard_unless_kept() -> None:
+            is_kept.addCallback(lambda kept: None if kept else body.discard())
+
         try:
             await shielded(work, "keeping a callback").addTimeout(_STORE_SECONDS, self._reactor)
         except StoreError as error:
@@ -252,9 +256,9 @@ class Relay(MultiService):
             try:
                 return await self._pass_on(method, headers, body)
             finally:
-                is_kept.addCallback(lambda kept: None if kept else body.discard())
+                discard_unless_kept()
         except CancelledError:
-            is_kept.addCallback(lambda kept: None if kept else body.discard())
+            discard_unless_kept()
             raise
         except _TooManyHeldError as error:
             body.discard()
