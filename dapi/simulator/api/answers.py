@@ -9,7 +9,7 @@ import base64
 import binascii
 import json
 import re
-from typing import Annotated, Any, NamedTuple, NoReturn
+from typing import Annotated, Any, NamedTuple
 from urllib.parse import unquote_to_bytes
 
 import msgspec
@@ -51,12 +51,30 @@ class Generated(msgspec.Struct, frozen=True):
 
 
 class Validated(msgspec.Struct, frozen=True):
-    """What is read of a ``validated`` body."""
+    """What is read of a ``validated`` body; all that is missing is zero."""
 
+    request_id: str = ""
+    block_hash: str = ""
     block_height: _INT64 = 0
     public_key: str = ""
+    node_id: _INT64 = 0
     n_total: _INT64 = 0
     n_mismatch: _INT64 = 0
+    mismatch_nonces: tuple[_INT64, ...] | None = None
+    p_value: float = 0.0
+    fraud_detected: bool = False
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether line D makes a vote of it; what exactly D asks for is not known, and no nonce is surely too few."""
+        return self.n_total > 0
+
+
+class Vote(NamedTuple):
+    """What the container hands over to be sent to the chain."""
+
+    model: str
+    result: Validated
 
 
 def route(raw_path: bytes) -> Callback:
@@ -120,12 +138,9 @@ def check_vectors(artifacts: list[Artifact], *, takes_steps: bool) -> None:
 
 
 def check_key(public_key: str) -> None:
-    """Refuse a key that is no hex; an empty and a short one pass, as in the real one."""
+    """Refuse a key that is no hex, in the words of the real one; an empty and a short one pass, as there."""
     for letter in public_key:
         if letter not in "0123456789abcdefABCDEF":
-            refuse_hex(letter)
-
-
-def refuse_hex(letter: str) -> NoReturn:
-    """Raise Refused with the words of the real one."""
-    raise Refused(500, f"encoding/hex: invalid byte: U+{ord(letter):04X} {letter!r}")
+            raise Refused(500, f"encoding/hex: invalid byte: U+{ord(letter):04X} {letter!r}")
+    if len(public_key) % 2:
+        raise Refused(500, "encoding/hex: odd length hex string")

@@ -15,7 +15,7 @@ import enum
 import hashlib
 import re
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -29,6 +29,7 @@ from dapi.simulator.api.answers import (
     Generated,
     Refused,
     Validated,
+    Vote,
     bind,
     check_key,
     check_vectors,
@@ -43,6 +44,7 @@ from dapi.simulator.ml_node.listener import Listener
 
 _KEPT_STAGES = 10
 _REMEMBERED_POSTS = 100_000
+_REMEMBERED_VOTES = 100_000
 
 
 class ApiState(enum.Enum):
@@ -77,7 +79,8 @@ class SimulatedApi(Service):
     None in the inference phase; ``last_regular`` is the epoch's own, also while a confirmation PoC runs. An
     ``active_challenge`` wins over it, but while votes are taken, and ``epochs/latest`` does not tell of it. ``nodes``
     are the host's nodes: by number, the model that each runs. ``posts`` are the callbacks that came, ``commits`` what
-    the chain has, by stage start and model.
+    the chain has, by stage start and model. ``votes`` says how often each vote was handed over to be sent to the chain:
+    that is on disk, and outlives a crash; a second one of a kind does nothing on the chain, but costs a message.
     """
 
     log = Logger()
@@ -96,7 +99,7 @@ class SimulatedApi(Service):
         self.posts: deque[Post] = deque(maxlen=_REMEMBERED_POSTS)
         self.commits: dict[tuple[int, str], list[Commit]] = {}
         self._sent: dict[tuple[int, str], int] = {}
-        self.votes: list[Validated] = []
+        self.votes: Counter[Vote] = Counter()
         self.artifacts: dict[tuple[int, str], Artifacts] = {}
         self.lost = 0
         self.started_at = 0.0
@@ -201,8 +204,7 @@ class SimulatedApi(Service):
             self._take_generated(model_of(callback.escaped_model), generated)
         else:
             validated = bind(content_type, body, Validated)
-            model_of(callback.escaped_model)
-            self._take_validated(validated)
+            self._take_validated(model_of(callback.escaped_model), validated)
 
     def record_post(self, raw_path: bytes, body: bytes, status: int, headers: Mapping[bytes, Sequence[bytes]]) -> None:
         """Remember how a POST was answered."""
@@ -235,12 +237,18 @@ class SimulatedApi(Service):
         for key in [key for key in self.artifacts if key[0] in starts[:-_KEPT_STAGES]]:
             del self.artifacts[key]
 
-    def _take_validated(self, body: Validated) -> None:
+    def _take_validated(self, model: str, body: Validated) -> None:
         is_open = self.stage is not None and self.stage.takes_validated(self.height)
         if self.state is not ApiState.RUNNING or not is_open:
             raise Refused(503, "not in PoC validate phase")
+        if self.settings.line is Line.D and not body.is_complete:
+            return
         check_key(body.public_key)
-        self.votes.append(body)
+        if self.faults.hand_over_fails:
+            raise Refused(500, "failed to hand the vote over")
+        self.votes[Vote(model, body)] += 1
+        if len(self.votes) > _REMEMBERED_VOTES:
+            del self.votes[next(iter(self.votes))]
 
     def _sync(self) -> None:
         self.state = ApiState.RUNNING

@@ -17,7 +17,7 @@ class Line(enum.Enum):
 
     B = "v0.2.12 and v0.2.13: any height opens a store, a failed store is answered with 200"
     C = "from v0.2.14 on: only the active stage, a failed store is answered with 503"
-    D = "later: artifacts may have steps in place of a vector"
+    D = "later: artifacts may have steps in place of a vector, and an incomplete result makes no vote"
 
 
 class ApiSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -44,10 +44,11 @@ class Faults(msgspec.Struct):
 
     ``status`` answers each callback with that status (302 and 307 with a Location), ``text`` with that error text.
     ``hangs`` answers nothing. ``store_fails`` is a full disk: B answers 200 and keeps nothing, C 503. ``flush_fails``
-    keeps everything in memory. ``slow_seconds_per_mb`` delays an answer by the size of its body. ``junk_bytes`` answers
-    200 with that many bytes of junk. ``commits_refused`` has the chain refuse each commit, of which nothing tells.
-    ``chain_down`` answers 500 to whatever the container asks the chain for. ``told_hangs`` and ``told_junk_bytes`` are
-    ``hangs`` and ``junk_bytes`` of what is asked at its public and its admin port.
+    keeps everything in memory. ``hand_over_fails`` answers 500 to each result of a validation.
+    ``slow_seconds_per_mb`` delays an answer by the size of its body. ``junk_bytes`` answers 200 with that many bytes of
+    junk. ``commits_refused`` has the chain refuse each commit, of which nothing tells. ``chain_down`` answers 500 to
+    whatever the container asks the chain for. ``told_hangs`` and ``told_junk_bytes`` are ``hangs`` and ``junk_bytes``
+    of what is asked at its public and its admin port.
     """
 
     status: int | None = None
@@ -55,6 +56,7 @@ class Faults(msgspec.Struct):
     hangs: bool = False
     store_fails: bool = False
     flush_fails: bool = False
+    hand_over_fails: bool = False
     slow_seconds_per_mb: float = 0.0
     junk_bytes: int | None = None
     commits_refused: bool = False

@@ -142,10 +142,10 @@ async def test_results_of_a_validation_are_handed_on_once(host: Host) -> None:
     stage = host.api.stage
     assert stage is not None
     host.api.see_block(stage.validation_start)
-    await until(lambda: len(host.api.votes) == 1)
+    await until(lambda: host.api.votes.total() == 1)
     assert (await host.post(body, callback_path(MODEL, "validated")))[0] == 200
     await until(lambda: not host.files())
-    assert len(host.api.votes) == 1
+    assert host.api.votes.total() == 1
 
 
 @pytest_twisted.ensureDeferred

@@ -131,21 +131,80 @@ class GeneratedTests(AnswerTestCase):
         self.assertEqual(self.post(generated_body(P, 1, [1, 3, 5, 7])), (503, "failed to store artifacts"))
         self.assertEqual(self.count(), 2, "some of the body may be in")
 
-    def test_validated(self) -> None:
-        stage = Stage(P)
-        self.assertEqual(self.post(verdict(), VALIDATED), (503, "not in PoC validate phase"))
-        for height, status in (
-            (stage.validation_start - 1, 503),
-            (stage.validation_start, 200),
-            (stage.validation_end - 1, 200),
-            (stage.validation_end, 503),
+
+class ValidatedTests(AnswerTestCase):
+    def setUp(self) -> None:
+        super().setUp()
+        self.api.height = Stage(P).validation_start
+
+    def validate(self, body: bytes, path: bytes = VALIDATED, content_type: str = "application/json") -> tuple[int, Any]:
+        return self.post(body, path, content_type)
+
+    def test_the_window(self) -> None:
+        stage, closed = Stage(P), (503, "not in PoC validate phase")
+        for height, answer in (
+            (P, closed),
+            (stage.validation_start - 1, closed),
+            (stage.validation_start, (200, None)),
+            (stage.validation_end - 1, (200, None)),
+            (stage.validation_end, closed),
         ):
             self.api.height = height
-            self.assertEqual(self.post(verdict(), VALIDATED)[0], status)
-        self.api.height = stage.validation_start
-        self.assertEqual(self.post(verdict(public_key="xyz"), VALIDATED)[0], 500)
-        for body in (b"{}", b"", verdict(block_height=1), verdict(node_id=99)):
-            self.assertEqual(self.post(body, VALIDATED)[0], 200)
+            self.assertEqual(self.validate(verdict()), answer)
+        self.api.height, self.api.state = stage.validation_start, ApiState.UNSYNCED
+        self.assertEqual(self.validate(verdict()), closed)
+        self.api.state, self.api.stage = ApiState.RUNNING, None
+        self.assertEqual(self.validate(verdict()), closed)
+
+    def test_the_body_first_then_the_model_the_window_and_the_key(self) -> None:
+        self.api.height, no_model = P, VALIDATED.replace(MODEL.replace("/", "%252F").encode(), b"")
+        wrong, self.api.faults.hand_over_fails = verdict(public_key="xyz"), True
+        self.assertEqual(self.validate(wrong, no_model, "text/plain"), (400, {"message": "Unsupported Media Type"}))
+        self.assertEqual(self.validate(wrong, no_model), (400, "model_id required"))
+        self.assertEqual(self.validate(wrong), (503, "not in PoC validate phase"))
+        self.api.height = Stage(P).validation_start
+        self.assertEqual(self.validate(wrong), (500, "encoding/hex: invalid byte: U+0078 'x'"))
+        self.assertEqual(self.validate(verdict()), (500, "failed to hand the vote over"))
+        self.assertEqual(self.api.votes.total(), 0)
+
+    def test_what_does_not_fit_is_400(self) -> None:
+        numbers = ("block_height", "node_id", "n_total", "n_mismatch", "p_value")
+        misfits: list[dict[str, Any]] = [{"mismatch_nonces": ["1"]}, {"fraud_detected": 0}]
+        misfits += [{name: "1"} for name in numbers]
+        misfits += [{name: 1} for name in ("request_id", "block_hash", "public_key")]
+        for changes in misfits:
+            status, error = self.validate(verdict(**changes))
+            self.assertEqual(status, 400, changes)
+            self.assertIn("message", error)
+
+    def test_a_key_that_is_no_hex_is_500_and_hardly_anything_else(self) -> None:
+        self.assertEqual(self.validate(verdict(public_key="03a")), (500, "encoding/hex: odd length hex string"))
+        for body in (
+            *(b"{}", b"", b"null", verdict(public_key=""), verdict(public_key="03aB")),
+            *(verdict(block_height=1), verdict(node_id=99), verdict(some_new_field=[1])),
+        ):
+            self.assertEqual(self.validate(body), (200, None), body)
+
+    def test_it_counts_how_often_each_vote_was_handed_over(self) -> None:
+        other = callback_path("other", "validated").encode()
+        for body, path in (
+            (verdict(), VALIDATED),
+            (verdict(), VALIDATED),
+            (verdict(request_id="x"), VALIDATED),
+            (verdict(), other),
+        ):
+            self.assertEqual(self.validate(body, path), (200, None))
+        counts = {(vote.model, vote.result.request_id): count for vote, count in self.api.votes.items()}
+        self.assertEqual(counts, {(MODEL, "3f0c9a52"): 2, (MODEL, "x"): 1, ("other", "3f0c9a52"): 1})
+
+    def test_an_incomplete_result_makes_a_vote_but_in_line_d(self) -> None:
+        incomplete = verdict(n_total=0, public_key="xyz")
+        self.assertEqual(self.validate(incomplete)[0], 500)
+        self.api.settings = ApiSettings(line=Line.D)
+        self.assertEqual(self.validate(incomplete), (200, None), "before its key is looked at")
+        self.assertEqual(self.api.votes.total(), 0)
+        self.assertEqual(self.validate(verdict()), (200, None))
+        self.assertEqual(self.api.votes.total(), 1)
 
 
 class LineBTests(AnswerTestCase):
