@@ -22,7 +22,8 @@ from dapi.messages.sizes import MIB
 from dapi.simulator.api.api import ApiState, SimulatedApi
 from dapi.simulator.api.settings import MODEL, START, ApiSettings
 from dapi.simulator.api.stages import Durations, Stage
-from dapi.simulator.vllm.sender import SenderSettings, SimulatedVllm, callback_path
+from dapi.simulator.vllm.sender import SimulatedVllm, callback_path
+from dapi.simulator.vllm.settings import SenderSettings
 
 NODES = (1, 2, 3)
 ARTIFACTS_PER_SECOND = 60.0

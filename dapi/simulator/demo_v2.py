@@ -33,7 +33,8 @@ from dapi.service import DapiService, make_service
 from dapi.simulator.api.api import SimulatedApi
 from dapi.simulator.api.settings import MODEL, START, ApiSettings
 from dapi.simulator.api.stages import Durations, Stage
-from dapi.simulator.vllm.sender import SenderSettings, SimulatedVllm
+from dapi.simulator.vllm.sender import SimulatedVllm
+from dapi.simulator.vllm.settings import SenderSettings
 
 _BLOCKS = 95
 _NODES = (1, 2, 3)

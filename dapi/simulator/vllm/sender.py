@@ -9,7 +9,8 @@ What becomes of the sender::
      │                   │                                  ▼    │
      └─────stop──────────┴──────────stop────────────────── WAITING
 
-``stop`` forgets what is in the buffer, and the pending payload. Facts: docs/protocol/poc-v2.md, 'Senders'.
+``stop`` forgets what is in the buffer, and the pending payload. Results of validations go a way of their own
+(``results``), also while artifacts are made. Facts: docs/protocol/poc-v2.md, 'Senders'.
 """
 
 from __future__ import annotations
@@ -18,17 +19,20 @@ import base64
 import enum
 import json
 import struct
+import uuid
 from collections.abc import Callable, Sequence
+from random import Random
 from typing import Any, Final
 from urllib.parse import quote
 
-import msgspec
 from twisted.internet.defer import CancelledError, Deferred, DeferredList, succeed
-from twisted.internet.defer import TimeoutError as DeferredTimeoutError
 from twisted.internet.task import LoopingCall, deferLater
 from twisted.logger import Logger
 
-from dapi.http.exchange import AnswerTooLongError, Exchanges, NoAnswerError
+from dapi.http.exchange import Exchanges
+from dapi.simulator.vllm.delivery import Delivery
+from dapi.simulator.vllm.results import ResultSender, ValidationJob, validated_body
+from dapi.simulator.vllm.settings import SenderCounts, SenderSettings
 from dapi.timing.steps import step
 
 _VALUES = 12
@@ -51,35 +55,6 @@ TRANSITIONS: Final[dict[SenderState, set[SenderState]]] = {
     _S.TRYING: {_S.BUFFERING, _S.WAITING, _S.IDLE},
     _S.WAITING: {_S.TRYING, _S.IDLE},
 }
-
-
-class SenderSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """The real times, in seconds; ``scaled`` makes them shorter for tests."""
-
-    interval_seconds: float = 5.0
-    try_seconds: float = 10.0
-    waits_seconds: tuple[float, ...] = (1, 2, 4, 8, 16, 30, 30, 30, 30)
-    max_artifacts: int = 1_000_000
-    artifacts_per_second: float = 100.0
-
-    def scaled(self, factor: float) -> SenderSettings:
-        """Return settings whose times are ``factor`` times as long."""
-        return msgspec.structs.replace(
-            self,
-            interval_seconds=self.interval_seconds * factor,
-            try_seconds=self.try_seconds * factor,
-            waits_seconds=tuple(wait * factor for wait in self.waits_seconds),
-        )
-
-
-class SenderCounts(msgspec.Struct):
-    """Artifacts: ``made``, of which ``delivered`` (an answer below 400), ``dropped`` by the sender or ``forgotten``."""
-
-    made: int = 0
-    delivered: int = 0
-    dropped: int = 0
-    forgotten: int = 0
-    tries: int = 0
 
 
 def callback_path(model: str, kind: str) -> str:
@@ -107,7 +82,9 @@ class SimulatedVllm:
     """One backend of a node: makes the nonces ``node_num + k · node_count`` of a stage, and posts them to a base URL.
 
     ``generate`` begins, ``stop`` ends and forgets; its Deferred fires when nothing is left. ``on_made`` is called with
-    each body before it is tried, ``on_delivered`` with its nonces when it is delivered.
+    each body before it is tried, ``on_delivered`` with its nonces when it is delivered. ``validate`` makes a result,
+    and ``on_result`` is called with its body when it is delivered. ``jobs_waiting`` are the jobs that came while
+    artifacts were made. ``exchanges`` are those of a test.
     """
 
     log = Logger()
@@ -123,19 +100,27 @@ class SimulatedVllm:
         settings: SenderSettings | None = None,
         on_made: Callable[[bytes], object] = lambda _: None,
         on_delivered: Callable[[Sequence[int]], object] = lambda _: None,
+        on_result: Callable[[bytes], object] = lambda _: None,
+        random: Random | None = None,
+        exchanges: Exchanges | None = None,
     ) -> None:
         self.settings = settings or SenderSettings()
         self.counts = SenderCounts()
         self.state = SenderState.IDLE
+        self.jobs_waiting = 0
         self._reactor = reactor
-        self.url = base_url.rstrip("/") + callback_path(model, "generated")
+        self._random = random or Random()  # noqa: S311 - an id is no secret
+        self._delivery = Delivery(reactor, self.settings, exchanges)
+        base_url = base_url.rstrip("/")
+        self._url = base_url + callback_path(model, "generated")
+        results_url = base_url + callback_path(model, "validated")
+        self.results = ResultSender(self._delivery, results_url, self.settings, on_result)
         self._node_num, self._node_count = node_num, node_count
         self._on_made, self._on_delivered = on_made, on_delivered
         self._height = 0
         self._next_nonce = node_num
         self._buffer: list[int] = []
         self._made_until = 0.0
-        self._exchanges = Exchanges(reactor, None, self.settings.try_seconds)
         self._making = LoopingCall(self._make)
         self._making.clock = reactor
         self._sending: Deferred[None] = succeed(None)
@@ -150,17 +135,29 @@ class SimulatedVllm:
         self._sending.addErrback(lambda failure: failure.trap(CancelledError) and None)
         self._sending.addErrback(self._broke)
 
+    def validate(self, job: ValidationJob) -> None:
+        """Make a result, and deliver it.
+
+        A job that comes while artifacts are made waits; the stop that ends that forgets it.
+        """
+        if self.state is not SenderState.IDLE:
+            self.jobs_waiting += 1
+            return
+        request_id = str(uuid.UUID(int=self._random.getrandbits(128), version=4))
+        self.results.add(validated_body(job, self._node_num, request_id))
+
     def stop(self) -> Deferred[None]:
-        """Make nothing more, and forget what was not delivered."""
+        """Make nothing more, and forget what was not delivered, and the jobs that wait."""
         if self._making.running:
             self._making.stop()
         self._sending.cancel()
         if self.state is not SenderState.IDLE:
             self._turn(SenderState.IDLE)
-        left = self.counts.made - self.counts.delivered - self.counts.dropped - self.counts.forgotten
-        self.counts.forgotten += left
+        self.counts.forget()
         self._buffer = []
-        return DeferredList([self._sending, self._exchanges.close()]).addCallback(lambda _: None)
+        self.jobs_waiting = 0
+        stopped = [self._sending, self.results.stop(), self._delivery.close()]
+        return DeferredList(stopped).addCallback(lambda _: None)
 
     def _broke(self, failure: Any) -> None:
         self.log.failure("the simulated vLLM has a defect", failure)
@@ -195,30 +192,17 @@ class SimulatedVllm:
         """Post until it is delivered, or dropped; return when the last try began, or when it was dropped."""
         body = generated_body(self._height, self._node_num, nonces)
         self._on_made(body)
-        for wait in (*self.settings.waits_seconds, None):
-            self._turn(SenderState.TRYING)
-            began = self._reactor.seconds()
-            if await self._try(body):
-                self.counts.delivered += len(nonces)
-                self._on_delivered(nonces)
-                break
-            if wait is None:
-                self.counts.dropped += len(nonces)
-                began = self._reactor.seconds()
-                break
-            self._turn(SenderState.WAITING)
-            await deferLater(self._reactor, wait)
+        outcome = await self._delivery.deliver(
+            self._url, body, on_try=self._begin_try, on_wait=lambda: self._turn(SenderState.WAITING)
+        )
+        if outcome.is_delivered:
+            self.counts.delivered += len(nonces)
+            self._on_delivered(nonces)
+        else:
+            self.counts.dropped += len(nonces)
         self._turn(SenderState.BUFFERING)
-        return float(began)
+        return float(outcome.began_at if outcome.is_delivered else self._reactor.seconds())
 
-    async def _try(self, body: bytes) -> bool:
-        """Post once, in 10 s in all; any answer below 400 counts as delivered, also a redirect."""
+    def _begin_try(self) -> None:
+        self._turn(SenderState.TRYING)
         self.counts.tries += 1
-        trying = Deferred.fromCoroutine(self._exchanges.exchange("POST", self.url, body))
-        try:
-            status, _ = await trying.addTimeout(self.settings.try_seconds, self._reactor)
-        except AnswerTooLongError as error:
-            status = error.status
-        except (NoAnswerError, DeferredTimeoutError):
-            return False
-        return status < 400

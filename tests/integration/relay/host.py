@@ -25,7 +25,8 @@ from dapi.relay.relay import Relay, RelaySettings
 from dapi.simulator.api.api import ApiState, SimulatedApi
 from dapi.simulator.api.settings import ApiSettings
 from dapi.simulator.api.stages import Durations, Stage
-from dapi.simulator.vllm.sender import SenderSettings, SimulatedVllm, callback_path, generated_body
+from dapi.simulator.vllm.sender import SimulatedVllm, callback_path, generated_body
+from dapi.simulator.vllm.settings import SenderSettings
 from dapi.timing.retry import RetryDelay
 from tests.integration.waiting import PATIENCE_SECONDS, soon, until
 

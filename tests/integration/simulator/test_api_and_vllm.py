@@ -15,7 +15,8 @@ from dapi.http.exchange import Exchanges
 from dapi.simulator.api.api import ApiState, SimulatedApi
 from dapi.simulator.api.settings import ApiSettings
 from dapi.simulator.api.stages import Stage
-from dapi.simulator.vllm.sender import SenderSettings, SimulatedVllm, callback_path, generated_body
+from dapi.simulator.vllm.sender import SimulatedVllm, callback_path, generated_body
+from dapi.simulator.vllm.settings import SenderSettings
 from tests.integration.waiting import PATIENCE_SECONDS, soon, until
 
 reactor: Any = global_reactor

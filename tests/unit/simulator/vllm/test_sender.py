@@ -3,65 +3,10 @@
 from __future__ import annotations
 
 import json
-from typing import Any
-
-from twisted.internet.defer import Deferred, succeed
-from twisted.internet.testing import MemoryReactorClock
-from twisted.trial.unittest import SynchronousTestCase
 
 from dapi.http.exchange import AnswerTooLongError, NoAnswerError
-from dapi.simulator.vllm.sender import TRANSITIONS, SenderSettings, SenderState, SimulatedVllm
-
-
-class Exchanges:
-    """Keeps each request with the time of its beginning; a test answers them, or ``answer`` does at once."""
-
-    def __init__(self, reactor: Any) -> None:
-        self.answer: int | Exception | None = None
-        self.bodies: list[tuple[float, bytes]] = []
-        self.open: list[Deferred[tuple[int, bytes]]] = []
-        self._reactor = reactor
-
-    async def exchange(self, _method: str, _url: str, body: bytes) -> tuple[int, bytes]:
-        self.bodies.append((self._reactor.seconds(), body))
-        if isinstance(self.answer, Exception):
-            raise self.answer
-        if self.answer is not None:
-            return self.answer, b""
-        answer: Deferred[tuple[int, bytes]] = Deferred()
-        self.open.append(answer)
-        return await answer
-
-    def close(self) -> Deferred[None]:
-        return succeed(None)
-
-
-class SenderTestCase(SynchronousTestCase):
-    def setUp(self) -> None:
-        # The reactor has no annotations.
-        self.reactor: Any = MemoryReactorClock()
-        self.sender = SimulatedVllm(
-            self.reactor,
-            "http://127.0.0.1:9100/k/secret",
-            node_num=1,
-            node_count=3,
-            model="a/b",
-            settings=SenderSettings(max_artifacts=3000),
-        )
-        self.exchanges = Exchanges(self.reactor)
-        self.sender._exchanges = self.exchanges  # type: ignore[assignment]
-        self.addCleanup(lambda: self.successResultOf(self.sender.stop()))
-
-    def pass_time(self, seconds: float) -> None:
-        self.reactor.pump([0.5] * round(2 * seconds))
-
-    def times(self) -> list[float]:
-        """When requests began."""
-        return [at for at, _ in self.exchanges.bodies]
-
-    def nonces(self, number: int) -> list[int]:
-        """The nonces of a request."""
-        return [each["nonce"] for each in json.loads(self.exchanges.bodies[number][1])["artifacts"]]
+from dapi.simulator.vllm.sender import TRANSITIONS, SenderState
+from tests.unit.simulator.vllm.sender_case import SenderTestCase
 
 
 class DeliveryTests(SenderTestCase):
@@ -88,6 +33,10 @@ class DeliveryTests(SenderTestCase):
         self.pass_time(5)
         self.assertEqual(self.times()[10], 161)
         self.assertEqual(len(self.nonces(10)), 3000, "of what was made meanwhile the oldest are dropped")
+
+    def nonces(self, number: int) -> list[int]:
+        """The nonces of a request."""
+        return [each["nonce"] for each in json.loads(self.exchanges.bodies[number][1])["artifacts"]]
 
     def dropped_from_buffer(self) -> int:
         """How many of those that were made since are dropped already."""
