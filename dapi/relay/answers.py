@@ -29,10 +29,11 @@ class Meaning(enum.Enum):
 
 
 class Judgement(NamedTuple):
-    """A meaning, with the answer in words."""
+    """A meaning, with the answer in words; ``status`` is its HTTP status, None where no answer came."""
 
     meaning: Meaning
     reason: str
+    status: int | None = None
 
 
 # By the status; 503 and 400 depend on the words.
@@ -58,11 +59,11 @@ def judge(status: int, body: bytes, *, is_callback: bool) -> Judgement:
     text = error_text(body)
     reason = f"HTTP {status}: {text}" if text else f"HTTP {status}"
     if 200 <= status < 300:
-        return Judgement(Meaning.MISROUTED if body and is_callback else Meaning.TAKEN, reason)
+        return Judgement(Meaning.MISROUTED if body and is_callback else Meaning.TAKEN, reason, status)
     meaning = _OF_WORDS.get((status, text)) or _OF_A_STATUS.get(status)
     if meaning is None:
         meaning = Meaning.NEVER if status == 400 else Meaning.MISROUTED
-    return Judgement(meaning, reason)
+    return Judgement(meaning, reason, status)
 
 
 def error_text(body: bytes) -> str:

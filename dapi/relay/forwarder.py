@@ -29,7 +29,7 @@ _AGAIN_SECONDS = 2.0
 _MISROUTED_SECONDS = 5.0
 _UNKNOWN_NODE_SECONDS = 30.0
 _LOOK_SECONDS = 1.0
-_TRIES_OF_A_RESULT = 5
+_FAILURES_OF_A_RESULT = 5
 _MAX_GATES = 1024
 
 _LATER_SECONDS = {
@@ -163,7 +163,7 @@ class Forwarder(LoopService):
         request = Deferred.fromCoroutine(
             self._client.request(b"POST", payload.target, list(payload.headers), self._store.source(payload))
         )
-        seconds = try_seconds(payload.size, self._knowledge.seconds_to_end(), payload.tries)
+        seconds = try_seconds(payload.size, self._knowledge.seconds_left(payload), payload.tries)
         try:
             answer = await request.addTimeout(seconds, self._reactor)
         except (NoAnswerError, DeferredTimeoutError) as error:
@@ -188,7 +188,7 @@ class Forwarder(LoopService):
 
     def _act(self, payload: Payload, judged: Judgement) -> None:
         """Do what an answer asks for."""
-        now, (meaning, reason) = self._reactor.seconds(), judged
+        now, (meaning, reason, status) = self._reactor.seconds(), judged
         if meaning is Meaning.AWAY:
             self._is_away(payload, reason, now)
             return
@@ -200,9 +200,8 @@ class Forwarder(LoopService):
             self._book.took(payload, now)
             return
         payload.reason = reason
-        if meaning is Meaning.NEVER or (
-            meaning is Meaning.AGAIN and payload.said.kind == "validated" and payload.tries >= _TRIES_OF_A_RESULT
-        ):
+        payload.failures += status == 500
+        if meaning is Meaning.NEVER or (payload.said.kind == "validated" and payload.failures >= _FAILURES_OF_A_RESULT):
             self._book.put_aside(payload, reason)
             if self._log_limit.is_due("set aside"):
                 self.log.error(

@@ -205,6 +205,16 @@ class Knowledge:
         ends = [stage.end for stage in self.stages.values() if stage.start <= height <= stage.end]
         return (min(ends) - height) * self.block_seconds if ends else None
 
+    def seconds_left(self, payload: Payload) -> float | None:
+        """Return for how long a payload is still taken, as far as is known.
+
+        A result is taken until its validation ends, artifacts until the stage that ends first does.
+        """
+        stage = self.stages.get(payload.facts.height) if payload.facts.height is not None else None
+        if payload.said.kind != "validated" or stage is None or self.epochs is None:
+            return self.seconds_to_end()
+        return max(0, stage.validation_end - self.epochs.block_height) * self.block_seconds
+
     def _measure_blocks(self, height: int) -> None:
         now = self._reactor.seconds()
         if self._block_at is None or height < self._block_at[0]:

@@ -3,6 +3,9 @@
 A container that hangs must not keep a payload until it is too late, and one that is slow must get the time that it
 needs. So a try is over 45 s before the stage ends at the latest, and after that tries are short: the container keeps a
 nonce once, and a body that it got in spite of a try that was given up counts all the same.
+
+A result of a validation is tried so until the validation ends. One that was taken in spite of a try that was given up
+goes again, and costs a message; one that is not tried again would be a vote that is lost.
 """
 
 from __future__ import annotations
@@ -22,7 +25,7 @@ _SLOWEST_BYTES_PER_SECOND = 4 * MIB
 def try_seconds(size: int, seconds_left: float | None, tries: int) -> float:
     """Return for how many seconds a payload of ``size`` bytes is tried, for the ``tries``-th time.
 
-    ``seconds_left`` is until the stage takes no artifact any more, None where there is no such stage.
+    ``seconds_left`` is until it is taken no more, None where that is not known.
     """
     if seconds_left is None:
         return TRY_SECONDS

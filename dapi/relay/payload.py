@@ -57,8 +57,8 @@ class Payload:
     """A callback that is on disk; its body is in the file of its ``name``.
 
     ``target`` is the request target without dapi's own prefix. ``received_at`` is in unix seconds; ``taken_at`` (the
-    first 200 since it was last taken for lost) and ``retry_at`` are on the reactor's clock. ``rank`` counts the
-    payloads that were taken: the store flushes in that order.
+    first 200 since it was last taken for lost) and ``retry_at`` are on the reactor's clock. ``failures`` counts
+    its answers 500. ``rank`` counts the payloads that were taken: the store flushes in that order.
     """
 
     seq: int
@@ -73,6 +73,7 @@ class Payload:
     reason: str | None = None
     retry_at: float = 0.0
     tries: int = 0
+    failures: int = 0
     taken_at: float = 0.0
     rank: int = 0
     has_body: bool = True

@@ -116,6 +116,74 @@ class ForwarderTests(SynchronousTestCase):
         self.assertIsNotNone(self.forwarder.away)
         self.assertEqual(self.run_for(1.1), 1)
 
+    def validate_at(self, height: int, *numbers: int) -> None:
+        """Have results of the stage handed on while the chain is at ``height``, with blocks of 5 s."""
+        self.knowledge.learn_epochs(Epochs(height, "", (STAGE,), 500))
+        self.knowledge.block_seconds = 5.0
+        for number in numbers:
+            facts = Facts(100, number % 5)
+            self.forwarder.add(Payload(number, "", b"/", (), 1, 0.0, Target("m", "validated"), facts))
+        self.clock.advance(0)
+
+    def answer(self, status: int, error: str = "") -> None:
+        """Answer what is under way."""
+        body = b'{"error": "%s"}' % error.encode() if error else b""
+        for request in self.client.requests:
+            if not request.called:
+                request.callback(RawAnswer(status, None, body))
+
+    def test_a_result_that_five_answers_500_refuse_is_set_aside(self) -> None:
+        """docs/protocol/poc-v2.md, 'Answers'."""
+        self.validate_at(170, 1)
+        for _ in range(4):
+            self.answer(500, "encoding/hex: invalid byte: U+0078 'x'")
+            self.assertEqual(self.run_for(2.1), 1)
+        self.assertEqual(self.book.counts["set_aside"], 0)
+        self.answer(500, "encoding/hex: invalid byte: U+0078 'x'")
+        self.assertEqual(self.run_for(60), 0)
+        self.assertEqual(self.book.counts["set_aside"], 1)
+
+    def test_no_other_failure_of_a_result_brings_it_nearer_to_that(self) -> None:
+        """docs/protocol/poc-v2.md, 'Answers': 503 of any words, and no answer at all, say nothing about the result."""
+        self.validate_at(166, 1)
+        for _ in range(10):
+            for status, error in ((503, "not in PoC validate phase"), (503, "no room"), (502, ""), (404, "Not Found")):
+                self.answer(status, error)
+                self.assertGreaterEqual(self.run_for(6), 1, error)
+        self.refuse()
+        self.run_for(2)
+        for _ in range(4):
+            self.answer(500, "failed")
+            self.run_for(3)
+        self.answer(200)
+        self.assertEqual((self.book.counts["settled"], self.book.counts["set_aside"]), (1, 0))
+
+    def test_a_result_whose_answer_came_is_not_sent_again(self) -> None:
+        self.validate_at(170, 1, 2)
+        self.assertEqual(len(self.client.requests), 2)
+        self.client.requests[0].callback(RawAnswer(200, None, b""))
+        self.client.requests[1].errback(NoAnswerError("reset"))
+        self.assertEqual(self.run_for(5), 1, "the other one")
+        self.answer(200)
+        self.assertEqual(self.run_for(60), 0)
+        self.assertEqual(self.book.counts["settled"], 2)
+
+    def test_a_try_of_a_result_that_hangs_leaves_time_for_another_one_before_validation_ends(self) -> None:
+        self.validate_at(STAGE.validation_start, 1)
+        self.assertEqual(self.run_for(54), 0)
+        self.run_for(1.2)
+        self.assertIsNotNone(self.forwarder.away, "45 s before the end")
+        self.validate_at(177)
+        self.assertEqual(self.run_for(1.1), 1)
+        self.answer(200)
+        self.assertEqual(self.book.counts["settled"], 1)
+
+    def test_near_the_end_of_validation_a_try_that_hangs_is_given_up_soon(self) -> None:
+        self.validate_at(180, 1)
+        self.run_for(5.2)
+        self.assertIsNotNone(self.forwarder.away)
+        self.assertEqual(self.run_for(1.1), 1)
+
     def test_a_defect_is_told_once_a_minute_and_loses_nothing(self) -> None:
         log = log_of(self)
         self.add(*range(1, 5))
