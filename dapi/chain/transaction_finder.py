@@ -57,7 +57,6 @@ class TransactionFinder:
         self._found: dict[str, TxResult] = {}
         self._reach: dict[str, Reach] = {}
         self._incomplete: set[str] = set()
-        self._problem: str | None = None
 
     def find(self, wanted: Mapping[str, int]) -> Deferred[Search]:
         """Look for transactions: their hashes (upper-case hex), with the first height whose block may have each.
@@ -70,12 +69,12 @@ class TransactionFinder:
     async def _find(self, wanted: dict[str, int]) -> Search:
         async with self._lock:
             self._keep_only(wanted)
-            self._problem = None
+            known, problem = await self._look_up()
             try:
-                await self._read_blocks(self._reach.keys() - await self._look_up())
+                await self._read_blocks(self._reach.keys() - known)
             except (ChainUnavailableError, ChainRefusedError) as error:
-                self._problem = str(error)
-            return Search(dict(self._found), dict(self._reach), frozenset(self._incomplete), self._problem)
+                problem = str(error)
+            return Search(dict(self._found), dict(self._reach), frozenset(self._incomplete), problem)
 
     def _keep_only(self, wanted: Mapping[str, int]) -> None:
         """Forget what is not wanted any more, and begin with what is new."""
@@ -87,23 +86,25 @@ class TransactionFinder:
             if tx_hash not in self._found
         }
 
-    async def _look_up(self) -> set[str]:
-        """Ask a node that has an index; return the transactions whose blocks need not be read."""
+    async def _look_up(self) -> tuple[set[str], str | None]:
+        """Ask nodes that have an index; return the transactions whose blocks need not be read.
+
+        The second value says that the nodes contradict each other, None when they do not.
+        """
         if not self._reach or not self._rpc.nodes.has_tx_index():
-            return set()
+            return set(), None
         try:
             lookups = await self._rpc.lookup_all(list(self._reach))
         except (ChainUnavailableError, ChainRefusedError):
-            return set()
+            return set(), None
         self._remember(lookups.results)
-        self._problem = lookups.contradiction
         status = lookups.status
         # What was before the node's first block may not be in its index either.
         known = {tx_hash for tx_hash, reach in self._reach.items() if reach.height + 1 >= status.earliest_height}
         for tx_hash in known - lookups.unsettled:
             # Nodes index a block shortly after they count it as their latest.
             self._advance(tx_hash, Reach(status.height - 1, status.block_time_ns))
-        return known | lookups.unsettled
+        return known | lookups.unsettled, lookups.contradiction
 
     async def _read_blocks(self, wanted: Collection[str]) -> None:
         """Read the blocks from the first that is not known yet."""
