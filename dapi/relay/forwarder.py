@@ -200,8 +200,9 @@ class Forwarder(LoopService):
             self._book.took(payload, now)
             return
         payload.reason = reason
-        payload.failures += status == 500
-        if meaning is Meaning.NEVER or (payload.said.kind == "validated" and payload.failures >= _FAILURES_OF_A_RESULT):
+        is_failed_result = status == 500 and payload.said.kind == "validated"
+        payload.failures += is_failed_result
+        if meaning is Meaning.NEVER or payload.failures >= _FAILURES_OF_A_RESULT:
             self._book.put_aside(payload, reason)
             if self._log_limit.is_due("set aside"):
                 self.log.error(
@@ -213,7 +214,9 @@ class Forwarder(LoopService):
                 self._gates = {gate: until for gate, until in self._gates.items() if until > now}
             self._gates[gate] = payload.retry_at = now + self._closed_seconds(payload)
         else:
-            payload.retry_at = now + _LATER_SECONDS[meaning]
+            # Either its key is no hex, or the container cannot hand it over now, which may take it half a minute.
+            longer = 2 ** (payload.failures - 1) if is_failed_result else 1
+            payload.retry_at = now + _LATER_SECONDS[meaning] * longer
             self._complain(meaning, reason, now)
         self.queue.put(payload, now=now)
 

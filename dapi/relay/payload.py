@@ -58,7 +58,7 @@ class Payload:
 
     ``target`` is the request target without dapi's own prefix. ``received_at`` is in unix seconds; ``taken_at`` (the
     first 200 since it was last taken for lost) and ``retry_at`` are on the reactor's clock. ``failures`` counts
-    its answers 500. ``rank`` counts the payloads that were taken: the store flushes in that order.
+    the answers 500 to a result. ``rank`` counts the payloads that were taken: the store flushes in that order.
     """
 
     seq: int

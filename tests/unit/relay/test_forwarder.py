@@ -135,9 +135,10 @@ class ForwarderTests(SynchronousTestCase):
     def test_a_result_that_five_answers_500_refuse_is_set_aside(self) -> None:
         """docs/protocol/poc-v2.md, 'Answers'."""
         self.validate_at(170, 1)
-        for _ in range(4):
+        for seconds in (2, 4, 8, 16):
             self.answer(500, "encoding/hex: invalid byte: U+0078 'x'")
-            self.assertEqual(self.run_for(2.1), 1)
+            self.assertEqual(self.run_for(seconds - 0.1), 0, "a hand-over that fails has half a minute")
+            self.assertEqual(self.run_for(0.2), 1)
         self.assertEqual(self.book.counts["set_aside"], 0)
         self.answer(500, "encoding/hex: invalid byte: U+0078 'x'")
         self.assertEqual(self.run_for(60), 0)
@@ -154,7 +155,7 @@ class ForwarderTests(SynchronousTestCase):
         self.run_for(2)
         for _ in range(4):
             self.answer(500, "failed")
-            self.run_for(3)
+            self.run_for(17)
         self.answer(200)
         self.assertEqual((self.book.counts["settled"], self.book.counts["set_aside"]), (1, 0))
 
