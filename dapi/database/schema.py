@@ -230,4 +230,8 @@ SCHEMA_VERSIONS = (
         ON CONFLICT DO UPDATE SET batches = batches + 1, nonces = nonces + excluded.nonces,
             doubled = doubled + excluded.doubled;
     """,
+    # Until here each body of PoC v2 had a file of its own; it begins in its file at this byte.
+    """
+    ALTER TABLE relay ADD COLUMN offset INTEGER NOT NULL DEFAULT 0;
+    """,
 )

@@ -46,7 +46,9 @@ _IDLE_SECONDS = 2.0
 class BodySource(Interface):
     """Where the body of a request comes from."""
 
-    length: int
+    @property
+    def length(self) -> int:
+        """How many bytes it has."""
 
     def read(self, offset: int, size: int) -> Deferred[bytes]:
         """Fire with ``size`` bytes from ``offset`` on, fewer only at the end."""

@@ -1,8 +1,9 @@
-"""Bodies of callbacks as files: written in pieces while they come, read in pieces when they are handed on.
+"""Bodies of callbacks on disk: how they get there while they come, and how they are read when they are handed on.
 
-A body of at most 1 MiB stays in memory until it is kept, and is written at once. A larger one goes to its file while
-it comes, and its connection is not read while more than 1 MiB of it waits for the disk. When the disk fails, the rest
-stays in memory, so that the request can be handed on there and then. No file has a name that comes from outside.
+A body of at most 1 MiB (``SmallBody``) stays in memory until it is kept; those that are kept at the same time share a
+file, and its sync. A larger one (``LargeBody``) goes to a file of its own while it comes, and its connection is not
+read while more than 1 MiB of it waits for the disk. When the disk fails, the rest stays in memory, so that the request
+can be handed on there and then. No file has a name that comes from outside.
 """
 
 from __future__ import annotations
@@ -10,8 +11,9 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from twisted.internet.defer import Deferred, succeed
 
@@ -21,31 +23,65 @@ from dapi.relay.scan import Facts, Scan, read_whole
 
 SMALL_BYTES = MIB
 _PIECE_BYTES = 256 * 1024
-# Read on the reactor's thread: a node's body in 0.7 ms at most, one that is made to take long in 4 ms.
-_QUICK_BYTES = 384 * 1024
 # So much is synced on the way, that the last sync does not hold others up.
 _SYNC_BYTES = 4 * MIB
+
+
+class Place(NamedTuple):
+    """Where a body is on disk: in the file of this name, from this byte on."""
+
+    name: str
+    offset: int
 
 
 class FileSource:
     """A body in a file, read on a thread of its own."""
 
-    def __init__(self, lane: Lane, path: Path, length: int) -> None:
+    def __init__(self, lane: Lane, path: Path, offset: int, length: int) -> None:
         self.length = length
         self._lane = lane
         self._path = path
+        self._offset = offset
 
     def read(self, offset: int, size: int) -> Deferred[bytes]:
         """Fire with a part of it; fails with OSError."""
-        return self._lane.submit(lambda: read_part(self._path, offset, size))
+        size = min(size, self.length - offset)
+        return self._lane.submit(lambda: read_part(self._path, self._offset + offset, size))
 
 
-class IncomingBody:
-    """A body that comes: ``write`` gets its parts, ``finish`` has all of it on disk.
+class SmallBody:
+    """A body that comes, and stays in memory. ``write_together`` sets ``place`` and ``digest``."""
 
-    ``target`` is hashed with it: ``digest`` names the two together, once it is finished. ``pause`` and ``resume`` stop
-    the connection. With ``is_small`` all of it is in memory, and so it is once the disk has failed (``in_memory``):
-    whoever writes then has to see that there is room.
+    in_memory = True
+    place: Place
+    digest: bytes
+
+    def __init__(self, target: bytes) -> None:
+        self.target = target
+        self.content = bytearray()
+
+    @property
+    def length(self) -> int:
+        """How many bytes have come."""
+        return len(self.content)
+
+    def write(self, data: bytes) -> None:
+        """Take the next part."""
+        self.content += data
+
+    def read(self, offset: int, size: int) -> Deferred[bytes]:
+        """Fire with a part of what has come."""
+        return succeed(bytes(self.content[offset : offset + size]))
+
+    def discard(self) -> None:
+        """Do nothing: the file, if there is one, is not its own."""
+
+
+class LargeBody:
+    """A body that comes, and goes to a file of its own: ``finish`` has all of it there.
+
+    ``digest`` is whole then. ``pause`` and ``resume`` stop the connection. Once the disk has failed, what comes stays
+    in memory (``in_memory``): whoever writes then has to see that there is room.
     """
 
     def __init__(
@@ -53,17 +89,16 @@ class IncomingBody:
         lane: Lane,
         path: Path,
         target: bytes,
-        length: int,
         *,
         pause: Callable[[], object],
         resume: Callable[[], object],
     ) -> None:
-        self.path = path
+        self.place = Place(path.name, 0)
         self.target = target
-        self.is_small = length <= SMALL_BYTES
         self.length = 0
         self.error: OSError | None = None
         self._lane = lane
+        self._path = path
         self._pause, self._resume = pause, resume
         self._hash = hashlib.sha256(target + b"\0")
         self._scan = Scan()
@@ -79,7 +114,7 @@ class IncomingBody:
     @property
     def in_memory(self) -> bool:
         """Whether what comes stays in memory."""
-        return self.is_small or self.error is not None
+        return self.error is not None
 
     @property
     def digest(self) -> bytes:
@@ -90,42 +125,27 @@ class IncomingBody:
         """Take the next part."""
         self.length += len(data)
         self._gathered += data
-        if self.is_small:
-            return
         self._hash.update(data)
         if len(self._gathered) >= _PIECE_BYTES:
             self._next_piece()
 
     def finish(self) -> Deferred[Facts]:
         """Fire with the facts when all is in the file, and synced; fails with the OSError of the disk."""
-        if not self.is_small:
-            self._next_piece()
-            return self._lane.submit(self._finish)
-        if self.length > _QUICK_BYTES:
-            return self._lane.submit(lambda: self._finish_small(read_whole(self._gathered)))
-        # It holds the interpreter's lock on any thread, and those that wait for each other cost as much again.
-        facts = read_whole(self._gathered)
-        return self._lane.submit(lambda: self._finish_small(facts))
+        self._next_piece()
+        return self._lane.submit(self._finish)
 
     def read(self, offset: int, size: int) -> Deferred[bytes]:
         """Fire with a part of what has come, from the file or from memory."""
         if offset < self._on_disk:
-            return self._lane.submit(lambda: read_part(self.path, offset, min(size, self._on_disk - offset)))
-        rest = self._gathered if self.is_small else b"".join(self._pieces)
-        return succeed(bytes(rest[offset - self._on_disk :][:size]))
+            return self._lane.submit(lambda: read_part(self._path, offset, min(size, self._on_disk - offset)))
+        rest = b"".join((*self._pieces, self._gathered))
+        return succeed(rest[offset - self._on_disk :][:size])
 
     def discard(self) -> None:
         """Delete the file, if there is one; the body is of no use any more."""
         if not self._is_discarded:
             self._is_discarded = True
             self._lane.submit(self._delete)
-
-    def leave_memory(self) -> bytearray | None:
-        """Have the body in its file alone from now on: it is kept. Return it, None where it was not in memory."""
-        whole, self._gathered = self._gathered, bytearray()
-        self._on_disk = self.length
-        self._pieces.clear()
-        return whole if self.is_small and whole else None
 
     def _next_piece(self) -> None:
         piece, self._gathered = bytes(self._gathered), bytearray()
@@ -159,30 +179,19 @@ class IncomingBody:
             return False
         return True
 
-    def _append(self, piece: bytes | bytearray, *, is_read: bool = False) -> None:
+    def _append(self, piece: bytes) -> None:
         if self._file is None:
-            self._file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
-        view = memoryview(piece)
-        while view:
-            view = view[os.write(self._file, view) :]
-        if not is_read:
-            self._scan.feed(piece)
+            self._file = _new_file(self._path)
+        _write_all(self._file, piece)
+        self._scan.feed(piece)
         self._synced += len(piece)
         if self._synced >= _SYNC_BYTES:
             os.fdatasync(self._file)
             self._synced = 0
 
-    def _finish_small(self, facts: Facts | None) -> Facts:
-        self._hash.update(self._gathered)
-        self._append(self._gathered, is_read=facts is not None)
-        found = self._finish()
-        return facts if facts is not None else found
-
     def _finish(self) -> Facts:
         if self.error is not None:
             raise self.error
-        if self._file is None:
-            self._append(b"")
         if self._file is not None:
             os.fdatasync(self._file)
         self._close()
@@ -196,7 +205,31 @@ class IncomingBody:
     def _delete(self) -> None:
         self._close()
         with contextlib.suppress(FileNotFoundError):
-            self.path.unlink()
+            self._path.unlink()
+
+
+Body = SmallBody | LargeBody
+
+
+def write_together(path: Path, bodies: Sequence[SmallBody]) -> None:
+    """Bring bodies to the disk in one new file, with one sync; raises OSError, and leaves no file then."""
+    file = _new_file(path)
+    try:
+        offset = 0
+        for body in bodies:
+            # An empty one takes a byte, too: no two begin at the same one.
+            content = body.content or b"\n"
+            _write_all(file, content)
+            body.place = Place(path.name, offset)
+            body.digest = _digest_of(body)
+            offset += len(content)
+        os.fdatasync(file)
+    except OSError:
+        with contextlib.suppress(OSError):
+            path.unlink()
+        raise
+    finally:
+        os.close(file)
 
 
 def read_part(path: Path, offset: int, size: int) -> bytes:
@@ -206,12 +239,39 @@ def read_part(path: Path, offset: int, size: int) -> bytes:
         return file.read(size)
 
 
-def scan_file(path: Path) -> Facts:
-    """Return the facts of a body that is on disk; raises OSError."""
-    if path.stat().st_size <= SMALL_BYTES and (facts := read_whole(path.read_bytes())) is not None:
+def scan_small(content: bytes | bytearray) -> Facts:
+    """Return the facts of a body that is in memory."""
+    if (facts := read_whole(content)) is not None:
         return facts
     scan = Scan()
-    with path.open("rb") as file:
-        while piece := file.read(_PIECE_BYTES):
-            scan.feed(piece)
+    scan.feed(content)
     return scan.facts()
+
+
+def scan_part(path: Path, offset: int, size: int) -> Facts:
+    """Return the facts of a body that is on disk; raises OSError."""
+    if size <= SMALL_BYTES:
+        return scan_small(read_part(path, offset, size))
+    scan = Scan()
+    with path.open("rb") as file:
+        file.seek(offset)
+        while size > 0 and (piece := file.read(min(size, _PIECE_BYTES))):
+            scan.feed(piece)
+            size -= len(piece)
+    return scan.facts()
+
+
+def _digest_of(body: SmallBody) -> bytes:
+    whole = hashlib.sha256(body.target + b"\0")
+    whole.update(body.content)
+    return whole.digest()
+
+
+def _new_file(path: Path) -> int:
+    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
+
+
+def _write_all(file: int, content: bytes | bytearray) -> None:
+    view = memoryview(content)
+    while view:
+        view = view[os.write(file, view) :]

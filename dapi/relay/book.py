@@ -177,7 +177,7 @@ class Book:
                 return
         if self._to_drop:
             dropped, self._to_drop = self._to_drop, []
-            await self._store.drop_bodies(payload.name for payload in dropped)
+            await self._store.drop_bodies(payload.place for payload in dropped)
 
     def status(self) -> dict[str, Any]:
         """Return counts since the start, what is held and set aside, and how each stage and model stands."""

@@ -25,6 +25,7 @@ from typing import Final
 
 import attrs
 
+from dapi.relay.bodies import Place
 from dapi.relay.scan import Facts, Target
 from dapi.timing.steps import step
 
@@ -54,7 +55,7 @@ FINISHED: Final = frozenset({_S.SETTLED, _S.SET_ASIDE, _S.LATE})
 
 @attrs.define(eq=False)
 class Payload:
-    """A callback that is on disk; its body is in the file of its ``name``.
+    """A callback that is on disk; ``place`` says where its body is.
 
     ``target`` is the request target without dapi's own prefix. ``received_at`` is in unix seconds; ``taken_at`` (the
     first 200 since it was last taken for lost) and ``retry_at`` are on the reactor's clock. ``failures`` counts
@@ -62,7 +63,7 @@ class Payload:
     """
 
     seq: int
-    name: str
+    place: Place
     target: bytes
     headers: tuple[tuple[bytes, bytes], ...]
     size: int

@@ -19,7 +19,7 @@ from dapi.http.exchange import NoAnswerError
 from dapi.http.raw_client import PIECE_BYTES, RawAnswer, RawClient
 from dapi.messages.sizes import MIB
 from dapi.relay.api_client import ApiClient
-from dapi.relay.bodies import IncomingBody
+from dapi.relay.bodies import Body, Place, SmallBody
 from dapi.relay.book import Book
 from dapi.relay.forwarder import Forwarder
 from dapi.relay.hearing import Hearing
@@ -27,6 +27,7 @@ from dapi.relay.knowledge import Knowledge
 from dapi.relay.payload import Payload, PayloadState
 from dapi.relay.prefix import PREFIX, PrefixFile
 from dapi.relay.reconciliation import Reconciliation
+from dapi.relay.rows import NewRow
 from dapi.relay.scan import Facts, Scan, Target, read_target
 from dapi.relay.store import MAX_BODY_BYTES, RelayStore
 from dapi.timing.histogram import Histogram
@@ -220,22 +221,22 @@ class Relay(MultiService):
 
     def open_body(
         self, target: bytes, length: int, *, pause: Callable[[], object], resume: Callable[[], object]
-    ) -> IncomingBody:
+    ) -> Body:
         """Return where the body of an admitted request goes."""
         body = self.store.open_body(target[len(self.prefix) :], length, pause=pause, resume=resume)
-        self._large_bodies += not body.is_small
+        self._large_bodies += not isinstance(body, SmallBody)
         return body
 
-    def lose(self, body: IncomingBody) -> None:
+    def lose(self, body: Body) -> None:
         """Forget a body whose request was not finished."""
-        self._large_bodies -= not body.is_small
+        self._large_bodies -= not isinstance(body, SmallBody)
         body.discard()
 
     async def take(
-        self, method: bytes, headers: tuple[tuple[bytes, bytes], ...], body: IncomingBody, peer: str
+        self, method: bytes, headers: tuple[tuple[bytes, bytes], ...], body: Body, peer: str
     ) -> RawAnswer | None:
         """Keep a whole request, or hand it on; see the class. A cancel leaves what has begun as it is."""
-        self._large_bodies -= not body.is_small
+        self._large_bodies -= not isinstance(body, SmallBody)
         if method != b"POST" or self._is_full():
             return await self._pass_on_and_forget(method, headers, body)
         began = self._reactor.seconds()
@@ -274,13 +275,16 @@ class Relay(MultiService):
         if self._log_limit.is_due("pass"):
             self.log.error("callbacks are handed on without being kept: {reason}", reason=reason)
 
-    def _keep(self, headers: tuple[tuple[bytes, bytes], ...], body: IncomingBody, peer: str) -> Deferred[None]:
+    def _keep(self, headers: tuple[tuple[bytes, bytes], ...], body: Body, peer: str) -> Deferred[None]:
         async def keep() -> None:
             said = read_target(body.target)
-            facts = await self.store.write(body)
+            facts = await self.store.read(body)
             self.hearing.hear(facts)
-            self._refuse_what_is_too_much(said, facts)
-            payload = await self.store.keep(body, facts, headers, said, peer)
+            reason = self._held_reason(said, facts)
+            self._refuse_what_is_too_much(reason)
+            row = NewRow(body, headers, self.store.now(), peer, said, facts)
+            # It may stay for long.
+            payload = await self.store.keep(row, is_alone=reason is not None)
             if payload is None:
                 self.book.counts["doubled"] += 1
             else:
@@ -300,12 +304,13 @@ class Relay(MultiService):
 
         return keeping.addBoth(end)
 
-    def _refuse_what_is_too_much(self, said: Target, facts: Facts) -> None:
+    def _held_reason(self, said: Target, facts: Facts) -> str | None:
+        payload = Payload(0, Place("", 0), b"", (), 0, 0.0, said, facts)
+        return self.knowledge.held_reason(payload, self.book.counted(payload))
+
+    def _refuse_what_is_too_much(self, reason: str | None) -> None:
         book = self.book
-        if len(book.held) < _MAX_HELD and book.held_bytes < _MAX_HELD_BYTES:
-            return
-        payload = Payload(0, "", b"", (), 0, 0.0, said, facts)
-        if (reason := self.knowledge.held_reason(payload, book.counted(payload))) is not None:
+        if reason is not None and (len(book.held) >= _MAX_HELD or book.held_bytes >= _MAX_HELD_BYTES):
             book.counts["refused_as_too_much"] += 1
             raise _TooManyHeldError(f"too many callbacks are held already: {reason}")
 
@@ -314,14 +319,14 @@ class Relay(MultiService):
         self.forwarder.add(payload)
 
     async def _pass_on_and_forget(
-        self, method: bytes, headers: tuple[tuple[bytes, bytes], ...], body: IncomingBody
+        self, method: bytes, headers: tuple[tuple[bytes, bytes], ...], body: Body
     ) -> RawAnswer:
         try:
             return await self._pass_on(method, headers, body)
         finally:
             body.discard()
 
-    async def _pass_on(self, method: bytes, headers: tuple[tuple[bytes, bytes], ...], body: IncomingBody) -> RawAnswer:
+    async def _pass_on(self, method: bytes, headers: tuple[tuple[bytes, bytes], ...], body: Body) -> RawAnswer:
         """Hand a request on there and then, and return the answer; never a redirect."""
         self._passed_on += 1
         try:
@@ -335,14 +340,12 @@ class Relay(MultiService):
             return RawAnswer(502, b"application/json", error_body("the api container answered with a redirect"))
         return answer
 
-    async def _why_held(self, body: IncomingBody) -> str | None:
+    async def _why_held(self, body: Body) -> str | None:
         scan, offset = Scan(), 0
         while piece := await body.read(offset, PIECE_BYTES):
             scan.feed(piece)
             offset += len(piece)
-        said: Target = read_target(body.target)
-        payload = Payload(0, "", body.target, (), body.length, 0.0, said, scan.facts())
-        return self.knowledge.held_reason(payload, self.book.counted(payload))
+        return self._held_reason(read_target(body.target), scan.facts())
 
     def handed_on(self, height: int, model: str) -> dict[str, int] | None:
         """Return how many artifacts of a stage and model were handed on, by node id; None: nothing of it came."""

@@ -1,4 +1,4 @@
-"""The payloads' rows in the database; the bodies are files. Each function runs on a thread of the database."""
+"""The payloads' rows in the database; the bodies are in files. Each function runs on a thread of the database."""
 
 from __future__ import annotations
 
@@ -8,20 +8,18 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from dapi.database import transaction
+from dapi.relay.bodies import Body, Place
 from dapi.relay.payload import FINISHED, Payload, PayloadState
 from dapi.relay.scan import Facts, Target
 
-_COLUMNS = "seq, name, target, headers, size, received_at, model, kind, height, node_num, spaced, state, reason"
+_COLUMNS = "seq, name, offset, target, headers, size, received_at, model, kind, height, node_num, spaced, state, reason"
 
 
 class NewRow(NamedTuple):
-    """What is known of a callback before it has a row."""
+    """What is known of a callback before it has a row; its body is on disk."""
 
-    digest: bytes
-    name: str
-    target: bytes
+    body: Body
     headers: tuple[tuple[bytes, bytes], ...]
-    size: int
     received_at: float
     peer: str
     said: Target
@@ -36,13 +34,14 @@ def insert(connection: sqlite3.Connection, rows: Sequence[NewRow]) -> list[int |
 
 def _insert(connection: sqlite3.Connection, row: NewRow) -> int | None:
     headers = json.dumps([[name.decode("latin-1"), value.decode("latin-1")] for name, value in row.headers])
+    body = row.body
     values = (
-        *(row.digest, row.name, row.target, headers, row.size, row.received_at, row.peer, row.said.model),
+        *(body.digest, *body.place, body.target, headers, body.length, row.received_at, row.peer, row.said.model),
         *(row.said.kind, _sqlite_int(row.facts.height), _sqlite_int(row.facts.node_num), _spaced(row.facts.nonces)),
     )
     seq, seen = connection.execute(
-        "INSERT INTO relay (digest, name, target, headers, size, received_at, peer, model, kind, height, node_num,"
-        " spaced) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+        "INSERT INTO relay (digest, name, offset, target, headers, size, received_at, peer, model, kind, height,"
+        " node_num, spaced) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
         " ON CONFLICT (digest) DO UPDATE SET seen = seen + 1 RETURNING seq, seen",
         values,
     ).fetchone()
@@ -58,17 +57,17 @@ def finish(connection: sqlite3.Connection, ended: Iterable[tuple[int, PayloadSta
         )
 
 
-def forget_before(connection: sqlite3.Connection, height: int, before: float) -> list[str]:
+def forget_before(connection: sqlite3.Connection, height: int, before: float) -> list[Place]:
     """Delete the rows of finished payloads of stages before ``height``, or of no stage and before a time.
 
-    Return the names of their bodies.
+    Return where their bodies are, or were.
     """
     deleted = connection.execute(
         "DELETE FROM relay WHERE state IN (?, ?, ?) AND (height < ? OR (height IS NULL AND received_at < ?))"
-        " RETURNING name",
+        " RETURNING name, offset",
         (*map(str, sorted(FINISHED)), height, before),
     ).fetchall()
-    return [name for (name,) in deleted]
+    return [Place(*row) for row in deleted]
 
 
 def load(connection: sqlite3.Connection) -> list[Payload]:
@@ -82,10 +81,10 @@ def counts(connection: sqlite3.Connection) -> dict[str, int]:
 
 
 def _payload(row: tuple) -> Payload:  # type: ignore[type-arg]
-    seq, name, target, headers, size, received_at, model, kind, height, node_num, spaced, state, reason = row
+    seq, name, offset, target, headers, size, received_at, model, kind, height, node_num, spaced, state, reason = row
     return Payload(
         seq=seq,
-        name=name,
+        place=Place(name, offset),
         target=target,
         headers=tuple((name.encode("latin-1"), value.encode("latin-1")) for name, value in json.loads(headers)),
         size=size,

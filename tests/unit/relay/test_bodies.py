@@ -13,11 +13,20 @@ from twisted.internet.defer import Deferred, execute
 from twisted.trial.unittest import SynchronousTestCase
 
 from dapi.messages.sizes import MIB
-from dapi.relay.bodies import IncomingBody
+from dapi.relay.bodies import FileSource, LargeBody, Place, SmallBody, scan_part, scan_small, write_together
 from dapi.relay.scan import Facts
 from dapi.simulator.vllm.sender import generated_body
 
 TARGET = b"/v2/poc-batches/m/generated"
+
+
+def content_of(count: int) -> bytes:
+    """Return a body of so many artifacts."""
+    return generated_body(1_728_000, 1, list(range(1, 1 + 3 * count, 3)))
+
+
+def digest_of(content: bytes) -> bytes:
+    return hashlib.sha256(TARGET + b"\0" + content).digest()
 
 
 class PromptLane:
@@ -27,53 +36,128 @@ class PromptLane:
         return execute(function)
 
 
-class BodyTests(SynchronousTestCase):
+class PatientLane:
+    """Does nothing yet."""
+
+    def submit(self, _function: Callable[[], Any]) -> Deferred[Any]:
+        return Deferred()
+
+
+class BodyTestCase(SynchronousTestCase):
     def setUp(self) -> None:
         self.folder = Path(self.mktemp())
         self.folder.mkdir()
+        self.path = self.folder / "some.body"
 
-    def body(self, content: bytes, piece_bytes: int = 100_000) -> IncomingBody:
+    def note_syncs(self) -> list[int]:
+        """Return a list to which each sync adds the size of its file."""
+        synced: list[int] = []
+        self.patch(os, "fdatasync", lambda file: synced.append(os.fstat(file).st_size))
+        return synced
+
+
+class LargeTests(BodyTestCase):
+    def body(self, content: bytes, lane: Any = None) -> LargeBody:
         """Return a body that has come in pieces."""
-        lane: Any = PromptLane()
-        path = self.folder / f"{len(list(self.folder.iterdir()))}.body"
-        body = IncomingBody(lane, path, TARGET, len(content), pause=lambda: None, resume=lambda: None)
-        for begin in range(0, len(content), piece_bytes):
-            body.write(content[begin : begin + piece_bytes])
+        prompt: Any = PromptLane()
+        body = LargeBody(lane or prompt, self.path, TARGET, pause=lambda: None, resume=lambda: None)
+        for begin in range(0, len(content), 100_000):
+            body.write(content[begin : begin + 100_000])
         return body
 
     def test_any_size(self) -> None:
-        for count in (0, 1, 5_000, 8_000, 20_000):
-            content = generated_body(1_728_000, 1, list(range(1, 1 + 3 * count, 3)))
+        for count in (1, 8_000, 20_000):
+            content = content_of(count)
             body = self.body(content)
             facts = self.successResultOf(body.finish())
             self.assertEqual((facts.height, facts.node_num, len(facts.nonces)), (1_728_000, 1, count))
-            self.assertEqual(body.path.read_bytes(), content)
-            self.assertEqual(body.digest, hashlib.sha256(TARGET + b"\0" + content).digest())
-            self.assertEqual(self.successResultOf(body.read(0, len(content) + 1))[:100], content[:100])
-            self.assertEqual(body.leave_memory(), content if len(content) <= MIB else None)
+            self.assertEqual(body.place, Place("some.body", 0))
+            self.assertEqual(self.path.read_bytes(), content)
+            self.assertEqual(body.digest, digest_of(content))
             self.assertEqual(self.successResultOf(body.read(7, 50)), content[7:57])
+            self.path.unlink()
 
     def test_what_cannot_be_read_is_kept_all_the_same(self) -> None:
-        for content in (b"", b"null", b"\x00" * 500_000, b"[" * 2 * MIB):
-            body = self.body(content)
-            self.assertEqual(self.successResultOf(body.finish()), Facts())
-            self.assertEqual(body.path.read_bytes(), content)
+        content = b"[" * 2 * MIB
+        self.assertEqual(self.successResultOf(self.body(content).finish()), Facts())
+        self.assertEqual(self.path.read_bytes(), content)
 
     def test_a_file_that_cannot_be_made_leaves_the_body_in_memory(self) -> None:
-        for size in (300_000, 700_000):
-            body = self.body(b"x" * size)
-            body.path.mkdir()
-            failure = self.failureResultOf(body.finish(), OSError)
-            self.assertEqual(failure.value.errno, errno.EEXIST)
-            self.assertEqual(len(self.successResultOf(body.read(0, size + 1))), size)
+        self.path.mkdir()
+        body = self.body(b"x" * 700_000)
+        failure = self.failureResultOf(body.finish(), OSError)
+        self.assertEqual(failure.value.errno, errno.EEXIST)
+        self.assertTrue(body.in_memory)
+        self.assertEqual(len(self.successResultOf(body.read(0, 700_001))), 700_000)
+
+    def test_it_can_be_read_whole_before_it_is_finished(self) -> None:
+        # Of 2 MB the last 0.1 MB are no piece yet.
+        content = content_of(30_000)
+        for lane in (PromptLane(), PatientLane()):
+            body, read = self.body(content, lane), b""
+            while piece := self.successResultOf(body.read(len(read), MIB)):
+                read += piece
+            self.assertEqual(read, content)
 
     def test_it_is_synced_before_it_is_finished(self) -> None:
-        for size in (300_000, 700_000, 2 * MIB):
-            synced: list[int] = []
-
-            def note(file: int, synced: list[int] = synced) -> None:
-                synced.append(os.fstat(file).st_size)
-
-            self.patch(os, "fdatasync", note)
+        for size in (300_000, 2 * MIB, 9 * MIB):
+            synced = self.note_syncs()
             self.successResultOf(self.body(b"x" * size).finish())
             self.assertEqual(synced[-1], size)
+            self.path.unlink()
+
+
+class SmallTests(BodyTestCase):
+    def bodies(self, *contents: bytes) -> list[SmallBody]:
+        """Return bodies that have come in pieces."""
+        bodies = []
+        for content in contents:
+            body = SmallBody(TARGET)
+            for begin in range(0, len(content), 100_000):
+                body.write(content[begin : begin + 100_000])
+            bodies.append(body)
+        return bodies
+
+    def test_those_in_a_file_are_found_again(self) -> None:
+        contents = [content_of(count) for count in (0, 1, 5_000, 8_000)] + [b"null", b"\x00" * 500_000]
+        bodies = self.bodies(*contents)
+        write_together(self.path, bodies)
+        lane: Any = PromptLane()
+        for content, body in zip(contents, bodies, strict=True):
+            self.assertEqual(body.digest, digest_of(content))
+            source = FileSource(lane, self.folder / body.place.name, body.place.offset, body.length)
+            self.assertEqual(self.successResultOf(source.read(0, 2 * MIB)), content)
+            self.assertEqual(self.successResultOf(source.read(3, 5)), content[3:8])
+            facts = scan_part(self.path, body.place.offset, body.length)
+            self.assertEqual(facts, scan_small(body.content))
+        self.assertEqual([len(scan_small(body.content).nonces) for body in bodies], [0, 1, 5_000, 8_000, 0, 0])
+
+    def test_a_large_part_of_a_file_is_read_to_its_end_and_no_further(self) -> None:
+        first, second = content_of(20_000), content_of(1)
+        self.path.write_bytes(first + second)
+        self.assertEqual(len(scan_part(self.path, 0, len(first)).nonces), 20_000)
+        self.assertEqual(len(scan_part(self.path, len(first), len(second)).nonces), 1)
+
+    def test_no_two_begin_at_the_same_place(self) -> None:
+        bodies = self.bodies(b"", b"", b"a", b"", b"b")
+        write_together(self.path, bodies)
+        self.assertEqual(len({body.place for body in bodies}), 5)
+        self.assertEqual(self.path.read_bytes()[bodies[4].place.offset :], b"b")
+
+    def test_one_sync_for_all(self) -> None:
+        synced = self.note_syncs()
+        write_together(self.path, self.bodies(b"x" * 300_000, b"y" * 300_000))
+        self.assertEqual(synced, [600_000])
+
+    def test_a_disk_that_fails_leaves_no_file(self) -> None:
+        def fail(_file: int) -> None:
+            raise OSError(errno.ENOSPC, "full")
+
+        self.patch(os, "fdatasync", fail)
+        self.assertRaises(OSError, write_together, self.path, self.bodies(b"a"))
+        self.assertFalse(self.path.exists())
+
+    def test_a_file_that_is_there_is_left_alone(self) -> None:
+        self.path.write_bytes(b"another one")
+        self.assertRaises(FileExistsError, write_together, self.path, self.bodies(b"a"))
+        self.assertEqual(self.path.read_bytes(), b"another one")

@@ -11,6 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from dapi.http.exchange import NoAnswerError
 from dapi.http.raw_client import RawAnswer
 from dapi.relay.api_answers import Epochs, StageWindow
+from dapi.relay.bodies import Place
 from dapi.relay.book import Book
 from dapi.relay.forwarder import Forwarder
 from dapi.relay.knowledge import Knowledge
@@ -71,7 +72,7 @@ class ForwarderTests(SynchronousTestCase):
     def add(self, *numbers: int) -> None:
         for number in numbers:
             facts = Facts(100, number % 5, range(number, number + 1), None, number, 0, number)
-            self.forwarder.add(Payload(number, "", b"/", (), 1, 0.0, Target("m", "generated"), facts))
+            self.forwarder.add(Payload(number, Place("", 0), b"/", (), 1, 0.0, Target("m", "generated"), facts))
         self.clock.advance(0)
 
     def run_for(self, seconds: float) -> int:
@@ -122,7 +123,7 @@ class ForwarderTests(SynchronousTestCase):
         self.knowledge.block_seconds = 5.0
         for number in numbers:
             facts = Facts(100, number % 5)
-            self.forwarder.add(Payload(number, "", b"/", (), 1, 0.0, Target("m", "validated"), facts))
+            self.forwarder.add(Payload(number, Place("", 0), b"/", (), 1, 0.0, Target("m", "validated"), facts))
         self.clock.advance(0)
 
     def answer(self, status: int, error: str = "") -> None:

@@ -14,6 +14,7 @@ from dapi.relay.api_answers import (
     read_nodes,
     read_start_time,
 )
+from dapi.relay.bodies import Place
 from dapi.relay.payload import TRANSITIONS, Payload, PayloadState
 from dapi.relay.queue import PayloadQueue
 from dapi.relay.scan import Facts, Target
@@ -21,7 +22,8 @@ from dapi.relay.stage_ledger import StageLedger
 
 
 def payload(seq: int, *, model: str = "m", node_num: int = 1, kind: str = "generated") -> Payload:
-    return Payload(seq, f"{seq}.body", b"/", (), 1, 0.0, Target(model, kind), Facts(5, node_num, range(seq, seq + 1)))
+    facts = Facts(5, node_num, range(seq, seq + 1))
+    return Payload(seq, Place(f"{seq}.body", 0), b"/", (), 1, 0.0, Target(model, kind), facts)
 
 
 class AnswerTests(SynchronousTestCase):

@@ -6,6 +6,7 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from dapi.relay.api_answers import ApiNode, Epochs, StageKind, StageWindow
+from dapi.relay.bodies import Place
 from dapi.relay.hearing import Hearing
 from dapi.relay.knowledge import Knowledge
 from dapi.relay.payload import Payload
@@ -27,7 +28,7 @@ def facts(*nonces: int, node_num: int = 1, height: int = 100) -> Facts:
 
 
 def payload(found: Facts, *, model: str = "m", kind: str = "generated") -> Payload:
-    return Payload(1, "", b"", (), 1, 0.0, Target(model, kind), found)
+    return Payload(1, Place("", 0), b"", (), 1, 0.0, Target(model, kind), found)
 
 
 class SuspicionTests(SynchronousTestCase):

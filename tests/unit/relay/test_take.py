@@ -10,9 +10,11 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from dapi.errors import StoreBusyError
 from dapi.http.raw_client import RawAnswer
+from dapi.relay.bodies import Place
 from dapi.relay.payload import Payload
 from dapi.relay.relay import Relay, RelaySettings
-from dapi.relay.scan import Facts, Target
+from dapi.relay.rows import NewRow
+from dapi.relay.scan import Facts
 from tests.logs import captured_log
 
 TARGET = b"/v2/poc-batches/m/generated"
@@ -21,7 +23,7 @@ TARGET = b"/v2/poc-batches/m/generated"
 class Body:
     """One that has come; ``discarded`` counts how often it was thrown away."""
 
-    is_small = in_memory = True
+    in_memory = True
     target = TARGET
     length = 0
 
@@ -40,12 +42,17 @@ class Store:
 
     def __init__(self) -> None:
         self.written: Deferred[Facts] = Deferred()
+        self.alone: list[bool] = []
 
-    async def write(self, _body: Any) -> Facts:
+    def now(self) -> float:
+        return 0.0
+
+    async def read(self, _body: Any) -> Facts:
         return await self.written
 
-    async def keep(self, body: Any, facts: Facts, *_: Any) -> Payload | None:
-        return Payload(1, "name", body.target, (), 0, 0.0, Target("m", "generated"), facts)
+    async def keep(self, row: NewRow, *, is_alone: bool) -> Payload | None:
+        self.alone.append(is_alone)
+        return Payload(1, Place("name", 0), row.body.target, (), 0, 0.0, row.said, row.facts)
 
 
 class Container:
@@ -86,6 +93,12 @@ class TakeTests(SynchronousTestCase):
         self.store.written.callback(Facts())
         self.assertIsNone(self.successResultOf(self.answer))
         self.assertEqual((self.body.discarded, self.relay.book.counts["kept"]), (0, 1))
+        self.assertEqual(self.store.alone, [False])
+
+    def test_what_is_held_shares_no_file(self) -> None:
+        self.store.written.callback(Facts(suspicion="made by no node"))
+        self.assertIsNone(self.successResultOf(self.answer))
+        self.assertEqual(self.store.alone, [True])
 
     def test_kept_after_it_was_passed_on_it_stays(self) -> None:
         self.be_slow()
