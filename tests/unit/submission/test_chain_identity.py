@@ -111,7 +111,9 @@ class ChainIdentityTests(SubmissionsTestCase):
         self.enter(22)
         self.assertEqual((self.counts(), self.known().height), ({"stored": 1}, 22))
         self.assertEqual(self.chain.asked, [20, 15])
-        self.assertEqual(len(self.log.lines(LogLevel.warn, "it is the same chain all the same")), 1)
+        (line,) = self.log.lines(LogLevel.warn, "it is the same chain all the same")
+        reason = "it is at block 22, which is younger than our block 1000000000: it began anew"
+        self.assertTrue(line.endswith(f"since it has the block of our latest stage: {reason}"), line)
 
     def test_a_chain_that_began_anew_has_not_the_block_of_our_stage(self) -> None:
         self.enter(100)

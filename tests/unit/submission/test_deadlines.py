@@ -94,6 +94,16 @@ class DeadlineTests(SubmissionsTestCase):
         self.check(100 + EXCHANGE_END)
         self.assertEqual((self.counts(), self.deadlines.blocks_left), ({"in_flight": 1, "stored": 1}, 0))
 
+    def test_a_window_that_has_ended_counts_beside_one_that_has_not(self) -> None:
+        self.deadlines.remember([stage(15)])
+        self.record(1, height=100)
+        self.record_verdict(height=15)
+        for kind in (Kind.GENERATED, Kind.VALIDATED):
+            self.send(self.next(height=101, kinds=frozenset({kind})), tx_hash=kind)
+        self.clock.advance(16)
+        self.check(15 + VALIDATION_END + 5)
+        self.assertEqual((self.counts(), self.deadlines.blocks_left), ({"in_flight": 2}, 0))
+
     def test_a_message_is_late_in_the_last_three_blocks(self) -> None:
         self.record(1, height=100)
         self.clock.advance(16)

@@ -175,6 +175,7 @@ class StoredAgainTests(DecisionsTestCase):
         transaction = self.sent(2)
         self.act(transaction, of_block(2, "sdk", "tx parse error"))
         self.assertEqual([row[1:] for row in self.stored()], [(0, 1, 0)] * 2)
+        self.assertEqual(self.pace.max_messages, 1)
         self.assert_decided(transaction, "too_much", "sdk/2")
 
     def test_too_many_bytes_go_in_halves_and_the_next_transactions_are_smaller(self) -> None:
