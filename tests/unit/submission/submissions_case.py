@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
+from twisted.internet.defer import gatherResults
+
 from dapi.database import Database
-from dapi.messages import Via, content_id
+from dapi.messages import Kind, Via, content_id
 from dapi.messages.inference_pb2 import MsgSubmitPocBatch
 from dapi.outbox.cosmos_message_client import CosmosMessageClient
-from dapi.outbox.outbox import Outbox
+from dapi.outbox.outbox import Outbox, OutboxEntry
 from dapi.submission.choice import Room
 from dapi.submission.rows import Message
 from dapi.submission.submissions import Submissions
@@ -61,6 +64,39 @@ class SubmissionsTestCase(StoreTestCase):
         under_way = [message.in_flight() for message in messages]
         self.wait(put_in_flight(self.submissions, under_way, tx_hash, timeout_ns, 11))
         return under_way
+
+    def damage(self, batch_id: str) -> None:
+        """Change the last byte, which is within the node's name or a distance: protobuf decodes it all the same."""
+        # No checksum of SQLite's own would tell.
+        self.execute(
+            self.database,
+            "UPDATE unfinished SET message = CAST(substr(message, 1, length(message) - 1) || x'7a' AS BLOB)"
+            " WHERE batch_id = ?",
+            batch_id,
+        )
+
+    def bring(self, node_id: str, number: int, size: int) -> None:
+        """Store so many messages of a node, each of so many bytes."""
+        came = self.look("SELECT count(*) FROM unfinished")[0][0]
+        entries = [
+            OutboxEntry(f"{node_id}-{came + each}", Kind.GENERATED, node_id, 10, 1, Via.HTTP, bytes(size))
+            for each in range(number)
+        ]
+        self.wait(gatherResults([self.outbox.put(entry) for entry in entries]))
+
+    def steps(self, act: Callable[[], object]) -> int:
+        """How many steps of its virtual machine SQLite takes on the writer's connection for what ``act`` does."""
+        steps = 0
+
+        def count() -> int:
+            nonlocal steps
+            steps += 1
+            return 0
+
+        self.wait(self.database.write(lambda connection: connection.set_progress_handler(count, 1)))
+        act()
+        self.wait(self.database.write(lambda connection: connection.set_progress_handler(None, 1)))
+        return steps
 
     def ids(self, messages: list[Message]) -> list[str]:
         return [MsgSubmitPocBatch.FromString(message.body).batch_id for message in messages]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 import zlib
+from functools import partial
 from typing import Any
 
 from twisted.internet.defer import gatherResults
@@ -16,6 +17,7 @@ from dapi.orchestration.seed import seed_entry
 from dapi.orchestration.stages import StageBook
 from dapi.outbox.outbox import OutboxEntry
 from dapi.phases.phases import ConfirmationEvent, EpochParameters, confirmation_stage, regular_stage
+from dapi.submission.node_shares import STEP_BYTES
 from tests.unit.submission.submissions_case import HASH, OTHER, SubmissionsTestCase
 
 MANY = 100_000
@@ -36,12 +38,12 @@ class ChoiceTests(SubmissionsTestCase):
         self.record(2)
         self.record(3)
         key = SigningKey(b"\1" * 32)
-        for epoch, height in ((1, 10), (2, 20)):
+        # Also where there are two of a stage.
+        for epoch, height in ((1, 10), (2, 10), (3, 20)):
             self.wait(self.outbox.put(seed_entry(key, epoch, height)))
-        self.assertEqual(
-            self.chosen(),
-            [(10, "seed", 1), (20, "seed", 1), (10, "generated", 2), (10, "validated", 1), (20, "generated", 1)],
-        )
+        seeds = [(10, "seed", 1), (10, "seed", 1), (20, "seed", 1)]
+        others = [(10, "generated", 2), (10, "validated", 1), (20, "generated", 1)]
+        self.assertEqual(self.chosen(), seeds + others)
 
     def test_what_expires_first_goes_first(self) -> None:
         parameters = EpochParameters(400, 60, 5, 5, 20)
@@ -83,13 +85,6 @@ class ChoiceTests(SubmissionsTestCase):
         ids = [self.record(nonce) for nonce in (3, 1, 2)]
         self.assertEqual(self.ids(self.next()), ids)
 
-    def bring(self, node_id: str, number: int, size: int) -> None:
-        entries = [
-            OutboxEntry(f"{node_id}-{each}", Kind.GENERATED, node_id, 10, 1, Via.HTTP, bytes(size))
-            for each in range(number)
-        ]
-        self.wait(gatherResults([self.outbox.put(entry) for entry in entries]))
-
     def senders(self, transactions: int) -> list[str]:
         """Send so many transactions in a round; return of which nodes the messages of each are."""
         found = []
@@ -116,6 +111,16 @@ class ChoiceTests(SubmissionsTestCase):
         self.bring("other", 60, 600_000)
         sent = self.senders(28 * 4)
         self.assertEqual(sent, ["greedy"] * 28 + ["other"] * 28 + ["greedy"] * 28 + ["other"] * 28)
+
+    def test_what_goes_with_a_message_counts_as_the_nodes_too(self) -> None:
+        # 256 bytes are counted beside its own.
+        for size, then in ((STEP_BYTES - 256, "node1"), (STEP_BYTES - 257, "greedy+node1")):
+            self.begin_anew()
+            self.bring("greedy", 1, size)
+            self.bring("greedy", 1, 1)
+            self.bring("node1", 1, 1)
+            self.assertEqual(self.senders(2), ["greedy", then])
+            self.execute(self.database, "DELETE FROM unfinished")
 
     def keep(self, run: str, *, height: int = 10, number: int = 1) -> None:
         entries = [
@@ -145,23 +150,17 @@ class ChoiceTests(SubmissionsTestCase):
     def test_what_is_of_no_stage_costs_the_others_nothing(self) -> None:
         self.stage(9000, "right")
         self.keep("right", height=9000)
-        steps = 0
-
-        def count() -> int:
-            nonlocal steps
-            steps += 1
-            return 0
-
-        def counted() -> int:
-            nonlocal steps
-            steps = 0
-            self.assertEqual([message.height for message in self.next()], [9000])
-            return steps
-
-        self.wait(self.database.write(lambda connection: connection.set_progress_handler(count, 1)))
-        alone = counted()
+        alone = self.steps(self.next)
         self.keep("right", height=1, number=6000)
-        self.assertEqual(counted(), alone)
+        self.assertEqual(self.steps(self.next), alone)
+        self.assertEqual([message.height for message in self.next()], [9000])
+
+    def test_nor_does_what_there_is_no_room_for(self) -> None:
+        self.bring("node1", 20, 100)
+        alone = self.steps(partial(self.next, max_messages=10))
+        self.bring("node2", 500, 100)
+        self.assertEqual(self.steps(partial(self.next, max_messages=10)), alone)
+        self.assertEqual(len(self.next(max_messages=10)), 10)
 
     def test_a_kind_that_is_held_does_not_hold_up_the_others(self) -> None:
         self.record(1)
@@ -186,6 +185,11 @@ class ChoiceTests(SubmissionsTestCase):
         self.assertEqual(len(messages), 3)
         self.assertLessEqual(sum(len(message.body) for message in messages), 5_000)
 
+    def test_what_just_fits_goes_along(self) -> None:
+        # Each takes 256 bytes beside its own.
+        self.bring("node1", 3, 744)
+        self.assertEqual([len(self.next(max_bytes=size)) for size in (1999, 2000, 2999, 3000)], [1, 2, 2, 3])
+
     def test_one_that_is_larger_than_the_limit_goes_alone(self) -> None:
         self.record_verdict()
         self.record(1, height=20)
@@ -205,6 +209,7 @@ class ChoiceTests(SubmissionsTestCase):
         self.record(5)
         self.record(6)
         self.wait(self.submissions.store_again(under_way, HASH, "one of them", max_messages=2))
+        self.assertEqual({message.max_messages for message in self.next()}, {2})
         self.assertEqual([number for _, _, number in self.chosen()], [2, 2, 2])
 
     def test_no_more_than_there_is_room_for(self) -> None:

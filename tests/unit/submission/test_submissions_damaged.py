@@ -7,16 +7,6 @@ from tests.unit.submission.submissions_case import HASH, OTHER, SubmissionsTestC
 
 
 class DamageTests(SubmissionsTestCase):
-    def damage(self, batch_id: str) -> None:
-        """Change the last byte, which is within the node's name or a distance: protobuf decodes it all the same."""
-        # No checksum of SQLite's own would tell.
-        self.execute(
-            self.database,
-            "UPDATE unfinished SET message = CAST(substr(message, 1, length(message) - 1) || x'7a' AS BLOB)"
-            " WHERE batch_id = ?",
-            batch_id,
-        )
-
     def assert_failed(self, batch_id: str) -> None:
         row = self.rows()[batch_id]
         self.assertEqual((row.state, row.tx_hash), (State.FAILED, None))

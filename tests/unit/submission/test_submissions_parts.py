@@ -34,6 +34,9 @@ class PartTests(SubmissionsTestCase):
         # Asked for again, they are what they are.
         self.assertEqual(self.cut(), parts)
 
+    def test_each_nonce_by_itself_where_no_two_are_allowed(self) -> None:
+        self.assertEqual(self.ranges(self.next(max_nonces=1)), [[nonce] for nonce in range(25)])
+
     def test_done_with_the_last_of_them(self) -> None:
         parts = self.send(self.cut())
         for number, part in enumerate(parts):
