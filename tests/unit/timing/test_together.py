@@ -90,3 +90,16 @@ class ToTheEndTests(SynchronousTestCase):
         running.cancel()
         self.failureResultOf(running, CancelledError)
         self.assertEqual(self.ended, [])
+
+    def test_a_cancel_ends_those_too_that_have_not_begun(self) -> None:
+        running = self.run_all(1)
+        running.cancel()
+        self.failureResultOf(running, CancelledError)
+        self.assertEqual([step.called for step in self.steps], [True, False, False])
+
+    def test_a_cancel_is_told_though_a_call_takes_it_for_an_answer(self) -> None:
+        self.steps[0] = Deferred(lambda step: step.callback(None))
+        running = self.run_all(1)
+        running.cancel()
+        self.failureResultOf(running, CancelledError)
+        self.assertEqual(self.ended, [0])
