@@ -104,7 +104,7 @@ def _choose(
     if (near_the_end := most_near_the_end(last - height + 1)) < limit:
         (waiting,) = connection.execute(queries.COUNT_TO_SEND, values).fetchone()
         # All that wait have to find room: a later block is too late.
-        limit = min(limit, max(near_the_end, 2 * waiting // max(1, room.transactions)))
+        limit = min(limit, max(near_the_end, 2 * waiting // room.transactions))
     fitting = max(1, min(room.max_nonces, (room.max_bytes - _OVERHEAD_BYTES) // _NONCE_BYTES))
     values["limit"] = limit
     candidates = _of_whose_turn_it_is(connection, values, shares)
