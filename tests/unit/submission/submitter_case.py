@@ -64,6 +64,7 @@ class FakeRpc(ChainRpc):
         self.others: dict[str, Exception | None] = {}
         self.turns: list[int] = []
         self.asked: list[str] = []
+        self.hashes_asked: set[str] = set()
         self.lookup_error: Exception | None = None
         self.lookup_answer: Deferred[TxLookups] | None = None
         self.is_poc_v2 = False
@@ -93,6 +94,7 @@ class FakeRpc(ChainRpc):
 
     def broadcast_to(self, name: str, raw: bytes) -> Deferred[Broadcast]:
         self.asked.append(name)
+        self.hashes_asked.add(tx_hash_of(raw))
         error = self.others[name]
         return fail(error) if error is not None else succeed(Broadcast.ACCEPTED)
 
@@ -109,11 +111,25 @@ class FakeRpc(ChainRpc):
             info.MergeFrom(self.epoch)
             info.params.poc_params.poc_v2_enabled = self.is_poc_v2
             return fail(self.epoch_error) if self.epoch_error else succeed(QueryResult(info.SerializeToString(), 1))
+        if path.endswith("Grants"):
+            # Nobody has been granted anything.
+            return succeed(QueryResult(cosmos_pb2.QueryGrantsResponse().SerializeToString(), 1))
         if self.account_error is not None:
             return fail(self.account_error)
         account = cosmos_pb2.BaseAccount(address="a", account_number=self.account_number)
         answer = cosmos_pb2.QueryAccountInfoResponse(info=account)
         return succeed(QueryResult(answer.SerializeToString(), 1))
+
+
+class EnteredChain(SameChain):
+    """Keeps the heads with which it was entered."""
+
+    def __init__(self) -> None:
+        self.heads: list[ChainStatus] = []
+
+    async def enter(self, head: ChainStatus) -> None:
+        """Return at once."""
+        self.heads.append(head)
 
 
 class SubmitterTestCase(StoreTestCase):
@@ -131,21 +147,22 @@ class SubmitterTestCase(StoreTestCase):
         self.addCleanup(self.stop)
         self.settle()
 
-    def start_anew(self) -> PocVersion:
+    def start_anew(self, participant: str | None = None, **settings: Any) -> PocVersion:
         """As another process would; return what it knows of the network."""
         key = SigningKey(b"\1" * 32)
+        self.identity = EnteredChain()
         poc_version = PocVersion(self.chain)
         self.submitter = Submitter(
             self.clock,
             self.submissions,
             self.chain,
             self.watcher,
-            SameChain(),
+            self.identity,
             key=key,
-            participant_address=key.address,
+            participant_address=participant or key.address,
             poc_version=poc_version,
             random=random.Random(1),
-            settings=SubmitterSettings(),
+            settings=SubmitterSettings(**settings),
         )
         self.submitter.startService()
         return poc_version

@@ -68,6 +68,16 @@ class RoomTests(SenderTestCase):
         self.send_all()
         self.assertEqual(self.rooms[-1][1].max_total_bytes, 64 * MIB - self.in_flight.size)
 
+    def test_one_is_begun_where_there_is_room_for_one(self) -> None:
+        self.pace.transactions, self.pace.max_messages = 4, 1
+        for number in range(3):
+            self.in_flight.add(TransactionInFlight(str(number), 7, []))
+        for nonce in range(3):
+            self.record(nonce)
+        self.send_all()
+        self.assertEqual([(room.transactions, timestamps) for _, room, timestamps in self.rooms], [(1, 1)])
+        self.assertEqual(self.counts(), {"in_flight": 1, "stored": 2})
+
     def test_kinds_that_are_held_are_not_chosen_but_for_one_message_a_block(self) -> None:
         self.problems.hold(Kind.GENERATED, "sdk", 5, "no coins")
         for nonce in range(3):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from twisted.internet.defer import Deferred, fail
+from twisted.internet.defer import CancelledError, Deferred, fail
 
 from dapi.chain.rpc_answers import Broadcast
 from dapi.errors import (
@@ -13,7 +13,9 @@ from dapi.errors import (
     ChainUnavailableError,
     MempoolFullError,
 )
+from dapi.messages.sizes import MIB
 from dapi.submission.rows import TransactionInFlight
+from dapi.submission.sender import OFFERS_AT_ONCE
 from tests.unit.submission.sender_case import SenderTestCase
 from tests.unit.submission.sending_case import LATEST
 from tests.unit.submission.submitter_case import status_at
@@ -52,6 +54,7 @@ class OfferTests(SenderTestCase):
         }
         self.send_all()
         self.assertEqual(self.chain.asked, ["full:1", "no:1", "yes:1"])
+        self.assertEqual(self.chain.hashes_asked, {self.only().hash})
         self.assertEqual((self.only().is_taken, self.counts()), (True, {"in_flight": 1}))
 
     def test_what_all_refuse_is_sent_again_some_blocks_later(self) -> None:
@@ -114,6 +117,35 @@ class OfferTests(SenderTestCase):
         self.failureResultOf(offer, ValueError)
         self.assertFalse(transaction.is_being_offered)
         patched.restore()
+
+    def test_a_node_that_hangs_is_asked_by_few_at_once(self) -> None:
+        asked: list[bytes] = []
+
+        def hang(raw: bytes, *, turn: int) -> Deferred[Broadcast]:
+            asked.append(raw)
+            return Deferred()
+
+        self.patch(self.chain, "broadcast_tx_sync", hang)
+        self.pace.max_messages = 1
+        for nonce in range(3 * OFFERS_AT_ONCE):
+            self.record(nonce)
+        sending = Deferred.fromCoroutine(self.sender.send())
+        for _ in range(10):
+            self.wait(self.database.write(lambda connection: None))
+        self.assertEqual((len(self.in_flight), len(asked)), (3 * OFFERS_AT_ONCE, OFFERS_AT_ONCE))
+        sending.cancel()
+        self.failureResultOf(sending, CancelledError)
+        self.assertEqual(len(asked), OFFERS_AT_ONCE)
+
+    def test_only_a_large_one_waits_for_a_turn_of_its_own(self) -> None:
+        transaction = self.sent()
+        for size, is_offered_at_once in ((MIB // 16, True), (MIB // 16 + 1, False)):
+            self.chain.sent.clear()
+            transaction.size = size
+            offer = Deferred.fromCoroutine(self.sender.offer(transaction, b"raw"))
+            self.assertEqual(bool(self.chain.sent), is_offered_at_once)
+            self.wait(offer)
+            self.assertEqual(len(self.chain.sent), 1)
 
     def test_what_the_network_has_moved_away_from_is_not_offered(self) -> None:
         transaction = self.sent()

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 from typing import Any
 
-from twisted.internet.defer import Deferred, fail
+from twisted.internet.defer import Deferred, fail, succeed
 
 from dapi.chain.block_watcher import BlockWatcher
+from dapi.chain.keyring import SigningKey
 from dapi.chain.rpc import ChainRpc
+from dapi.chain.rpc_answers import Broadcast
 from dapi.errors import ChainRefusedError, ChainStaleError, ChainUnavailableError, StoreBrokenError, StoreBusyError
-from dapi.messages import Via, content_id
+from dapi.messages import Kind, Via, content_id
+from dapi.messages.cosmos_pb2 import AuthInfo, TxRaw
 from dapi.submission.begin import Begun, Signer
 from dapi.submission.choice import Room
+from dapi.submission.problems import HoldCause
+from dapi.submission.sender import OFFERS_AT_ONCE
 from dapi.timing.loop import RESTART_SECONDS
 from tests.batches import generated_batch
 from tests.logs import captured_log
@@ -55,6 +60,38 @@ class SubmitterTests(SubmitterTestCase):
         self.assertEqual(len(self.chain.lookups), 10)
         self.record(11)
         self.assertEqual(len(self.chain.lookups), 10)
+
+    def test_it_keeps_to_its_settings(self) -> None:
+        self.stop()
+        raw: list[bytes] = []
+
+        def broadcast(transaction: bytes, *, turn: int) -> Deferred[Broadcast]:
+            raw.append(transaction)
+            return succeed(Broadcast.ACCEPTED)
+
+        self.patch(self.chain, "broadcast_tx_sync", broadcast)
+        busy = self.patch(self.submissions, "begin", lambda *args: fail(StoreBusyError("disk full")))
+        self.start_anew(max_in_flight=3, gas_limit=1234, retry_min_seconds=20, retry_max_seconds=20)
+        self.record(1)
+        self.assertEqual(self.submitter.status()["max_transactions"], 3)
+        busy.restore()
+        self.pass_time(19.5)
+        self.assertEqual(raw, [])
+        self.pass_time(1)
+        auth_info = AuthInfo.FromString(TxRaw.FromString(raw[0]).auth_info_bytes)
+        self.assertEqual((len(raw), auth_info.fee.gas_limit), (1, 1234))
+
+    def test_a_key_without_grants_sends_nothing_that_needs_one(self) -> None:
+        self.stop()
+        self.start_anew(SigningKey(b"\7" * 32).address, kinds=frozenset({Kind.GENERATED}))
+        self.settle()
+        self.assertEqual(self.submitter.status()["causes"], {"generated": HoldCause.GRANT})
+
+    def test_the_chain_is_entered_with_each_block_before_anything_is_sent(self) -> None:
+        self.assertEqual(set(self.identity.heads), {self.chain.head})
+        first = self.chain.head
+        self.block(11)
+        self.assertEqual(set(self.identity.heads), {first, self.chain.head})
 
     def test_an_error_is_logged_once_and_again_after_a_success(self) -> None:
         self.record(1)
@@ -263,6 +300,24 @@ class SubmitterTests(SubmitterTestCase):
         self.settle()
         self.successResultOf(stopped)
         self.assertEqual([call for call in self.clock.getDelayedCalls() if call.active()], [])
+
+    def test_stopped_while_a_node_hangs_it_offers_nothing_more(self) -> None:
+        self.watcher.problem = "halted"
+        for nonce in range(20):
+            self.record(nonce)
+        self.execute(self.database, "UPDATE unfinished SET max_messages = 1")
+        asked: list[bytes] = []
+
+        def hang(raw: bytes, *, turn: int) -> Deferred[Broadcast]:
+            asked.append(raw)
+            return Deferred(lambda call: call.errback(ChainUnavailableError("DNS lookup failed")))
+
+        self.patch(self.chain, "broadcast_tx_sync", hang)
+        self.watcher.problem = None
+        self.block(11)
+        self.assertEqual((len(asked), self.counts()), (OFFERS_AT_ONCE, {"in_flight": 20}))
+        self.successResultOf(self.submitter.stopService())
+        self.assertEqual(len(asked), OFFERS_AT_ONCE)
 
     def test_nor_the_watcher(self) -> None:
         asked: Deferred[None] = Deferred(lambda call: call.errback(ChainUnavailableError("DNS lookup failed")))

@@ -52,6 +52,20 @@ class StatusTests(SubmitterTestCase):
         status = self.submitter.status()
         self.assertEqual((status["chain_id"], status["height"]), (None, None))
 
+    def test_before_the_first_turn_there_is_no_trouble(self) -> None:
+        self.stop()
+        self.watcher.head = None
+        self.start_anew()
+        self.settle()
+        self.assert_state("submitting", None, None)
+
+    def test_what_the_chain_says_of_the_key_names_the_key_and_the_participant(self) -> None:
+        self.record(1)
+        self.include(self.chain.sent[0], 11, 4, "sdk", "unauthorized")
+        self.block(11)
+        mend = f"look whether {ADDRESS} may sign for {ADDRESS} (chain_node.account_public_key, the key)"
+        self.assert_state("held", f"sdk 4: unauthorized; {mend}", SendingTrouble.HELD)
+
     def test_what_is_held_names_the_key_that_has_to_be_mended(self) -> None:
         self.record(1)
         self.include(self.chain.sent[0], 11, 5, "sdk", "insufficient funds")
