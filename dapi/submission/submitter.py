@@ -88,8 +88,6 @@ class Submitter(LoopService):
         self._delay = RetryDelay(random, settings.retry_min_seconds, settings.retry_max_seconds)
         self._timestamps = TimestampSource(random)
         self._finder = TransactionFinder(rpc)
-        # Height and time at which the transactions in flight were last looked up.
-        self._looked_up = (0, float("-inf"))
         self._turn_problem: str | None = None
         self._wake_to_send, self._wake_to_look_up = Wake(reactor), Wake(reactor)
         self._signing = Signing(rpc, key, participant_address, settings.gas_limit)
@@ -214,26 +212,25 @@ class Submitter(LoopService):
 
     async def _keep_looking_up(self) -> None:
         while self.running:
-            head = self._watcher.head
-            if head is not None and self._watcher.problem is None:
-                await self._look_up_all(head.height)
+            if self._watcher.head is not None and self._watcher.problem is None:
+                await self._look_up_all()
             if self.running:
                 # Where no block comes, the transactions in flight are looked up all the same.
                 await self._wake_to_look_up.wait(self._settings.offer_again_seconds)
 
-    async def _look_up_all(self, height: int) -> None:
+    async def _look_up_all(self) -> None:
         """Look all transactions up; see what became of each, and offer those again that a mempool may have lost."""
         transactions = self._in_flight.all()
-        if transactions:
-            search = await self._finder.find({each.hash: each.first_height for each in transactions})
-            found = [(each, search.found[each.hash]) for each in transactions if each.hash in search.found]
-            await self._decisions.confirm_all([(each, result) for each, result in found if result.code == 0])
-            # What is decided first: an offer may wait for a node that hangs.
-            for act in (self._decide, self._offer_again):
-                await to_the_end((partial(act, each, search) for each in transactions), at_once=OFFERS_AT_ONCE)
-            if search.problem is not None:
-                self._problems.record_text(search.problem)
-        self._looked_up = (height, self._reactor.seconds())
+        if not transactions:
+            return
+        search = await self._finder.find({each.hash: each.first_height for each in transactions})
+        found = [(each, search.found[each.hash]) for each in transactions if each.hash in search.found]
+        await self._decisions.confirm_all([(each, result) for each, result in found if result.code == 0])
+        # What is decided first: an offer may wait for a node that hangs.
+        for act in (self._decide, self._offer_again):
+            await to_the_end((partial(act, each, search) for each in transactions), at_once=OFFERS_AT_ONCE)
+        if search.problem is not None:
+            self._problems.record_text(search.problem)
 
     async def _decide(self, transaction: TransactionInFlight, search: Search) -> None:
         result, reach = search.found.get(transaction.hash), search.reach.get(transaction.hash)

@@ -118,6 +118,18 @@ class SpyRpc(ChainRpc):
         return super().lookup_all(tx_hashes)
 
 
+class SpiedSubmitter(Submitter):
+    """Notes at which height, and when, it has looked all transactions up last."""
+
+    looked_up = (0, float("-inf"))
+
+    async def _look_up_all(self) -> None:
+        assert self._watcher.head is not None
+        height = self._watcher.head.height
+        await super()._look_up_all()
+        self.looked_up = (height, self._reactor.seconds())
+
+
 class Dapi:
     """The way from the recorder to the chain, without the rest."""
 
@@ -141,7 +153,7 @@ class Dapi:
         # Without events the status is asked for at every poll.
         self.said_to_be_another: list[str] = []
         submissions = Submissions(self.database, self.outbox)
-        self.submitter = Submitter(
+        self.submitter = SpiedSubmitter(
             reactor,
             submissions,
             self.rpc,
@@ -235,7 +247,7 @@ class Dapi:
     async def next_block(self, chain: Chain) -> None:
         """Make a block, and wait until all that is under way was looked for in it, and what was found is on disk."""
         height = chain.simulated.produce_block().height
-        await until(lambda: self.submitter._looked_up[0] >= height)
+        await until(lambda: self.submitter.looked_up[0] >= height)
 
     async def at_rest(self, chain: Chain) -> None:
         """Wait until each message is in a mempool, or waits for a later block than the next one."""

@@ -155,8 +155,8 @@ async def test_stopped_while_some_answers_have_failed_and_others_are_waited_for(
         await dapi.record(number)
         await chain.mempool(number)
     # All are to be offered again the next time that they are looked up.
-    looked_up = dapi.submitter._looked_up
-    await until(lambda: dapi.submitter._looked_up != looked_up)
+    looked_up = dapi.submitter.looked_up
+    await until(lambda: dapi.submitter.looked_up != looked_up)
     for transaction in dapi.submitter._in_flight.all():
         transaction.offered_at = float("-inf")
     # One offer fails at once, the others keep waiting: a stop must not be taken for one more failure.
