@@ -21,6 +21,6 @@ def choose(submissions: Submissions, height: int, room: Room) -> Deferred[list[M
 
 def put_in_flight(
     submissions: Submissions, messages: Sequence[Message], tx_hash: str, timeout_ns: int, first_height: int
-) -> Deferred[bool]:
-    """Put stored messages into a transaction; fires with whether all of them were stored."""
+) -> Deferred[None]:
+    """Put messages into a transaction, if all of them are stored."""
     return submissions._change(rows.put_in_flight, messages, tx_hash, timeout_ns, first_height)

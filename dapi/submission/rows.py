@@ -125,14 +125,13 @@ def put_in_flight(
     tx_hash: str,
     timeout_ns: int,
     first_height: int,
-) -> bool:
-    """Move messages: stored -> in_flight. Return False, and move none, when one of them is not stored any more."""
+) -> None:
+    """Move messages: stored -> in_flight; none of them when one is not stored any more."""
     values = {"seqs": seqs_of(messages), "tx_hash": tx_hash, "timeout_ns": timeout_ns, "first_height": first_height}
     moved = connection.execute(queries.PUT_IN_FLIGHT, values).fetchall()
     if moved:
         connection.execute(queries.SAVE_LAST_TIMEOUT, values)
         count(changes, messages[0].kind, State.STORED, State.IN_FLIGHT, _batches(moved))
-    return bool(moved)
 
 
 def store_again(

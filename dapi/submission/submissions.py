@@ -11,7 +11,7 @@ import sqlite3
 import time
 from collections.abc import Callable, Collection, Sequence
 from functools import partial
-from typing import Any, Concatenate, ParamSpec, TypeVar
+from typing import Any, TypeVar, TypeVarTuple
 
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
@@ -27,9 +27,8 @@ from dapi.submission.choice import Room
 from dapi.submission.node_shares import NodeShares
 from dapi.submission.rows import Changes, End, Message, TransactionInFlight
 
-P = ParamSpec("P")
 T = TypeVar("T")
-Change = Callable[Concatenate[sqlite3.Connection, Changes, P], T]
+Args = TypeVarTuple("Args")
 
 # What comes in from the nodes waits for the same thread, and is to be acknowledged within 3 s.
 _EXPIRED_AT_ONCE = 1000
@@ -78,12 +77,12 @@ class Submissions:
         What is of the chain before is set apart, and never sent. To be called before anything else is asked or changed
         for a chain; see ChainIdentity.
         """
-        return self._change(rows.enter_chain, block, other, self._now()).addCallback(self._entered, block, other)
+        return self._change(rows.enter_chain, block, other, self._now()).addCallback(self._entered, other)
 
-    def _entered(self, former: tuple[str, int] | None, block: BlockInfo, other: str | None) -> None:
+    def _entered(self, former: tuple[str, int] | None, other: str | None) -> None:
         if former is not None:
             text = "this is another chain, {reason}: {number} messages for {former} are set apart, and are not sent"
-            self.log.critical(text, reason=other, number=former[1], former=former[0], chain_id=block.chain_id)
+            self.log.critical(text, reason=other, number=former[1], former=former[0])
 
     def begin(self, height: int, room: Room, signer: Signer) -> Deferred[list[Begun]]:
         """Choose what is sent next, sign it, and put it in flight; fires with the transactions when all are on disk.
@@ -214,13 +213,13 @@ class Submissions:
         """Fire with the time (unix seconds) at which the oldest unfinished message came, None when there is none."""
         return self._database.read(partial(_value, queries.OLDEST_RECEIVED_AT, {}))
 
-    def _change(self, function: Change[P, T], *args: P.args, **kwargs: P.kwargs) -> Deferred[T]:
+    def _change(self, function: Callable[[sqlite3.Connection, Changes, *Args], T], *args: *Args) -> Deferred[T]:
         """Run a function of ``rows`` inside one transaction, and tell the outbox what changed when it is on disk."""
         changes = Changes()
 
         def change(connection: sqlite3.Connection) -> T:
             with transaction(connection):
-                return function(connection, changes, *args, **kwargs)
+                return function(connection, changes, *args)
 
         def count(result: T) -> T:
             self._outbox.count_changes(changes)

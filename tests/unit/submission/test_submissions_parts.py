@@ -87,7 +87,7 @@ class PartTests(SubmissionsTestCase):
         self.wait(self.submissions.fail(first, HASH, "blocked"))
         small = self.record(1000)
         (chosen,) = self.next()
-        self.assertIs(self.wait(put_in_flight(self.submissions, [chosen, *parts[1:2]], OTHER, 7, 11)), False)
+        self.wait(put_in_flight(self.submissions, [chosen, *parts[1:2]], OTHER, 7, 11))
         self.assertEqual(self.counts(), {"failed": 1, "stored": 1})
         self.assertEqual(self.ids(self.next()), [small])
         self.assertEqual(self.wait(self.submissions.transactions_in_flight()), [])
