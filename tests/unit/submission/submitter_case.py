@@ -72,6 +72,7 @@ class FakeRpc(ChainRpc):
         # What it says of its epochs beside that, and the number that it has of any account.
         self.epoch = epochs_pb2.QueryEpochInfoResponse()
         self.account_number = 7
+        self.accounts_asked: list[str] = []
         self.account_error: Exception | None = None
 
     def status(self) -> Deferred[ChainStatus]:
@@ -114,6 +115,7 @@ class FakeRpc(ChainRpc):
         if path.endswith("Grants"):
             # Nobody has been granted anything.
             return succeed(QueryResult(cosmos_pb2.QueryGrantsResponse().SerializeToString(), 1))
+        self.accounts_asked.append(cosmos_pb2.QueryAccountInfoRequest.FromString(data).address)
         if self.account_error is not None:
             return fail(self.account_error)
         account = cosmos_pb2.BaseAccount(address="a", account_number=self.account_number)

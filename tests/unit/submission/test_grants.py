@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from twisted.internet.defer import Deferred, fail, succeed
+from twisted.logger import LogLevel
 
 from dapi.chain.keyring import SigningKey
 from dapi.chain.rpc_answers import QueryResult
@@ -119,11 +120,27 @@ class GrantTests(StoreTestCase):
         self.check(11)
         self.assertEqual(self.problems.held, {})
 
+    def test_another_problem_is_not_mended_by_grants(self) -> None:
+        for kind in (Kind.GENERATED, Kind.SEED):
+            self.problems.hold(kind, "sdk", 5, "no coins")
+        self.check(10)
+        self.assertEqual(self.problems.causes, {Kind.GENERATED: HoldCause.FUNDS, Kind.SEED: HoldCause.FUNDS})
+
+    def test_what_the_chain_said_of_a_grant_holds_while_it_is_missing(self) -> None:
+        text = self.problems.hold(Kind.SEED, "authz", 2, "authorization not found")
+        del self.rpc.grants[SEED_TYPE_URL]
+        self.check(10)
+        self.assertEqual(self.problems.held, {Kind.SEED: text})
+
     def test_a_chain_that_cannot_tell_is_asked_at_the_next_block(self) -> None:
         for height, error in ((10, ChainUnavailableError("no answer")), (11, ChainRefusedError(6, "sdk", "unknown"))):
             self.rpc.error = error
-            self.check(height)
+            # Once in each.
+            for _ in range(2):
+                self.check(height)
         self.assertEqual((self.rpc.queries, self.problems.held), (2, {}))
+        words = [f"the grants of {SIGNER.address} are not known: {error}" for error in ("no answer", "sdk 6: unknown")]
+        self.assertEqual(self.log.lines(LogLevel.info), words)
 
     def test_the_participants_own_key_needs_none(self) -> None:
         self.make(SIGNER.address)

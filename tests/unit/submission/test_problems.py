@@ -4,12 +4,16 @@ from twisted.internet.task import Clock
 from twisted.logger import LogLevel
 from twisted.trial.unittest import SynchronousTestCase
 
+from dapi.chain.grants import grant_command
 from dapi.chain.rpc import ChainRpc
 from dapi.errors import ChainRefusedError, ChainUnavailableError
 from dapi.messages import Kind
 from dapi.phases.poc_version import PocVersion
 from dapi.submission.problems import HoldCause, Problems
 from tests.logs import log_of
+
+GRANT = f"the participant has to run: {grant_command('signer')}"
+MAY_SIGN = "look whether signer may sign for participant (chain_node.account_public_key, the key)"
 
 
 class ProblemsTests(SynchronousTestCase):
@@ -39,20 +43,22 @@ class ProblemsTests(SynchronousTestCase):
         # What is held anew is tried anew.
         self.problems.release(Kind.SEED)
         self.problems.hold_back(Kind.SEED, "no grant", HoldCause.GRANT)
-        self.assertEqual(self.problems.kinds_to_probe(11), [Kind.SEED])
+        # From the chain's first block on.
+        self.assertEqual(self.problems.kinds_to_probe(1), [Kind.SEED])
 
     def test_what_mends_it(self) -> None:
         for codespace, code, cause, mend in (
-            ("authz", 2, HoldCause.GRANT, "grant-ml-ops-permissions COLD_KEY_NAME signer"),
-            ("authz", 6, HoldCause.GRANT, "grant-ml-ops-permissions COLD_KEY_NAME signer"),
-            ("sdk", 4, HoldCause.KEY, "whether signer may sign for participant"),
-            ("sdk", 5, HoldCause.FUNDS, "send coins to signer"),
-            ("sdk", 8, HoldCause.KEY, "the signing key is the one of its account"),
-            ("sdk", 9, HoldCause.ACCOUNT, "create the account signer"),
-            ("sdk", 13, HoldCause.FEES, "without minimum-gas-prices"),
-            ("sdk", 41, HoldCause.GAS, "chain_node.gas_limit"),
+            ("authz", 2, HoldCause.GRANT, GRANT),
+            ("authz", 6, HoldCause.GRANT, GRANT),
+            ("sdk", 4, HoldCause.KEY, MAY_SIGN),
+            ("sdk", 5, HoldCause.FUNDS, "send coins to signer, which pays"),
+            ("sdk", 8, HoldCause.KEY, "look whether the signing key is the one of its account"),
+            ("sdk", 9, HoldCause.ACCOUNT, "create the account signer: send the smallest amount of coins to it"),
+            ("sdk", 13, HoldCause.FEES, "use a chain node (chain_node.url) without minimum-gas-prices"),
+            ("sdk", 41, HoldCause.GAS, "set chain_node.gas_limit to at most what the chain allows in a block"),
         ):
-            self.assertIn(mend, self.problems.hold(Kind.GENERATED, codespace, code, "no"))
+            text = self.problems.hold(Kind.GENERATED, codespace, code, "no")
+            self.assertEqual(text, f"{codespace} {code}: no; {mend}")
             self.assertIs(self.problems.causes[Kind.GENERATED], cause)
         self.assertEqual(
             self.problems.hold(Kind.GENERATED, "rpc", -32601, "no such method"), "rpc -32601: no such method"

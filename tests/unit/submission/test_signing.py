@@ -51,7 +51,7 @@ class SigningTests(SynchronousTestCase):
         assert self.signing.signer is not None
         expected = TransactionSigner(KEY, "gonka-9", 41, PARTICIPANT, 1000)
         self.assertEqual(self.signing.signer.sign(MESSAGES, 7), expected.sign(MESSAGES, 7))
-        self.assertEqual(self.signing.account_number, 41)
+        self.assertEqual((self.signing.account_number, self.chain.accounts_asked), (41, [KEY.address]))
 
     def test_a_key_is_granted_when_it_is_not_the_participants(self) -> None:
         self.assertTrue(self.signing.is_granted)

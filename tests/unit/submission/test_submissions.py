@@ -342,6 +342,8 @@ class CourseTests(SubmissionsTestCase):
         for transaction, sent in zip(found, (messages[:4], messages[4:]), strict=True):
             self.assertEqual(transaction.messages, [message.in_flight() for message in sent])
             self.assertTrue(transaction.may_be_known)
+            size = sum(len(message.body) for message in sent)
+            self.assertEqual((transaction.first_height, transaction.size), (11, size))
             bodies = self.wait(self.submissions.bodies(transaction.messages))
             self.assertEqual(bodies, [message.body for message in sent])
         self.assertEqual(self.wait(self.submissions.last_timeout()), 71)
