@@ -86,6 +86,8 @@ class SubmissionsTestCase(StoreTestCase):
 
     def steps(self, act: Callable[[], object]) -> int:
         """How many steps of its virtual machine SQLite takes on the writer's connection for what ``act`` does."""
+        # Later versions of SQLite count what it takes to prepare a statement, too: the first time only.
+        self.next()
         steps = 0
 
         def count() -> int:
