@@ -20,7 +20,8 @@ from dapi.timing.histogram import Histogram
 from dapi.timing.observers import Observers
 from dapi.timing.pool_thread import PoolThread
 
-_OFFERS_REMEMBERED = 1024
+# A node offers one batch at a time over its WebSocket, and POSTs it 3 s later when no ack came (docs/protocol/node.md).
+_OFFERS_REMEMBERED = 64
 
 
 class Recorder(Protocol):

@@ -170,7 +170,7 @@ class BatchHandlerTests(SynchronousTestCase):
 
     def test_offers_remembered_are_bounded(self) -> None:
         self.handler.observe_bypass(self._bypassed)
-        for nonce in range(1025):
+        for nonce in range(65):
             self.handler.handle_generated_batch(generated_batch(nonces=[nonce], dist=[0.5]))
         self.handler.handle_generated_batch(generated_batch(nonces=[1], dist=[0.5]), Via.HTTP)
         self.assertEqual(self.bypasses, 0)
