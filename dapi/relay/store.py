@@ -163,7 +163,6 @@ class RelayStore(Service):
         for payload in payloads:
             payload.has_body = payload.seq in facts
             payload.facts = facts.get(payload.seq, payload.facts)
-        for payload in payloads:
             if payload.has_body:
                 self._add(payload.place, payload.size)
         lost = [payload for payload in payloads if payload.state not in FINISHED and payload.seq not in facts]
