@@ -16,7 +16,8 @@ import pytest_twisted
 import treq
 from twisted.internet import reactor
 from twisted.internet.defer import gatherResults
-from twisted.web.client import Agent
+from twisted.internet.error import ConnectError
+from twisted.web.client import Agent, ResponseFailed
 
 from tests.batches import validated_fields
 from tests.integration.twistd_process import Run, Twistd, admin_port, customized, get, post, put, twistd
@@ -263,9 +264,11 @@ async def test_ends_with_a_failure_when_its_file_breaks(twistd: Run, tmp_path: P
     for path in (tmp_path / "outbox.db", tmp_path / "outbox.db-wal"):
         with path.open("r+b") as file:
             file.write(b"\xff" * path.stat().st_size)
-    refused = await treq.get(f"http://127.0.0.1:{port}/admin/v1/batches", agent=Agent(reactor))
-    assert refused.code == 503
-    await treq.content(refused)
+    # Where dapi itself has used its file before, it is about to end, or has ended.
+    with contextlib.suppress(ConnectError, ResponseFailed):
+        refused = await treq.get(f"http://127.0.0.1:{port}/admin/v1/batches", agent=Agent(reactor))
+        assert refused.code == 503
+        await treq.content(refused)
     assert await process.when_ended() == 1
     assert re.search(r"critical\] stopping: .*outbox\.db", process.output)
 
