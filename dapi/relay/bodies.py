@@ -100,7 +100,7 @@ class LargeBody:
         self._lane = lane
         self._path = path
         self._pause, self._resume = pause, resume
-        self._hash = hashlib.sha256(target + b"\0")
+        self._hash = _begin_hash(target)
         self._scan = Scan()
         self._gathered = bytearray()
         # What is not on disk, in order; the first ``_on_disk`` bytes are.
@@ -221,7 +221,9 @@ def write_together(path: Path, bodies: Sequence[SmallBody]) -> None:
             content = body.content or b"\n"
             _write_all(file, content)
             body.place = Place(path.name, offset)
-            body.digest = _digest_of(body)
+            whole = _begin_hash(body.target)
+            whole.update(body.content)
+            body.digest = whole.digest()
             offset += len(content)
         os.fdatasync(file)
     except OSError:
@@ -261,10 +263,9 @@ def scan_part(path: Path, offset: int, size: int) -> Facts:
     return scan.facts()
 
 
-def _digest_of(body: SmallBody) -> bytes:
-    whole = hashlib.sha256(body.target + b"\0")
-    whole.update(body.content)
-    return whole.digest()
+def _begin_hash(target: bytes) -> hashlib._Hash:
+    """Return the hash that goes on with the body: the same body at another target is another callback."""
+    return hashlib.sha256(target + b"\0")
 
 
 def _new_file(path: Path) -> int:

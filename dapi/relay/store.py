@@ -41,7 +41,7 @@ from dapi.relay.scan import Facts, read_whole
 MAX_BODY_BYTES = 128 * MIB
 _WRITERS = 8
 _MAX_RECENT_BYTES = 32 * MIB
-# A file stays for as long as any body in it: so much more of the disk a body may take.
+# A file stays until none of its bodies is needed, so one body may hold this much more of the disk.
 _TOGETHER_BYTES = 4 * MIB
 # Read on the reactor's thread: a node's body in 0.7 ms at most, one that is made to take long in 4 ms. It holds the
 # interpreter's lock on any thread, and those that wait for each other cost as much again.
@@ -59,7 +59,7 @@ class _New:
 
 @attrs.define
 class _File:
-    """A file of bodies, which stays until none of them is needed: ``size`` is that of all, ``offsets`` of those."""
+    """A file of bodies: ``size`` is that of all of them, ``offsets`` are where those begin that are still needed."""
 
     size: int = 0
     offsets: set[int] = attrs.field(factory=set)
@@ -241,8 +241,10 @@ class RelayStore(Service):
     def _next_group(self) -> list[_New]:
         group, size = [], 0
         while self._waiting and size < _TOGETHER_BYTES:
-            group.append(self._waiting.popleft())
-            size += group[-1].row.body.length if isinstance(group[-1].row.body, SmallBody) else 0
+            new = self._waiting.popleft()
+            group.append(new)
+            if isinstance(new.row.body, SmallBody):
+                size += new.row.body.length
         return group
 
     async def _bring_to_disk(self, group: list[_New]) -> list[int | None]:
@@ -308,11 +310,9 @@ class RelayStore(Service):
         for path in self._folder.glob("*.body"):
             size = path.stat().st_size
             for payload in by_name.get(path.name, ()):
-                if payload.place.offset + payload.size <= size:
-                    is_finished = payload.state in FINISHED
-                    facts[payload.seq] = (
-                        payload.facts if is_finished else scan_part(path, payload.place.offset, payload.size)
-                    )
+                offset, is_finished = payload.place.offset, payload.state in FINISHED
+                if offset + payload.size <= size:
+                    facts[payload.seq] = payload.facts if is_finished else scan_part(path, offset, payload.size)
             # What comes now, after the start, has no row yet.
             if path.name not in by_name and not path.name.startswith(self._boot):
                 path.unlink()
