@@ -214,9 +214,9 @@ class Forwarder(LoopService):
                 self._gates = {gate: until for gate, until in self._gates.items() if until > now}
             self._gates[gate] = payload.retry_at = now + self._closed_seconds(payload)
         else:
-            # Either its key is no hex, or the container cannot hand it over now, which may take it half a minute.
-            longer = 2 ** (payload.failures - 1) if is_failed_result else 1
-            payload.retry_at = now + _LATER_SECONDS[meaning] * longer
+            # A result with a wrong key gets 500 for ever; one that the container cannot hand over now gets 30 s.
+            factor = 2 ** (payload.failures - 1) if is_failed_result else 1
+            payload.retry_at = now + _LATER_SECONDS[meaning] * factor
             self._complain(meaning, reason, now)
         self.queue.put(payload, now=now)
 

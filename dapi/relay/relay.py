@@ -283,7 +283,7 @@ class Relay(MultiService):
             reason = self._held_reason(said, facts)
             self._refuse_what_is_too_much(reason)
             row = NewRow(body, headers, self.store.now(), peer, said, facts)
-            # It may stay for long.
+            # What is held may stay for long.
             payload = await self.store.keep(row, is_alone=reason is not None)
             if payload is None:
                 self.book.counts["doubled"] += 1
