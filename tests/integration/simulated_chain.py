@@ -18,6 +18,7 @@ from dapi.simulator.chain.chain import SimulatedChain
 from dapi.simulator.chain.epochs import EpochParams, Epochs
 from dapi.simulator.chain.node_service import SimulatedNode
 from tests.chain_tools import SECOND_NS, Key, Packed, batch, transaction
+from tests.integration.ports import free_port
 from tests.integration.waiting import PATIENCE_SECONDS, soon
 
 
@@ -26,7 +27,7 @@ class ChainAndClient:
 
     def __init__(self, **settings: Any) -> None:
         settings = {"block_seconds": None, "epochs": Epochs(10, EpochParams()), "first_height": 10, **settings}
-        self.chain = SimulatedChain(reactor, random.Random(0), **settings)
+        self.chain = SimulatedChain(reactor, random.Random(0), port=free_port(), **settings)
         self.key = Key(1)
         self.chain.add_account(self.key.public)
         self.chain.startService()

@@ -18,6 +18,7 @@ from twisted.web.server import NOT_DONE_YET, Request, Site
 
 from dapi.simulator.ml_node.node import SimulatedMLNode
 from dapi.simulator.ml_node.settings import quick_settings
+from tests.integration.ports import free_port
 from tests.integration.waiting import soon, until
 
 reactor: Any = global_reactor
@@ -131,7 +132,8 @@ class NodeTestBed:
     def __init__(self, prefix: str = "") -> None:
         # What is slow is not to be taken for lost; whoever wants acks to be missed waits less for them.
         self.settings = quick_settings(ack_wait_seconds=2, silence_seconds=10)
-        self.node = SimulatedMLNode(reactor, random.Random(1), settings=self.settings, prefix=prefix)
+        rng, port = random.Random(1), free_port()
+        self.node = SimulatedMLNode(reactor, rng, settings=self.settings, prefix=prefix, port=port)
         self.node.startService()
         self.ledger = self.node.ledger
         self.callbacks = Callbacks()

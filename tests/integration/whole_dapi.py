@@ -78,6 +78,7 @@ class WholeDapi:
             epochs=Epochs(FIRST_POC, params),
             block_seconds=block_seconds,
             block_time_seconds=block_time_seconds,
+            port=free_port(),
         )
         self.chain.add_account(self.key.public_key)
         self.chain.startService()
@@ -86,7 +87,8 @@ class WholeDapi:
         """Start one more node; dapi is told of it when it starts next."""
         number = len(self.nodes) + 1
         quick = quick_settings(**settings)
-        node = SimulatedMLNode(reactor, random.Random(number), name=name, settings=quick, prefix=prefix)
+        rng, port = random.Random(number), free_port()
+        node = SimulatedMLNode(reactor, rng, name=name, settings=quick, prefix=prefix, port=port)
         node.startService()
         self.nodes[name] = node
         return node

@@ -20,6 +20,7 @@ from dapi.simulator.ml_node.node import SimulatedMLNode
 from dapi.simulator.ml_node.settings import quick_settings
 from dapi.timing.retry import RetryDelay
 from tests.batches import PUBLIC_KEY
+from tests.integration.ports import free_port
 from tests.integration.waiting import soon, until
 
 reactor: Any = global_reactor
@@ -53,7 +54,8 @@ class DapiWithNodes:
         await self.service.stopService()
 
     def make_node(self, name: str) -> SimulatedMLNode:
-        node = SimulatedMLNode(reactor, random.Random(name), name=name, settings=quick_settings())
+        rng, port = random.Random(name), free_port()
+        node = SimulatedMLNode(reactor, rng, name=name, settings=quick_settings(), port=port)
         node.startService()
         self.nodes[name] = node
         return node

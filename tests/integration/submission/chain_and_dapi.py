@@ -33,6 +33,7 @@ from dapi.submission.submissions import Submissions
 from dapi.submission.submitter import Submitter
 from tests.batches import generated_batch, validated_batch
 from tests.earlier_verdicts import put_earlier_verdict
+from tests.integration.ports import free_port
 from tests.integration.waiting import PATIENCE_SECONDS, until, until_awaited
 
 reactor: Any = global_reactor
@@ -60,7 +61,7 @@ class Chain:
 
     def __init__(self, block_seconds: float | None = 0.1, params: EpochParams = LONG, **settings: Any) -> None:
         self.time_ns = 1_700_000_000 * SECOND_NS
-        settings = {"epochs": Epochs(STAGE, params), "first_height": STAGE, **settings}
+        settings = {"epochs": Epochs(STAGE, params), "first_height": STAGE, "port": free_port(), **settings}
         self.simulated = SimulatedChain(
             reactor, random.Random(1), block_seconds=block_seconds, now_ns=self.tick, **settings
         )
