@@ -10,7 +10,7 @@ from twisted.logger import Logger
 
 from dapi.relay.api_answers import ApiNode, Epochs, StageWindow
 from dapi.relay.payload import Payload
-from dapi.relay.suspicion import is_of_its_node, is_too_high
+from dapi.relay.suspicion import is_content_type_right, is_of_its_node, is_too_high
 from dapi.timing.observers import Observers
 
 _BLOCK_SECONDS = 5.0
@@ -126,8 +126,13 @@ class Knowledge:
         return None
 
     def _suspicion(self, payload: Payload, counted: int) -> str | None:
-        facts = payload.facts
-        if facts.suspicion is not None or payload.said.kind != "generated" or not facts.nonces:
+        facts, kind = payload.facts, payload.said.kind
+        if kind is None:
+            # What the container has no route for is told nobody.
+            return None
+        if not is_content_type_right(payload.headers):
+            return "its content type is not application/json"
+        if facts.suspicion is not None or kind != "generated" or not facts.nonces:
             return facts.suspicion
         counts = self._node_counts
         if facts.node_num is not None and counts and not any(is_of_its_node(facts, count) for count in counts):

@@ -280,7 +280,7 @@ class Relay(MultiService):
             said = read_target(body.target)
             facts = await self.store.read(body)
             self.hearing.hear(facts)
-            reason = self._held_reason(said, facts)
+            reason = self._held_reason(said, headers, facts)
             self._refuse_what_is_too_much(reason)
             row = NewRow(body, headers, self.store.now(), peer, said, facts)
             # What is held may stay for long.
@@ -304,8 +304,8 @@ class Relay(MultiService):
 
         return keeping.addBoth(end)
 
-    def _held_reason(self, said: Target, facts: Facts) -> str | None:
-        payload = Payload(0, Place("", 0), b"", (), 0, 0.0, said, facts)
+    def _held_reason(self, said: Target, headers: tuple[tuple[bytes, bytes], ...], facts: Facts) -> str | None:
+        payload = Payload(0, Place("", 0), b"", headers, 0, 0.0, said, facts)
         return self.knowledge.held_reason(payload, self.book.counted(payload))
 
     def _refuse_what_is_too_much(self, reason: str | None) -> None:
@@ -330,7 +330,7 @@ class Relay(MultiService):
         """Hand a request on there and then, and return the answer; never a redirect."""
         self._passed_on += 1
         try:
-            if method == b"POST" and (reason := await self._why_held(body)) is not None:
+            if method == b"POST" and (reason := await self._why_held(headers, body)) is not None:
                 return RawAnswer(503, b"application/json", error_body(f"held: {reason}"))
             request = Deferred.fromCoroutine(self._pass_client.request(method, body.target, list(headers), body))
             answer = await request.addTimeout(_PASS_SECONDS, self._reactor)
@@ -340,12 +340,12 @@ class Relay(MultiService):
             return RawAnswer(502, b"application/json", error_body("the api container answered with a redirect"))
         return answer
 
-    async def _why_held(self, body: Body) -> str | None:
+    async def _why_held(self, headers: tuple[tuple[bytes, bytes], ...], body: Body) -> str | None:
         scan, offset = Scan(), 0
         while piece := await body.read(offset, PIECE_BYTES):
             scan.feed(piece)
             offset += len(piece)
-        return self._held_reason(read_target(body.target), scan.facts())
+        return self._held_reason(read_target(body.target), headers, scan.facts())
 
     def handed_on(self, height: int, model: str) -> dict[str, int] | None:
         """Return how many artifacts of a stage and model were handed on, by node id; None: nothing of it came."""

@@ -26,7 +26,9 @@ async def posted(host: Host, target: str, body: bytes, *headers: str) -> bytes:
     """POST to a target as it is written; return the status line."""
     sender: Sender = await connected(host.port)
     head = f"POST {host.relay.prefix}{target} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n"
-    lines = "".join(f"{line}\r\n" for line in ("Content-Type: application/json", *headers))
+    if not any(line.startswith("Content-Type") for line in headers):
+        headers = ("Content-Type: application/json", *headers)
+    lines = "".join(f"{line}\r\n" for line in headers)
     write(sender, f"{head}{lines}Content-Length: {len(body)}\r\n\r\n".encode() + body)
     return (await soon(sender.closed)).partition(b"\r\n")[0]
 
@@ -71,6 +73,15 @@ async def test_an_encoding_goes_on_as_it_is(host: Host) -> None:
     assert (post.encoding, post.digest) == (b"gzip", hashlib.sha256(body).digest())
     # The container does not read it, and says so.
     await until(lambda: host.states().get("set_aside") == 1)
+
+
+@pytest_twisted.ensureDeferred
+async def test_what_says_that_it_is_no_json_is_held(host: Host) -> None:
+    """docs/protocol/poc-v2.md, 'Answers': the container has readers for other types, too."""
+    for number, content_type in enumerate(("application/xml", "text/xml; charset=utf-8", "application/json; a=b")):
+        assert await posted(host, PATH, body_of(1 + 3 * number), f"Content-Type: {content_type}") == b"HTTP/1.1 200 OK"
+    await until(lambda: (host.states().get("held"), host.stored()) == (2, 1))
+    assert [each["reason"] for each in host.relay.status()["held"]] == ["its content type is not application/json"] * 2
 
 
 @pytest_twisted.ensureDeferred

@@ -48,6 +48,7 @@ class SuspicionTests(SynchronousTestCase):
             self.assertTrue(is_too_high(facts(2**31 - 1), 0, node_count), node_count)
         self.assertTrue(is_too_high(facts(100_000), 999, 3))
         self.assertFalse(is_too_high(facts(99_999), 999, 3))
+        self.assertTrue(is_too_high(facts(*[1] * 5000, 100_000), 900, 3), "one that is there again is one")
 
 
 class HearingTests(SynchronousTestCase):
@@ -90,6 +91,23 @@ class KnowledgeTests(SynchronousTestCase):
     def test_nonces_of_others_are_held(self) -> None:
         self.assertIn("none of those of node number 1", self.held(facts(1, 5)) or "")
         self.assertIsNone(self.held(facts(1, 5), kind="validated"), "a result has no nonces of its own")
+
+    def test_a_callback_that_is_no_json_by_its_head_is_held(self) -> None:
+        for content_type, is_held in (
+            (b"application/json", False),
+            (b"application/json; charset=utf-8", False),
+            (b"application/xml", True),
+            (b"text/xml", True),
+            (b"", True),
+        ):
+            each = payload(facts(1))
+            each.headers = ((b"content-type", content_type), (b"accept", b"text/xml"))
+            self.assertEqual(self.knowledge.held_reason(each, 0) is not None, is_held, content_type)
+
+    def test_what_the_container_has_no_route_for_goes_on(self) -> None:
+        each = payload(Facts(suspicion="anything"))
+        each.said = Target(None, None)
+        self.assertIsNone(self.knowledge.held_reason(each, 0))
 
     def test_a_node_goes_on_with_the_node_count_of_its_init(self) -> None:
         self.knowledge.learn_nodes((node(1), node(7)))
