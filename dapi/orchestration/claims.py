@@ -160,4 +160,4 @@ class Claiming:
 
     async def _rows(self) -> dict[int, BatchRow]:
         rows = (await self._outbox.batches(kind=Kind.CLAIM)).batches
-        return {int(row.batch_id.rpartition("-")[2]): row for row in rows}
+        return {int(row.batch_id.rpartition("-")[2]): row for row in rows if row.is_of_this_chain}

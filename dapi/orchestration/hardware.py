@@ -163,7 +163,8 @@ class Declaring:
     async def _compare(self, info: EpochInfo) -> bool:
         """Compare, and store the difference; return whether there is one."""
         height, nodes = info.block_height, self._broker.nodes()
-        last = next(iter((await self._outbox.batches(kind=Kind.HARDWARE, limit=1)).batches), None)
+        rows = (await self._outbox.batches(kind=Kind.HARDWARE, limit=1)).batches
+        last = next((row for row in rows if row.is_of_this_chain), None)
         if last is not None and is_ahead(last, height):
             return True
         known = await known_models(self._rpc, height)

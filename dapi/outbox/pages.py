@@ -55,6 +55,11 @@ class BatchRow(msgspec.Struct, frozen=True, omit_defaults=True):
     included_height: int | None = None
     reason: str | None = None
 
+    @property
+    def is_of_this_chain(self) -> bool:
+        """Whether it is for the chain that is followed; what is set apart for one before has a negative height."""
+        return self.height >= 0
+
 
 class DamagedRow(msgspec.Struct, frozen=True):
     """A row that the disk has damaged: the columns that are whole, by name, and the reason why it is no BatchRow."""
