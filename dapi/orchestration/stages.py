@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import sqlite3
+from collections.abc import Iterable, Iterator
 
 import msgspec
+from google.protobuf.message import DecodeError
 from twisted.internet.defer import Deferred
 
 from dapi.database import Database, transaction
@@ -82,23 +85,34 @@ class StageBook:
     def participants_answered(self, height: int) -> Deferred[set[str]]:
         """Fire with the addresses of the participants with a verdict in the stage ``height`` that did not fail.
 
-        A verdict that nobody asked for is none.
+        A verdict that nobody asked for is none, nor is one that the disk has damaged.
         """
 
         def read(connection: sqlite3.Connection) -> set[str]:
-            rows = connection.execute(_VERDICTS, (height,))
-            return {MsgSubmitPocValidation.FromString(message).participant_address for (message,) in rows}
+            return set(_participants(message for (message,) in connection.execute(_VERDICTS, (height,))))
 
         return self._database.read(read)
 
     def latest(self, limit: int = _REMEMBERED) -> Deferred[list[StageRecord]]:
-        """Fire with the latest stages, the newest first."""
+        """Fire with the latest stages, the newest first, but for rows that the disk has damaged."""
         query = f"SELECT {_COLUMNS} FROM stages ORDER BY height DESC LIMIT ?"
-        return self._database.read(lambda connection: [_record(row) for row in connection.execute(query, (limit,))])
+        return self._database.read(lambda connection: list(_records(connection.execute(query, (limit,)))))
 
     def ledger(self, height: int) -> Deferred[dict[str, NodeLedger]]:
         """Fire with what became of each node's work in the stage ``height``, by node id."""
         return stage_ledger(self._database, height)
+
+
+def _participants(verdicts: Iterable[bytes]) -> Iterator[str]:
+    for verdict in verdicts:
+        with contextlib.suppress(DecodeError):
+            yield MsgSubmitPocValidation.FromString(verdict).participant_address
+
+
+def _records(rows: Iterable[tuple[str, int, int, str | None]]) -> Iterator[StageRecord]:
+    for row in rows:
+        with contextlib.suppress(msgspec.MsgspecError):
+            yield _record(row)
 
 
 def _record(row: tuple[str, int, int, str | None]) -> StageRecord:

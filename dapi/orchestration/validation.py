@@ -234,18 +234,21 @@ class StageValidation:
         )
 
     async def _retry(self, attempt: Callable[[], Awaitable[T]]) -> T:
-        errors = (ChainError, StoreError)
+        # After any error: without this step nobody is validated in the whole stage.
         delay = self._tools.retry_delay
-        return await retry(self._tools.reactor, attempt, errors=errors, delay=delay, on_error=self._attempt_failed)
+        return await retry(self._tools.reactor, attempt, errors=Exception, delay=delay, on_error=self._attempt_failed)
 
     def _attempt_failed(self, error: Exception) -> None:
         if self._has_ended:
             # A call that is cancelled may fail with any error.
             raise CancelledError from error
-        if str(error) != self._problem:
+        is_foreseen = isinstance(error, ChainError | StoreError)
+        problem = str(error) if is_foreseen else f"{type(error).__name__}: {error}"
+        if problem != self._problem:
+            log = self.log.warn if is_foreseen else self.log.failure
             text = "the batches of stage {height} cannot be had now, trying again: {problem}"
-            self.log.warn(text, height=self._stage.height, problem=str(error))
-        self._problem, self._is_failing = str(error), True
+            log(text, height=self._stage.height, problem=problem)
+        self._problem, self._is_failing = problem, True
 
     async def _hand_out(self, offers: Sequence[Offer], workers: Mapping[str, NodeWorker]) -> None:
         """Post offers, once it is on disk which node gets whom: a verdict on anybody else is not sent."""

@@ -45,6 +45,16 @@ class StageBookTests(StoreTestCase):
         )
         self.assertEqual(self.clock.wait_for(again.latest(1)), [StageRecord(stage_at(140), 4, False)])
 
+    def test_a_row_that_the_disk_has_damaged_hides_no_other(self) -> None:
+        for height in (100, 140):
+            self.begin(stage_at(height), 3)
+        self.execute(self.database, "UPDATE stages SET stage = replace(stage, 'height', 'heighs') WHERE height = 140")
+        latest = self.clock.wait_for(self.book.latest())
+        self.assertEqual(latest, [StageRecord(stage_at(100), 3, False)])
+        # The chain tells of it again at the next turn.
+        self.begin(stage_at(140), 3)
+        self.assertEqual(len(self.clock.wait_for(self.book.latest())), 2)
+
 
 class AnsweredTests(SubmissionsTestCase):
     """Who was validated in a stage is known from the verdicts that are kept, wherever they are on their way."""
@@ -70,3 +80,9 @@ class AnsweredTests(SubmissionsTestCase):
         answered = self.wait(StageBook(self.database).participants_answered(100))
         self.assertEqual(answered, {confirmed, under_way, stored})
         self.assertTrue({failed, expired}.isdisjoint(answered))
+
+    def test_one_that_the_disk_has_damaged_is_none(self) -> None:
+        self.verdict_on(1)
+        self.execute(self.database, "UPDATE unfinished SET message = x'12ff'")
+        whole = self.verdict_on(2)
+        self.assertEqual(self.wait(StageBook(self.database).participants_answered(100)), {whole})

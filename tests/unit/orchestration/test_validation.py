@@ -298,6 +298,18 @@ class QueryTests(ValidationTestCase):
         self.wait(5)
         self.assertEqual((self.shown("problem"), self.nodes["a"].took), ([None], [0]))
 
+    def test_whatever_breaks_it_is_tried_again(self) -> None:
+        self.participants(0)
+        self.add_nodes("a")
+        self.stages.failure = ValueError("nobody foresaw this")
+        self.start()
+        self.wait(30)
+        self.assertEqual(len(self.flushLoggedErrors(ValueError)), 1)
+        self.assertEqual(self.shown("problem", "is_failing"), ["ValueError: nobody foresaw this", True])
+        self.stages.failure = None
+        self.wait(5)
+        self.assertEqual((self.shown("problem"), self.nodes["a"].took), ([None], [0]))
+
     def test_an_old_refusal_is_told_once(self) -> None:
         self.found = ChainUnavailableError("no route")
         self.start()

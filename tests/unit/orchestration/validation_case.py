@@ -91,7 +91,7 @@ class FakeStages(StageBook):
 
     def __init__(self) -> None:
         self.answered: set[str] = set()
-        self.failure: StoreError | None = None
+        self.failure: Exception | None = None
         self.finished: list[int] = []
         self.end_failure: StoreError | None = None
 
