@@ -15,6 +15,7 @@ from typing import Any, Final, TypeAlias, TypeVar
 
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, DeferredLock, succeed
+from twisted.internet.threads import deferToThreadPool
 
 from dapi.database.lane import Lane
 from dapi.http.answers import shielded
@@ -29,6 +30,7 @@ LARGE_BYTES: Final = MIB
 _COMMIT_SECONDS_PER_BYTE: Final = 1.5e-9
 """For about so long, of a generated batch, all other messages wait for the disk (docs/evidence.md, 'Large batches')."""
 
+T = TypeVar("T")
 D = TypeVar("D", Envelope, ProofBatch, ValidatedBatch)
 
 Decode: TypeAlias = Callable[[bytes], tuple[D, bool]]
@@ -59,7 +61,8 @@ class LargeBatches(Service):
     def stopService(self) -> Deferred[None]:
         """End the thread when what it does now is done; fires with None then.
 
-        What has begun goes on; what waits is dropped by whoever sent it, since nobody is answered any more.
+        What has begun goes on, on the reactor's pool. What waits is dropped by whoever sent it, since nobody is
+        answered any more.
         """
         if not self.running:
             return succeed(None)
@@ -87,11 +90,17 @@ class LargeBatches(Service):
         self._turn.release()
         return result
 
+    def _submit(self, function: Callable[[], T]) -> Deferred[T]:
+        # Asked for each step: the service may stop between two, and its thread does nothing after that.
+        if self.running:
+            return self._lane.submit(function)
+        return deferToThreadPool(self._reactor, self._reactor.getThreadPool(), function)
+
     async def _work(
         self, payload: list[bytes], decode: Decode[D], handle: Handle[D], account: Account | None
     ) -> Receipt:
         size = len(payload[0])
-        thread = MeasuredThread(self._reactor, self._lane.submit if self.running else None, self._cpu_seconds)
+        thread = MeasuredThread(self._submit, self._cpu_seconds)
         # Unless it turns out to have been short calls: to refuse a payload may take one long one.
         in_pieces = False
         try:

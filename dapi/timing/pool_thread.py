@@ -57,19 +57,14 @@ class PoolThread:
 
 
 class MeasuredThread(PoolThread):
-    """Knows how much of the processor its functions have used: ``used_seconds``.
+    """Runs functions by ``submit``, and knows how much of the processor they have used: ``used_seconds``.
 
-    ``submit`` runs a function on another thread than one of the pool, and ``cpu_seconds`` tells what the calling thread
-    has used.
+    ``cpu_seconds`` tells what the calling thread has used.
     """
 
     def __init__(
-        self,
-        reactor: Any,
-        submit: Callable[[Callable[[], Any]], Deferred[Any]] | None = None,
-        cpu_seconds: Callable[[], float] = time.thread_time,
+        self, submit: Callable[[Callable[[], Any]], Deferred[Any]], cpu_seconds: Callable[[], float] = time.thread_time
     ) -> None:
-        super().__init__(reactor)
         self.used_seconds = 0.0
         self._submit = submit
         self._cpu_seconds = cpu_seconds
@@ -82,4 +77,4 @@ class MeasuredThread(PoolThread):
             finally:
                 self.used_seconds += self._cpu_seconds() - begun
 
-        return self._submit(measured) if self._submit is not None else super()._begin(measured)
+        return self._submit(measured)

@@ -20,6 +20,7 @@ from dapi.poc.large_batches import LargeBatches
 from dapi.timing.fair_share import AccountState, FairShare
 from dapi.timing.pool_thread import PoolThread
 from tests.batches import generated_fields, validated_fields
+from tests.unit.database.store_tools import ThreadClock
 from tests.unit.threadless import ThreadlessReactor
 
 NONCES = 200
@@ -49,6 +50,13 @@ class SlowOutbox(Outbox):
 
     def store(self) -> None:
         self.storing[-1].callback(Receipt(self.entries[-1].batch_id, 1))
+
+
+class PoolClock(ThreadClock):
+    """A clock whose pool does at once what is deferred to it, while other threads are real."""
+
+    def getThreadPool(self) -> ThreadlessReactor:
+        return ThreadlessReactor()
 
 
 class LargeBatchesTestCase(SynchronousTestCase):
@@ -179,6 +187,29 @@ class LargeBatchesTests(LargeBatchesTestCase):
         self.take(generated_body())
         self.assertEqual(len(self.outbox.entries), 1)
         self.assertIsNone(self.watched[0]())
+
+
+class StopTests(SynchronousTestCase):
+    def test_what_has_begun_when_the_service_stops_goes_on_without_its_thread(self) -> None:
+        self.patch(number_lists, "MIN_BYTES", 0)
+        reactor, outbox = PoolClock(), SlowOutbox()
+        handler = BatchHandler("node1", 1, CosmosMessageClient(outbox))
+        large = LargeBatches(reactor)
+        large.startService()
+
+        def handle(batch: ProofBatch, size: int, thread: PoolThread) -> Deferred[Receipt]:
+            return handler.handle_generated_batch(batch, Via.HTTP, size=size, thread=thread)
+
+        taken = [large.take(generated_body(first), decode_large_generated, handle, None) for first in (1, 5)]
+        # The thread has the first one to decode, and the stop comes behind that.
+        reactor.wait_for(large.stopService())
+        for each in taken:
+            # Each of its four steps is told in a turn of the reactor.
+            for _ in range(4):
+                reactor.turn()
+            self.assertEqual(outbox.entries[-1].nonces, NONCES)
+            outbox.store()
+            self.assertEqual(self.successResultOf(each).seen, 1)
 
 
 class ChargeTests(LargeBatchesTestCase):

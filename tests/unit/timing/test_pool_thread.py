@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable
-from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred, maybeDeferred
 from twisted.trial.unittest import SynchronousTestCase
@@ -58,21 +56,8 @@ class PoolThreadTests(SynchronousTestCase):
 
 class MeasuredThreadTests(SynchronousTestCase):
     def test_what_its_functions_used(self) -> None:
-        reactor = ThreadlessReactor()
-        thread = MeasuredThread(reactor, cpu_seconds=iter((1.0, 1.25, 5.0, 5.5)).__next__)
+        thread = MeasuredThread(maybeDeferred, iter((1.0, 1.25, 5.0, 5.5)).__next__)
         self.assertEqual(self.successResultOf(Deferred.fromCoroutine(thread.run(double, 3))), 6)
         self.assertEqual(thread.used_seconds, 0.25)
         self.failureResultOf(Deferred.fromCoroutine(thread.run(fail)), ValueError)
         self.assertEqual(thread.used_seconds, 0.75)
-
-    def test_it_may_be_another_thread(self) -> None:
-        reactor = ThreadlessReactor()
-        submitted: list[Callable[[], Any]] = []
-
-        def submit(function: Callable[[], Any]) -> Deferred[Any]:
-            submitted.append(function)
-            return maybeDeferred(function)
-
-        thread = MeasuredThread(reactor, submit, iter((1.0, 1.25)).__next__)
-        self.assertEqual(self.successResultOf(Deferred.fromCoroutine(thread.run(double, 3))), 6)
-        self.assertEqual((len(submitted), reactor.deferred, thread.used_seconds), (1, [], 0.25))
