@@ -33,7 +33,7 @@ from dapi.chain.rpc_answers import (
 )
 from dapi.chain.rpc_errors import broadcast_outcome, error_of_call, failure_of_all, is_not_found, query_result
 from dapi.chain.witness import Witness
-from dapi.errors import ChainRefusedError, ChainStaleError, ChainUnavailableError
+from dapi.errors import ChainRefusedError, ChainStaleError, ChainUnavailableError, MempoolFullError
 from dapi.messages.sizes import MIB
 from dapi.timing.pool_thread import PoolThread
 from dapi.timing.together import together
@@ -100,20 +100,24 @@ class ChainRpc:
         A node may take a transaction that never comes into a block, for example when it is cut off from the others.
         So who offers it again does so with another ``turn``: it then goes to the next sound node first, in a circle.
 
-        Fails with ChainStaleError when the bytes have had their time, ChainRefusedError when the first node's mempool
-        refuses them (see its ``node``), and ChainUnavailableError when the same bytes may be offered again:
+        Fails with ChainStaleError when the bytes have had their time, ChainRefusedError when a node's mempool refuses
+        them (see its ``node``) that none can have had before, and ChainUnavailableError when they may be offered again:
         MempoolFullError when no mempool has room. A failure with ChainUnavailableError does not prove that no mempool
         has them.
         """
-        is_first = True
+        may_be_known = False
 
         async def ask(node: ChainNode) -> Broadcast:
-            nonlocal is_first
-            was_first, is_first = is_first, False
+            nonlocal may_be_known
             try:
                 return await self._broadcast(node, raw)
+            except MempoolFullError:
+                raise
+            except ChainUnavailableError:
+                may_be_known = True
+                raise
             except ChainRefusedError as error:
-                if was_first:
+                if not may_be_known:
                     raise
                 # The node before may have taken it, and only its answer was lost: a refusal after that proves nothing.
                 raise ChainUnavailableError(f"{error}, after another node gave no answer") from error

@@ -18,6 +18,7 @@ from tests.unit.chain.chain_nodes import (
     RpcTestCase,
     broadcast,
     checked,
+    error,
     result,
     status,
 )
@@ -43,6 +44,14 @@ class BroadcastAtSeveralTests(RpcTestCase):
         nodes = Nodes(a=checked(4, "sdk", "unauthorized"), b=checked())
         self.failureResultOf(broadcast(self.client(nodes)), ChainRefusedError)
         self.assertEqual([host for host, _ in nodes.asked], ["a"])
+
+    def test_so_does_one_after_a_full_mempool_which_has_not_taken_it(self) -> None:
+        full, large = error("mempool is full: number of txs 5000"), error("Tx too large. Max size is 9, but got 13")
+        nodes = Nodes(a=full, b=full, c=large)
+        refused = self.failureResultOf(broadcast(self.client(nodes)), ChainRefusedError).value
+        self.assertEqual((refused.node, refused.code), ("c:26657", 21))
+        nodes.answers["b"] = ResponseFailed([Failure(ConnectionLost())])
+        self.failureResultOf(broadcast(self.client(nodes)), ChainUnavailableError)
 
     def test_who_offers_again_offers_to_the_next_sound_node(self) -> None:
         nodes = Nodes(a=checked(), b=checked(), c=TCPConnectionRefusedError(), d=checked())
