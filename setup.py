@@ -63,6 +63,8 @@ setup(
         "pycryptodome>=3.20",
         "coincurve>=21",
         "jwcrypto>=1.5.6",
+        "numpy>=2.3",  # before it no wheel for 3.14
+        "pybase64>=1.4.2",
         "click>=8.2",
         "rich>=14",
     ],

@@ -13,25 +13,19 @@ import hashlib
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 from twisted.internet.defer import Deferred, succeed
 
 from dapi.database.lane import Lane
 from dapi.messages.sizes import MIB
-from dapi.relay.scan import Facts, Scan, read_whole
+from dapi.relay.facts import Facts
+from dapi.relay.payload import Place
+from dapi.relay.scan import Scan, read_whole
 
 SMALL_BYTES = MIB
 _PIECE_BYTES = 256 * 1024
 # So much is synced on the way, that the last sync does not hold others up.
 _SYNC_BYTES = 4 * MIB
-
-
-class Place(NamedTuple):
-    """Where a body is on disk: in the file of this name, from this byte on."""
-
-    name: str
-    offset: int
 
 
 class FileSource:

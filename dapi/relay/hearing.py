@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from dapi.relay.facts import Facts
 from dapi.relay.knowledge import Knowledge
-from dapi.relay.scan import Facts
 
 # A node delivers every 5 s.
 _SILENT_SECONDS = 30.0

@@ -21,13 +21,19 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Mapping
-from typing import Final
+from typing import Final, NamedTuple
 
 import attrs
 
-from dapi.relay.bodies import Place
-from dapi.relay.scan import Facts, Target
+from dapi.relay.facts import Facts, Target
 from dapi.timing.steps import step
+
+
+class Place(NamedTuple):
+    """Where a body is on disk: in the file of this name, from this byte on."""
+
+    name: str
+    offset: int
 
 
 class PayloadState(enum.StrEnum):

@@ -19,16 +19,17 @@ from dapi.http.exchange import NoAnswerError
 from dapi.http.raw_client import PIECE_BYTES, RawAnswer, RawClient
 from dapi.messages.sizes import MIB
 from dapi.relay.api_client import ApiClient
-from dapi.relay.bodies import Body, Place, SmallBody
+from dapi.relay.bodies import Body, SmallBody
 from dapi.relay.book import Book
+from dapi.relay.facts import Facts, Target, read_target
 from dapi.relay.forwarder import Forwarder
 from dapi.relay.hearing import Hearing
 from dapi.relay.knowledge import Knowledge
-from dapi.relay.payload import Payload, PayloadState
+from dapi.relay.payload import Payload, PayloadState, Place
 from dapi.relay.prefix import PREFIX, PrefixFile
 from dapi.relay.reconciliation import Reconciliation
 from dapi.relay.rows import NewRow
-from dapi.relay.scan import Facts, Scan, Target, read_target
+from dapi.relay.scan import Scan
 from dapi.relay.store import MAX_BODY_BYTES, RelayStore
 from dapi.timing.histogram import Histogram
 from dapi.timing.log_limits import OncePerMinute

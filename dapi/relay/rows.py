@@ -8,9 +8,9 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from dapi.database import transaction
-from dapi.relay.bodies import Body, Place
-from dapi.relay.payload import FINISHED, Payload, PayloadState
-from dapi.relay.scan import Facts, Target
+from dapi.relay.bodies import Body
+from dapi.relay.facts import Facts, Target
+from dapi.relay.payload import FINISHED, Payload, PayloadState, Place
 
 _COLUMNS = "seq, name, offset, target, headers, size, received_at, model, kind, height, node_num, spaced, state, reason"
 

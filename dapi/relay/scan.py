@@ -1,36 +1,31 @@
-"""Reads from a callback what the relay uses of it: model, kind, stage, node, nonces, and whether its vectors can be.
+"""Reads from a body what the relay uses of it: stage, node, nonces, and whether its vectors can be.
 
 A callback may hold anything, and what holds nothing of the container's fields is kept and handed on like any other.
 What holds some of them has to be written so that dapi and the container read the same in it; what is written in another
 way is suspicious (``Facts.suspicion``). Unknown fields are no reason for that: later nodes send some.
 
-A small body that is as nodes make them is decoded (``read_whole``). All others are looked through in pieces, as they
-come, and never held (``Scan``). Facts: docs/protocol/poc-v2.md, 'Senders'.
+A small body that is as nodes make them is read as a whole (``read_whole``). All others are looked through in pieces,
+as they come, and never held (``Scan``). Facts: docs/protocol/poc-v2.md, 'Senders'.
 """
 
 from __future__ import annotations
 
-import binascii
 import json
-import math
 import re
 from array import array
 from collections.abc import Sequence
 from typing import Annotated, Any, Final, NamedTuple
-from urllib.parse import quote, unquote_to_bytes
 
 import msgspec
+import numpy as np
 
-_MAX_MODEL_BYTES = 512
-# What Go's PathEscape leaves as it is, beside letters, digits and -_.~
-_PATH_SAFE = "$&+:=@"
+from dapi.relay.columns import MAX_NONCE, VECTOR_CHARACTERS, Nonces, are_vectors_right, read_nonces
+from dapi.relay.facts import Facts
+
+_LIST = re.compile(rb'"artifacts": ?\[')
 _HEIGHT = re.compile(rb'"block_height"\s*:\s*(-?[0-9]{1,25})')
 _OVERLAP = 64
-_VECTOR_CHARACTERS = 32
-_VECTOR_BYTES = 24
-_MAX_NONCE = 2**31 - 1
-# Of the two bytes of a half float, the one with the exponent; where all its bits are set it is no finite number.
-_FINITE = bytes(byte for byte in range(256) if byte & 0x7C != 0x7C)
+_NONE: Final[Nonces] = np.array([], np.int64)
 _BACKSLASH = b"\\"
 _NAMES = (b'"block_height"', b'"node_id"', b'"artifacts"')
 # All that is not an artifact: some 200 bytes of a node's body.
@@ -49,72 +44,20 @@ WITH_ESCAPES: Final = "something is written with escapes, as no node does"
 OTHER_FORM: Final = "its fields are not written as nodes write them"
 
 
-class Target(NamedTuple):
-    """What a request target says; None where it cannot be read. ``kind`` is ``generated`` or ``validated``."""
-
-    model: str | None
-    kind: str | None
-
-
-def read_target(target: bytes) -> Target:
-    """Read the model, which is escaped twice, and the kind from a request target.
-
-    A model that is spelled as no node spells it is the spelling itself, cut: the container may read another one.
-    """
-    segments = target.partition(b"?")[0].split(b"/")
-    kind = segments[-1].decode("latin-1") if segments[-1] in (b"generated", b"validated") else None
-    if kind is None or len(segments) != 5 or segments[1:3] != [b"v2", b"poc-batches"] or not segments[3]:
-        return Target(None, kind)
-    return Target(_read_model(segments[3].decode("latin-1")), kind)
-
-
-def _read_model(spelling: str) -> str:
-    if len(spelling) > 3 * 3 * _MAX_MODEL_BYTES:
-        return spelling[:_MAX_MODEL_BYTES]
-    model = unquote_to_bytes(unquote_to_bytes(spelling)).decode("utf-8", "replace")
-    once = quote(model, safe=_PATH_SAFE)
-    is_usual = spelling in (once, quote(once, safe=_PATH_SAFE)) and len(model) <= _MAX_MODEL_BYTES
-    return model if is_usual else spelling[:_MAX_MODEL_BYTES]
-
-
-class Facts(msgspec.Struct, frozen=True):
-    """What a body says; None where it cannot be read.
-
-    ``height`` is the highest one that is in it. ``nonces`` is a range where they are evenly spaced, as a vLLM makes
-    them; ``distinct`` is how many different ones they are. All of them differ from the ``first`` by multiples of
-    ``spacing``, which is 0 where there is one alone; the largest is ``highest``. ``suspicion`` says what no node makes.
-    """
-
-    height: int | None = None
-    node_num: int | None = None
-    nonces: Any = ()
-    suspicion: str | None = None
-    first: int = 0
-    spacing: int = 0
-    highest: int = 0
-    distinct: int = 0
-
-
-class _Artifact(msgspec.Struct, forbid_unknown_fields=True, gc=False):
-    nonce: Annotated[int, msgspec.Meta(ge=0, le=_MAX_NONCE)]
-    vector_b64: Annotated[bytes, msgspec.Meta(max_length=_VECTOR_BYTES)] = b""
-    k_points_steps: msgspec.Raw = msgspec.Raw()
-
-
 class _Generated(msgspec.Struct, forbid_unknown_fields=True):
-    """Exactly the fields that nodes send, in their spelling; anything else is looked through."""
+    """Exactly the fields that nodes send, in their spelling, and a list without its artifacts."""
 
     public_key: str
     block_hash: str
     block_height: int
     node_id: int
-    artifacts: list[_Artifact]
+    artifacts: Annotated[list[None], msgspec.Meta(max_length=0)]
     encoding: msgspec.Raw = msgspec.Raw()
     request_id: str = ""
 
 
-class _OtherArtifact(msgspec.Struct, gc=False):
-    """One with fields that are not known."""
+class _Artifact(msgspec.Struct, gc=False):
+    """One that may have other fields, too."""
 
     nonce: int
     vector_b64: str = ""
@@ -122,41 +65,39 @@ class _OtherArtifact(msgspec.Struct, gc=False):
 
 _DECODER = msgspec.json.Decoder(_Generated)
 _RUN_DECODER = msgspec.json.Decoder(list[_Artifact])
-_OTHER_DECODER = msgspec.json.Decoder(list[_OtherArtifact])
 _ANY_DECODER = msgspec.json.Decoder(msgspec.Raw)
 
 
 def read_whole(body: bytes | bytearray) -> Facts | None:
     """Read a body that is as nodes make them; None for any other one, a suspicious one among them."""
+    if (found := _LIST.search(body)) is None or (end := body.find(b"]", found.end())) < 0:
+        return None
+    start = found.end()
+    rest = body[:start] + body[end:]
     # Of two lists of artifacts, the container reads the second one into the first one.
-    if _BACKSLASH in body or any(body.count(name) != 1 for name in _NAMES):
+    if _BACKSLASH in rest or any(rest.count(name) != 1 for name in _NAMES):
         return None
     try:
-        found = _DECODER.decode(body)
+        generated = _DECODER.decode(rest)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
-    if not _are_right([artifact.vector_b64 for artifact in found.artifacts]):
+    if (nonces := read_nonces(body, start, end) if start < end else _NONE) is None:
         return None
-    return _facts(found.block_height, found.node_id, [artifact.nonce for artifact in found.artifacts], None)
+    return _facts(generated.block_height, generated.node_id, nonces, None)
 
 
-def _are_right(vectors: Sequence[bytes]) -> bool:
-    """Tell whether all vectors, none of which is longer than 24 bytes, are 12 finite half floats, or empty."""
-    decoded = b"".join(vectors)
-    # All are as long when their sum is.
-    if len(decoded) != _VECTOR_BYTES * len(vectors) and not set(map(len, vectors)) <= {0, _VECTOR_BYTES}:
-        return False
-    return _are_finite(decoded)
-
-
-def _facts(height: int | None, node_num: int | None, nonces: Sequence[int], suspicion: str | None) -> Facts:
-    if not nonces:
+def _facts(height: int | None, node_num: int | None, nonces: Nonces, suspicion: str | None) -> Facts:
+    if not nonces.size:
         return Facts(height, node_num, (), suspicion)
-    spaced = evenly_spaced(nonces)
-    if isinstance(spaced, range):
-        spacing = spaced.step if len(spaced) > 1 else 0
-        return Facts(height, node_num, spaced, suspicion, spaced[0], spacing, spaced[-1], len(spaced))
-    return Facts(height, node_num, spaced, suspicion, nonces[0], _spacing(nonces), max(nonces), len(frozenset(nonces)))
+    first, steps = int(nonces[0]), np.diff(nonces)
+    step = int(steps[0]) if steps.size else 1
+    if step > 0 and (steps == step).all():
+        # It takes no memory.
+        spaced = range(first, first + step * nonces.size, step)
+        return Facts(height, node_num, spaced, suspicion, first, step if steps.size else 0, spaced[-1], nonces.size)
+    spacing, distinct = int(np.gcd.reduce(steps)), np.unique(nonces).size
+    kept = array("q", nonces.tobytes())
+    return Facts(height, node_num, kept, suspicion, first, spacing, int(nonces.max()), distinct)
 
 
 class _OtherFormError(Exception):
@@ -166,7 +107,7 @@ class _OtherFormError(Exception):
 class _Run(NamedTuple):
     """Objects one behind the other, read as artifacts; ``suspicion`` says what is wrong if they are some."""
 
-    nonces: Sequence[int]
+    nonces: Nonces
     suspicion: str | None
 
 
@@ -249,12 +190,9 @@ class Scan:
         height, node_num = fields.get("block_height"), fields.get("node_id")
         if not all(number is None or type(number) is int for number in (height, node_num)):
             raise _OtherFormError
-        nonces, suspicion = array("q"), None
-        for element in fields.get("artifacts") or ():
-            run = self._run_of(element)
-            nonces.extend(run.nonces)
-            suspicion = suspicion or run.suspicion
-        return _facts(height, node_num, nonces, suspicion)
+        runs = [self._run_of(element) for element in fields.get("artifacts") or ()]
+        suspicion = next((run.suspicion for run in runs if run.suspicion is not None), None)
+        return _facts(height, node_num, np.concatenate([_NONE, *(run.nonces for run in runs)]), suspicion)
 
     def _run_of(self, element: Any) -> _Run:
         if not isinstance(element, tuple) or len(element) != 1 or element[0][0] != "":
@@ -284,72 +222,26 @@ def _fields(pairs: Sequence[tuple[str, Any]], names: Sequence[str]) -> dict[str,
 
 def _read_run(run: bytes) -> _Run:
     """Read objects as artifacts; raises _OtherFormError for what is no JSON."""
+    if (nonces := read_nonces(run + b"]}", 0, len(run))) is not None:
+        return _Run(nonces, None)
     text = b"[%s]" % run
     try:
-        artifacts = _RUN_DECODER.decode(text)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return _read_other_run(run.lower(), run, text)
-    vectors = [artifact.vector_b64 for artifact in artifacts]
-    nonces = array("q", [artifact.nonce for artifact in artifacts])
-    return _Run(nonces, None if _are_right(vectors) else WRONG_VECTOR)
-
-
-def _read_other_run(lower: bytes, run: bytes, text: bytes) -> _Run:
-    """Read objects that have other fields, too, or that are no artifacts."""
-    try:
-        # The others stop at the first that is no artifact.
+        # The other one stops at the first that is no artifact.
         _ANY_DECODER.decode(text)
-        artifacts = _OTHER_DECODER.decode(text)
+        artifacts = _RUN_DECODER.decode(text)
     except msgspec.ValidationError:
-        return _Run((), OTHER_FORM)
+        return _Run(_NONE, OTHER_FORM)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise _OtherFormError from error
+    lower = run.lower()
     for name, counts in ((b"nonce", {len(artifacts)}), (b"vector_b64", {0, len(artifacts)})):
         # Each has it once, or none has it; a reader of names in any case finds no more.
         if not lower.count(name) == run.count(b'"%s"' % name) in counts:
-            return _Run((), OTHER_FORM)
-    nonces = [artifact.nonce for artifact in artifacts]
-    if min(nonces) < 0 or max(nonces) > _MAX_NONCE:
-        return _Run((), WRONG_NONCE)
-    are_right = are_vectors_right([artifact.vector_b64.encode() for artifact in artifacts])
-    return _Run(array("q", nonces), None if are_right else WRONG_VECTOR)
-
-
-def are_vectors_right(vectors: Sequence[bytes]) -> bool:
-    """Tell whether all vectors are 12 finite half floats in base64; empty ones, which later versions send, pass."""
-    if not set(map(len, vectors)) <= {0, _VECTOR_CHARACTERS}:
-        return False
-    try:
-        decoded = binascii.a2b_base64(b"".join(vectors), strict_mode=True)
-    except binascii.Error:
-        return False
-    # Padding within would make it shorter.
-    is_whole = len(decoded) == _VECTOR_BYTES * sum(map(bool, vectors))
-    return is_whole and _are_finite(decoded)
-
-
-def _are_finite(half_floats: bytes) -> bool:
-    """Tell whether little-endian half floats are finite numbers: their second bytes have the exponents."""
-    return not half_floats[1::2].translate(None, _FINITE)
-
-
-def _spacing(nonces: Sequence[int]) -> int:
-    """Return the greatest number that divides all differences, 0 where there are none."""
-    first, spacing = nonces[0], 0
-    for nonce in nonces:
-        spacing = math.gcd(spacing, nonce - first)
-    return spacing
-
-
-def evenly_spaced(nonces: Sequence[int]) -> Sequence[int]:
-    """Return a range for nonces that are one, which takes no memory; else the nonces, as machine numbers."""
-    if not nonces:
-        return ()
-    if len(nonces) == 1:
-        return range(nonces[0], nonces[0] + 1)
-    if (step := nonces[1] - nonces[0]) > 0:
-        spaced = range(nonces[0], nonces[0] + step * len(nonces), step)
-        # Most that are no range differ there.
-        if nonces[-1] == spaced[-1] and list(nonces) == list(spaced):
-            return spaced
-    return array("q", nonces)
+            return _Run(_NONE, OTHER_FORM)
+    found = [artifact.nonce for artifact in artifacts]
+    if min(found) < 0 or max(found) > MAX_NONCE:
+        return _Run(_NONE, WRONG_NONCE)
+    vectors = [artifact.vector_b64 for artifact in artifacts]
+    # Later versions send empty ones.
+    is_right = set(map(len, vectors)) <= {0, VECTOR_CHARACTERS} and are_vectors_right("".join(vectors).encode())
+    return _Run(np.array(found, np.int64), None if is_right else WRONG_VECTOR)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from dapi.relay.scan import Facts
+from dapi.relay.facts import Facts
 
 # Validators reject a participant whose highest nonce is so many times its count.
 _POROSITY = 100

@@ -6,7 +6,7 @@ import random as random_module
 from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 from twisted.internet.defer import Deferred
@@ -44,7 +44,6 @@ from dapi.poc.websocket_settings import WebSocketSettings
 from dapi.relay.api_client import ApiClient
 from dapi.relay.chain_questions import ChainQuestions
 from dapi.relay.prefix import without_prefix
-from dapi.relay.relay import Relay, RelaySettings
 from dapi.relay.watch import Watch
 from dapi.server.admin import AdminApi
 from dapi.server.backup_routes import BackupRoutes
@@ -67,6 +66,10 @@ from dapi.timing.fair_share import FairShare
 from dapi.timing.log_levels import LogLevels
 from dapi.timing.retry import RetryDelay
 from dapi.websocket.factory import WatchedConnectionFactory
+
+if TYPE_CHECKING:
+    from dapi.relay.relay import Relay
+
 
 _CALLBACK_PATH = "/v1/poc-batches"
 _MAX_ADMIN_BODY_BYTES = MIB
@@ -230,6 +233,9 @@ class Parts:
         config = self._config.poc_v2
         if not config.relay:
             return None
+        # It computes with numpy, which takes 17 MB that no other host needs.
+        from dapi.relay.relay import Relay, RelaySettings
+
         settings = RelaySettings(
             callback_url=config.api_url,
             public_url=config.api_public_url,

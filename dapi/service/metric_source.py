@@ -6,7 +6,7 @@ import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from copy import copy
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import attrs
 import msgspec
@@ -21,12 +21,14 @@ from dapi.chain_service import ChainService
 from dapi.diagnosis.problem import Problem
 from dapi.errors import StoreError
 from dapi.http.listener import HttpListener
-from dapi.relay.relay import Relay
 from dapi.relay.watch import Watch
 from dapi.server.metric_families import ChainSample, NodeSample, PhaseSample, PortSample, Snapshot
 from dapi.server.metric_tools import HistogramSample
 from dapi.server.poc_v2_families import ModelSample, RelaySample, StageSample
 from dapi.service.assembly import Parts
+
+if TYPE_CHECKING:
+    from dapi.relay.relay import Relay
 
 # What the database is asked has to be answered within this time, or is left out.
 _ANSWER_SECONDS = 2.0

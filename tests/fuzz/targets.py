@@ -42,7 +42,8 @@ from dapi.phases.host_queries import hardware_nodes, known_models, member_weight
 from dapi.phases.stage_queries import preserved_nodes
 from dapi.relay.answers import judge
 from dapi.relay.api_answers import ApiAnswerError, read_count, read_epochs, read_nodes, read_start_time
-from dapi.relay.scan import Scan, read_target
+from dapi.relay.facts import read_target
+from dapi.relay.scan import Scan, read_whole
 from tests.unit.http.connections import Echo, Transport
 
 _Int64 = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
@@ -123,7 +124,7 @@ def http_target(data: bytes) -> None:
 
 
 def relayed_body(data: bytes) -> None:
-    """A body that the relay looks through: what is not suspicious is the same, whole and in pieces."""
+    """A body that the relay looks through: what is not suspicious is the same, whole, in pieces and as columns."""
     whole, pieces = Scan(), Scan()
     whole.feed(data)
     for begin in range(0, len(data), 1000):
@@ -131,6 +132,8 @@ def relayed_body(data: bytes) -> None:
     of_whole, of_pieces = whole.facts(), pieces.facts()
     if of_whole.suspicion is None and of_pieces.suspicion is None:
         assert of_whole == of_pieces
+    if (facts := read_whole(data)) is not None:
+        assert facts == of_whole
 
 
 def api_answers(data: bytes) -> None:

@@ -13,8 +13,9 @@ from twisted.internet.defer import Deferred, execute
 from twisted.trial.unittest import SynchronousTestCase
 
 from dapi.messages.sizes import MIB
-from dapi.relay.bodies import FileSource, LargeBody, Place, SmallBody, scan_part, scan_small, write_together
-from dapi.relay.scan import Facts
+from dapi.relay.bodies import FileSource, LargeBody, SmallBody, scan_part, scan_small, write_together
+from dapi.relay.facts import Facts
+from dapi.relay.payload import Place
 from dapi.simulator.vllm.sender import generated_body
 
 TARGET = b"/v2/poc-batches/m/generated"

@@ -11,12 +11,11 @@ from twisted.trial.unittest import SynchronousTestCase
 from dapi.http.exchange import NoAnswerError
 from dapi.http.raw_client import RawAnswer
 from dapi.relay.api_answers import Epochs, StageWindow
-from dapi.relay.bodies import Place
 from dapi.relay.book import Book
+from dapi.relay.facts import Facts, Target
 from dapi.relay.forwarder import Forwarder
 from dapi.relay.knowledge import Knowledge
-from dapi.relay.payload import Payload, PayloadState
-from dapi.relay.scan import Facts, Target
+from dapi.relay.payload import Payload, PayloadState, Place
 from tests.logs import log_of
 
 STAGE = StageWindow(100, 100, 160, 165, 185)

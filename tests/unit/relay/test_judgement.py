@@ -14,10 +14,9 @@ from dapi.relay.api_answers import (
     read_nodes,
     read_start_time,
 )
-from dapi.relay.bodies import Place
-from dapi.relay.payload import TRANSITIONS, Payload, PayloadState
+from dapi.relay.facts import Facts, Target
+from dapi.relay.payload import TRANSITIONS, Payload, PayloadState, Place
 from dapi.relay.queue import PayloadQueue
-from dapi.relay.scan import Facts, Target
 from dapi.relay.stage_ledger import StageLedger
 
 

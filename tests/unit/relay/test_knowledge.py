@@ -6,11 +6,11 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from dapi.relay.api_answers import ApiNode, Epochs, StageKind, StageWindow
-from dapi.relay.bodies import Place
+from dapi.relay.facts import Facts, Target
 from dapi.relay.hearing import Hearing
 from dapi.relay.knowledge import Knowledge
-from dapi.relay.payload import Payload
-from dapi.relay.scan import Facts, Scan, Target
+from dapi.relay.payload import Payload, Place
+from dapi.relay.scan import Scan
 from dapi.relay.suspicion import is_of_its_node, is_too_high
 from dapi.simulator.vllm.sender import generated_body
 

@@ -10,9 +10,9 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from dapi.http.raw_client import BytesSource
 from dapi.messages.sizes import MIB
-from dapi.relay.bodies import FileSource, Place
-from dapi.relay.payload import Payload
-from dapi.relay.scan import Facts, Target
+from dapi.relay.bodies import FileSource
+from dapi.relay.facts import Facts, Target
+from dapi.relay.payload import Payload, Place
 from dapi.relay.store import RelayStore
 
 A, B = Place("file", 0), Place("file", 4)

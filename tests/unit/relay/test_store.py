@@ -11,10 +11,10 @@ from twisted.internet.defer import Deferred, gatherResults
 from dapi.database.schema import SCHEMA_VERSIONS
 from dapi.errors import StoreBusyError, StoreError
 from dapi.relay import store as store_module
-from dapi.relay.bodies import Body, Place, SmallBody
-from dapi.relay.payload import Payload, PayloadState
+from dapi.relay.bodies import Body, SmallBody
+from dapi.relay.facts import Target
+from dapi.relay.payload import Payload, PayloadState, Place
 from dapi.relay.rows import NewRow
-from dapi.relay.scan import Target
 from dapi.relay.store import RelayStore
 from dapi.simulator.vllm.sender import generated_body
 from tests.unit.database.store_tools import Obstacle, StoreTestCase

@@ -10,11 +10,10 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from dapi.errors import StoreBusyError
 from dapi.http.raw_client import RawAnswer
-from dapi.relay.bodies import Place
-from dapi.relay.payload import Payload
+from dapi.relay.facts import Facts
+from dapi.relay.payload import Payload, Place
 from dapi.relay.relay import Relay, RelaySettings
 from dapi.relay.rows import NewRow
-from dapi.relay.scan import Facts
 from tests.logs import captured_log
 
 TARGET = b"/v2/poc-batches/m/generated"

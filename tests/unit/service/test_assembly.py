@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
@@ -36,6 +38,19 @@ class MakeServiceTests(SynchronousTestCase):
         self.assertEqual(reactor.getDelayedCalls(), [])
         self.assertEqual(list(self.folder.iterdir()), [])
         self.assertEqual(random.getstate(), state)
+
+    def test_numpy_is_for_relays_alone(self) -> None:
+        """It takes 17 MB of memory."""
+        for relay, is_loaded in ((False, "False"), (True, "True")):
+            code = (
+                "import sys; from twisted.internet.testing import MemoryReactorClock;"
+                "from dapi.config import Config, PocV2Config; from dapi.service import make_service;"
+                f"make_service(Config(poc_v2=PocV2Config(watch=True, relay={relay}, api_url='http://127.0.0.1:1',"
+                "api_admin_url='http://127.0.0.1:1', api_public_url='http://127.0.0.1:1')), MemoryReactorClock());"
+                "print('numpy' in sys.modules)"
+            )
+            done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+            self.assertEqual((done.stdout.strip(), done.stderr), (is_loaded, ""))
 
     def test_finished_batches_are_kept_as_long_as_is_set(self) -> None:
         service = make_service(Config(storage=StorageConfig(keep_finished=90)), MemoryReactorClock())
