@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Final
 
 from dapi.diagnosis.catalogue import ProblemId
-from dapi.diagnosis.problem import Finding, Status
+from dapi.diagnosis.problem import Finding, Status, serves_poc_v2
 
 _CLOCK_SECONDS = 5.0
 # Restarts, and changes from one node to the next, are over by then.
@@ -31,7 +31,8 @@ _TROUBLES: Final[Mapping[str, tuple[ProblemId, str]]] = {
     ),
     "moved": (
         ProblemId.CHAIN_MOVED_TO_V2,
-        "run the network's own api container for the proof of compute, with poc.follow_chain: false here",
+        "run the network's own api container for the proof of compute, and have dapi relay its callbacks: poc_v2.relay,"
+        " docs/poc-v2.md",
     ),
     "turn": (ProblemId.SENDING_STOPPED, "see what the problem says; dapi tries again every few seconds"),
     "broken": (ProblemId.SENDING_STOPPED, "look into the log, and report it; dapi tries again by itself"),
@@ -39,8 +40,13 @@ _TROUBLES: Final[Mapping[str, tuple[ProblemId, str]]] = {
 
 
 def chain(status: Status) -> Iterator[Finding]:
-    """Find that there is no chain, or that nothing is sent to it now."""
+    """Find that there is no chain, or that nothing is sent to it now.
+
+    On a host of PoC v2 the api container sends: there, neither is wrong.
+    """
     found = status["chain"]
+    if serves_poc_v2(status) and (found["state"] == "not configured" or found["trouble"] == "moved"):
+        return
     if found["state"] == "not configured":
         to_do = "set chain_node.url, and the key that signs (chain_node.signer_key_name)"
         yield Finding(ProblemId.CHAIN_NOT_CONFIGURED, found["reason"], to_do, is_logged=True)

@@ -14,6 +14,11 @@ Status: TypeAlias = Mapping[str, Any]
 """What ``GET /admin/v1/status`` shows, as JSON data."""
 
 
+def serves_poc_v2(status: Status) -> bool:
+    """Return whether dapi relays or watches PoC v2, where it commands no node and sends nothing itself."""
+    return status.get("relay") is not None or status.get("poc_v2_watch") is not None
+
+
 class Problem(msgspec.Struct, frozen=True):
     """Something that is wrong now: the ``problem`` in one sentence, and what ``to_do`` about it in another.
 

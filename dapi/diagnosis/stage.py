@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from dapi.diagnosis.catalogue import ProblemId, Severity
-from dapi.diagnosis.problem import Finding, Status
+from dapi.diagnosis.problem import Finding, Status, serves_poc_v2
 
 _PHASES_SECONDS = 10.0
 _VALIDATION_SECONDS = 30.0
@@ -13,10 +13,12 @@ _FEW_BLOCKS = 3
 
 
 def phases(status: Status) -> Iterator[Finding]:
-    """Find that dapi does not drive the nodes, or cannot follow the phases."""
+    """Find that dapi does not drive the nodes, which PoC v2 does not need, or cannot follow the phases."""
     found = status["chain"]
     poc = found.get("poc")
     if poc is None:
+        if serves_poc_v2(status):
+            return
         is_without_chain = found["state"] == "not configured"
         reason = "no chain is configured" if is_without_chain else "poc.follow_chain is false"
         problem = f"dapi does not drive the nodes: {reason}"

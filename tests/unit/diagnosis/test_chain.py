@@ -44,7 +44,7 @@ class ChainTests(CheckTestCase):
             ("not_asked", "chain-unreachable", "not asked yet", "can be reached from here"),
             ("catching_up", "chain-catching-up", "catching up", "has caught up"),
             ("other_chain", "chain-other", "another one: c:26657: chain id x", "the right network"),
-            ("moved", "chain-moved-to-v2", "the network has moved to PoC v2: …", "poc.follow_chain: false"),
+            ("moved", "chain-moved-to-v2", "the network has moved to PoC v2: …", "poc_v2.relay"),
             ("turn", "sending-stopped", "the database is not open", "tries again"),
             ("broken", "sending-stopped", "Submitter broke, see the log: x", "look into the log"),
         ):

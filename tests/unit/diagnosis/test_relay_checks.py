@@ -35,6 +35,16 @@ class RelayTests(CheckTestCase):
         self.assertEqual(self.relay(), [])
         self.assertEqual(self.found(relay=None), [])
 
+    def test_a_host_of_poc_v2_needs_no_chain_and_no_commands_of_dapi(self) -> None:
+        moved = {"state": "moved", "trouble": "moved", "reason": "the network has moved to PoC v2", "poc": None}
+        for chain in (NO_CHAIN, moved):
+            self.assertEqual(self.found(chain=chain, relay=RELAY), [])
+            self.assertEqual(self.found(chain=chain, poc_v2_watch=WATCH), [])
+            self.assertEqual(len(self.found(chain=chain)), 2)
+        unreachable = {"state": "unreachable", "trouble": "unreachable", "reason": "no answer", "poc": None}
+        (finding,) = self.found(chain=unreachable, relay=RELAY)
+        self.assertIs(finding.id, ProblemId.CHAIN_UNREACHABLE)
+
     def test_away(self) -> None:
         (short,) = self.relay(away={"seconds": 5.0, "reason": "refused"}, waiting=7)
         self.assertEqual((short.id, short.severity), (ProblemId.RELAY_AWAY, Severity.WARNING))
