@@ -5,6 +5,7 @@
     DapiError
     ├── ConfigError         the operator's input is wrong: say what to change
     ├── StartError          the process must not start: database, ports, keys
+    │   └── NewerDatabaseError  a newer dapi has written the database
     ├── NotReadyError       dapi is starting or stopping: try again later
     ├── ForbiddenError      whoever asks has not proven that they may
     ├── MessageError        a message is not valid
@@ -37,6 +38,10 @@ class ConfigError(DapiError):
 
 class StartError(DapiError):
     """Starting would be unsafe; the message says why and what to do."""
+
+
+class NewerDatabaseError(StartError):
+    """A newer dapi has written the database, so that this one cannot read it."""
 
 
 class NotReadyError(DapiError):

@@ -13,13 +13,20 @@ from pathlib import Path
 from typing import Final
 
 from dapi.database.schema import SCHEMA_VERSIONS
-from dapi.errors import StartError
+from dapi.errors import NewerDatabaseError, StartError
 from dapi.messages.sizes import MIB
 
 APPLICATION_ID = int.from_bytes(b"dapi", "big")
 
 AUTO_CHECKPOINT: Final = "PRAGMA wal_autocheckpoint = 256"
 """Has a commit copy the log into the file when that has so many pages."""
+
+TO_DO_WHEN_LOST: Final = (
+    "a volume may be missing or a disk may have been full; bring the file back, or start once with --new-database if "
+    "dapi has to begin with a new one"
+)
+
+TO_DO_WHEN_OF_ANOTHER_USER: Final = "run dapi as the user whose files they are, or give them to this one (chown)"
 
 _BUSY_TIMEOUT_SECONDS = 2.0
 # What undoes one statement of several, and what is sorted, would otherwise be in files of /tmp, which a container need
@@ -54,6 +61,7 @@ def take_lock(path: Path) -> int:
     if not path.parent.exists():
         path.parent.mkdir(mode=0o700, parents=True)
     lock = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT, 0o600)
+    give_to_owner(lock, path)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
@@ -64,23 +72,40 @@ def take_lock(path: Path) -> int:
     return lock
 
 
+def give_to_owner(descriptor: int, path: Path) -> None:
+    """Give a file that root has made beside the database to the user whose database it is, or whose folder."""
+    owner = (path if path.exists() else path.parent).stat()
+    if os.geteuid() == 0 and os.fstat(descriptor).st_uid != owner.st_uid:
+        # In a container, root may not be allowed to.
+        with contextlib.suppress(PermissionError):
+            os.fchown(descriptor, owner.st_uid, owner.st_gid)
+
+
 def open_prepared(path: Path, *, is_new_wanted: bool = False) -> sqlite3.Connection:
     """Open the connection that writes: the file is made if it is missing, checked, and brought up to date.
 
     An empty file, or a write-ahead log without its file, is what is left of a database that was lost: StartError,
     unless ``is_new_wanted``.
     """
-    is_missing = not path.exists()
-    if is_missing or (path.stat().st_size == 0 and not path.is_dir()):
-        has_wal = _has_content(Path(f"{path}-wal"))
-        if not is_new_wanted and (has_wal or not is_missing):
-            raise StartError(_lost(path, "is missing, while its -wal file is there" if is_missing else "is empty"))
+    if not is_new_wanted and (lost := why_lost(path)) is not None:
+        raise StartError(f"the database {path} {lost}: {TO_DO_WHEN_LOST}")
+    if not path.exists() or _is_empty(path):
         _create(path)
+    if not os.access(path, os.R_OK | os.W_OK):
+        raise StartError(f"the database {path} cannot be read and written by this user: {TO_DO_WHEN_OF_ANOTHER_USER}")
     return _open(path)
 
 
-def _has_content(path: Path) -> bool:
-    return path.exists() and path.stat().st_size > 0
+def why_lost(path: Path) -> str | None:
+    """Return in words what shows that the database at ``path`` was lost; None: there is one, or never was."""
+    if path.exists():
+        return "is empty" if _is_empty(path) else None
+    wal = Path(f"{path}-wal")
+    return "is missing, while its -wal file is there" if wal.exists() and not _is_empty(wal) else None
+
+
+def _is_empty(path: Path) -> bool:
+    return path.is_file() and path.stat().st_size == 0
 
 
 def _create(path: Path) -> None:
@@ -127,7 +152,7 @@ def _prepare(connection: sqlite3.Connection, path: Path) -> None:
     if not is_new and application_id != APPLICATION_ID:
         raise StartError(f"{path} is a database of another program: give dapi a path of its own")
     if version > len(SCHEMA_VERSIONS):
-        raise StartError(
+        raise NewerDatabaseError(
             f"the database {path} was written by a newer dapi (its schema is {version}, this one knows "
             f"{len(SCHEMA_VERSIONS)}): install that version again, or restore a back-up from before the upgrade"
         )
@@ -149,13 +174,6 @@ def _prepare(connection: sqlite3.Connection, path: Path) -> None:
             f"BEGIN IMMEDIATE; {missing} PRAGMA application_id = {APPLICATION_ID}; "
             f"PRAGMA user_version = {len(SCHEMA_VERSIONS)}; COMMIT;"
         )
-
-
-def _lost(path: Path, finding: str) -> str:
-    return (
-        f"the database {path} {finding}: a volume may be missing or a disk may have been full; bring the file back, or "
-        "start once with --new-database if dapi has to begin with a new one"
-    )
 
 
 def _corrupt(path: Path, found: object) -> str:

@@ -10,9 +10,9 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
-from dapi.database.file import APPLICATION_ID, take_lock
+from dapi.database.file import APPLICATION_ID, give_to_owner, take_lock
 from dapi.database.schema import SCHEMA_VERSIONS
-from dapi.errors import StartError
+from dapi.errors import NewerDatabaseError, StartError
 
 
 class FoundDatabase(NamedTuple):
@@ -49,7 +49,9 @@ def _look(connection: sqlite3.Connection, path: Path) -> FoundDatabase:
     if application_id != APPLICATION_ID:
         raise StartError(f"{path} is a database of another program")
     if version > len(SCHEMA_VERSIONS):
-        raise StartError(f"{path} was written by a newer dapi (its schema is {version}): install that version first")
+        raise NewerDatabaseError(
+            f"{path} was written by a newer dapi (its schema is {version}): install that version first"
+        )
     (found,) = connection.execute("PRAGMA integrity_check(1)").fetchone()
     if found != "ok":
         raise StartError(f"{path} is damaged: {found}")
@@ -71,7 +73,8 @@ def _look(connection: sqlite3.Connection, path: Path) -> FoundDatabase:
 def restore(copy: Path, path: Path) -> Path | None:
     """Put a copy in the place of the database at ``path``; return where that is now, None when there was none.
 
-    The copy itself stays. Raises StartError when the copy cannot be used, or a dapi uses the database.
+    The copy itself stays. The database belongs to the user to whom it belonged before, or its folder does, also when
+    root puts it there. Raises StartError when the copy cannot be used, or a dapi uses the database.
     """
     path = Path(os.path.realpath(path))
     look_into(copy)
@@ -81,6 +84,7 @@ def restore(copy: Path, path: Path) -> Path | None:
         new.unlink(missing_ok=True)
         descriptor = os.open(new, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
         with copy.open("rb") as source, os.fdopen(descriptor, "wb") as target:
+            give_to_owner(target.fileno(), path)
             shutil.copyfileobj(source, target)
             target.flush()
             os.fsync(target.fileno())

@@ -21,10 +21,10 @@ from dapi.broker.nodes import NodeConfig
 from dapi.chain_service import load_key
 from dapi.cli.checks.result import Check, failed, passed, skipped
 from dapi.config import Config
-from dapi.database.file import open_to_read
+from dapi.database.file import TO_DO_WHEN_LOST, TO_DO_WHEN_OF_ANOTHER_USER, open_to_read, why_lost
 from dapi.database.restore import look_into
 from dapi.diagnosis.doors import CERTIFICATE_DAYS
-from dapi.errors import ConfigError, DapiError, StartError
+from dapi.errors import ConfigError, DapiError, NewerDatabaseError, StartError
 from dapi.messages.printable import without_tokens
 from dapi.messages.sizes import MIB
 from dapi.messages.urls import ip_address_of, is_loopback, parse_url, without_user
@@ -71,7 +71,7 @@ def known_nodes(config: Config) -> list[NodeConfig]:
     nodes = {node.id: node for node in config.nodes}
     path = Path(os.path.realpath(Path(config.storage.path).expanduser()))
     statement = "SELECT id, config, removed OR NOT enabled FROM nodes"
-    if not path.exists():
+    if not os.path.exists(path):
         return list(nodes.values())
     with contextlib.suppress(sqlite3.Error), contextlib.closing(open_to_read(path)) as connection:
         for node_id, text, is_left_alone in connection.execute(statement).fetchall():
@@ -95,12 +95,17 @@ def _key(config: Config) -> Check:
 
 
 def _database(config: Config, path: Path, is_running: bool) -> Iterator[Check]:
-    folder = next(each for each in path.parents if each.exists())
+    # Unlike Path.exists, this does not fail in a folder that this user may not enter.
+    folder = next(each for each in path.parents if os.path.exists(each))
     if not os.access(folder, os.W_OK | os.X_OK):
         yield failed("database", f"{folder} cannot be written by this user", "set storage.path, or change its owner")
     elif is_running:
         yield skipped("database", f"a dapi uses {path} now")
-    elif not path.exists():
+    elif (closed := _closed_file(path)) is not None:
+        yield failed("database", f"{closed} cannot be read and written by this user", TO_DO_WHEN_OF_ANOTHER_USER)
+    elif (lost := why_lost(path)) is not None and not config.storage.new_database:
+        yield failed("database", f"{path} {lost}", TO_DO_WHEN_LOST)
+    elif lost is not None or not path.exists():
         yield passed("database", f"{path} will be made")
     else:
         yield _look_into(path)
@@ -112,13 +117,22 @@ def _database(config: Config, path: Path, is_running: bool) -> Iterator[Check]:
         yield passed("disk", f"{free // MIB} MiB are free in {folder}")
 
 
+def _closed_file(path: Path) -> Path | None:
+    """Return a file of the database that this user may not use, such as one that root has made."""
+    files = (Path(f"{path}{suffix}") for suffix in ("", "-wal", "-shm", ".lock", ".reserve", ".secret"))
+    return next((each for each in files if each.exists() and not os.access(each, os.R_OK | os.W_OK)), None)
+
+
 def _look_into(path: Path) -> Check:
     if path.stat().st_size > _CHECKED_BYTES:
         return skipped("database", f"{path} is larger than {_CHECKED_BYTES // MIB} MiB, and is not read whole")
     try:
         found = look_into(path, is_copy=False)
     except StartError as error:
-        return failed("database", str(error), "restore it from a back-up (dapi restore), or set storage.path")
+        to_do = "restore it from a back-up (dapi restore)"
+        if isinstance(error, NewerDatabaseError):
+            to_do = "install that version again, or restore a back-up from before the upgrade"
+        return failed("database", str(error), to_do)
     counts = ", ".join(f"{number} {state}" for state, number in found.batches.items()) or "no batches"
     return passed("database", f"{path} is whole: {counts}")
 

@@ -213,6 +213,11 @@ class RefusalTests(StoreTestCase):
         self.assertIn("of another program: give dapi a path of its own", self.refusal())
         self.assertEqual(self.look("SELECT name FROM sqlite_master"), [("t",)])
 
+    def test_a_file_of_another_user(self) -> None:
+        self.close_database(self.open_database())
+        self.patch(os, "access", lambda path, _mode: path != self.path)
+        self.assertIn("cannot be read and written by this user: run dapi as the user", self.refusal())
+
     def test_newer_version(self) -> None:
         self.close_database(self.open_database())
         self.make_file("PRAGMA user_version = 1000")

@@ -64,6 +64,20 @@ class RestoreTests(RestoreTestCase):
         self.assertIsNone(restore(self.copy, new))
         self.assertEqual(self.nodes(new), 1)
 
+    def test_root_gives_it_to_whom_the_database_belonged_or_the_folder(self) -> None:
+        # Who is not root can only give it to themselves.
+        user = 12345 if os.geteuid() == 0 else os.geteuid()
+        self.close_database(self.database)
+        os.chown(self.path, user, -1)
+        restore(self.copy, self.path)
+        self.assertEqual(self.path.stat().st_uid, user)
+        folder = self.path.parent / "new"
+        folder.mkdir()
+        os.chown(folder, user, -1)
+        restore(self.copy, folder / "outbox.db")
+        self.assertEqual({each.stat().st_uid for each in folder.iterdir()}, {user})
+        self.assertEqual({each.name for each in folder.iterdir()}, {"outbox.db", "outbox.db.lock"})
+
     def test_while_a_dapi_runs(self) -> None:
         with self.assertRaisesRegex(StartError, "in use by another dapi"):
             restore(self.copy, self.path)

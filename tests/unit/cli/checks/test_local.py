@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import resource
 import shutil
@@ -35,7 +36,8 @@ class LocalTestCase(SynchronousTestCase):
         self.others: dict[str, Any] = {}
 
     def config(self) -> Config:
-        return Config(api=ApiConfig(**self.api), storage=StorageConfig(path=str(self.path)), **self.others)
+        sections: dict[str, Any] = {"storage": StorageConfig(path=str(self.path)), **self.others}
+        return Config(api=ApiConfig(**self.api), **sections)
 
     def found(self, name: str) -> Check:
         """The first check of this name."""
@@ -80,6 +82,47 @@ class CheckTests(LocalTestCase):
         self.assertEqual(self.result("database"), "FAIL")
         self.lock()
         self.assertEqual(self.result("database"), "SKIPPED")
+
+    def test_what_the_start_would_refuse(self) -> None:
+        log = Path(f"{self.path}-wal")
+        log.write_bytes(b"the newest rows")
+        check = self.found("database")
+        self.assertEqual((check.result, "its -wal file is there" in check.found), ("FAIL", True))
+        self.assertIn("bring the file back", str(check.to_do))
+        log.unlink()
+        self.path.touch()
+        self.assertIn("is empty", self.found("database").found)
+        self.others = {"storage": StorageConfig(path=str(self.path), new_database=True)}
+        self.assertIn("will be made", self.found("database").found)
+
+    def test_a_newer_one_is_not_to_be_begun_anew(self) -> None:
+        connection = open_prepared(self.path)
+        connection.execute("PRAGMA user_version = 1000")
+        connection.close()
+        self.assertIn("install that version again", str(self.found("database").to_do))
+
+    def test_files_of_another_user(self) -> None:
+        open_prepared(self.path).close()
+        for suffix in ("", "-wal", ".lock", ".secret"):
+            closed = Path(f"{self.path}{suffix}")
+            closed.touch()
+            self.patch(os, "access", lambda path, _mode, closed=closed: path != closed)
+            check = self.found("database")
+            self.assertEqual((check.result, f"{closed} cannot be" in check.found), ("FAIL", True))
+            self.assertIn("chown", str(check.to_do))
+
+    def test_a_folder_that_may_not_be_entered(self) -> None:
+        real = os.stat
+
+        def refuse(path: Any, *arguments: Any, **options: Any) -> os.stat_result:
+            if str(path).startswith(f"{self.folder}/"):
+                raise PermissionError(errno.EACCES, "Permission denied")
+            return real(path, *arguments, **options)
+
+        self.patch(os, "stat", refuse)
+        self.patch(os, "access", lambda _path, _mode: False)
+        self.assertEqual(self.found("database").found, f"{self.folder} cannot be written by this user")
+        self.assertEqual(known_nodes(self.config()), [])
 
     def test_a_folder_that_is_not_there_yet(self) -> None:
         self.path = self.folder / "a" / "b" / "outbox.db"
