@@ -63,6 +63,10 @@ VARIABLES = {
 """Which key a variable of the network's own software sets; and IS_TEST_NET, where it is true, ``poc.network``."""
 
 
+# What the command line `dapi` reads, where the same environment is for both.
+_OF_THE_COMMAND_LINE = frozenset({"DAPI_URL", "DAPI_ADMIN_TOKEN", "DAPI_CA_FILE"})
+
+
 class _Setting(NamedTuple):
     """A value as it was found. ``is_text``: its source knows only text, so numbers are read from it."""
 
@@ -168,7 +172,7 @@ def _leaves(tree: Mapping[Any, Any], prefix: str = "") -> Iterable[tuple[str, An
 
 def _from_environment(environ: Mapping[str, str]) -> Iterable[tuple[str, _Setting]]:
     for name, value in environ.items():
-        if name.startswith("DAPI_"):
+        if name.startswith("DAPI_") and name not in _OF_THE_COMMAND_LINE:
             yield name.removeprefix("DAPI_").lower().replace("__", "."), _Setting(value, f"environment {name}")
     for name, key in VARIABLES.items():
         if name in environ:

@@ -194,7 +194,10 @@ class Backups(Service):
         except FileExistsError:
             raise ConfigError(f"path: {target} exists: nothing is ever overwritten; choose another name") from None
         except OSError as error:
-            raise ConfigError(f"path: {target} cannot be made: {error.strerror}") from error
+            raise ConfigError(
+                f"path: {target} cannot be made: {error.strerror}; choose a folder that dapi itself may write, such as "
+                f"{self._path.parent}"
+            ) from error
         return target
 
     def _copy(self, target: Path) -> int:

@@ -287,6 +287,10 @@ class UnknownKeyTests(ConfigTestCase):
     def warnings(self, text: str, **environ: str) -> list[str]:
         return load_config(self.write(text), environ=environ)[1]
 
+    def test_what_is_for_the_command_line_is_not_taken_for_a_setting(self) -> None:
+        environ = {"DAPI_URL": "http://127.0.0.1:9200", "DAPI_ADMIN_TOKEN": "t", "DAPI_CA_FILE": "ca.pem"}
+        self.assertEqual(load_config(environ=environ), (Config(), []))
+
     def test_a_misspelt_key_is_named_with_what_may_be_meant(self) -> None:
         (warning,) = self.warnings("api: {ml_sever_port: 1}")
         self.assertIn("api.ml_sever_port", warning)

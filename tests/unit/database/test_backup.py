@@ -121,6 +121,7 @@ class BackupTests(BackupTestCase):
             (self.copy, "exists"),
             (folder, "exists"),
             (self.path, "exists"),
+            (folder / ("x" * 300), "choose a folder that dapi itself may write"),
             *((f"{self.path}{suffix}", "belongs") for suffix in ("-journal", ".new", "-wal", ".lock")),
         ):
             with self.assertRaisesRegex(ConfigError, message):
