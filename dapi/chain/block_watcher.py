@@ -18,7 +18,6 @@ from dapi.timing.loop import LoopService
 from dapi.timing.observers import Observers
 
 _STATUS_SECONDS = 5.0
-_HALTED_AFTER_SECONDS = 10.0
 # So long all nodes have to tell of another chain before that is taken for one that began anew.
 _ANOTHER_CHAIN_SECONDS = 60.0
 
@@ -36,9 +35,9 @@ class BlockWatcher(LoopService):
 
     ``head`` is the latest block that any node told, None before the first status; its height never falls. The height
     may grow by more than one between two calls of the observers, so observers act on 'at this height or later'.
-    ``problem`` says why nothing should be sent now (not reachable, catching up, another chain, no block for 10 s); it
-    is None while the chain moves. ``status_error`` is set while the nodes refuse to be asked at all. The watcher
-    measures on this machine's clock how long no block came: block times may differ from it.
+    ``problem`` says why nothing should be sent now (not reachable, catching up, another chain, no block for
+    ``halted_seconds``); it is None while the chain moves. ``status_error`` is set while the nodes refuse to be asked at
+    all. The watcher measures on this machine's clock how long no block came: block times may differ from it.
 
     When all nodes are of another chain than the one that was expected, and no block of that one was seen, the watcher
     follows the other chain. When blocks of the first one were seen, it calls ``on_another_chain`` with the reason after
@@ -56,6 +55,7 @@ class BlockWatcher(LoopService):
         on_another_chain: Callable[[str], object] = lambda reason: None,
         poll_seconds: float = 1.0,
         quiet_seconds: float = 10.0,
+        halted_seconds: float = 10.0,
     ) -> None:
         super().__init__(reactor)
         self.head: ChainStatus | None = rpc.nodes.latest
@@ -67,6 +67,7 @@ class BlockWatcher(LoopService):
         self._other_chain_since: float | None = None
         self._poll_seconds = poll_seconds
         self._max_quiet_seconds = quiet_seconds
+        self._halted_seconds = halted_seconds
         self._observers = Observers[[]]()
         self._status_problem = rpc.nodes.problem()
         self._is_asking = False
@@ -100,7 +101,7 @@ class BlockWatcher(LoopService):
 
     @property
     def _is_halted(self) -> bool:
-        return bool(self._reactor.seconds() - self._moved_at > _HALTED_AFTER_SECONDS)
+        return bool(self._reactor.seconds() - self._moved_at > self._halted_seconds)
 
     def observe(self, observer: Callable[[], object]) -> None:
         """Call ``observer`` at every new head, and when the nodes can be relied on again."""

@@ -12,7 +12,7 @@ from twisted.internet.task import deferLater
 from dapi.chain.rpc_answers import Broadcast
 from dapi.errors import ChainUnavailableError
 from dapi.messages import State
-from tests.integration.submission.chain_and_dapi import SECOND_NS, Chain, Dapi, Maker, key, reactor
+from tests.integration.submission.chain_and_dapi import HALTED_SECONDS, SECOND_NS, Chain, Dapi, Maker, key, reactor
 from tests.integration.waiting import until
 
 MAX_IN_FLIGHT = 4
@@ -124,8 +124,8 @@ async def test_halted_it_says_so_and_offers_nothing(maker: Maker) -> None:
     chain.switches.answer_delay_seconds = 0.1
     dapi = maker.dapi(chain)
     await dapi.when_status(state="submitting")
-    # As if ten seconds had gone by.
-    dapi.watcher._moved_at -= 11
+    # As if so much time had gone by.
+    dapi.watcher._moved_at -= HALTED_SECONDS + 1
     await dapi.record(1)
     await dapi.when_status(state="waiting", reason="halted")
     await deferLater(reactor, 0.5)
