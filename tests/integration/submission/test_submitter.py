@@ -232,7 +232,8 @@ async def test_a_confirmation_poc_is_served_too(maker: Maker) -> None:
     await until(lambda: dapi.hash() is None)
     chain.simulated.produce_block()
     await until(lambda: dapi.watcher.head and dapi.watcher.head.height == 502)
-    assert len(dapi.rpc.sent) == 1
+    # The same bytes may have been offered twice before.
+    assert len(set(dapi.rpc.sent)) == 1
     chain.simulated.produce_block()
     await chain.mempool(1)
     chain.simulated.produce_block()

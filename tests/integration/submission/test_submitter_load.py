@@ -119,8 +119,8 @@ async def test_a_grant_that_is_missing_for_the_first_third(maker: Maker) -> None
         await load.come()
         await load.block()
     await load.dapi.when_all(State.CONFIRMED, 6 * A_BLOCK)
-    # Noticed in the block after the grant; all that waited is in the one after that.
-    assert max(await load.delays()) == 4
+    # Noticed in the block after the grant at the latest; all that waited is in the one after that.
+    assert max(await load.delays()) in (3, 4)
 
 
 @pytest_twisted.ensureDeferred

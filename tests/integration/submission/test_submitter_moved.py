@@ -20,9 +20,12 @@ from tests.logs import captured_log
 @pytest.mark.parametrize("in_check_tx", [False, True])
 @pytest_twisted.ensureDeferred
 async def test_a_network_that_moved_to_poc_v2_gets_nothing_until_it_is_back(maker: Maker, in_check_tx: bool) -> None:
-    chain = maker.chain(0.1, rules=Rules(windows_in_check_tx=in_check_tx))
+    # Blocks by hand: after some more of them dapi would ask for the parameters, which tell it, too.
+    chain = maker.chain(None, rules=Rules(windows_in_check_tx=in_check_tx))
     dapi = maker.dapi(chain)
     await dapi.record(1)
+    await chain.mempool(1)
+    await dapi.next_block(chain)
     await dapi.when_all(State.CONFIRMED, 1)
     chain.state.rules.poc_v2 = True
     with captured_log() as log:
@@ -37,11 +40,12 @@ async def test_a_network_that_moved_to_poc_v2_gets_nothing_until_it_is_back(make
     assert (counts["stored"], counts["confirmed"], counts["failed"]) == (2, 1, 0)
     sent = len(dapi.rpc.sent)
     await dapi.record(4)
-    await chain.simulated.when_height(chain.simulated.height + 5)
+    for _ in range(5):
+        await dapi.next_block(chain)
     assert len(dapi.rpc.sent) == sent
     # It is no latch: the chain says v1 again, and all that was kept goes.
     chain.state.rules.poc_v2 = False
-    await dapi.when_all(State.CONFIRMED, 4)
+    await dapi.blocks_until(chain, lambda counts: counts["confirmed"] == 4)
 
 
 class PocV2(Resource):

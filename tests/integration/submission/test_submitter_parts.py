@@ -18,6 +18,12 @@ def nonces_on(chain: Chain) -> list[int]:
     return sorted(nonce for stored in chain.state.batches.values() for nonce in stored.message.nonces)
 
 
+def nonces_waiting(chain: Chain) -> int:
+    """How many nonces are in transactions that wait for a block."""
+    messages = [message for tx in chain.blockchain.mempool.waiting() for message in tx.host_messages()]
+    return sum(len(message.nonces) for message in messages if isinstance(message, SubmitPocBatch))
+
+
 def refuse(chain: Chain, *part_ids: str) -> None:
     """Have the chain refuse these for good, and nothing else."""
 
@@ -123,9 +129,10 @@ async def test_it_fails_with_its_first_part_and_is_sent_again_as_a_whole(maker: 
 async def test_it_does_not_fail_while_another_part_is_under_way(maker: Maker) -> None:
     chain, dapi = maker.pair(None, max_transaction_bytes=100_000)
     receipt = await dapi.record_large(0, 20_000)
-    await until(lambda: len(chain.blockchain.mempool) > 2)
+    await until(lambda: nonces_waiting(chain) == 20_000)
     waiting = chain.blockchain.mempool.waiting()
     first, others = waiting[0], waiting[1:]
+    assert len(others) > 1
     refused = next(iter(first.host_messages()))
     assert isinstance(refused, SubmitPocBatch)
     refuse(chain, refused.batch_id)

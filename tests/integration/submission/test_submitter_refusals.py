@@ -125,9 +125,10 @@ async def test_one_that_nobody_names_is_found_by_halving(maker: Maker) -> None:
     await until(lambda: len(chain.blockchain.mempool) + chain.simulated.height > STAGE + 1)
     # A mempool refuses it, and so is asked again: what no mempool takes is only halved at once, and then waits.
     while (await dapi.outbox.counts())["confirmed"] < 16:
+        await dapi.at_rest(chain)
         await dapi.next_block(chain)
-    counts = await dapi.outbox.counts()
-    assert (counts["stored"], counts["failed"]) == (1, 0)
+    # It is in flight only while the mempool is asked again.
+    await dapi.when(lambda counts: (counts["confirmed"], counts["stored"], counts["failed"]) == (16, 1, 0))
     assert len(set(dapi.rpc.sent)) < 16
     # It is refused by nodes, not by a block, so it is tried again; and goes through when they take it.
     chain.state.refuse_tx = lambda _: None
