@@ -183,18 +183,32 @@ class WholeDapi:
 
         await until_answered(is_handed_out)
 
+    async def when_all_is_sent(self) -> None:
+        """Wait until each message is in a transaction, or in a block."""
+        service = self.service
+        assert service is not None
+
+        async def is_sent() -> bool:
+            return (await service.outbox.counts())[State.STORED] == 0
+
+        await until_answered(is_sent)
+
     async def when_nothing_is_left(self) -> None:
-        """Wait until all that the nodes delivered is confirmed, and see that it is on the chain, each batch once."""
+        """Wait until all that the nodes delivered is confirmed, and see that it is on the chain, each batch once.
+
+        Nodes that go on to generate leave no moment at which nothing is left.
+        """
         assert self.service is not None
-        counts = await self.when_finished()
-        failed = (await self.service.outbox.batches(state=State.FAILED)).batches
-        assert counts[State.FAILED] == counts[State.EXPIRED] == 0, (counts, failed)
-        on_chain = {batch_id for _, _, batch_id in self.chain.state.batches}
+        # Before anything is waited for: what comes meanwhile is not on the chain yet.
         delivered = {
             content_id(msgspec.convert(entry.batch, ProofBatch))
             for node in self.nodes.values()
             for entry in node.ledger.delivered(kind="generated")
         }
+        counts = await self.when_finished()
+        failed = (await self.service.outbox.batches(state=State.FAILED)).batches
+        assert counts[State.FAILED] == counts[State.EXPIRED] == 0, (counts, failed)
+        on_chain = {batch_id for _, _, batch_id in self.chain.state.batches}
         assert delivered
         assert delivered <= on_chain
         assert not self.chain.blockchain.doubles()

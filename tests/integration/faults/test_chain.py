@@ -20,7 +20,7 @@ from dapi.outbox.pages import BatchRow
 from dapi.simulator.chain.chain import SimulatedChain
 from dapi.simulator.chain.epochs import EpochParams
 from tests.integration.waiting import soon, until
-from tests.integration.whole_dapi import FIRST_POC, WholeDapi
+from tests.integration.whole_dapi import FIRST_POC, WholeDapi, when_all_is_delivered
 
 ROUNDS = int(os.environ.get("DAPI_FAULT_ROUNDS", "0"))
 # Stages that last as long as a test waits.
@@ -157,6 +157,8 @@ async def test_all_that_was_acknowledged_is_in_a_block_after_each(whole: WholeDa
     assert whole.chain.height < FIRST_POC + SHORTER
     for node in whole.nodes.values():
         node.settings.batches_per_walk = 0
+    for node in whole.nodes.values():
+        await when_all_is_delivered(node)
     await whole.when_nothing_is_left()
     assert not whole.chain.state.doubled_nonces()
     rows = await all_rows(whole)

@@ -81,6 +81,8 @@ async def test_whole_epochs_by_itself(short: WholeDapi) -> None:
                     await when_all_is_delivered(node)
             if phase == "validate":
                 await until_awaited(partial(is_kept, whole, Kind.VALIDATED, start))
+            # What is in a mempool gets into the next block.
+            await whole.when_all_is_sent()
             whole.chain.is_halted = False
         assert (epoch, whole.key.address) in whole.chain.state.seeds
         batches = [batch for (height, _, _), batch in whole.chain.state.batches.items() if height == start]
@@ -121,6 +123,8 @@ async def test_nodes_that_generate_are_not_disturbed_by_a_restart(whole: WholeDa
     # Its WebSocket is open again, and it is the same run that uses it.
     await soon(node.ledger.when_delivered(by_websocket + 2, via="websocket"))
     assert node.run is run
+    node.settings.batches_per_walk = 0
+    await when_all_is_delivered(node)
     await whole.when_nothing_is_left()
 
 
@@ -211,9 +215,12 @@ async def test_node_added_and_removed_in_the_middle_of_a_stage(whole: WholeDapi)
 @pytest_twisted.ensureDeferred
 async def test_a_disabled_node_is_left_alone(whole: WholeDapi) -> None:
     first, second = whole.node("node1"), whole.node("node2")
+    # While the chain catches up, nobody is commanded.
+    whole.chain.switches.is_catching_up = True
     service = whole.start()
     await service.broker.register_missing([])
     await service.broker.disable_node("node2")
+    whole.chain.switches.is_catching_up = False
     whole.produce_to(FIRST_POC)
     await when_in(first, "generate")
     assert phase_of(second) == "nothing"

@@ -87,9 +87,12 @@ async def test_a_batch_that_comes_before_its_stage_is_known_is_sent_once_it_is(w
     whole.produce_to(FIRST_POC)
     await whole.when_all("generate")
     await soon(node.ledger.when_delivered(1))
+    node.settings.batches_per_walk = 0
+    await when_all_is_delivered(node)
     await whole.when_nothing_is_left()
     await whole.stop()
     await whole.chain.stopService()
+    node.settings.batches_per_walk = 1
     # A database without the stage, and a chain that does not tell of it yet.
     for path in whole.folder.glob("outbox.db*"):
         if path.suffix != ".secret":
@@ -123,7 +126,7 @@ async def test_nonces_of_another_node_are_kept_and_not_sent(whole: WholeDapi) ->
         assert (response.code, await treq.content(response)) == (200, b"")
 
     async def is_one_confirmed() -> bool:
-        return (await service.outbox.counts())[State.CONFIRMED] >= 1
+        return bool((await service.outbox.batches(kind=Kind.GENERATED, state=State.CONFIRMED)).batches)
 
     await until_awaited(is_one_confirmed)
     reason = "not sent: its nonces are not those of its node"
