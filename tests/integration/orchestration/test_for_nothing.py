@@ -105,16 +105,20 @@ async def test_six_thousand_heights_of_no_stage_hold_nothing_up(slow: WholeDapi,
     real = {content_id(msgspec.convert(entry.batch, ProofBatch)) for entry in node.ledger.delivered(kind="generated")}
     await until(lambda: {batch_id for _, _, batch_id in slow.chain.state.batches} == real)
 
-    async def are_only_those_left_that_may_come() -> list[BatchRow] | None:
+    async def are_only_those_left_that_may_come() -> tuple[list[BatchRow], list[BatchRow]] | None:
         # Of the stage's own height there is one: of another block hash, it ends with the window.
         height = slow.chain.height
-        rows = await rows_of(service, Kind.GENERATED, State.STORED)
-        return rows if all(row.height == FIRST_POC or height < row.height <= height + 100 for row in rows) else None
+        left = await rows_of(service, Kind.GENERATED, State.STORED)
+        expired = await rows_of(service, Kind.GENERATED, State.EXPIRED)
+        may_come = all(row.height == FIRST_POC or height < row.height <= height + 100 for row in left)
+        # With each block one more expires: it may be among both.
+        is_of_one_moment = len(left) + len(expired) == answers[b"200"]
+        return (left, expired) if may_come and is_of_one_moment else None
 
-    left = await until_awaited(are_only_those_left_that_may_come)
+    found = await until_awaited(are_only_those_left_that_may_come)
+    assert found is not None
+    left, expired = found
     assert left
-    expired = await rows_of(service, Kind.GENERATED, State.EXPIRED)
-    assert len(left) + len(expired) == answers[b"200"]
     assert {row.reason for row in expired} == {NO_SUCH_STAGE}
     assert {row.reason for row in left if row.height != FIRST_POC} == {NO_SUCH_STAGE}
     # No transaction was wasted on them.
