@@ -33,7 +33,7 @@ from dapi.simulator.ml_node.settings import quick_settings
 from dapi.timing.retry import RetryDelay
 from tests.chain_tools import SECOND_NS, Key, Packed, batch, transaction
 from tests.integration.simulated_node import Callbacks
-from tests.integration.waiting import soon
+from tests.integration.waiting import soon, until
 from tests.nodes import node_config
 
 reactor: Any = global_reactor
@@ -51,6 +51,7 @@ STAGE = regular_stage(
 )
 KEYS = [Key(seed) for seed in range(1, 7)]
 VALIDATE = "/api/v1/pow/validate"
+HOUR = 3600.0
 BEGUN = StopNodeCommand()
 
 
@@ -282,8 +283,11 @@ async def test_a_poisoned_distance_kills_no_sender(stage: ValidatedStage) -> Non
 async def test_a_dead_sender_is_reported_and_its_work_is_done_by_the_other(stage: ValidatedStage) -> None:
     stage.nodes["a"].kill_sender()
     put_all(stage)
-    stage.validate(silent_seconds=1.0)
-    await stage.verdicts(len(KEYS) // 2)
+    stage.validate(silent_seconds=HOUR)
+    await until(lambda: stage.validation.status()["handed"] == len(KEYS))
+    await stage.verdicts(stage.validation.status()["nodes"]["b"]["handed"])
+    # As if an hour had gone by, in which the other one owed nothing.
+    stage.validation._assignments._nodes["a"].heard_at -= HOUR
     assert await soon(stage.when_silent) == "a"
     assert keys_of(await stage.verdicts(len(KEYS))) == everybody()
     await stage.finish()
