@@ -230,14 +230,17 @@ class Forwarder(LoopService):
         if self.away is None:
             self.away = (now, reason)
             self.was_away = True
-            self.log.warn("the api container is away, callbacks wait on disk: {reason}", reason=reason)
+            if self._log_limit.is_due("away"):
+                self.log.warn("the api container is away, callbacks wait on disk: {reason}", reason=reason)
         self._probe_at = now + _PROBE_SECONDS
-        self.queue.put_back(payload)
+        # Behind all others of its lane: it may be the only one that the container does not answer.
+        self.queue.put(payload, now=now)
 
     def _is_back(self) -> None:
         if self.away is not None:
             seconds, self.away = self._reactor.seconds() - self.away[0], None
-            self.log.info("the api container is back after {seconds:.0f} s", seconds=seconds)
+            if self._log_limit.is_due("back"):
+                self.log.info("the api container is back after {seconds:.0f} s", seconds=seconds)
 
     def _complain(self, meaning: Meaning, reason: str, now: float) -> None:
         self.problems[meaning] = (now, f"{_PROBLEMS[meaning]} ({reason})")

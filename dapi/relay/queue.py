@@ -46,10 +46,6 @@ class PayloadQueue:
         else:
             self._ready.setdefault(payload.lane, deque()).append(payload)
 
-    def put_back(self, payload: Payload) -> None:
-        """Have a payload sent next of its lane: nothing is wrong with it."""
-        self._ready.setdefault(payload.lane, deque()).appendleft(payload)
-
     def hurry(self, now: float) -> None:
         """Have all that waits for a later time sent now."""
         later, self._later = self._later, []

@@ -26,11 +26,18 @@ class FakeClient:
 
     def __init__(self) -> None:
         self.requests: list[Deferred[RawAnswer]] = []
+        self._targets: list[bytes] = []
 
-    async def request(self, *_: Any) -> RawAnswer:
+    async def request(self, _method: bytes, target: bytes, *_: Any) -> RawAnswer:
         request: Deferred[RawAnswer] = Deferred()
         self.requests.append(request)
+        self._targets.append(target)
         return await request
+
+    def under_way(self) -> list[tuple[bytes, Deferred[RawAnswer]]]:
+        """Return the requests that are not answered, with their targets."""
+        both = zip(self._targets, self.requests, strict=True)
+        return [(target, request) for target, request in both if not request.called]
 
     def close(self) -> Deferred[None]:
         closed: Deferred[None] = Deferred()
@@ -194,6 +201,24 @@ class ForwarderTests(SynchronousTestCase):
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
         self.assertEqual(len(log.lines(containing="handing a callback on broke")), 1)
         self.assertEqual(self.run_for(40), 4)
+
+    def test_one_that_is_never_answered_holds_no_other_of_its_node_up(self) -> None:
+        """The container may fail at one body, and close its connection without an answer."""
+        log = log_of(self)
+        for number in range(1, 51):
+            facts = Facts(100, 1, range(number, number + 1), None, number, 0, number)
+            target = Target("m", "generated")
+            self.forwarder.add(Payload(number, Place("", 0), b"%d" % number, (), 1, 0.0, target, facts))
+            for _ in range(20):
+                self.clock.advance(0.1)
+                for path, request in self.client.under_way():
+                    if path == b"1":
+                        request.errback(NoAnswerError("closed without an answer"))
+                    else:
+                        request.callback(RawAnswer(200, None, b""))
+        self.assertEqual(self.book.counts["taken"], 49)
+        for words in ("is away", "is back"):
+            self.assertLessEqual(len(log.lines(containing=words)), 2)
 
     def test_it_does_not_spin_while_it_is_away(self) -> None:
         self.add(1)
