@@ -198,7 +198,8 @@ class LargeBody:
 
     def _delete(self) -> None:
         self._close()
-        with contextlib.suppress(FileNotFoundError):
+        # Where that fails, the next start deletes it.
+        with contextlib.suppress(OSError):
             self._path.unlink()
 
 

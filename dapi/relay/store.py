@@ -8,7 +8,7 @@ import os
 import sqlite3
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from twisted.logger import Logger
 
 from dapi.database import Database
 from dapi.database.lane import Lane
-from dapi.errors import StartError, StoreBusyError, StoreError
+from dapi.errors import StartError, StoreBusyError
 from dapi.http.raw_client import BodySource, BytesSource
 from dapi.messages.sizes import MIB
 from dapi.relay import rows
@@ -31,6 +31,7 @@ from dapi.relay.scan import read_whole
 
 MAX_BODY_BYTES = 128 * MIB
 _WRITERS = 8
+_SUFFIX = ".body"
 _MAX_RECENT_BYTES = 32 * MIB
 # A file stays until none of its bodies is needed, so one body may hold this much more of the disk.
 _TOGETHER_BYTES = 4 * MIB
@@ -117,8 +118,12 @@ class RelayStore(Service):
         number = next(self._numbers)
         return LargeBody(self._writers[number % _WRITERS], self._path(number), target, pause=pause, resume=resume)
 
+    def _is_of_now(self, name: str) -> bool:
+        """Tell whether a file was made since the start, by its name."""
+        return name.startswith(f"{self._boot}-")
+
     def _path(self, number: int) -> Path:
-        return self._folder / f"{self._boot}-{number:x}.body"
+        return self._folder / f"{self._boot}-{number:x}{_SUFFIX}"
 
     async def read(self, body: Body) -> Facts:
         """Return what a whole body says; raises StoreError. ``keep`` has to follow, or ``discard``."""
@@ -130,7 +135,10 @@ class RelayStore(Service):
         try:
             return await body.finish()
         except OSError as error:
-            raise StoreBusyError(f"{self._folder}: {error.strerror or error}") from error
+            raise self._busy(error) from error
+
+    def _busy(self, error: OSError) -> StoreBusyError:
+        return StoreBusyError(f"{self._folder}: {error.strerror or error}")
 
     async def keep(self, row: rows.NewRow, *, is_alone: bool = False) -> Payload | None:
         """Keep a callback that was read; return its payload, None where the same body is kept already.
@@ -146,20 +154,23 @@ class RelayStore(Service):
         return Payload(seq, body.place, body.target, row.headers, body.length, row.received_at, row.said, row.facts)
 
     async def load(self) -> list[Payload]:
-        """Return what is kept, after a start; bodies that belong to no row are deleted. Raises StoreError."""
-        payloads = await self._database.read(rows.load)
-        facts = await self._janitor.submit(lambda: self._look_at_files(payloads))
-        for payload in payloads:
-            payload.has_body = payload.seq in facts
-            payload.facts = facts.get(payload.seq, payload.facts)
-            if payload.has_body:
-                self._add(payload.place, payload.size)
+        """Return what was kept before the start; bodies that belong to no row are deleted. Raises StoreError."""
+        payloads = [each for each in await self._database.read(rows.load) if not self._is_of_now(each.place.name)]
+        try:
+            facts = await self._janitor.submit(lambda: self._look_at_files(payloads))
+        except OSError as error:
+            raise self._busy(error) from error
         lost = [payload for payload in payloads if payload.state not in FINISHED and payload.seq not in facts]
         if lost:
             await self.finish(
                 [(payload, PayloadState.SET_ASIDE, "its body is not on disk any more") for payload in lost]
             )
             self.log.error("{count} callbacks have lost their bodies on the disk", count=len(lost))
+        for payload in payloads:
+            payload.has_body = payload.seq in facts
+            payload.facts = facts.get(payload.seq, payload.facts)
+            if payload.has_body:
+                self._add(payload.place, payload.size)
         return [payload for payload in payloads if payload.seq in facts or payload.state in FINISHED]
 
     def source(self, payload: Payload) -> BodySource:
@@ -218,8 +229,8 @@ class RelayStore(Service):
                 try:
                     numbers = await self._bring_to_disk(group)
                 except OSError as error:
-                    self._fail(group, StoreBusyError(f"{self._folder}: {error.strerror or error}"))
-                except StoreError as error:
+                    self._fail(group, self._busy(error))
+                except Exception as error:  # noqa: BLE001 - whoever waits for one of them gets it
                     self._fail(group, error)
                 else:
                     for new, number in zip(group, numbers, strict=True):
@@ -287,8 +298,7 @@ class RelayStore(Service):
 
     def _delete(self, names: Iterable[str]) -> None:
         for name in names:
-            with contextlib.suppress(FileNotFoundError):
-                (self._folder / name).unlink()
+            _delete(self._folder / name)
 
     def _look_at_files(self, payloads: list[Payload]) -> dict[int, Facts]:
         """Delete files without a row, and return the facts of the bodies that are there, by the payloads' numbers."""
@@ -296,13 +306,36 @@ class RelayStore(Service):
         for payload in payloads:
             by_name.setdefault(payload.place.name, []).append(payload)
         facts: dict[int, Facts] = {}
-        for path in self._folder.glob("*.body"):
-            size = path.stat().st_size
-            for payload in by_name.get(path.name, ()):
-                offset, is_finished = payload.place.offset, payload.state in FINISHED
-                if offset + payload.size <= size:
-                    facts[payload.seq] = payload.facts if is_finished else scan_part(path, offset, payload.size)
+        # Unlike glob, this fails where the folder cannot be read: then nothing is known to be lost.
+        for name in os.listdir(self._folder):
+            path = self._folder / name
+            if name in by_name:
+                facts.update(_facts_in(path, by_name[name]))
             # What comes now, after the start, has no row yet.
-            if path.name not in by_name and not path.name.startswith(self._boot):
-                path.unlink()
+            elif path.suffix == _SUFFIX and not self._is_of_now(name):
+                _delete(path)
         return facts
+
+
+def _facts_in(path: Path, payloads: Iterable[Payload]) -> Iterator[tuple[int, Facts]]:
+    """Yield the facts of the bodies that are in a file, by the payloads' numbers."""
+    try:
+        size = path.stat().st_size
+    except FileNotFoundError:
+        return
+    for payload in payloads:
+        offset = payload.place.offset
+        if offset + payload.size > size:
+            continue
+        facts = payload.facts
+        if payload.state not in FINISHED:
+            # One that cannot be read now is tried again when it is handed on.
+            with contextlib.suppress(OSError):
+                facts = scan_part(path, offset, payload.size)
+        yield payload.seq, facts
+
+
+def _delete(path: Path) -> None:
+    """Delete a file. Where that fails it takes room until a start: no reason to end anything else."""
+    with contextlib.suppress(OSError):
+        path.unlink()

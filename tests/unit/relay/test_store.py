@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ from twisted.internet.defer import Deferred, gatherResults
 
 from dapi.database.schema import SCHEMA_VERSIONS
 from dapi.errors import StoreBusyError, StoreError
+from dapi.relay import rows
 from dapi.relay import store as store_module
 from dapi.relay.bodies import Body, SmallBody
 from dapi.relay.facts import Target
@@ -25,6 +28,15 @@ TARGET = b"/v2/poc-batches/m/generated"
 def content_of(number: int, count: int = 1) -> bytes:
     """Return a body of some artifacts, that is like no other."""
     return generated_body(100, 1, list(range(number, number + 7 * count, 7)))
+
+
+def fail_with(error: Exception) -> Callable[..., Any]:
+    """Return a function that raises."""
+
+    def fail(*_: Any, **__: Any) -> None:
+        raise error
+
+    return fail
 
 
 class RelayStoreTests(StoreTestCase):
@@ -145,10 +157,7 @@ class RelayStoreTests(StoreTestCase):
         self.assertFalse((self.folder / payload.place.name).exists())
 
     def test_a_disk_that_fails_keeps_none_of_them_and_leaves_no_file(self) -> None:
-        def fail(_file: int) -> None:
-            raise OSError(28, "full")
-
-        self.patch(os, "fdatasync", fail)
+        self.patch(os, "fdatasync", fail_with(OSError(28, "full")))
         keeping = [self.keep(content_of(number)) for number in range(3)]
         for each in keeping:
             with self.assertRaisesRegex(StoreBusyError, "full"):
@@ -157,10 +166,7 @@ class RelayStoreTests(StoreTestCase):
         self.assertEqual(self.look("SELECT count(*) FROM relay"), [(0,)])
 
     def test_a_database_that_fails_leaves_no_file(self) -> None:
-        def fail(*_: Any, **__: Any) -> Deferred[Any]:
-            raise StoreBusyError("no room")
-
-        self.patch(self.database, "write", fail)
+        self.patch(self.database, "write", fail_with(StoreBusyError("no room")))
         for content in (content_of(1), content_of(1, 20_000)):
             with self.assertRaisesRegex(StoreBusyError, "no room"):
                 self.clock.wait_for(self.keep(content))
@@ -190,6 +196,62 @@ class RelayStoreTests(StoreTestCase):
         self.assertEqual(self.bytes_of(loaded[others[1].seq]), content_of(2))
         self.assertNotIn(others[2].seq, loaded)
 
+    def load(self) -> list[Payload]:
+        return self.clock.wait_for(Deferred.fromCoroutine(self.store.load()))
+
+    def test_a_folder_that_cannot_be_read_at_a_start_has_lost_nothing(self) -> None:
+        payloads = self.keep_together(content_of(1), content_of(2))
+        size = self.store.bytes
+        patch = self.patch(os, "listdir", fail_with(OSError(13, "Permission denied")))
+        with self.assertRaisesRegex(StoreBusyError, "Permission denied"):
+            self.start_again()
+        patch.restore()
+        self.assertEqual([each.seq for each in self.load()], [each.seq for each in payloads])
+        self.assertEqual(self.store.bytes, size)
+
+    def test_a_database_that_fails_at_a_start_is_asked_again_and_nothing_counts_twice(self) -> None:
+        first, *others = self.keep_together(content_of(1), content_of(2))
+        size = self.store.bytes - first.size
+        (self.folder / first.place.name).unlink()
+        patch = self.patch(rows, "finish", fail_with(StoreBusyError("locked")))
+        with self.assertRaisesRegex(StoreBusyError, "locked"):
+            self.start_again()
+        patch.restore()
+        self.assertEqual([each.seq for each in self.load()], [each.seq for each in others])
+        self.assertEqual(self.store.bytes, size)
+
+    def test_a_body_that_cannot_be_read_at_a_start_is_not_lost(self) -> None:
+        (payload,) = self.keep_together()
+        self.patch(store_module, "scan_part", fail_with(OSError(5, "Input/output error")))
+        (loaded,) = self.start_again()
+        self.assertEqual((loaded.seq, loaded.state, loaded.has_body), (payload.seq, PayloadState.WAITING, True))
+        self.assertEqual(loaded.facts.height, 100)
+
+    def test_what_came_since_the_start_is_not_loaded_once_more(self) -> None:
+        (before,) = self.keep_together()
+        self.start_again()
+        self.keep_together()
+        self.assertEqual([each.seq for each in self.load()], [before.seq])
+
+    def test_a_file_that_cannot_be_deleted_ends_nothing(self) -> None:
+        payloads = self.keep_together(content_of(1), content_of(1, 20_000))
+        self.patch(Path, "unlink", fail_with(OSError(30, "Read-only file system")))
+        self.drop(*payloads)
+        self.assertEqual((len(self.files()), self.store.bytes), (3, 0))
+        for content in (content_of(1), content_of(1, 20_000)):
+            self.assertIsNone(self.clock.wait_for(self.keep(content)))
+        for lane in self.store._lanes():
+            self.clock.wait_for(lane.submit(lambda: None))
+        gc.collect()
+        self.assertEqual(self.flushLoggedErrors(), [])
+
+    def test_a_defect_fails_what_waits_and_nothing_else(self) -> None:
+        patch = self.patch(rows, "insert", fail_with(ZeroDivisionError()))
+        with self.assertRaises(ZeroDivisionError):
+            self.clock.wait_for(self.keep(content_of(1)))
+        patch.restore()
+        self.assertIsNotNone(self.clock.wait_for(self.keep(content_of(1))))
+
     def test_what_is_forgotten_leaves_the_disk(self) -> None:
         payloads = self.keep_together(content_of(1), content_of(2))
         self.finish(*payloads[:2])
@@ -206,6 +268,7 @@ class RelayStoreTests(StoreTestCase):
         self.clock.wait_for(self.store.stopService())
         self.close_database(self.database)
         self.database = self.open_database()
+        self.clock.advance(1)
         self.store = self.open_store()
         (payload,) = self.clock.wait_for(Deferred.fromCoroutine(self.store.load()))
         self.assertEqual(self.bytes_of(payload), content_of(1))
