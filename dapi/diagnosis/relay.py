@@ -58,6 +58,10 @@ def relay(status: Status) -> Iterator[Finding]:
     for kind, text in problems["questions"].items():
         to_do = f"look whether {_QUESTIONS[kind]} is right; without it dapi cannot tell what is counted"
         yield Finding(ProblemId.RELAY_CANNOT_ASK, text, to_do, part=f"relay {kind}", for_seconds=_QUESTION_SECONDS)
+    if problems["unloaded"] is not None:
+        text = f"what was kept before the start is not handed on: {problems['unloaded']}"
+        to_do = "look at dapi's own disk, and at its log; after a fault of the disk dapi tries again by itself"
+        yield Finding(ProblemId.RELAY_BROKE, text, to_do, is_logged=True)
     for text in problems["loops"]:
         yield Finding(ProblemId.RELAY_BROKE, text, "report it with the log of dapi", is_logged=True)
 

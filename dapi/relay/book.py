@@ -10,14 +10,13 @@ from twisted.logger import Logger
 
 from dapi.errors import StoreError
 from dapi.messages.sizes import MIB
-from dapi.relay.payload import Payload, PayloadState
+from dapi.relay.payload import Key, Payload, PayloadState
 from dapi.relay.stage_ledger import StageLedger
 from dapi.relay.store import RelayStore
 from dapi.timing.histogram import Histogram
 
 _MAX_LEDGERS = 32
 _REMEMBERED = 20
-Key = tuple[int, str]
 
 
 class Book:
@@ -58,12 +57,10 @@ class Book:
         """How many payloads were answered with 200, and are not counted yet."""
         return sum(map(len, self.taken.values()))
 
-    def counted(self, payload: Payload) -> int:
-        """Return how many artifacts there are of a payload's stage and model, as far as is known."""
-        if payload.key is None or payload.key not in self.ledgers:
-            return 0
-        ledger = self.ledgers[payload.key]
-        return max(ledger.handed_on, ledger.count or 0)
+    def counted(self, key: Key | None) -> int:
+        """Return how many artifacts there are of a stage and model, as far as is known."""
+        ledger = self.ledgers.get(key) if key is not None else None
+        return max(ledger.handed_on, ledger.count or 0) if ledger is not None else 0
 
     def restore(self, payload: Payload) -> None:
         """Take a payload that was settled, or set aside, before a restart of dapi."""

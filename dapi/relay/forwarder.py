@@ -12,9 +12,10 @@ from dapi.http.exchange import NoAnswerError
 from dapi.http.raw_client import RawClient
 from dapi.relay.answers import Judgement, Meaning, judge
 from dapi.relay.book import Book
+from dapi.relay.facts import Facts, Target
 from dapi.relay.knowledge import Knowledge
 from dapi.relay.pace import TAIL_SECONDS, try_seconds
-from dapi.relay.payload import Payload, PayloadState
+from dapi.relay.payload import Headers, Payload, PayloadState, key_of
 from dapi.relay.queue import PayloadQueue
 from dapi.relay.store import RelayStore
 from dapi.timing.log_limits import OncePerMinute
@@ -83,11 +84,15 @@ class Forwarder(LoopService):
     def look_at_held(self) -> None:
         """Release what need not be held any more."""
         for payload in list(self._book.held.values()):
-            if self._held_reason(payload) is None:
+            if self._why_held(payload) is None:
                 self._book.release(payload)
 
-    def _held_reason(self, payload: Payload) -> str | None:
-        return self._knowledge.held_reason(payload, self._book.counted(payload))
+    def held_reason(self, said: Target, headers: Headers, facts: Facts) -> str | None:
+        """Say why a callback must not be handed on now, or None."""
+        return self._knowledge.held_reason(said, headers, facts, self._book.counted(key_of(said, facts)))
+
+    def _why_held(self, payload: Payload) -> str | None:
+        return self.held_reason(payload.said, payload.headers, payload.facts)
 
     def stopService(self) -> Deferred[None]:
         """Break off what is under way, which is on disk and goes again; fires when nothing is left."""
@@ -136,7 +141,7 @@ class Forwarder(LoopService):
         if (reason := self._knowledge.late_reason(payload)) is not None:
             self._book.too_late([payload], reason)
             return False
-        if (reason := self._held_reason(payload)) is not None:
+        if (reason := self._why_held(payload)) is not None:
             self._book.hold(payload, reason)
             if payload.key is not None and self._knowledge.is_known(payload):
                 # So that the container is asked how many there are, which may release it.

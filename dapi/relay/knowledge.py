@@ -9,7 +9,8 @@ from typing import Any
 from twisted.logger import Logger
 
 from dapi.relay.api_answers import ApiNode, Epochs, StageWindow
-from dapi.relay.payload import Payload
+from dapi.relay.facts import Facts, Target
+from dapi.relay.payload import Headers, Payload
 from dapi.relay.suspicion import is_content_type_right, is_of_its_node, is_too_high
 from dapi.timing.observers import Observers
 
@@ -107,13 +108,13 @@ class Knowledge:
         """Return the models that nodes run."""
         return frozenset(model for node in nodes for model in node.models)
 
-    def held_reason(self, payload: Payload, counted: int) -> str | None:
-        """Say why a payload must not be handed on, or None.
+    def held_reason(self, said: Target, headers: Headers, facts: Facts, counted: int) -> str | None:
+        """Say why a callback must not be handed on, or None.
 
         ``counted`` is how many artifacts of its stage and model there are without it.
         """
-        height, model = payload.facts.height, payload.said.model
-        if self._holds_suspects and (suspicion := self._suspicion(payload, counted)) is not None:
+        height, model = facts.height, said.model
+        if self._holds_suspects and (suspicion := self._suspicion(said, headers, facts, counted)) is not None:
             return suspicion
         if height is not None and (self.epochs is None or height > self.newest):
             if self.epochs is not None:
@@ -125,14 +126,13 @@ class Knowledge:
             return "none of the host's nodes runs its model"
         return None
 
-    def _suspicion(self, payload: Payload, counted: int) -> str | None:
-        facts, kind = payload.facts, payload.said.kind
-        if kind is None:
+    def _suspicion(self, said: Target, headers: Headers, facts: Facts, counted: int) -> str | None:
+        if said.kind is None:
             # What the container has no route for is told nobody.
             return None
-        if not is_content_type_right(payload.headers):
+        if not is_content_type_right(headers):
             return "its content type is not application/json"
-        if facts.suspicion is not None or kind != "generated" or not facts.nonces:
+        if facts.suspicion is not None or said.kind != "generated" or not facts.nonces:
             return facts.suspicion
         counts = self._node_counts
         if facts.node_num is not None and counts and not any(is_of_its_node(facts, count) for count in counts):

@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Mapping
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypeAlias
 
 import attrs
 
@@ -59,6 +59,17 @@ TRANSITIONS: Final[Mapping[PayloadState, frozenset[PayloadState]]] = {
 FINISHED: Final = frozenset({_S.SETTLED, _S.SET_ASIDE, _S.LATE})
 
 
+Key: TypeAlias = tuple[int, str]
+Headers: TypeAlias = tuple[tuple[bytes, bytes], ...]
+
+
+def key_of(said: Target, facts: Facts) -> Key | None:
+    """Return the stage and the model that a callback counts for, None where the container counts nothing known."""
+    if said.kind != "generated" or said.model is None or facts.height is None:
+        return None
+    return facts.height, said.model
+
+
 @attrs.define(eq=False)
 class Payload:
     """A callback that is on disk; ``place`` says where its body is.
@@ -71,7 +82,7 @@ class Payload:
     seq: int
     place: Place
     target: bytes
-    headers: tuple[tuple[bytes, bytes], ...]
+    headers: Headers
     size: int
     received_at: float
     said: Target
@@ -91,11 +102,9 @@ class Payload:
         return self.said.model, self.facts.node_num
 
     @property
-    def key(self) -> tuple[int, str] | None:
-        """The stage and the model that it counts for, None where the container counts nothing that is known."""
-        if self.said.kind != "generated" or self.said.model is None or self.facts.height is None:
-            return None
-        return self.facts.height, self.said.model
+    def key(self) -> Key | None:
+        """The stage and the model that it counts for; see ``key_of``."""
+        return key_of(self.said, self.facts)
 
     def turn(self, state: PayloadState, reason: str | None = None) -> None:
         """Go to another state; raises RuntimeError when the drawing has no such way."""

@@ -11,10 +11,10 @@ from twisted.logger import Logger
 
 from dapi.errors import StoreError
 from dapi.relay.api_client import ApiClient, ApiUnavailableError
-from dapi.relay.book import Book, Key
+from dapi.relay.book import Book
 from dapi.relay.forwarder import Forwarder
 from dapi.relay.knowledge import Knowledge
-from dapi.relay.payload import Payload
+from dapi.relay.payload import Key, Payload
 from dapi.relay.stage_ledger import Mark, StageLedger
 from dapi.relay.store import RelayStore
 from dapi.timing.loop import LoopService
@@ -78,7 +78,7 @@ class Reconciliation(LoopService):
         await together(questions)
         self._turns += 1
         # Last, so that no answer of before is taken for one of the container that runs now.
-        await self._ask_start_time(asked_at)
+        await self._ask_start_time()
         self._forwarder.look_at_held()
         self._look_at_time(asked_at)
         await self._end_stages()
@@ -105,7 +105,7 @@ class Reconciliation(LoopService):
         if (nodes := await self._ask("nodes", self._client.nodes())) is not None:
             self._knowledge.learn_nodes(nodes)
 
-    async def _ask_start_time(self, asked_at: float) -> None:
+    async def _ask_start_time(self) -> None:
         started_at = await self._ask("metrics", self._client.start_time())
         is_anew = started_at is not None and self._knowledge.learn_start_time(started_at)
         if started_at is None and self._forwarder.was_away and self._forwarder.away is None:

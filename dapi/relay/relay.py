@@ -21,11 +21,11 @@ from dapi.messages.sizes import MIB
 from dapi.relay.api_client import ApiClient
 from dapi.relay.bodies import Body, SmallBody
 from dapi.relay.book import Book
-from dapi.relay.facts import Facts, Target, read_target
+from dapi.relay.facts import read_target
 from dapi.relay.forwarder import Forwarder
 from dapi.relay.hearing import Hearing
 from dapi.relay.knowledge import Knowledge
-from dapi.relay.payload import Payload, PayloadState, Place
+from dapi.relay.payload import Headers, Payload, PayloadState
 from dapi.relay.prefix import PREFIX, PrefixFile
 from dapi.relay.reconciliation import Reconciliation
 from dapi.relay.rows import NewRow
@@ -119,6 +119,7 @@ class Relay(MultiService):
         self._log_limit = OncePerMinute(reactor)
         self._loading: Deferred[None] = succeed(None)
         self._keeping: set[Deferred[None]] = set()
+        self._unloaded: str | None = None
         self.is_loaded = False
         self.answer_seconds = Histogram()
         self._client = self._raw_client(max_idle=_MAX_IDLE)
@@ -165,7 +166,6 @@ class Relay(MultiService):
         super().startService()  # type: ignore[no-untyped-call]
         self._loading = Deferred.fromCoroutine(self._load())
         self._loading.addErrback(lambda failure: failure.trap(CancelledError) and None)
-        self._loading.addErrback(lambda failure: self.log.failure("the relay cannot begin", failure))
 
     def stopService(self) -> Deferred[None]:
         """Hand nothing on any more; fires when nothing is left of it."""
@@ -186,19 +186,29 @@ class Relay(MultiService):
         await super().stopService()  # type: ignore[no-untyped-call]
 
     async def _load(self) -> None:
-        payloads = await retry(
-            self._reactor, self.store.load, errors=StoreError, delay=self._retry_delay, on_error=self._not_loaded
-        )
+        payloads: list[Payload] = []
+        try:
+            payloads = await retry(
+                self._reactor, self.store.load, errors=StoreError, delay=self._retry_delay, on_error=self._not_loaded
+            )
+        except CancelledError:
+            raise
+        except Exception as error:  # noqa: BLE001 - what comes now is handed on all the same
+            self.log.failure("what the relay keeps from before is not handed on")
+            self._unloaded = f"{type(error).__name__}: {error}"
+        else:
+            self._unloaded = None
+            self.is_loaded = True
         for payload in payloads:
             if payload.state is PayloadState.WAITING:
                 self.forwarder.add(payload)
             else:
                 self.book.restore(payload)
-        self.is_loaded = True
         self.forwarder.startService()
         self.reconciliation.startService()
 
     def _not_loaded(self, error: Exception) -> None:
+        self._unloaded = str(error)
         if self._log_limit.is_due("load"):
             self.log.warn("what the relay keeps from before waits: {error}", error=str(error))
 
@@ -233,12 +243,13 @@ class Relay(MultiService):
         self._large_bodies -= not isinstance(body, SmallBody)
         body.discard()
 
-    async def take(
-        self, method: bytes, headers: tuple[tuple[bytes, bytes], ...], body: Body, peer: str
-    ) -> RawAnswer | None:
+    async def take(self, method: bytes, headers: Headers, body: Body, peer: str) -> RawAnswer | None:
         """Keep a whole request, or hand it on; see the class. A cancel leaves what has begun as it is."""
         self._large_bodies -= not isinstance(body, SmallBody)
-        if method != b"POST" or self._is_full():
+        is_full = len(self.forwarder.queue) + self.book.unsettled > _MAX_UNSETTLED
+        if is_full:
+            self._log_passing(f"more than {_MAX_UNSETTLED} wait already")
+        if method != b"POST" or is_full:
             return await self._pass_on_and_forget(method, headers, body)
         began = self._reactor.seconds()
         work = self._keep(headers, body, peer)
@@ -265,31 +276,32 @@ class Relay(MultiService):
         except _TooManyHeldError as error:
             body.discard()
             return RawAnswer(503, b"application/json", error_body(str(error)))
+        except Exception as error:  # noqa: BLE001 - whatever it is, it must not cost the node its work
+            if self._log_limit.is_due("defect"):
+                self.log.failure("keeping a callback broke, which it never should")
+            self._log_passing(f"{type(error).__name__}: {error}")
+            return await self._pass_on_and_forget(method, headers, body)
         self.answer_seconds.observe(self._reactor.seconds() - began)
         return None
-
-    def _is_full(self) -> bool:
-        return len(self.forwarder.queue) + self.book.unsettled > _MAX_UNSETTLED
 
     def _log_passing(self, reason: str) -> None:
         self._passing = (self._reactor.seconds(), reason)
         if self._log_limit.is_due("pass"):
             self.log.error("callbacks are handed on without being kept: {reason}", reason=reason)
 
-    def _keep(self, headers: tuple[tuple[bytes, bytes], ...], body: Body, peer: str) -> Deferred[None]:
+    def _keep(self, headers: Headers, body: Body, peer: str) -> Deferred[None]:
         async def keep() -> None:
             said = read_target(body.target)
             facts = await self.store.read(body)
             self.hearing.hear(facts)
-            reason = self._held_reason(said, headers, facts)
+            reason = self.forwarder.held_reason(said, headers, facts)
             self._refuse_what_is_too_much(reason)
             row = NewRow(body, headers, self.store.now(), peer, said, facts)
             # What is held may stay for long.
             payload = await self.store.keep(row, is_alone=reason is not None)
-            if payload is None:
-                self.book.counts["doubled"] += 1
-            else:
-                self._hand_on(payload)
+            self.book.counts["doubled" if payload is None else "kept"] += 1
+            if payload is not None:
+                self.forwarder.add(payload)
 
         size = body.length if body.in_memory else 0
         self._pending_bytes += size
@@ -305,29 +317,19 @@ class Relay(MultiService):
 
         return keeping.addBoth(end)
 
-    def _held_reason(self, said: Target, headers: tuple[tuple[bytes, bytes], ...], facts: Facts) -> str | None:
-        payload = Payload(0, Place("", 0), b"", headers, 0, 0.0, said, facts)
-        return self.knowledge.held_reason(payload, self.book.counted(payload))
-
     def _refuse_what_is_too_much(self, reason: str | None) -> None:
         book = self.book
         if reason is not None and (len(book.held) >= _MAX_HELD or book.held_bytes >= _MAX_HELD_BYTES):
             book.counts["refused_as_too_much"] += 1
             raise _TooManyHeldError(f"too many callbacks are held already: {reason}")
 
-    def _hand_on(self, payload: Payload) -> None:
-        self.book.counts["kept"] += 1
-        self.forwarder.add(payload)
-
-    async def _pass_on_and_forget(
-        self, method: bytes, headers: tuple[tuple[bytes, bytes], ...], body: Body
-    ) -> RawAnswer:
+    async def _pass_on_and_forget(self, method: bytes, headers: Headers, body: Body) -> RawAnswer:
         try:
             return await self._pass_on(method, headers, body)
         finally:
             body.discard()
 
-    async def _pass_on(self, method: bytes, headers: tuple[tuple[bytes, bytes], ...], body: Body) -> RawAnswer:
+    async def _pass_on(self, method: bytes, headers: Headers, body: Body) -> RawAnswer:
         """Hand a request on there and then, and return the answer; never a redirect."""
         self._passed_on += 1
         try:
@@ -341,12 +343,12 @@ class Relay(MultiService):
             return RawAnswer(502, b"application/json", error_body("the api container answered with a redirect"))
         return answer
 
-    async def _why_held(self, headers: tuple[tuple[bytes, bytes], ...], body: Body) -> str | None:
+    async def _why_held(self, headers: Headers, body: Body) -> str | None:
         scan, offset = Scan(), 0
         while piece := await body.read(offset, PIECE_BYTES):
             scan.feed(piece)
             offset += len(piece)
-        return self._held_reason(read_target(body.target), headers, scan.facts())
+        return self.forwarder.held_reason(read_target(body.target), headers, scan.facts())
 
     def handed_on(self, height: int, model: str) -> dict[str, int] | None:
         """Return how many artifacts of a stage and model were handed on, by node id; None: nothing of it came."""
@@ -356,20 +358,6 @@ class Relay(MultiService):
         names = {node.node_num: node.node_id for node in self.knowledge.nodes or ()}
         return {
             names.get(num or 0, f"node number {num}"): count for num, count in sorted(ledger.by_node.items(), key=str)
-        }
-
-    def numbers(self) -> dict[str, Any]:
-        """Return what is counted, as RelaySample of the metrics has it."""
-        away, now = self.forwarder.away, self._reactor.seconds()
-        return {
-            "waiting": len(self.forwarder.queue) + self.forwarder.queue.under_way,
-            "unsettled": self.book.unsettled,
-            "held": len(self.book.held),
-            "bytes": self.store.bytes,
-            "passed_on": self._passed_on,
-            "refused": self._refused,
-            "api_restarts": self.knowledge.restarts,
-            "away_seconds": round(now - away[0], 1) if away is not None else 0.0,
         }
 
     def status(self) -> dict[str, Any]:
@@ -386,7 +374,7 @@ class Relay(MultiService):
             "refused": self._refused,
             "silent_nodes": self.hearing.silent(),
             "away": None if away is None else {"seconds": round(now - away[0], 1), "reason": away[1]},
-            "restarts": knowledge.restarts,
+            "api_restarts": knowledge.restarts,
             "height": epochs.block_height if epochs is not None else None,
             "stage": knowledge.newest or None,
             "problems": {
@@ -394,6 +382,7 @@ class Relay(MultiService):
                 "answers": {meaning.name: text for meaning, (at, text) in forwarder.problems.items() if now - at < 60},
                 "fallen": list(reconciliation.fallen.values()),
                 "stalled": list(reconciliation.stalled.values()),
+                "unloaded": self._unloaded,
                 "loops": [problem for loop in (forwarder, reconciliation) if (problem := loop.loop_problem)],
             },
             **self.book.status(),

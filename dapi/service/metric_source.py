@@ -142,10 +142,12 @@ def _chain(chain: ChainService, oldest: float | None) -> ChainSample:
 
 
 def _relay(relay: Relay) -> RelaySample:
-    numbers = relay.numbers()
+    told = relay.status()
     return RelaySample(
-        **numbers,
-        counts=dict(relay.book.counts),
+        **{name: told[name] for name in ("counts", "waiting", "unsettled", "bytes", "passed_on", "refused")},
+        held=told["held_count"],
+        api_restarts=told["api_restarts"],
+        away_seconds=told["away"]["seconds"] if told["away"] is not None else 0.0,
         answer_seconds=HistogramSample.of(relay.answer_seconds),
         forward_seconds=HistogramSample.of(relay.book.forward_seconds),
     )

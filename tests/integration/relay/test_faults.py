@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from twisted.python.failure import Failure
 
 from dapi.messages.sizes import MIB
 from dapi.simulator.api.settings import Faults, Line
+from tests.integration.conftest import LoggedErrors
 from tests.integration.relay.host import MODEL, PATH, Host, P, body_of, hosting, reactor
 from tests.integration.waiting import soon, until
 
@@ -195,6 +197,34 @@ async def test_a_body_that_cannot_be_read_now_is_tried_again(host: Host) -> None
     await until(lambda: "UNREADABLE" in host.relay.status()["problems"]["answers"])
     (host.folder / "gone").rename(host.folder / "relay")
     await until(lambda: host.stored() == 1)
+
+
+@pytest.mark.parametrize("error", [PermissionError(13, "Permission denied"), ZeroDivisionError()])
+@pytest_twisted.ensureDeferred
+async def test_what_cannot_be_loaded_at_a_start_is_told(
+    host: Host, error: Exception, monkeypatch: pytest.MonkeyPatch, logged_errors: LoggedErrors
+) -> None:
+    await soon(host.api.stopService())
+    assert (await host.post(body_of(1)))[0] == 200
+    await host.stop()
+    await host.start_api()
+
+    def fail(_folder: Path) -> list[str]:
+        raise error
+
+    monkeypatch.setattr(os, "listdir", fail)
+    await host.start(is_loaded=False)
+    await until(lambda: host.relay.status()["problems"]["unloaded"] is not None)
+    monkeypatch.undo()
+    if isinstance(error, OSError):
+        # It is tried again.
+        await until(lambda: host.stored() == 1)
+        assert host.relay.status()["problems"]["unloaded"] is None
+    else:
+        # What comes now goes on all the same.
+        assert (await host.post(body_of(4)))[0] == 200
+        await until(lambda: host.stored() == 1)
+        assert len(logged_errors.flush(ZeroDivisionError)) == 1
 
 
 @pytest_twisted.ensureDeferred

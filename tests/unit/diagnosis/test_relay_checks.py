@@ -19,7 +19,7 @@ RELAY: dict[str, Any] = {
     "held": [],
     "set_aside": [],
     "counts": {},
-    "problems": {"questions": {}, "answers": {}, "fallen": [], "stalled": [], "loops": []},
+    "problems": {"questions": {}, "answers": {}, "fallen": [], "stalled": [], "unloaded": None, "loops": []},
 }
 
 
@@ -66,6 +66,7 @@ class RelayTests(CheckTestCase):
             (ProblemId.RELAY_NOT_COUNTED, {"stalled": ["825 of 1,250"]}),
             (ProblemId.RELAY_FALLEN, {"fallen": ["132"]}),
             (ProblemId.RELAY_CANNOT_ASK, {"questions": {"epochs": "no answer"}}),
+            (ProblemId.RELAY_BROKE, {"unloaded": "Permission denied"}),
             (ProblemId.RELAY_BROKE, {"loops": ["Forwarder broke"]}),
         ):
             (finding,) = self.relay(**changes)

@@ -81,7 +81,8 @@ class KnowledgeTests(SynchronousTestCase):
         self.knowledge.learn_nodes((node(1), node(2)))
 
     def held(self, found: Facts, counted: int = 0, **said: str) -> str | None:
-        return self.knowledge.held_reason(payload(found, **said), counted)
+        each = payload(found, **said)
+        return self.knowledge.held_reason(each.said, each.headers, each.facts, counted)
 
     def test_what_a_node_makes_goes_on(self) -> None:
         self.assertIsNone(self.held(facts(1, 4, 7)))
@@ -100,14 +101,12 @@ class KnowledgeTests(SynchronousTestCase):
             (b"text/xml", True),
             (b"", True),
         ):
-            each = payload(facts(1))
-            each.headers = ((b"content-type", content_type), (b"accept", b"text/xml"))
-            self.assertEqual(self.knowledge.held_reason(each, 0) is not None, is_held, content_type)
+            headers = ((b"content-type", content_type), (b"accept", b"text/xml"))
+            reason = self.knowledge.held_reason(Target("m", "generated"), headers, facts(1), 0)
+            self.assertEqual(reason is not None, is_held, content_type)
 
     def test_what_the_container_has_no_route_for_goes_on(self) -> None:
-        each = payload(Facts(suspicion="anything"))
-        each.said = Target(None, None)
-        self.assertIsNone(self.knowledge.held_reason(each, 0))
+        self.assertIsNone(self.knowledge.held_reason(Target(None, None), (), Facts(suspicion="anything"), 0))
 
     def test_a_node_goes_on_with_the_node_count_of_its_init(self) -> None:
         self.knowledge.learn_nodes((node(1), node(7)))

@@ -10,6 +10,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from dapi.errors import StoreBusyError
 from dapi.http.raw_client import RawAnswer
+from dapi.relay import relay as relay_module
 from dapi.relay.facts import Facts
 from dapi.relay.payload import Payload, Place
 from dapi.relay.relay import Relay, RelaySettings
@@ -38,6 +39,8 @@ class Body:
 
 class Store:
     """A disk that works when a test wants."""
+
+    bytes = 0
 
     def __init__(self) -> None:
         self.written: Deferred[Facts] = Deferred()
@@ -131,6 +134,24 @@ class TakeTests(SynchronousTestCase):
         with captured_log():
             self.store.written.callback(Facts(suspicion="made by no node"))
         self.assertEqual((self.body.discarded, self.relay.book.counts["refused_as_too_much"]), (1, 1))
+
+    def test_a_defect_costs_the_node_nothing(self) -> None:
+        with captured_log() as log:
+            self.store.written.errback(ZeroDivisionError())
+        self.assertEqual(len(log.lines(containing="keeping a callback broke")), 1)
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+        self.container.answer.callback(RawAnswer(200, None, b""))
+        self.assertEqual(self.successResultOf(self.answer), RawAnswer(200, None, b""))
+        self.assertEqual(self.body.discarded, 1)
+        self.assertIn("ZeroDivisionError", self.relay.status()["passing"])
+
+    def test_where_too_many_wait_it_is_told_that_nothing_is_kept(self) -> None:
+        self.patch(relay_module, "_MAX_UNSETTLED", -1)
+        with captured_log():
+            answer = Deferred.fromCoroutine(self.relay.take(b"POST", (), self.body, "127.0.0.1"))
+        self.container.answer.callback(RawAnswer(200, None, b""))
+        self.assertEqual(self.successResultOf(answer), RawAnswer(200, None, b""))
+        self.assertIn("wait already", self.relay.status()["passing"])
 
     def test_a_sender_that_went_away_before_the_disk_failed_leaves_no_body(self) -> None:
         self.answer.cancel()
