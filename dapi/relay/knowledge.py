@@ -16,8 +16,10 @@ from dapi.timing.observers import Observers
 
 _BLOCK_SECONDS = 5.0
 _MAX_STAGES = 32
-# A stage of which nothing is known for so long is handed on all the same: a wrong URL must not cost a host its stage.
+# Once the container has told nothing for so long, a stage that is not known is handed on all the same: a wrong URL, or
+# a public port that fails, must not cost a host its stage.
 _PATIENCE_SECONDS = 10.0
+_SHORTEST_BLOCK_SECONDS = 1.0
 _MAX_AGE_SECONDS = 3600.0
 _MAX_NODE_COUNTS = 16
 GENERATING = "GENERATING"
@@ -47,7 +49,7 @@ class Knowledge:
         self.block_seconds = _BLOCK_SECONDS
         self.problems: dict[str, str] = {}
         self._reactor = reactor
-        self._began = reactor.seconds()
+        self._told_at = reactor.seconds()
         self._on_change: Observers[[]] = Observers()
         self._block_at: tuple[int, float] | None = None
 
@@ -58,6 +60,7 @@ class Knowledge:
     def learn_epochs(self, epochs: Epochs) -> None:
         """Take what ``epochs/latest`` says."""
         self._measure_blocks(epochs.block_height)
+        self._told_at = self._reactor.seconds()
         is_news = self.epochs is None or epochs.newest != self.epochs.newest
         self.epochs = epochs
         self._add_stages(epochs.stages)
@@ -116,14 +119,23 @@ class Knowledge:
         height, model = facts.height, said.model
         if self._holds_suspects and (suspicion := self._suspicion(said, headers, facts, counted)) is not None:
             return suspicion
-        if height is not None and (self.epochs is None or height > self.newest):
-            if self.epochs is not None:
-                return f"stage {height} is not known to the api container, which knows stage {self.newest}"
-            if self._reactor.seconds() - self._began < _PATIENCE_SECONDS:
-                return "the api container has not told its stage yet"
+        if height is not None and (reason := self._why_unknown(height)) is not None:
+            return reason
         # Nodes that tell no model at all say nothing about this one.
         if model is not None and (models := self.models(self.nodes or ())) and model not in models:
             return "none of the host's nodes runs its model"
+        return None
+
+    def _why_unknown(self, height: int) -> str | None:
+        epochs, untold_seconds = self.epochs, self._reactor.seconds() - self._told_at
+        if epochs is not None and height <= self.newest:
+            return None
+        if untold_seconds < _PATIENCE_SECONDS:
+            if epochs is None:
+                return "the api container has not told its stage yet"
+            return f"stage {height} is not known to the api container, which knows stage {self.newest}"
+        if epochs is not None and height > epochs.block_height + untold_seconds / _SHORTEST_BLOCK_SECONDS:
+            return f"the chain cannot have come to stage {height} since the api container told its height"
         return None
 
     def _suspicion(self, said: Target, headers: Headers, facts: Facts, counted: int) -> str | None:
@@ -175,17 +187,17 @@ class Knowledge:
 
     def late_reason(self, payload: Payload) -> str | None:
         """Say that the window of a payload has ended, or None."""
-        height, epochs = payload.facts.height, self.epochs
-        if (height is None or payload.said.kind is None) and self._now() - payload.received_at > _MAX_AGE_SECONDS:
-            return "it has waited for an hour, and tells no stage"
-        if height is None or epochs is None or payload.said.kind is None or height > self.newest:
-            return None
-        stage = self.stages.get(height)
-        if stage is None:
+        height, kind = payload.facts.height, payload.said.kind
+        stage = self.stages.get(height) if height is not None and kind is not None else None
+        if stage is not None:
+            last = stage.end if kind == "generated" else stage.validation_end - 1
+            return f"its window ended with block {last}" if self.height > last else None
+        if height is not None and kind is not None and height < min(self.stages, default=0):
             # Older than all that the container has told of.
-            return f"stage {height} is over" if height < min(self.stages) else None
-        last = stage.end if payload.said.kind == "generated" else stage.validation_end - 1
-        return f"its window ended with block {last}" if epochs.block_height > last else None
+            return f"stage {height} is over"
+        if self._now() - payload.received_at > _MAX_AGE_SECONDS:
+            return "it has waited for an hour, and its stage is not known"
+        return None
 
     def is_open(self, payload: Payload) -> bool | None:
         """Tell whether the window of a payload is open by the container's height; None: not known."""

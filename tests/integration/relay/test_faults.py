@@ -16,8 +16,9 @@ from twisted.python.failure import Failure
 
 from dapi.messages.sizes import MIB
 from dapi.simulator.api.settings import Faults, Line
+from dapi.simulator.api.stages import Stage
 from tests.integration.conftest import LoggedErrors
-from tests.integration.relay.host import MODEL, PATH, Host, P, body_of, hosting, reactor
+from tests.integration.relay.host import DURATIONS, MODEL, PATH, Host, P, body_of, hosting, reactor
 from tests.integration.waiting import soon, until
 
 # More than what stays in memory.
@@ -123,6 +124,22 @@ async def test_callbacks_go_on_while_the_container_tells_nothing(host: Host, fau
     setattr(host.api.faults, fault, getattr(Faults(), fault))
     await until(lambda: host.states().get("settled") == 1)
     await until(lambda: host.relay.status()["problems"]["questions"] == {})
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_stage_that_begins_while_the_container_tells_nothing_is_not_lost(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dapi.relay.knowledge._PATIENCE_SECONDS", 0.5)
+    monkeypatch.setattr("dapi.relay.knowledge._SHORTEST_BLOCK_SECONDS", 0.001)
+    await until(lambda: host.relay.knowledge.epochs is not None)
+    host.api.faults.chain_down = True
+    host.api.stage, host.api.height = Stage(P + 400, DURATIONS), P + 400
+    assert (await host.post(body_of(1, height=P + 400)))[0] == 200
+    await until(lambda: len(host.api.posts) == 1)
+    assert host.api.posts[0].status == 200
+    host.api.faults.chain_down = False
+    await until(lambda: host.states().get("settled") == 1)
 
 
 @pytest_twisted.ensureDeferred

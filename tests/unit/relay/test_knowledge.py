@@ -136,6 +136,42 @@ class KnowledgeTests(SynchronousTestCase):
         self.assertEqual(self.knowledge.oldest_open, 100, "the regular one is not over")
         self.assertIsNone(self.knowledge.late_reason(payload(facts(1))))
 
+    def test_a_stage_that_begins_while_the_container_tells_nothing_goes_on(self) -> None:
+        """Its public port may fail, or the chain that it asks, while it takes callbacks."""
+        self.clock.advance(9)
+        self.assertIn("stage 118 is not known", self.held(facts(1, height=118)) or "")
+        self.clock.advance(1)
+        self.assertIsNone(self.held(facts(1, height=118)))
+        self.assertIn("cannot have come to stage 121", self.held(facts(1, height=121)) or "")
+        self.clock.advance(1)
+        self.assertIsNone(self.held(facts(1, height=121)))
+        self.knowledge.learn_epochs(Epochs(121, "PoCGenerate", (STAGE,), 500))
+        self.assertIsNotNone(self.held(facts(1, height=118)), "it says otherwise")
+
+    def test_at_a_start_a_stage_goes_on_though_the_container_tells_nothing(self) -> None:
+        self.knowledge = Knowledge(self.clock)
+        self.assertIsNotNone(self.held(facts(1, height=10**6)))
+        self.clock.advance(10)
+        self.assertIsNone(self.held(facts(1, height=10**6)))
+
+    def test_what_is_late(self) -> None:
+        def late(height: int | None, kind: str = "generated") -> str:
+            return self.knowledge.late_reason(payload(Facts(height), kind=kind)) or ""
+
+        self.assertEqual((late(100), late(99)), ("", "stage 99 is over"))
+        unknown = ((120, "generated"), (None, "generated"), (10**20, "validated"))
+        self.assertEqual([late(*each) for each in unknown], [""] * len(unknown))
+        self.knowledge.learn_epochs(Epochs(161, "", (STAGE,), 500))
+        self.assertIn("ended with block 160", late(100))
+        self.assertEqual(late(100, "validated"), "")
+        self.knowledge.learn_epochs(Epochs(185, "", (STAGE,), 500))
+        self.assertIn("ended with block 184", late(100, "validated"))
+        self.clock.advance(3600)
+        self.assertEqual([late(*each) for each in unknown], [""] * len(unknown))
+        self.clock.advance(1)
+        for each in unknown:
+            self.assertIn("waited for an hour", late(*each))
+
     def test_a_model_that_no_node_runs_is_held(self) -> None:
         self.assertIn("runs its model", self.held(facts(1), model="other") or "")
         self.knowledge.learn_nodes((node(1), node(2, model="other")))
