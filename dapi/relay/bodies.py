@@ -132,8 +132,14 @@ class LargeBody:
         """Fire with a part of what has come, from the file or from memory."""
         if offset < self._on_disk:
             return self._lane.submit(lambda: read_part(self._path, offset, min(size, self._on_disk - offset)))
-        rest = b"".join((*self._pieces, self._gathered))
-        return succeed(rest[offset - self._on_disk :][:size])
+        begin, found = offset - self._on_disk, bytearray()
+        for piece in (*self._pieces, self._gathered):
+            if begin < len(piece):
+                found += piece[begin : begin + size - len(found)]
+            begin = max(0, begin - len(piece))
+            if len(found) >= size:
+                break
+        return succeed(bytes(found))
 
     def discard(self) -> None:
         """Delete the file, if there is one; the body is of no use any more."""

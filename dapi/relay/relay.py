@@ -16,7 +16,7 @@ from dapi.database import Database
 from dapi.errors import StoreError
 from dapi.http.answers import HttpError, error_body, shielded
 from dapi.http.exchange import NoAnswerError
-from dapi.http.raw_client import PIECE_BYTES, RawAnswer, RawClient
+from dapi.http.raw_client import RawAnswer, RawClient
 from dapi.messages.sizes import MIB
 from dapi.relay.api_client import ApiClient
 from dapi.relay.bodies import Body, SmallBody
@@ -29,7 +29,6 @@ from dapi.relay.payload import Headers, Payload, PayloadState
 from dapi.relay.prefix import PREFIX, PrefixFile
 from dapi.relay.reconciliation import Reconciliation
 from dapi.relay.rows import NewRow
-from dapi.relay.scan import Scan
 from dapi.relay.store import MAX_BODY_BYTES, RelayStore
 from dapi.timing.histogram import Histogram
 from dapi.timing.log_limits import OncePerMinute
@@ -344,11 +343,8 @@ class Relay(MultiService):
         return answer
 
     async def _why_held(self, headers: Headers, body: Body) -> str | None:
-        scan, offset = Scan(), 0
-        while piece := await body.read(offset, PIECE_BYTES):
-            scan.feed(piece)
-            offset += len(piece)
-        return self.forwarder.held_reason(read_target(body.target), headers, scan.facts())
+        facts = await self.store.look_through(body)
+        return self.forwarder.held_reason(read_target(body.target), headers, facts)
 
     def handed_on(self, height: int, model: str) -> dict[str, int] | None:
         """Return how many artifacts of a stage and model were handed on, by node id; None: nothing of it came."""

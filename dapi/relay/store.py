@@ -21,13 +21,13 @@ from twisted.logger import Logger
 from dapi.database import Database
 from dapi.database.lane import Lane
 from dapi.errors import StartError, StoreBusyError
-from dapi.http.raw_client import BodySource, BytesSource
+from dapi.http.raw_client import PIECE_BYTES, BodySource, BytesSource
 from dapi.messages.sizes import MIB
 from dapi.relay import rows
 from dapi.relay.bodies import SMALL_BYTES, Body, FileSource, LargeBody, SmallBody, scan_part, scan_small, write_together
 from dapi.relay.facts import Facts
 from dapi.relay.payload import FINISHED, Payload, PayloadState, Place
-from dapi.relay.scan import read_whole
+from dapi.relay.scan import Scan, read_whole
 
 MAX_BODY_BYTES = 128 * MIB
 _WRITERS = 8
@@ -78,6 +78,8 @@ class RelayStore(Service):
         self._writers = [Lane(reactor, f"dapi relay writer {number}") for number in range(_WRITERS)]
         self._janitor = Lane(reactor, "dapi relay janitor")
         self._reader = Lane(reactor, "dapi relay reader")
+        # Never waits for the disk.
+        self._scanner = Lane(reactor, "dapi relay scanner")
         self._numbers = itertools.count()
         self._boot = ""
         self._files: dict[str, _File] = {}
@@ -107,7 +109,7 @@ class RelayStore(Service):
             await lane.stop()
 
     def _lanes(self) -> tuple[Lane, ...]:
-        return (self._together, *self._writers, self._janitor, self._reader)
+        return (self._together, *self._writers, self._janitor, self._reader, self._scanner)
 
     def open_body(
         self, target: bytes, length: int, *, pause: Callable[[], object], resume: Callable[[], object]
@@ -139,6 +141,14 @@ class RelayStore(Service):
 
     def _busy(self, error: OSError) -> StoreBusyError:
         return StoreBusyError(f"{self._folder}: {error.strerror or error}")
+
+    async def look_through(self, body: Body) -> Facts:
+        """Return what a whole body says that is not kept; it may be large, and in memory. Raises OSError."""
+        scan, offset = Scan(), 0
+        while piece := await body.read(offset, PIECE_BYTES):
+            await self._scanner.submit(partial(scan.feed, piece))
+            offset += len(piece)
+        return await self._scanner.submit(scan.facts)
 
     async def keep(self, row: rows.NewRow, *, is_alone: bool = False) -> Payload | None:
         """Keep a callback that was read; return its payload, None where the same body is kept already.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -99,6 +100,20 @@ class LargeTests(BodyTestCase):
             while piece := self.successResultOf(body.read(len(read), MIB)):
                 read += piece
             self.assertEqual(read, content)
+
+    def test_reading_one_that_is_in_memory_copies_no_more_than_is_read(self) -> None:
+        """The disk is full, and a node brings all that has waited for a minute: everybody waits for each copy."""
+        self.path.mkdir()
+        body = self.body(content := bytes(range(256)) * 4096 * 16)
+        self.assertTrue(body.in_memory)
+        for offset, size in ((0, 5), (262_139, 20), (262_144, 300_000), (len(content) - 3, 9), (len(content), 9)):
+            self.assertEqual(self.successResultOf(body.read(offset, size)), content[offset : offset + size])
+        tracemalloc.start()
+        try:
+            self.successResultOf(body.read(8 * MIB, 1000))
+            self.assertLess(tracemalloc.get_traced_memory()[1], MIB)
+        finally:
+            tracemalloc.stop()
 
     def test_it_is_synced_before_it_is_finished(self) -> None:
         for size in (300_000, 2 * MIB, 9 * MIB):
