@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import contextlib
 import enum
+import errno
 from collections.abc import Callable, Mapping
 from typing import Any, Final, NamedTuple, cast
 from typing import Protocol as Interface
@@ -137,7 +138,7 @@ class RawClient:
     ) -> RawAnswer:
         """Return the answer; raises NoAnswerError when there is none, and what reading the body raises.
 
-        A cancel ends the request and its connection.
+        A body that ends before its length is an OSError, too. A cancel ends the request and its connection.
         """
         close = [] if self._max_idle else [(b"Connection", b"close")]
         head = h11.Request(
@@ -262,7 +263,7 @@ class _Connection(Protocol):
         while offset < body.length and not self._is_over():
             piece = await body.read(offset, PIECE_BYTES)
             if not piece:
-                raise NoAnswerError("the body to be sent is shorter than it was")
+                raise OSError(errno.ENODATA, "the body to be sent is shorter than it was")
             offset += len(piece)
             if self._is_over():
                 break

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
 from twisted.internet.defer import CancelledError, Deferred
@@ -17,6 +18,8 @@ from dapi.http.raw_client import RawAnswer
 
 # What of a request's head goes on with it.
 _HEADERS = (b"content-type", b"content-encoding", b"accept", b"user-agent")
+# No client can send them on.
+_CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 
 
 class StreamBody(Protocol):
@@ -86,6 +89,12 @@ class StreamedContent:
             self._streams.lose(self.body)
 
 
+def _check(headers: Iterable[tuple[bytes, bytes]]) -> None:
+    for name, value in headers:
+        if _CONTROL.search(value) is not None:
+            raise HttpError(400, f"the header {name.decode()} has control characters")
+
+
 class StreamDoor(Resource):
     """A resource before another one, which gets all requests that are not of ``streams``."""
 
@@ -112,6 +121,7 @@ class StreamDoor(Resource):
         headers = tuple((name, value) for name in _HEADERS if (value := request.getHeader(name)) is not None)
         peer = getattr(request.getClientAddress(), "host", "")
         try:
+            _check(headers)
             answer = await self._streams.take(request.method, headers, content.take(), peer)
         except HttpError as error:
             body = error_answer(IRequest(request), status_of(error), str(error))

@@ -133,7 +133,8 @@ class LargeBody:
         if offset < self._on_disk:
             return self._lane.submit(lambda: read_part(self._path, offset, min(size, self._on_disk - offset)))
         begin, found = offset - self._on_disk, bytearray()
-        for piece in (*self._pieces, self._gathered):
+        pieces: list[bytes | bytearray] = [*self._pieces, self._gathered]
+        for piece in pieces:
             if begin < len(piece):
                 found += piece[begin : begin + size - len(found)]
             begin = max(0, begin - len(piece))

@@ -49,9 +49,13 @@ class Knowledge:
         self.block_seconds = _BLOCK_SECONDS
         self.problems: dict[str, str] = {}
         self._reactor = reactor
-        self._told_at = reactor.seconds()
+        self._began = self._told_at = reactor.seconds()
         self._on_change: Observers[[]] = Observers()
         self._block_at: tuple[int, float] | None = None
+
+    def begin(self) -> None:
+        """Hear that the container is asked from now on: what it tells first is waited for, for 10 s."""
+        self._began = self._reactor.seconds()
 
     def observe(self, observer: Callable[[], object]) -> None:
         """Call ``observer`` each time something became known that decides what is handed on."""
@@ -121,6 +125,9 @@ class Knowledge:
             return suspicion
         if height is not None and (reason := self._why_unknown(height)) is not None:
             return reason
+        is_early = self._reactor.seconds() - self._began < _PATIENCE_SECONDS
+        if model is not None and self.nodes is None and is_early:
+            return "the api container has not told its nodes yet"
         # Nodes that tell no model at all say nothing about this one.
         if model is not None and (models := self.models(self.nodes or ())) and model not in models:
             return "none of the host's nodes runs its model"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Coroutine
 from functools import partial
 from typing import Any
@@ -60,6 +61,7 @@ class Reconciliation(LoopService):
         self._turns = 0
         self._again: dict[Key | None, int] = {}
         self._missing_since: dict[Key, float] = {}
+        self._fell_at: dict[Key, float] = {}
         self._newest = 0
 
     async def loop(self) -> None:
@@ -147,6 +149,11 @@ class Reconciliation(LoopService):
     def _has_fallen(self, key: Key, count: int | None) -> None:
         height, model = key
         self.fallen[key] = f"the api container counts {count} artifacts of stage {height}, fewer than before"
+        now = self._reactor.seconds()
+        if now - self._fell_at.get(key, -math.inf) < self._settled_seconds:
+            # One that falls and rises again and again would have everything sent again each time.
+            return
+        self._fell_at[key] = now
         text = "{problem}: its file is damaged; the whole stage of {model} is sent again"
         self.log.critical(text, problem=self.fallen[key], model=model)
         everything = [*self._book.taken.get(key, ()), *self._book.settled.get(key, ())]
@@ -221,7 +228,7 @@ class Reconciliation(LoopService):
             await self._forget_before(self._knowledge.oldest_open)
 
     async def _forget_before(self, height: int) -> None:
-        for each in (self.fallen, self.stalled, self._missing_since):
+        for each in (self.fallen, self.stalled, self._missing_since, self._fell_at):
             for key in [key for key in each if key[0] < height]:
                 del each[key]
         self._again = {key: times for key, times in self._again.items() if key is not None and key[0] >= height}

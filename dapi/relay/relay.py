@@ -203,6 +203,7 @@ class Relay(MultiService):
                 self.forwarder.add(payload)
             else:
                 self.book.restore(payload)
+        self.knowledge.begin()
         self.forwarder.startService()
         self.reconciliation.startService()
 

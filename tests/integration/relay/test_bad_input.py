@@ -85,6 +85,15 @@ async def test_what_says_that_it_is_no_json_is_held(host: Host) -> None:
 
 
 @pytest_twisted.ensureDeferred
+async def test_a_head_that_nobody_can_send_on_is_refused(host: Host) -> None:
+    for odd in ("User-Agent: a\x01b", "Accept: \x7f", "Content-Encoding: a\x00"):
+        assert await posted(host, PATH, body_of(1), odd) == b"HTTP/1.1 400 Bad Request", odd
+    assert host.files() == []
+    assert await posted(host, PATH, body_of(1), "User-Agent: \u00e9\tb") == b"HTTP/1.1 200 OK"
+    await until(lambda: host.stored() == 1)
+
+
+@pytest_twisted.ensureDeferred
 async def test_bodies_that_come_slowly_hold_nobody_up(tmp_path: Path) -> None:
     host = Host(tmp_path)
     await host.start_api()

@@ -84,6 +84,15 @@ class RawClientTests(SynchronousTestCase):
                 protocol.connectionLost(Failure(ConnectionDone()))
             self.failureResultOf(answer, NoAnswerError)
 
+    def test_a_body_that_ends_early_is_no_fault_of_the_other_side(self) -> None:
+        client = RawClient(self.reactor, "http://127.0.0.1:9100", connect_timeout_seconds=5, ca_file=None)
+        body = BytesSource(b"body")
+        body.length = 5
+        answer = Deferred.fromCoroutine(client.request(b"POST", ODD, [], body))
+        self.connect()
+        self.assertIn("shorter than it was", str(self.failureResultOf(answer, OSError).value))
+        self.assertTrue(self.transport.disconnecting)
+
     def test_cancelled_while_it_connects_and_while_it_waits(self) -> None:
         connecting = self.request()
         connecting.cancel()

@@ -10,13 +10,14 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from dapi.http.exchange import NoAnswerError
 from dapi.http.raw_client import RawAnswer
+from dapi.relay.answers import Meaning
 from dapi.relay.api_answers import Epochs, StageWindow
 from dapi.relay.book import Book
 from dapi.relay.facts import Facts, Target
 from dapi.relay.forwarder import Forwarder
 from dapi.relay.knowledge import Knowledge
 from dapi.relay.payload import Payload, PayloadState, Place
-from tests.logs import log_of
+from tests.logs import captured_log, log_of
 
 STAGE = StageWindow(100, 100, 160, 165, 185)
 
@@ -63,6 +64,7 @@ class ForwarderTests(SynchronousTestCase):
         self.client, store = FakeClient(), FakeStore()
         self.knowledge = Knowledge(self.clock, now=self.clock.seconds)
         self.knowledge.learn_epochs(Epochs(101, "", (STAGE,), 500))
+        self.knowledge.learn_nodes(())
         self.book = Book(store)  # type: ignore[arg-type]
         self.forwarder = Forwarder(
             self.clock,
@@ -114,6 +116,15 @@ class ForwarderTests(SynchronousTestCase):
         self.run_for(0.5)
         self.assertGreater(len(self.client.requests), 10)
         self.assertEqual(self.book.counts["taken"], 1)
+
+    def test_a_body_that_cannot_be_read_says_nothing_about_the_container(self) -> None:
+        self.add(1, 2)
+        with captured_log():
+            self.client.requests[0].errback(OSError(61, "the body to be sent is shorter than it was"))
+        self.assertIsNone(self.forwarder.away)
+        self.assertIn("shorter", self.forwarder.problems[Meaning.UNREADABLE][1])
+        self.client.requests[1].callback(RawAnswer(200, None, b""))
+        self.assertEqual((self.run_for(4.8), self.run_for(0.5)), (0, 1))
 
     def test_near_the_end_a_try_that_hangs_is_given_up_soon(self) -> None:
         self.knowledge.learn_epochs(Epochs(158, "", (STAGE,), 500))

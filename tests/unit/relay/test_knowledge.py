@@ -177,6 +177,19 @@ class KnowledgeTests(SynchronousTestCase):
         self.knowledge.learn_nodes((node(1), node(2, model="other")))
         self.assertIsNone(self.held(facts(1), model="other"))
 
+    def test_before_the_nodes_are_known_no_model_goes_on(self) -> None:
+        """After a start the stages may be told before the nodes: what was held then is held yet."""
+        self.knowledge = Knowledge(self.clock, now=self.clock.seconds)
+        self.clock.advance(100)
+        self.knowledge.begin()
+        self.knowledge.learn_epochs(Epochs(110, "PoCGenerate", (STAGE,), 500))
+        for model in ("m", "other"):
+            self.assertIn("not told its nodes yet", self.held(facts(1), model=model) or "")
+        self.clock.advance(10)
+        self.assertIsNone(self.held(facts(1)), "a wrong URL must not cost the stage")
+        self.knowledge.learn_nodes((node(1),))
+        self.assertIn("runs its model", self.held(facts(1), model="other") or "")
+
     def test_nodes_that_tell_no_model_hold_nothing_up(self) -> None:
         self.knowledge.learn_nodes((ApiNode("node2", 2, "10.0.0.7", frozenset(), "GENERATING"),))
         self.assertIsNone(self.held(facts(1, 4), model="other"))

@@ -79,6 +79,7 @@ class TakeTests(SynchronousTestCase):
         relay: Any = Relay(self.clock, nothing, "folder", settings, retry_delay=nothing)
         self.relay, self.store, self.container = relay, Store(), Container()
         self.relay.store, self.relay._pass_client = self.store, self.container
+        self.relay.knowledge.learn_nodes(())
         self.body: Any = Body()
         self.answer: Deferred[RawAnswer | None] = Deferred.fromCoroutine(
             self.relay.take(b"POST", (), self.body, "127.0.0.1")
