@@ -4,6 +4,10 @@ A node can be wrong about that, or lie, and look healthy. What it says counts wh
 where there is one, does not deny it. Where that one has no such transaction in its index, its block decides: an index
 may be broken. What is denied is looked for again, and its messages go into another transaction once its time has
 passed. When it was in a block all the same, they are in two, under the same ids, and the chain keeps them once.
+
+While two nodes contradict each other this goes on until the window ends. Nobody can tell which of them is wrong; to
+send again costs a transaction a minute, and to believe the wrong one loses the messages. The contradiction is shown as
+what keeps transactions from being confirmed, until people take one of the nodes out.
 """
 
 from __future__ import annotations

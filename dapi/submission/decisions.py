@@ -89,9 +89,12 @@ class Decisions:
 
     async def confirm_all(self, confirmed: Sequence[tuple[TransactionInFlight, TxResult]]) -> None:
         """Do what ``confirm`` does, with few commits: a block may have hundreds of our transactions."""
-        waiting = [each for each in confirmed if each[0].messages[0].kind is not Kind.CLAIM]
-        for claims in (each for each in confirmed if each not in waiting):
-            await self.confirm(*claims)
+        waiting = []
+        for each in confirmed:
+            if each[0].messages[0].kind is Kind.CLAIM:
+                await self.confirm(*each)
+            else:
+                waiting.append(each)
         while waiting:
             some, number = [], 0
             while waiting and number < _CONFIRMED_AT_ONCE:

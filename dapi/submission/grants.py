@@ -33,13 +33,12 @@ class GrantCheck:
         self._problems = problems
         self._kinds = kinds
         self._checked_height = -_BLOCKS_BETWEEN
-        self._missing: set[Kind] = set()
         self._warned_at = float("-inf")
 
     async def check(self, head: ChainStatus) -> None:
         """Look at the grants if that is due at a new block; a chain that cannot tell now is asked again."""
-        is_held = any(text.startswith("authz ") for text in self._problems.held.values())
-        due_height = self._checked_height + (1 if self._missing or is_held else _BLOCKS_BETWEEN)
+        is_held = HoldCause.GRANT in self._problems.causes.values()
+        due_height = self._checked_height + (1 if is_held else _BLOCKS_BETWEEN)
         if not self._signing.is_granted or head.height < due_height:
             return
         self._checked_height = head.height
@@ -58,12 +57,9 @@ class GrantCheck:
             self._problems.hold_back(
                 kind, f"authz: {signer} has no grant for {TYPE_URLS[kind]}; {command}", HoldCause.GRANT
             )
-        for kind in self._missing - missing:
-            self._problems.release(kind)
-        for kind, text in list(self._problems.held.items()):
-            if text.startswith("authz ") and kind not in missing:
+        for kind, cause in list(self._problems.causes.items()):
+            if cause is HoldCause.GRANT and kind not in missing:
                 self._problems.release(kind)
-        self._missing = missing
         self._warn_of_expiry({kind: expiry for kind, expiry in expiries.items() if expiry and kind not in missing}, now)
 
     def _warn_of_expiry(self, expiries: dict[Kind, int], now: int) -> None:
