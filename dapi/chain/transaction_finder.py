@@ -31,14 +31,13 @@ class Search(msgspec.Struct, frozen=True):
     """What is known of the transactions that were looked for.
 
     ``found`` has the results of those that are in a block, by hash. Each of the others is in no block up to its own
-    ``reach``. Of those in ``incomplete``, blocks are missing that no node keeps any more: nobody can tell whether they
-    were in one of these. ``problem`` says why ``reach`` is not the latest block, or that nodes contradict each
-    other; None when nothing hindered the search.
+    ``reach``, as far as any node still keeps what it takes to tell: a block, or its results, that all have pruned are
+    passed over. ``problem`` says why ``reach`` is not the latest block, or that nodes contradict each other; None when
+    nothing hindered the search.
     """
 
     found: dict[str, TxResult]
     reach: dict[str, Reach]
-    incomplete: frozenset[str]
     problem: str | None
 
 
@@ -56,7 +55,6 @@ class TransactionFinder:
         self._lock = DeferredLock()
         self._found: dict[str, TxResult] = {}
         self._reach: dict[str, Reach] = {}
-        self._incomplete: set[str] = set()
 
     def find(self, wanted: Mapping[str, int]) -> Deferred[Search]:
         """Look for transactions: their hashes (upper-case hex), with the first height whose block may have each.
@@ -74,12 +72,11 @@ class TransactionFinder:
                 await self._read_blocks(self._reach.keys() - known)
             except (ChainUnavailableError, ChainRefusedError) as error:
                 problem = str(error)
-            return Search(dict(self._found), dict(self._reach), frozenset(self._incomplete), problem)
+            return Search(dict(self._found), dict(self._reach), problem)
 
     def _keep_only(self, wanted: Mapping[str, int]) -> None:
         """Forget what is not wanted any more, and begin with what is new."""
         self._found = {tx_hash: result for tx_hash, result in self._found.items() if tx_hash in wanted}
-        self._incomplete &= wanted.keys()
         self._reach = {
             tx_hash: self._reach.get(tx_hash, Reach(first_height - 1))
             for tx_hash, first_height in wanted.items()
@@ -136,13 +133,11 @@ class TransactionFinder:
                 # The results of the latest block come a moment after it.
                 if is_latest:
                     raise
-                self._incomplete.update(places.values())
         for tx_hash in looked_for:
             self._advance(tx_hash, Reach(height, content.block.time_ns))
 
     def _remember(self, results: Mapping[str, TxResult]) -> None:
         self._found.update(results)
-        self._incomplete -= results.keys()
         for tx_hash in results:
             self._reach.pop(tx_hash, None)
 
@@ -155,5 +150,4 @@ class TransactionFinder:
         for tx_hash in wanted:
             reach = self._reach.get(tx_hash)
             if reach is not None and reach.height + 1 < height:
-                self._incomplete.add(tx_hash)
                 self._reach[tx_hash] = Reach(height - 1)

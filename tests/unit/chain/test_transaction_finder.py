@@ -119,7 +119,7 @@ class InBlocksTests(FinderTestCase):
         self.a.codes = {2: 1107}
         search = self.find(_2=9, _3=9)
         self.assertEqual(search.found, {hash_of(2): found_at(10, 2, 1107), hash_of(3): found_at(12, 3)})
-        self.assertEqual((search.reach, search.incomplete, search.problem), ({}, frozenset(), None))
+        self.assertEqual((search.reach, search.problem), ({}, None))
 
     def test_each_block_is_read_once_for_all(self) -> None:
         self.find(_1=9, _2=9, _4=9)
@@ -163,15 +163,12 @@ class InBlocksTests(FinderTestCase):
         search = self.find(_1=9)
         self.assertEqual((search.found, search.problem), ({hash_of(1): found_at(10, 1)}, None))
 
-    def test_a_pruned_block_is_passed_over_and_told(self) -> None:
+    def test_a_pruned_block_is_passed_over(self) -> None:
         self.a.earliest = 11
         search = self.find(_1=9, _3=9, _4=12)
         self.assertEqual(search.found, {hash_of(3): found_at(12, 3)})
-        self.assertEqual(search.incomplete, {hash_of(1)})
         self.assertEqual(search.reach, {hash_of(1): Reach(12, time_at(12)), hash_of(4): Reach(12, time_at(12))})
         self.assertEqual(self.a.read, [9, 11, 12])
-        self.assertEqual(self.find(_1=9).incomplete, {hash_of(1)})
-        self.assertEqual(self.find(_4=9).incomplete, {hash_of(4)})
 
     def test_another_node_may_have_the_pruned_block(self) -> None:
         b = Blocks(self.a.blocks, height=12)
@@ -183,7 +180,7 @@ class InBlocksTests(FinderTestCase):
     def test_results_of_the_latest_block_come_a_moment_later(self) -> None:
         self.a.earliest_results = 13
         search = self.find(_3=12)
-        self.assertEqual((search.reach, search.incomplete), ({hash_of(3): Reach(11)}, frozenset()))
+        self.assertEqual(search.reach, {hash_of(3): Reach(11)})
         self.assertIn("could not find results", str(search.problem))
         self.a.earliest_results = 12
         self.assertEqual(self.find(_3=12).found, {hash_of(3): found_at(12, 3)})
@@ -191,7 +188,7 @@ class InBlocksTests(FinderTestCase):
     def test_results_that_no_node_keeps_hold_nothing_up(self) -> None:
         self.a.earliest_results = 12
         search = self.find(_1=9, _3=9)
-        self.assertEqual((search.found, search.incomplete), ({hash_of(3): found_at(12, 3)}, {hash_of(1)}))
+        self.assertEqual(search.found, {hash_of(3): found_at(12, 3)})
         self.assertEqual(search.reach, {hash_of(1): Reach(12, time_at(12))})
 
     def test_fewer_results_than_transactions_are_no_answer(self) -> None:
@@ -245,7 +242,7 @@ class WithAnIndexTests(FinderTestCase):
         self.a.earliest = 11
         self.a.blocks = {12: [3]}
         search = self.find(_1=9, _3=11)
-        self.assertEqual((search.found, search.incomplete), ({}, {hash_of(1)}))
+        self.assertEqual(search.found, {})
         self.assertEqual(search.reach, {hash_of(1): Reach(12, time_at(12)), hash_of(3): Reach(11, time_at(12))})
 
     def test_one_that_stands_still_is_not_asked(self) -> None:
