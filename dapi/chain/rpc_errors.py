@@ -34,7 +34,6 @@ _PRUNED_STATE_TEXT = "failed to load state"
 _PRUNED_BLOCK = re.compile(r"height \d+ is not available, lowest height is (\d+)")
 # The second is said by a node with ``discard_abci_responses``.
 _PRUNED_RESULTS_TEXTS = ("could not find results for height", "not persisting finalize block responses")
-_MAX_SIZE = re.compile(r"Max size is (\d+)")
 _POC_V2 = 1161
 # JSON-RPC's own codes for a request that is wrong in itself.
 _OUR_FAULT = {-32600, -32601, -32602}
@@ -48,12 +47,6 @@ def is_stale(code: int, log: str) -> bool:
 def is_not_found(error: RpcError) -> bool:
     """Whether the error of a look-up says that the transaction is in no block."""
     return error.code not in _OUR_FAULT and "not found" in error.data
-
-
-def max_size(error: ChainRefusedError) -> int | None:
-    """Return how many bytes a transaction may have for the node that refused it; None when it was refused otherwise."""
-    found = _MAX_SIZE.search(error.log)
-    return int(found.group(1)) if found else None
 
 
 def failure_of_all(failures: Sequence[tuple[str, ChainError]]) -> ChainUnavailableError:

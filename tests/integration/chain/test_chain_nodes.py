@@ -20,10 +20,10 @@ from dapi.chain.nodes import Standing
 from dapi.chain.queries import contradiction_to
 from dapi.chain.rpc import ChainRpc
 from dapi.chain.rpc_answers import Broadcast, tx_hash_of
-from dapi.chain.rpc_errors import max_size
 from dapi.errors import ChainPrunedError, ChainRefusedError, ChainUnavailableError, MempoolFullError
 from dapi.simulator.chain.chain import SimulatedChain
 from dapi.simulator.chain.node_service import SimulatedNode
+from dapi.submission.pace import max_size
 from dapi.websocket.settings import ConnectionSettings
 from tests.chain_tools import batch
 from tests.integration.simulated_chain import ChainAndClient
@@ -250,7 +250,7 @@ async def test_mempools_with_limits_of_their_own(two: TwoNodes) -> None:
         node.node.mempool.max_tx_bytes = 10_000
     with pytest.raises(ChainRefusedError) as refused:
         await soon(two.rpc.broadcast_tx_sync(raw))
-    assert max_size(refused.value) == 10_000
+    assert max_size(refused.value.log) == 10_000
 
 
 @pytest_twisted.ensureDeferred

@@ -12,7 +12,6 @@ from twisted.web.client import ResponseFailed, ResponseNeverReceived
 
 from dapi.chain.rpc import ChainRpc
 from dapi.chain.rpc_answers import Broadcast
-from dapi.chain.rpc_errors import max_size
 from dapi.errors import (
     ChainPrunedError,
     ChainRefusedError,
@@ -88,14 +87,6 @@ class BroadcastTests(RpcTestCase):
             Answer(b"<html>Request Entity Too Large</html>", 413),
         ):
             self.assertEqual(self.refuse(answer, broadcast, ChainRefusedError).code, 21)
-
-    def test_how_large_it_may_be(self) -> None:
-        for answer, size in (
-            (error("Tx too large. Max size is 30000, but got 65691"), 30000),
-            (checked(21, "sdk", "Tx too large. Max size is 30000, but got 65691"), 30000),
-            (checked(4, "sdk", "unauthorized"), None),
-        ):
-            self.assertEqual(max_size(self.refuse(answer, broadcast, ChainRefusedError)), size)
 
     def test_a_refusal_names_its_node(self) -> None:
         for answer, kind in (
