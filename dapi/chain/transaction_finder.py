@@ -20,7 +20,8 @@ from dapi.errors import ChainPrunedError, ChainRefusedError, ChainUnavailableErr
 class Reach(msgspec.Struct, frozen=True, order=True):
     """How far it is known that a transaction is in no block: up to ``height``.
 
-    A transaction whose timeout is below ``time_ns`` (nanoseconds since 1970) can be in no later block either.
+    A transaction whose timeout is below ``time_ns`` (nanoseconds since 1970) can be in no later block either. 0: no
+    block has told the time yet.
     """
 
     height: int

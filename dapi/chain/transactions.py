@@ -129,9 +129,11 @@ class TimestampSource:
     """Unique timestamps for unordered transactions of one key, in nanoseconds since 1970.
 
     The chain takes a pair of signer and timestamp once, and only from the block time to 10 minutes later. Timestamps
-    ascend within the process; also over a restart if ``last`` is the greatest that was ever stored (0 for none). Chance
-    keeps two processes with one key apart: when both are busy, about one transaction in a million has a timestamp of
-    the other process. The chain refuses it, and the next timestamp heals that.
+    ascend within the process; also over a restart if ``last`` is the greatest that was ever stored (0 for none). A
+    ``last`` above what the chain takes now was made for a time that the chain never had, because a node told a false
+    one: none could follow it for as long, so it is left out of account. Chance keeps two processes with one key apart:
+    when both are busy, about one transaction in a million has a timestamp of the other process. The chain refuses it,
+    and the next timestamp heals that.
     """
 
     #: How far a timestamp lies ahead of the block time at least; the network's own software uses this.
@@ -148,9 +150,10 @@ class TimestampSource:
     def next(self, block_time_ns: int) -> int | None:
         """Return a new timestamp for this latest block time, or None when none is left until a later block."""
         timestamp = block_time_ns + self.TIMEOUT_NS + self._random.randrange(_SECOND)
-        if timestamp <= self.last:
+        limit = block_time_ns + self.LIMIT_NS
+        if timestamp <= self.last <= limit:
             timestamp = self.last + 1 + self._random.randrange(self.STEP_NS)
-        if timestamp > block_time_ns + self.LIMIT_NS:
+        if timestamp > limit:
             return None
         self.last = timestamp
         return timestamp

@@ -20,6 +20,7 @@ from dapi.submission.state import SendingState
 from dapi.submission.submissions import Submissions
 
 _PASSED = "in no block when its time had passed"
+_FAR_AHEAD = "its time is further ahead of the chain's than any block takes"
 # What comes in from the nodes waits for the same thread.
 _CONFIRMED_AT_ONCE = 1000
 # What a mempool has refused is offered again after so many blocks.
@@ -113,7 +114,14 @@ class Decisions:
 
     async def time_has_passed(self, transaction: TransactionInFlight) -> None:
         """Store the messages of a transaction again that is in no block, and can be in none any more."""
-        await self.store_again(transaction, _PASSED, has_vanished=True)
+        await self._give_up(transaction, _PASSED)
+
+    async def time_is_far_ahead(self, transaction: TransactionInFlight) -> None:
+        """Store the messages of a transaction again that is in no block, and can be in none for long."""
+        await self._give_up(transaction, _FAR_AHEAD)
+
+    async def _give_up(self, transaction: TransactionInFlight, reason: str) -> None:
+        await self.store_again(transaction, reason, has_vanished=True)
         self.outcomes["vanished", ""] += 1
 
     async def store_again(

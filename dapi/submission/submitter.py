@@ -4,7 +4,8 @@ The laws, all of them kept through a kill at any point:
 
 - a transaction's hash and timestamp are on disk before its bytes leave;
 - a message is in one transaction at a time: it goes into another only when the first one is known to be in no block and
-  can be in none any more (its timestamp has passed), or was refused before any mempool had it;
+  can be in none any more (its timestamp has passed, or is further ahead than any block takes), or was refused before
+  any mempool had it;
 - confirmed means in a block with code 0; an accepted broadcast means nothing yet;
 - the same bytes may be offered again as often as one likes: the chain takes them once.
 """
@@ -241,6 +242,9 @@ class Submitter(LoopService):
         elif reach is not None and reach.time_ns > transaction.timeout_ns:
             # All blocks were looked through that its time allowed.
             await self._decisions.time_has_passed(transaction)
+        elif reach is not None and 0 < reach.time_ns < transaction.timeout_ns - TimestampSource.LIMIT_NS:
+            # A node had told a false time when it was signed. Should it come into a block some day, it does no harm.
+            await self._decisions.time_is_far_ahead(transaction)
 
     async def _offer_again(self, transaction: TransactionInFlight, search: Search) -> None:
         is_open = transaction in self._in_flight and transaction.hash not in search.found

@@ -331,6 +331,9 @@ class TimestampSourceTests(SynchronousTestCase):
         for seconds, count in steps:
             block_time += seconds * SECOND
             for _ in range(count):
+                if floor > block_time + 600 * SECOND:
+                    # It was made for a time that the chain does not have.
+                    floor = 0
                 timestamp = source.next(block_time)
                 if timestamp is None:
                     self.assertGreater(floor + TimestampSource.STEP_NS, block_time + 600 * SECOND)
@@ -365,6 +368,14 @@ class TimestampSourceTests(SynchronousTestCase):
         after = TimestampSource(random.Random(1), last=before.last)
         taken += [after.next(self.block_time) for _ in range(100)]
         self.assertEqual(len(set(taken)), 200)
+
+    def test_a_last_one_that_the_chain_does_not_take_holds_none_up(self) -> None:
+        source = TimestampSource(random.Random(1), last=2**62)
+        first, second = (source.next(self.block_time) for _ in range(2))
+        assert first is not None
+        assert second is not None
+        self.assertIn(first - self.block_time - 60 * SECOND, range(SECOND))
+        self.assertGreater(second, first)
 
     def test_waits_for_a_block_when_none_is_left(self) -> None:
         source = TimestampSource(random.Random(1), last=self.block_time + 600 * SECOND - 1)

@@ -30,6 +30,24 @@ class LookUpTests(SubmitterTestCase):
         self.assertEqual(self.submitter.outcomes(), {("vanished", ""): 1})
         self.assertGreater(self.timeout_ns(), timeout_ns)
 
+    def test_it_is_given_up_when_it_was_made_for_a_time_that_the_chain_never_had(self) -> None:
+        # A node tells a false time once. What was signed by it is refused until then, and so would be all that follows.
+        self.block(11, block_time_ns=10**18)
+        self.record(1)
+        self.assertGreater(self.timeout_ns(), 10**18)
+        self.stop()
+        self.start_anew()
+        self.block(12)
+        self.assertEqual((len(set(self.chain.sent)), self.counts()), (2, {"in_flight": 1}))
+        self.assertEqual(self.submitter.outcomes(), {("vanished", ""): 1})
+        (reason,) = {reason for (reason,) in self.look("SELECT reason FROM earlier_transactions")}
+        self.assertEqual(reason, "its time is further ahead of the chain's than any block takes")
+        self.assertLessEqual(self.timeout_ns(), status_at(12).block_time_ns + 61 * SECOND_NS)
+        # It is still open whether the next one is in a block that nobody has told of yet.
+        self.chain.lookup_error = ChainUnavailableError("no answer")
+        self.block(13)
+        self.assertEqual(len(set(self.chain.sent)), 2)
+
     def test_what_a_block_says_is_acted_on_with_its_words_and_its_height(self) -> None:
         self.record(1)
         self.include(self.chain.sent[0], 11, 2, "sdk", "tx parse error")

@@ -162,8 +162,8 @@ class RoomTests(SenderTestCase):
 
     def test_without_a_timestamp_nothing_is_begun(self) -> None:
         self.record(1)
-        self.timestamps.last = self.chain.head.block_time_ns + 3600 * SECOND_NS
         self.watcher.head = status_at(LATEST)
+        self.timestamps.last = self.watcher.head.block_time_ns + 600 * SECOND_NS
         text = "^no timestamp is left: the chain's time is behind our last transaction's$"
         with self.assertRaisesRegex(ChainUnavailableError, text):
             self.send_all()

@@ -258,13 +258,13 @@ class SubmitterTests(SubmitterTestCase):
     def test_without_a_timestamp_it_waits_for_the_chains_clock(self) -> None:
         self.stop()
         self.record(1)
-        last = self.chain.head.block_time_ns + 3600 * SECOND_NS
+        last = self.chain.head.block_time_ns + 600 * SECOND_NS
         self.execute(self.database, "INSERT INTO numbers VALUES ('last_timeout_ns', ?)", last)
         self.submitter.startService()
         self.settle()
         self.assertEqual(self.chain.sent, [])
         self.assertIn("no timestamp", str(self.submitter.status()["reason"]))
-        self.block(800)
+        self.block(11)
         self.pass_time(6)
         self.assertEqual(len(self.chain.sent), 1)
 
