@@ -17,7 +17,7 @@ from twisted.internet import reactor as global_reactor
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.error import ConnectError
 from twisted.internet.task import deferLater
-from twisted.web.client import Agent, ResponseFailed
+from twisted.web.client import Agent, RequestTransmissionFailed, ResponseFailed
 from twisted.web.http_headers import Headers
 
 from dapi.chain.keyring import SigningKey
@@ -145,7 +145,7 @@ class Poster:
         try:
             response = await treq.post(url, body, agent=self._agent, headers=HEADERS)
             await treq.content(response)
-        except (ConnectError, ResponseFailed):
+        except (ConnectError, RequestTransmissionFailed, ResponseFailed):
             return False
         return bool(response.code == 200)
 

@@ -118,7 +118,7 @@ async def test_everything_goes_on(
         return int((await get(port, "/admin/v1/status"))["batches"]["confirmed"])
 
     await until_awaited(confirmed)
-    await until(lambda: len(server.accepted) == 1)
+    await until(lambda: len(server.accepted) >= 1)
     clock.write_text(str(shift))
 
     # Batches come and get onto the chain.
@@ -129,11 +129,11 @@ async def test_everything_goes_on(
 
     await until_awaited(has_more_confirmed)
     # The time-out of the upgrade, and the delay before the next attempt.
-    await until(lambda: len(server.accepted) == 2)
+    await until(lambda: len(server.accepted) >= 2)
     began = time.monotonic()
     transport: Any = server.accepted[1].transport
     transport.abortConnection()
-    await until(lambda: len(server.accepted) == 3)
+    await until(lambda: len(server.accepted) >= 3)
     assert time.monotonic() - began > 2.5
     # What is shown is the time on the wall.
     websocket = (await get(port, "/admin/v1/status"))["nodes"][0]["websocket"]

@@ -20,6 +20,7 @@ from twisted.internet.error import ConnectError
 from twisted.web.client import Agent, ResponseFailed
 
 from tests.batches import validated_fields
+from tests.integration.ports import free_port
 from tests.integration.twistd_process import Run, Twistd, admin_port, customized, get, post, put, twistd
 from tests.integration.waiting import soon, until_awaited
 
@@ -121,13 +122,15 @@ async def test_a_slow_disk_holds_up_the_end_for_two_commits_at_most(twistd: Run,
         posting[-1].addErrback(lambda _: None)
 
     async def is_writing() -> bool:
+        # One more, where the disk had the last one before anybody looked.
+        if all(each.called for each in posting):
+            post(len(posting) + 1)
         status = await get(port, "/admin/v1/status")
         return bool(status["outbox"]["pending_bytes"])
 
     # All of them at once could be in the first commit. So the others come while that one takes its time.
-    post(1)
     await until_awaited(is_writing)
-    for height in range(2, 201):
+    for height in range(len(posting) + 1, 201):
         post(height)
 
     async def pending() -> int:
@@ -212,8 +215,8 @@ async def test_a_second_one_on_the_same_database_refuses(twistd: Run, tmp_path: 
 
 @pytest_twisted.ensureDeferred
 async def test_a_busy_port_refuses(twistd: Run) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
+    port = free_port()
+    with socket.create_server(("127.0.0.1", port)):
         process = twistd(admin_port=port)
         assert await process.when_ended() == 1
         assert refusal(process).startswith("admin")

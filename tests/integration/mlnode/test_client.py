@@ -20,6 +20,7 @@ from twisted.python.failure import Failure
 from dapi.errors import MLNodeError
 from dapi.mlnode.client import MLNodeClient, MLNodeState
 from tests.integration.certificates import Authority
+from tests.integration.ports import free_port
 from tests.integration.waiting import PATIENCE_SECONDS, soon
 from tests.logs import captured_log
 
@@ -219,10 +220,7 @@ async def test_answer_cut_off() -> None:
 
 @pytest_twisted.ensureDeferred
 async def test_nobody_listens() -> None:
-    port = await TCP4ServerEndpoint(reactor, 0, interface="127.0.0.1").listen(Server(be_silent))
-    number = port.getHost().port
-    await port.stopListening()
-    client = MLNodeClient(reactor, f"http://127.0.0.1:{number}", node_id="node1")
+    client = MLNodeClient(reactor, f"http://127.0.0.1:{free_port()}", node_id="node1")
     with pytest.raises(MLNodeError, match="Connection was refused"):
         await client.state()
 

@@ -152,9 +152,10 @@ async def test_a_version_without_metrics_that_is_started_anew(tmp_path: Path) ->
         host.api.faults.flush_fails = True
         assert (await host.post(body_of(1, 4)))[0] == 200
         await until(lambda: host.states().get("taken") == 1)
-        crashed = Deferred.fromCoroutine(host.api.crash(0.2))
+        await soon(host.api.stopService())
         assert (await host.post(body_of(7, 10)))[0] == 200
-        await soon(crashed)
+        await until(lambda: host.relay.forwarder.away is not None)
+        await host.start_api()
         host.api.faults.flush_fails = False
         await until(lambda: host.stored() == 4)
         assert list(host.relay.status()["problems"]["questions"]) == ["metrics"]

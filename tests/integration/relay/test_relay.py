@@ -170,8 +170,8 @@ async def test_lost_in_silence_it_is_sent_again_after_a_while(hasty: Host) -> No
     host = hasty
     assert (await host.post(body_of(1, 4)))[0] == 200
     await until(lambda: host.states().get("settled") == 1)
-    assert (await host.post(body_of(7, 10)))[0] == 200
     host.api.faults.flush_fails = True
+    assert (await host.post(body_of(7, 10)))[0] == 200
     await until(lambda: host.states().get("taken", 0) >= 2)
     host.api.artifacts[P, MODEL].crash()
     host.api.faults.flush_fails = False

@@ -209,8 +209,8 @@ async def test_no_declared_length(head: str) -> None:
 async def test_slow_request(start: bytes, dripped: bytes) -> None:
     _, callbacks = make()
     async with serving(callbacks.resource(), deadline_seconds=0.5, linger_seconds=0.2) as listener:
-        client = await connect(listener.port)
         began = time.monotonic()
+        client = await connect(listener.port)
         client.transport.write(start)
         client.drip(dripped, 0.02)
         await client.when_received(b"}")

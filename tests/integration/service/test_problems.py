@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import socket
 import time
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from dapi.diagnosis import callbacks, nodes, websockets
 from dapi.diagnosis.problem import Problem
 from dapi.simulator.ml_node.node import SimulatedMLNode
 from dapi.simulator.ml_node.settings import quick_settings
+from tests.integration.ports import free_port
 from tests.integration.service.services import Start, call, config, node
 from tests.integration.waiting import soon, until
 from tests.integration.whole_dapi import (
@@ -161,8 +161,7 @@ async def test_a_callback_url_that_a_node_cannot_reach(
     monkeypatch.setattr(callbacks, "CALLBACK_SECONDS", 1.0)
     ml_node = SimulatedMLNode(reactor, random.Random(1), name="a", settings=quick_settings(websocket=False))
     ml_node.startService()
-    with socket.create_server(("127.0.0.1", 0)) as other:
-        nobody = other.getsockname()[1]
+    nobody = free_port()
     api = ApiConfig(
         ml_server_host="127.0.0.1", ml_server_port=0, admin_server_port=0, poc_callback_url=f"http://localhost:{nobody}"
     )

@@ -69,7 +69,7 @@ async def test_it_answers_during_a_restart(bed: NodeTestBed) -> None:
 @pytest_twisted.ensureDeferred
 async def test_the_model_is_loaded_after_the_answer_to_init(bed: NodeTestBed) -> None:
     """(docs/protocol/node.md, 'Restarts')"""
-    bed.settings.load_seconds = 0.3
+    bed.settings.load_seconds = 2
     _, answer = await bed.init()
     assert answer["pow_status"] == {"status": "GENERATING", "is_model_initialized": False}
     await soon(bed.ledger.when_delivered(1))

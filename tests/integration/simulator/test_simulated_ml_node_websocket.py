@@ -13,6 +13,11 @@ from tests.integration.simulated_node import NodeTestBed, passed, reactor
 from tests.integration.waiting import soon, until
 
 
+async def nothing_is_under_way(bed: NodeTestBed) -> None:
+    """Wait until nothing that was offered over a connection may still be on its way."""
+    await bed.when(lambda: all(a.outcome for entry in bed.ledger.batches for a in entry.attempts))
+
+
 @pytest_twisted.ensureDeferred
 async def test_a_restart_leaves_the_open_connection_dead(bed: NodeTestBed) -> None:
     """(docs/protocol/node.md, 'One connection after the other')"""
@@ -57,8 +62,7 @@ async def test_closing_the_old_connection_late_makes_the_new_one_useless(bed: No
     old.sendClose(1000)
     await soon(old.closed)
     await bed.when(lambda: bed.node.run is not None and not bed.node.run.client_connected)
-    # What was offered already may still be on its way.
-    await bed.when(lambda: all(a.outcome for entry in bed.ledger.batches for a in entry.attempts))
+    await nothing_is_under_way(bed)
     seen, by_http = len(new.messages), bed.ledger.counts["http"]
     await bed.when(lambda: bed.ledger.counts["http"] >= by_http + 3)
     assert len(new.messages) == seen
@@ -70,6 +74,7 @@ async def test_what_is_offered_while_a_connection_closes_goes_by_http(bed: NodeT
     await bed.init()
     client = await bed.open()
     await client.when_messages(1)
+    await nothing_is_under_way(bed)
     client.answers_close = False
     bed.node.close_connections(1000)
     seen, by_http = len(client.messages), bed.ledger.counts["http"]
@@ -133,11 +138,14 @@ async def test_deaf_on_demand(bed: NodeTestBed) -> None:
 @pytest_twisted.ensureDeferred
 async def test_what_is_no_ack_leaves_a_connection_that_is_open_and_unused(bed: NodeTestBed, payload: bytes) -> None:
     """(docs/protocol/node.md, 'WebSocket')"""
+    # Nothing is offered over it before it is left.
+    bed.settings.batches_per_walk = 0
     await bed.init()
     bed.settings.ack_wait_seconds = 0.3
     zombie = await bed.open(acks=False)
     zombie.sendMessage(payload, isBinary=payload == b"\x00")
     await bed.when(lambda: bed.ledger.connections[0].left_at is not None)
+    bed.settings.batches_per_walk = 1
     seen, by_http = len(zombie.messages), bed.ledger.counts["http"]
     await bed.when(lambda: bed.ledger.counts["http"] >= by_http + 2)
     zombie.sendPing(b"are you there")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import socket
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -16,6 +15,7 @@ from twisted.internet.protocol import ClientFactory
 
 from dapi.poc.batch_handler import BatchHandler
 from dapi.poc.websocket_client import WebSocketClient
+from tests.integration.ports import free_port
 from tests.integration.waiting import until
 
 reactor: Any = global_reactor
@@ -96,8 +96,7 @@ def test_the_distance_is_that_of_kolmogorov_and_smirnov() -> None:
 
 @pytest_twisted.ensureDeferred
 async def test_a_thousand_are_tried_again_in_time_and_at_little_cost() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as closed:
-        port = closed.getsockname()[1]
+    port = free_port()
     attempts = Attempts()
     drawn = random.Random(7)
     clients = []
@@ -118,7 +117,8 @@ async def test_a_thousand_are_tried_again_in_time_and_at_little_cost() -> None:
     # On a machine that is slow, Twisted is slow as well.
     assert cost < max(ALLOWED_PER_ATTEMPT, 6 * bare)
     first = attempts.delays[:NODES]
-    assert min(first) >= 3.0
+    # By another clock than the reactor's.
+    assert min(first) >= 2.99
     asked = attempts.drawn[:NODES]
     assert 3 <= min(asked) <= max(asked) <= 5
     assert distance_from_uniform(asked, 3, 5) < CRITICAL / NODES**0.5

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import tracemalloc
 import zlib
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from twisted.internet.task import deferLater
 from dapi.messages.sizes import MIB
 from dapi.poc.websocket_client import WebSocketClient
 from dapi.websocket.client import WebSocketState
+from tests.integration.ports import free_port
 from tests.integration.waiting import PATIENCE_SECONDS, until
 from tests.integration.websocket.servers import NodeServer, RawServer, Running, flood_with_pings, reactor
 from tests.unit.websocket.client_in_memory import message
@@ -69,14 +71,12 @@ async def test_a_refused_upgrade_is_told_and_tried_again(running: Running, answe
     )
     await until_in(client, WebSocketState.REFUSED)
     assert word in reason_of(client)
-    await until(lambda: len(server.made_at) == 3)
+    await until(lambda: len(server.made_at) >= 3)
 
 
 @pytest_twisted.ensureDeferred
 async def test_nobody_listens(running: Running) -> None:
-    server = RawServer(None)
-    await server.close()
-    client = running.connect(f"http://127.0.0.1:{server.port}")
+    client = running.connect(f"http://127.0.0.1:{free_port()}")
     await until_in(client, WebSocketState.WAITING)
     assert reason_of(client).startswith("TCP: ")
 
@@ -103,21 +103,21 @@ async def test_every_gap_is_within_its_bounds(running: Running) -> None:
     """Resets and 1008s, with delays of 0.5 to 1 s; how these are drawn is a matter of unit tests."""
     server = running.serve(NodeServer(lambda node: node.transport.abortConnection()))
     running.connect(f"http://127.0.0.1:{server.port}", retry_min_seconds=0.5, retry_max_seconds=1)
-    await until(lambda: len(server.made_at) == 4)
+    await until(lambda: len(server.made_at) >= 4)
     server.on_open = lambda node: node.sendCloseFrame(1008, b"PoW is not running")
-    await until(lambda: len(server.made_at) == 8)
-    gaps = [made - lost for lost, made in zip(server.lost_at, server.made_at[1:], strict=False)]
-    assert len(gaps) >= 7
-    # The server may see the end of a connection before or after the client does, and a busy machine is late.
-    assert all(0.2 <= gap <= 10 for gap in gaps), gaps
+    await until(lambda: len(server.made_at) >= 8)
+    # From one connection to the next: the server may see the end of one long after the client does.
+    gaps = [later - earlier for earlier, later in pairwise(server.made_at)]
+    # A busy machine is late.
+    assert all(0.5 <= gap <= 20 for gap in gaps), gaps
 
 
 @pytest_twisted.ensureDeferred
 async def test_the_default_gap_is_3_to_5_seconds(running: Running) -> None:
     server = running.serve(NodeServer(lambda node: node.transport.abortConnection()))
     running.connect(f"http://127.0.0.1:{server.port}", retry_min_seconds=3, retry_max_seconds=5)
-    await until(lambda: len(server.made_at) == 2)
-    assert 2.9 <= server.made_at[1] - server.lost_at[0] <= 20
+    await until(lambda: len(server.made_at) >= 2)
+    assert 3 <= server.made_at[1] - server.made_at[0] <= 30
 
 
 @pytest_twisted.ensureDeferred
@@ -132,7 +132,7 @@ async def test_a_half_open_peer_is_noticed(running: Running) -> None:
     assert client.status().reason == "no answer to a ping within 3 s"
     await until(lambda: server.opened == 2)
     # This one answers.
-    await until(lambda: server.connections and server.connections[0].pings == 5)
+    await until(lambda: server.connections and server.connections[0].pings >= 5)
     assert client.status().connections == 2
 
 
@@ -156,9 +156,9 @@ async def test_restart_never_has_two_connections_at_once(running: Running) -> No
     await until(lambda: server.opened == 6)
     assert most == 1
     assert server.closes == [1000] * 5
-    gaps = [made - lost for lost, made in zip(server.lost_at, server.made_at[1:], strict=False)]
+    gaps = [later - earlier for earlier, later in pairwise(server.made_at)]
     # Settled for half a second, and no retry's delay.
-    assert all(0.2 <= gap < 20 for gap in gaps), gaps
+    assert all(0.5 <= gap < 25 for gap in gaps), gaps
 
 
 @pytest_twisted.ensureDeferred

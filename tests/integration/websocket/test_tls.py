@@ -62,7 +62,7 @@ async def test_a_certificate_for_another_host(
     trouble = client.status().trouble
     assert trouble is not None
     assert (trouble.cause, trouble.names) == (Cause.TLS, [certified])
-    await until(lambda: len(server.made_at) == 2)
+    await until(lambda: len(server.made_at) >= 2)
     assert server.opened == 0
 
 
@@ -82,7 +82,7 @@ async def test_a_certificate_that_has_ended(running: Running, authority: Authori
     server = running.serve(NodeServer(tls=authority.options_for("localhost", days=-1)))
     client = running.connect(f"https://localhost:{server.port}", ca_file=authority.write(tmp_path))
     assert (await ended(client)).startswith("TLS: ")
-    await until(lambda: len(server.made_at) == 2)
+    await until(lambda: len(server.made_at) >= 2)
     assert server.opened == 0
 
 
@@ -100,7 +100,7 @@ async def test_a_server_that_speaks_no_tls(running: Running) -> None:
     server = running.serve(RawServer(None))
     client = running.connect(f"https://localhost:{server.port}", handshake_timeout_seconds=1)
     assert (await ended(client)) == "no answer to the upgrade within 1 s"
-    await until(lambda: len(server.made_at) == 2)
+    await until(lambda: len(server.made_at) >= 2)
 
 
 @pytest_twisted.ensureDeferred
@@ -184,5 +184,5 @@ async def test_another_certificate_than_the_pinned(running: Running, authority: 
     trouble = client.status().trouble
     assert trouble is not None
     assert trouble.cause is Cause.TLS
-    await until(lambda: len(server.made_at) == 2)
+    await until(lambda: len(server.made_at) >= 2)
     assert server.opened == 0
