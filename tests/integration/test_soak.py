@@ -15,21 +15,34 @@ from tests.integration.processes import WatchedProcess
 from tests.integration.waiting import soon
 
 SHORT = ("--nodes", "6", "--http-nodes", "2", "--epochs", "1", "--nonces", "20", "--block-seconds", "0.35")
+# Seven of these blocks are 2.5 s: so long a disk, or the machine, may be somebody else's.
+WINDOWS = ("--chances", "7")
 FAULTS = ("--faults", "stalls,stale,grant", "--index", "off")
+# What the soak says of a machine that is too busy, and how often it may say so.
+NO_VERDICT, TRIES = 2, 3
 # Several times what it takes where nothing else runs.
 PATIENCE_SECONDS = 300
 
 
-@pytest_twisted.ensureDeferred
-async def test_a_short_soak_keeps_all_promises(tmp_path: Path) -> None:
+async def short_soak(folder: Path) -> tuple[int, WatchedProcess]:
+    """Run it; return its exit code, and what it wrote."""
     soak = WatchedProcess()
-    command = [sys.executable, "-m", "bench.soak", *SHORT, *FAULTS]
-    environment = os.environ | {"TMPDIR": str(tmp_path)}
+    command = [sys.executable, "-m", "bench.soak", *SHORT, *WINDOWS, *FAULTS]
+    environment = os.environ | {"TMPDIR": str(folder)}
     IReactorProcess(reactor).spawnProcess(soak, sys.executable, command, env=environment, path=os.getcwd())
     try:
         code = await soon(soak.ended, PATIENCE_SECONDS)
     finally:
         await soak.kill()
+    return code, soak
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_short_soak_keeps_all_promises(tmp_path: Path) -> None:
+    for _ in range(TRIES):
+        code, soak = await short_soak(tmp_path)
+        if code != NO_VERDICT:
+            break
     assert code == 0, soak.output + soak.errors
     for line in (r"seeds +2 of 2", r"claims +1 of 1", r"doubled +0", r"paid +([1-9]\d+) of \1 that the chain owed"):
         assert re.search(f"^{line}$", soak.output, re.MULTILINE), soak.output
