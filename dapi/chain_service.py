@@ -28,12 +28,14 @@ from dapi.database import Database
 from dapi.errors import ConfigError, StoreError
 from dapi.messages import Kind
 from dapi.messages.addresses import address_of
+from dapi.mlnode.arguments import NetworkArguments
 from dapi.mlnode.client import NetworkVersion
 from dapi.orchestration.claims import Claiming
 from dapi.orchestration.conductor import Conductor
 from dapi.orchestration.counting import Counting
 from dapi.orchestration.hardware import Declaring
 from dapi.orchestration.host import Host
+from dapi.orchestration.model_arguments import ArgumentsFollowing
 from dapi.orchestration.node_version import VersionFollowing
 from dapi.orchestration.phase_status import PhaseStatus
 from dapi.orchestration.samples import query_samples
@@ -79,6 +81,7 @@ class ChainService(MultiService):
         broker: Broker,
         random: random_module.Random,
         network_version: NetworkVersion,
+        network_arguments: NetworkArguments,
         on_another_chain: Callable[[str], object],
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -104,7 +107,8 @@ class ChainService(MultiService):
         if comparison is not None:
             self._reconciler = Reconciler(reactor, broker, RetryDelay(random))
             stages = StageBook(database)
-            self.conductor = self._make_conductor(config, key, broker, stages, outbox, comparison)
+            arguments = ArgumentsFollowing(self._rpc, broker, network_arguments)
+            self.conductor = self._make_conductor(config, key, broker, stages, outbox, comparison, arguments)
             self._host = self._make_host(config, key, broker, stages, outbox, network_version)
             self.phase_status = PhaseStatus(self.conductor, self._reconciler, stages, self._host)
             outbox.observe(self.conductor.batch_stored)
@@ -213,6 +217,7 @@ class ChainService(MultiService):
         stages: StageBook,
         outbox: Outbox,
         comparison: Comparison,
+        arguments: ArgumentsFollowing,
     ) -> Conductor:
         self.validation_tools = ValidationTools(
             reactor=self._reactor,
@@ -236,6 +241,7 @@ class ChainService(MultiService):
             Seeds(outbox, key),
             Deadlines(self.submissions),
             comparison,
+            arguments,
             poc_version=self.poc_version,
             public_key=self._public_key,
             make_validation=partial(StageValidation, self.validation_tools),

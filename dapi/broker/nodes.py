@@ -36,7 +36,10 @@ class Access(NamedTuple):
 
 
 class ModelConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """How a node serves a model: the arguments that it starts it with."""
+    """How a node serves a model: the arguments that it starts it with, behind those that the network has for it.
+
+    One whose key is among the network's is left out (docs/protocol/chain.md, 'Arguments of models').
+    """
 
     args: tuple[str, ...] = ()
 

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1e\x64\x61pi/messages/validation.proto\x12\x0f\x64\x61pi.validation\"6\n\x1eQueryPocBatchesForStageRequest\x12\x14\n\x0c\x62lock_height\x18\x01 \x01(\x03\"(\n\x08PocBatch\x12\x0e\n\x06nonces\x18\x04 \x03(\x03\x12\x0c\n\x04\x64ist\x18\x05 \x01(\x0c\"C\n\x1aQueryEpochGroupDataRequest\x12\x13\n\x0b\x65poch_index\x18\x01 \x01(\x04\x12\x10\n\x08model_id\x18\x02 \x01(\t\"X\n\x1bQueryEpochGroupDataResponse\x12\x39\n\x10\x65poch_group_data\x18\x01 \x01(\x0b\x32\x1f.dapi.validation.EpochGroupData\"i\n\x0e\x45pochGroupData\x12=\n\x12validation_weights\x18\x08 \x03(\x0b\x32!.dapi.validation.ValidationWeight\x12\x18\n\x10sub_group_models\x18\x0f \x03(\t\"\x86\x01\n\x10ValidationWeight\x12\x16\n\x0emember_address\x18\x01 \x01(\t\x12\x0e\n\x06weight\x18\x02 \x01(\x03\x12-\n\x08ml_nodes\x18\x04 \x03(\x0b\x32\x1b.dapi.validation.MlNodeInfo\x12\x1b\n\x13\x63onfirmation_weight\x18\x05 \x01(\x03\"N\n\nMlNodeInfo\x12\x0f\n\x07node_id\x18\x01 \x01(\x0c\x12\x12\n\npoc_weight\x18\x03 \x01(\x03\x12\x1b\n\x13timeslot_allocation\x18\x04 \x03(\x08\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1e\x64\x61pi/messages/validation.proto\x12\x0f\x64\x61pi.validation\"6\n\x1eQueryPocBatchesForStageRequest\x12\x14\n\x0c\x62lock_height\x18\x01 \x01(\x03\"(\n\x08PocBatch\x12\x0e\n\x06nonces\x18\x04 \x03(\x03\x12\x0c\n\x04\x64ist\x18\x05 \x01(\x0c\"C\n\x1aQueryEpochGroupDataRequest\x12\x13\n\x0b\x65poch_index\x18\x01 \x01(\x04\x12\x10\n\x08model_id\x18\x02 \x01(\t\"X\n\x1bQueryEpochGroupDataResponse\x12\x39\n\x10\x65poch_group_data\x18\x01 \x01(\x0b\x32\x1f.dapi.validation.EpochGroupData\"\xa1\x01\n\x0e\x45pochGroupData\x12=\n\x12validation_weights\x18\x08 \x03(\x0b\x32!.dapi.validation.ValidationWeight\x12\x18\n\x10sub_group_models\x18\x0f \x03(\t\x12\x36\n\x0emodel_snapshot\x18\x11 \x01(\x0b\x32\x1e.dapi.validation.ModelSnapshot\"#\n\rModelSnapshot\x12\x12\n\nmodel_args\x18\n \x03(\x0c\"\x86\x01\n\x10ValidationWeight\x12\x16\n\x0emember_address\x18\x01 \x01(\t\x12\x0e\n\x06weight\x18\x02 \x01(\x03\x12-\n\x08ml_nodes\x18\x04 \x03(\x0b\x32\x1b.dapi.validation.MlNodeInfo\x12\x1b\n\x13\x63onfirmation_weight\x18\x05 \x01(\x03\"N\n\nMlNodeInfo\x12\x0f\n\x07node_id\x18\x01 \x01(\x0c\x12\x12\n\npoc_weight\x18\x03 \x01(\x03\x12\x1b\n\x13timeslot_allocation\x18\x04 \x03(\x08\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -39,10 +39,12 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_QUERYEPOCHGROUPDATAREQUEST']._serialized_end=216
   _globals['_QUERYEPOCHGROUPDATARESPONSE']._serialized_start=218
   _globals['_QUERYEPOCHGROUPDATARESPONSE']._serialized_end=306
-  _globals['_EPOCHGROUPDATA']._serialized_start=308
-  _globals['_EPOCHGROUPDATA']._serialized_end=413
-  _globals['_VALIDATIONWEIGHT']._serialized_start=416
-  _globals['_VALIDATIONWEIGHT']._serialized_end=550
-  _globals['_MLNODEINFO']._serialized_start=552
-  _globals['_MLNODEINFO']._serialized_end=630
+  _globals['_EPOCHGROUPDATA']._serialized_start=309
+  _globals['_EPOCHGROUPDATA']._serialized_end=470
+  _globals['_MODELSNAPSHOT']._serialized_start=472
+  _globals['_MODELSNAPSHOT']._serialized_end=507
+  _globals['_VALIDATIONWEIGHT']._serialized_start=510
+  _globals['_VALIDATIONWEIGHT']._serialized_end=644
+  _globals['_MLNODEINFO']._serialized_start=646
+  _globals['_MLNODEINFO']._serialized_end=724
 # @@protoc_insertion_point(module_scope)

@@ -35,12 +35,20 @@ class QueryEpochGroupDataResponse(_message.Message):
     def __init__(self, epoch_group_data: _Optional[_Union[EpochGroupData, _Mapping]] = ...) -> None: ...
 
 class EpochGroupData(_message.Message):
-    __slots__ = ("validation_weights", "sub_group_models")
+    __slots__ = ("validation_weights", "sub_group_models", "model_snapshot")
     VALIDATION_WEIGHTS_FIELD_NUMBER: _ClassVar[int]
     SUB_GROUP_MODELS_FIELD_NUMBER: _ClassVar[int]
+    MODEL_SNAPSHOT_FIELD_NUMBER: _ClassVar[int]
     validation_weights: _containers.RepeatedCompositeFieldContainer[ValidationWeight]
     sub_group_models: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, validation_weights: _Optional[_Iterable[_Union[ValidationWeight, _Mapping]]] = ..., sub_group_models: _Optional[_Iterable[str]] = ...) -> None: ...
+    model_snapshot: ModelSnapshot
+    def __init__(self, validation_weights: _Optional[_Iterable[_Union[ValidationWeight, _Mapping]]] = ..., sub_group_models: _Optional[_Iterable[str]] = ..., model_snapshot: _Optional[_Union[ModelSnapshot, _Mapping]] = ...) -> None: ...
+
+class ModelSnapshot(_message.Message):
+    __slots__ = ("model_args",)
+    MODEL_ARGS_FIELD_NUMBER: _ClassVar[int]
+    model_args: _containers.RepeatedScalarFieldContainer[bytes]
+    def __init__(self, model_args: _Optional[_Iterable[bytes]] = ...) -> None: ...
 
 class ValidationWeight(_message.Message):
     __slots__ = ("member_address", "weight", "ml_nodes", "confirmation_weight")

@@ -21,6 +21,7 @@ from dapi.http.exchange import AnswerTooLongError, Exchanges, NoAnswerError
 from dapi.http.headers_file import HeadersFile
 from dapi.messages import ProofBatch
 from dapi.messages.printable import printable, without_tokens
+from dapi.mlnode.arguments import NetworkArguments
 
 BATCH_SIZE: Final = 100
 R_TARGET: Final = 1.4013564660458173
@@ -178,6 +179,7 @@ class MLNodeClient:
         *,
         node_id: str,
         network_version: NetworkVersion | None = None,
+        network_arguments: NetworkArguments | None = None,
         agent: IAgent | None = None,
         total_timeout_seconds: float = 30.0,
         ca_file: str | None = None,
@@ -194,6 +196,7 @@ class MLNodeClient:
         # Few at a time.
         self._calls: list[Deferred[Any]] = []
         self._network_version = network_version or NetworkVersion()
+        self._network_arguments = network_arguments or NetworkArguments()
         # What the node answers 404 below; and what was said of that.
         self._unserved_version = ""
         self._said: str | None = None
@@ -240,13 +243,19 @@ class MLNodeClient:
         return self._call("POST", "pow/validate", None, batch)
 
     def inference_up(self, model: str, additional_args: tuple[str, ...] = ()) -> Deferred[None]:
-        """Have the node serve a model; fires when it does, which may take minutes."""
-        request = InferenceRequest(model, additional_args)
+        """Have the node serve a model; fires when it does, which may take minutes.
+
+        The arguments are the host's own, which come behind those of the network.
+        """
+        request = self._inference_request(model, additional_args)
         return self._call("POST", "inference/up", Any, request, timeout_seconds=_INFERENCE_UP_TIMEOUT_SECONDS)
 
     def inference_up_async(self, model: str, additional_args: tuple[str, ...] = ()) -> Deferred[None]:
         """Have the node begin to serve a model; a node that has only ``inference_up`` refuses with 404 or 405."""
-        return self._call("POST", "inference/up/async", Any, InferenceRequest(model, additional_args))
+        return self._call("POST", "inference/up/async", Any, self._inference_request(model, additional_args))
+
+    def _inference_request(self, model: str, own: tuple[str, ...]) -> InferenceRequest:
+        return InferenceRequest(model, self._network_arguments.merged(model, own))
 
     def inference_up_status(self) -> Deferred[InferenceUpStatus]:
         """Ask how far ``inference_up_async`` is."""

@@ -17,6 +17,8 @@ The whole way of a phase, from the block to a node's command, and what a failure
    batch calls ``Conductor.batch_stored``: a node that has delivered all validates at once, all others from two blocks
    before the end of the window on.
 5. **The command.** ``Reconciler.intend`` takes the duties, and ``dapi.broker`` tells how each node gets to its own.
+   What a model is to be started with is asked before (``ArgumentsFollowing.learn``). A chain that does not answer that
+   keeps nodes from serving for 5 blocks at most.
 6. **The validation.** In its time ``Conductor._validate`` begins a StageValidation. ``query_samples`` makes a batch of
    each participant while the chain's answer comes, ``Assignments.decide`` says which node gets it,
    ``Comparison.hand_out`` records that, and ``MLNodeClient.validate`` posts it; a node that refuses passes it on to the

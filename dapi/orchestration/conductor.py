@@ -24,6 +24,7 @@ from dapi.chain.rpc import ChainRpc
 from dapi.errors import ChainError, NotReadyError, StoreError
 from dapi.messages import Kind
 from dapi.messages.content_id import run_id
+from dapi.orchestration.model_arguments import ArgumentsFollowing
 from dapi.orchestration.seed import Seeds
 from dapi.orchestration.stage_work import QUIET_SECONDS, StageWork, begin_work
 from dapi.orchestration.stages import StageBook
@@ -64,7 +65,8 @@ class Conductor(LoopService):
     ``public_key`` is the participant's, in hex. ``make_validation`` makes the validation of a stage: it gets a sample
     size, and a function that takes the id of a node that has to be restarted. ``situation`` is where the chain was at
     the last turn (None before the first), ``standing`` what was urgent then, and ``validation`` is that of the stage
-    that is under way (None before it begins). ``comparison`` has what batches and verdicts are compared with.
+    that is under way (None before it begins). ``comparison`` has what batches and verdicts are compared with,
+    and ``arguments`` learn with what nodes are to begin to serve.
     """
 
     log = Logger()
@@ -81,6 +83,7 @@ class Conductor(LoopService):
         seeds: Seeds,
         deadlines: Deadlines,
         comparison: Comparison,
+        arguments: ArgumentsFollowing,
         *,
         poc_version: PocVersion,
         public_key: str,
@@ -102,6 +105,7 @@ class Conductor(LoopService):
         self._deadlines = deadlines
         self._poc_version = poc_version
         self.comparison = comparison
+        self._arguments = arguments
         self._public_key = public_key
         self._make_validation = make_validation
         self._retry_delay = RetryDelay(random)
@@ -204,6 +208,7 @@ class Conductor(LoopService):
         if not self._poc_version.is_v1:
             self._leave_nodes_alone(info)
             return
+        await self._arguments.learn(info)
         stage = info.stage_under_way()
         if self._work is not None and (stage is None or stage.height != self._work.record.stage.height):
             self._leave_stage()

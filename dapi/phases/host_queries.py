@@ -6,6 +6,7 @@ ChainUnavailableError when the answer cannot be had now, ChainRefusedError when 
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import TypeVar
 
 import msgspec
@@ -107,6 +108,23 @@ async def member_weight(rpc: ChainRpc, epoch_index: int, participant: str, heigh
                 slots = node.timeslot_allocation
                 effective += node.poc_weight if len(slots) > _POC_SLOT and slots[_POC_SLOT] else 0
     return MemberWeight(own.weight, effective, nodes)
+
+
+async def model_arguments(
+    rpc: ChainRpc, epoch_index: int, models: Collection[str], height: int
+) -> dict[str, tuple[str, ...]]:
+    """Return what these models are to be started with in an epoch; a model that is not in the epoch is left out."""
+    try:
+        main, at_height = await epoch_group(rpc, epoch_index, "", height)
+    except ChainRefusedError as error:
+        if (error.codespace, error.code) == _NOT_FOUND or is_unknown_query(error):
+            return {}
+        raise
+    found = {}
+    for model in sorted(set(models) & set(main.sub_group_models)):
+        group, _ = await epoch_group(rpc, epoch_index, model, at_height)
+        found[model] = tuple(each.decode("utf-8", "replace") for each in group.model_snapshot.model_args)
+    return found
 
 
 async def mlnode_version(rpc: ChainRpc, height: int) -> str:

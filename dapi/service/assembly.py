@@ -29,6 +29,7 @@ from dapi.http.settings import HttpSettings
 from dapi.http.site import JsonSite
 from dapi.http.streams import StreamDoor
 from dapi.messages.sizes import MIB
+from dapi.mlnode.arguments import NetworkArguments
 from dapi.mlnode.client import MAIN_NETWORK_PARAMS, TEST_NETWORK_PARAMS, MLNodeClient, NetworkVersion
 from dapi.orchestration.restarts import Restarts
 from dapi.outbox.comparison import Comparison
@@ -121,7 +122,7 @@ class Parts:
         self.ack_times = AckTimes()
         self.share = FairShare(reactor)
         self.large_batches = LargeBatches(reactor)
-        self._network_version = NetworkVersion()
+        self._network_version, self._network_arguments = NetworkVersion(), NetworkArguments()
         self.callback_tokens = CallbackTokens(path)
         self.broker = Broker(reactor, store, self._make_worker, callback_url=self._told_url, params=params)
         health = self._make_health().routes()
@@ -326,6 +327,7 @@ class Parts:
             broker=self.broker,
             random=self._random,
             network_version=self._network_version,
+            network_arguments=self._network_arguments,
             on_another_chain=on_another_chain,
         )
 
@@ -362,6 +364,7 @@ class Parts:
             node.poc_url,
             node_id=node.id,
             network_version=version,
+            network_arguments=self._network_arguments,
             **access,
         )
         return NodeWorker(self._reactor, node, ml_client, handler, websocket_client)

@@ -19,6 +19,7 @@ from dapi.chain.rpc import ChainRpc
 from dapi.chain.rpc_answers import BlockInfo
 from dapi.chain_service import ChainService
 from dapi.config import ChainNodeConfig
+from dapi.mlnode.arguments import NetworkArguments
 from dapi.mlnode.client import TEST_NETWORK_PARAMS, MLNodeClient, NetworkVersion
 from dapi.outbox.comparison import Comparison
 from dapi.outbox.cosmos_message_client import CosmosMessageClient
@@ -154,6 +155,7 @@ class Process:
             broker=self.broker,
             random=random.Random(seed),
             network_version=NetworkVersion(),
+            network_arguments=NetworkArguments(),
             on_another_chain=self.other_chains.append,
         )
         self.broker.startService()

@@ -19,10 +19,14 @@ NOT_LOADED = {"status": "NOT_LOADED"}
 
 
 class Inference:
-    """The inference service; ``status`` is not_started, in_progress, completed, cancelled or failed."""
+    """The inference service; ``status`` is not_started, in_progress, completed, cancelled or failed.
+
+    ``arguments`` are those that it was begun with last.
+    """
 
     def __init__(self, clock: IReactorTime, settings: MLNodeSettings) -> None:
         self.status = "not_started"
+        self.arguments: list[str] = []
         self._clock = clock
         self._settings = settings
         self._started_at = 0.0
@@ -34,9 +38,9 @@ class Inference:
         """Tell whether it starts or serves."""
         return self.status in ("in_progress", "completed")
 
-    def begin(self) -> None:
+    def begin(self, arguments: list[str]) -> None:
         """Start; after ``inference_up_seconds`` it serves, or has failed where the settings say so."""
-        self.status = "in_progress"
+        self.status, self.arguments = "in_progress", arguments
         self._started_at = self._clock.seconds()
         failed = self._settings.inference_fails
         self._startup = self._clock.callLater(
@@ -184,7 +188,7 @@ class NodeAPI:
         checked(body, {"model": "text", "dtype": "text", "additional_args": "list of text"})
         if self._inference.is_active:
             raise RefusedError(409, "inference is starting or running")
-        self._inference.begin()
+        self._inference.begin(body["additional_args"])
 
     async def _get_inference_status(self, _: Any) -> dict[str, Any]:
         return self._inference.as_body()

@@ -73,8 +73,8 @@ class SimulatedMLNode(Service):
             make_sender=self._make_sender,
             deafness=lambda: self._listener.deafness(),
         )
-        self._inference = Inference(reactor, self.settings)
-        self._api = NodeAPI(self._pow, self._inference)
+        self.inference = Inference(reactor, self.settings)
+        self._api = NodeAPI(self._pow, self.inference)
         self._websocket = NodeWebSocketFactory(reactor, self._pow, self.settings, self.ledger)
         self._resource = NodeResource(
             reactor,
@@ -147,7 +147,7 @@ class SimulatedMLNode(Service):
         self._resource.cancel_all()
         for task in list(self._tasks):
             task.cancel()
-        self._inference.end()
+        self.inference.end()
         self._api.is_training = False
         self._pow.abandon()
         closed = self._listener.close()

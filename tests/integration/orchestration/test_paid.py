@@ -307,6 +307,19 @@ async def test_nodes_are_called_below_the_chains_version_where_they_answer_there
 
 
 @pytest_twisted.ensureDeferred
+async def test_nodes_serve_with_the_networks_arguments_and_those_of_their_own_beside_them(paid: PaidDapi) -> None:
+    # docs/protocol/chain.md, 'Arguments of models'
+    node = paid.node("node1")
+    own = ModelConfig(args=("--quantization", "awq", "--max-num-seqs", "4"))
+    paid.configs["node1"] = msgspec.structs.replace(paid.config_of(node), models={"simulated": own})
+    state = paid.chain.state
+    state.models["simulated"] = Model("simulated", model_args=("--quantization", "fp8"))
+    state.epoch_groups[0, ""] = state.epoch_groups[0, "simulated"] = ()
+    paid.start()
+    await until(lambda: node.inference.arguments == ["--quantization", "fp8", "--max-num-seqs", "4"])
+
+
+@pytest_twisted.ensureDeferred
 async def test_switched_off_nothing_is_sent(paid: PaidDapi) -> None:
     paid.node("node1")
     paid.chain_settings = {"declare_nodes": False, "claim_rewards": False}

@@ -22,7 +22,9 @@ from dapi.chain.rpc import ChainRpc
 from dapi.chain.rpc_answers import BlockInfo, ChainStatus, QueryResult
 from dapi.errors import ChainRefusedError, ChainUnavailableError
 from dapi.messages import Kind, State, Via, epochs_pb2, validation_pb2
+from dapi.mlnode.arguments import NetworkArguments
 from dapi.orchestration.conductor import Conductor
+from dapi.orchestration.model_arguments import ArgumentsFollowing
 from dapi.orchestration.phase_status import PhaseStatus
 from dapi.orchestration.seed import Seeds
 from dapi.orchestration.stage_work import StageWork
@@ -62,6 +64,9 @@ class FakeRpc(ChainRpc):
         # By the epoch that is asked for: ours, and another participant's.
         self.preserved: dict[int, list[str]] = {}
         self.preserved_of_another: dict[int, list[str]] = {}
+        # With what models are to be started, and of which epochs that was asked.
+        self.model_args: dict[str, list[bytes]] = {}
+        self.epochs_asked: set[int] = set()
 
     def abci_query(
         self, path: str, data: bytes, height: int | None = None, *, max_bytes: int = 0
@@ -103,6 +108,11 @@ class FakeRpc(ChainRpc):
             member = answer.epoch_group_data.validation_weights.add(member_address=address)
             for node_id in preserved.get(request.epoch_index, ()):
                 member.ml_nodes.add(node_id=node_id.encode(), timeslot_allocation=[True, True])
+        if not request.model_id:
+            answer.epoch_group_data.sub_group_models.extend(self.model_args)
+        else:
+            self.epochs_asked.add(request.epoch_index)
+            answer.epoch_group_data.model_snapshot.model_args.extend(self.model_args[request.model_id])
         return answer
 
 
@@ -200,6 +210,7 @@ class ConductorTestCase(SynchronousTestCase):
         self.comparison = Comparison(self.clock, self.database)
         self.validations: list[FakeValidation] = []
         self.poc_version = PocVersion(self.rpc)
+        self.arguments = NetworkArguments()
         self.conductor = Conductor(
             self.clock,
             self.rpc,
@@ -211,6 +222,7 @@ class ConductorTestCase(SynchronousTestCase):
             Seeds(self.outbox, KEY),
             self.deadlines,
             self.comparison,
+            ArgumentsFollowing(self.rpc, self.broker, self.arguments),
             poc_version=self.poc_version,
             public_key=KEY.public_key.hex(),
             make_validation=self.make_validation,
