@@ -73,14 +73,18 @@ class Reconciliation(LoopService):
     async def _turn(self) -> None:
         asked_at = self._reactor.seconds()
         marks = {key: ledger.mark() for key, ledger in self._book.ledgers.items() if self._is_asked_of(key)}
+        counts: dict[Key, int | None] = {}
         questions: list[Callable[[], Coroutine[Any, Any, None]]] = [self._ask_epochs]
-        questions += [partial(self._ask_count, key, mark) for key, mark in marks.items()]
+        questions += [partial(self._ask_count, key, counts) for key in marks]
         if self._turns % _NODES_EACH == 0:
             questions.append(self._ask_nodes)
         await together(questions)
         self._turns += 1
-        # Last, so that no answer of before is taken for one of the container that runs now.
-        await self._ask_start_time()
+        # Last, so that no count is taken for one of the container that had what was handed on before the question: one
+        # that started meanwhile counts what it got since, which may be as much.
+        if not await self._may_be_another():
+            for key, count in counts.items():
+                self._read_count(key, marks[key], count)
         self._forwarder.look_at_held()
         self._look_at_time(asked_at)
         await self._end_stages()
@@ -107,28 +111,32 @@ class Reconciliation(LoopService):
         if (nodes := await self._ask("nodes", self._client.nodes())) is not None:
             self._knowledge.learn_nodes(nodes)
 
-    async def _ask_start_time(self) -> None:
+    async def _may_be_another(self) -> bool:
+        """Tell whether the container may have started anew since the last turn; send again what it had in memory."""
         started_at = await self._ask("metrics", self._client.start_time())
         is_anew = started_at is not None and self._knowledge.learn_start_time(started_at)
-        if started_at is None and self._forwarder.was_away and self._forwarder.away is None:
-            # Without metrics, an interruption may have been a new start.
-            is_anew = True
+        # Without metrics, an interruption may have been a new start.
+        may_be_anew = started_at is None and self._forwarder.was_away
         if self._forwarder.away is None:
             self._forwarder.was_away = False
+            is_anew = is_anew or may_be_anew
         if is_anew:
             for ledger in self._book.ledgers.values():
                 ledger.started_anew()
             self._book.again(
                 [each for taken in self._book.taken.values() for each in taken], "the container started anew"
             )
+        return is_anew or may_be_anew
 
-    async def _ask_count(self, key: Key, mark: Mark) -> None:
+    async def _ask_count(self, key: Key, counts: dict[Key, int | None]) -> None:
         try:
-            count = await self._client.count(*key)
+            counts[key] = await self._client.count(*key)
         except ApiUnavailableError as error:
             self._knowledge.problems["state"] = str(error)
             return
         self._knowledge.problems.pop("state", None)
+
+    def _read_count(self, key: Key, mark: Mark, count: int | None) -> None:
         ledger = self._book.ledgers.get(key)
         if ledger is None:
             return

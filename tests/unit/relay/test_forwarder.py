@@ -57,6 +57,12 @@ class FakeStore:
     def now(self) -> float:
         return 0.0
 
+    async def finish(self, _: object) -> None:
+        return None
+
+    async def drop_bodies(self, _: object) -> None:
+        return None
+
 
 class ForwarderTests(SynchronousTestCase):
     def setUp(self) -> None:
