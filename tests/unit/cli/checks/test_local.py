@@ -21,6 +21,7 @@ from dapi.config import ApiConfig, ChainNodeConfig, Config, Secret, StorageConfi
 from dapi.database.file import open_prepared, take_lock
 from tests.fake_broker import node_fields
 from tests.integration.certificates import Authority
+from tests.integration.ports import free_port
 
 
 def node(node_id: str = "node1", **changes: Any) -> NodeConfig:
@@ -137,8 +138,8 @@ class CheckTests(LocalTestCase):
 
     def test_ports(self) -> None:
         self.assertEqual(self.result("admin port"), "PASS")
-        with socket.create_server(("127.0.0.1", 0)) as taken:
-            self.api["admin_server_port"] = taken.getsockname()[1]
+        self.api["admin_server_port"] = free_port()
+        with socket.create_server(("127.0.0.1", self.api["admin_server_port"])):
             self.assertIn("another program has it", self.found("admin port").found)
             self.lock()
             self.assertEqual(self.result("admin port"), "SKIPPED")
@@ -182,10 +183,6 @@ class CallbackUrlTests(LocalTestCase):
         self.api["poc_callback_url"] = url
         return self.found("callback URL")
 
-    def free_port(self) -> int:
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            return int(free.getsockname()[1])
-
     def test_none_is_needed_on_one_machine(self) -> None:
         self.others = {"nodes": (node(host="127.0.0.1"),)}
         self.assertEqual(self.url(None).result, "PASS")
@@ -199,20 +196,20 @@ class CallbackUrlTests(LocalTestCase):
         self.assertIn("is not found", self.url("http://nowhere.invalid:9100").found)
 
     def test_one_that_leads_to_the_callback_port(self) -> None:
-        port = self.api["ml_server_port"] = self.free_port()
+        port = self.api["ml_server_port"] = free_port()
         self.assertIn("leads to the callback port", self.url(f"http://127.0.0.1:{port}").found)
 
     def test_one_that_leads_elsewhere(self) -> None:
         self.patch(local, "_CONNECT_SECONDS", 0.2)
-        self.api["ml_server_port"] = self.free_port()
+        self.api["ml_server_port"] = free_port()
         with socket.create_server(("127.0.0.1", 0)) as other:
             check = self.url(f"http://127.0.0.1:{other.getsockname()[1]}")
         self.assertEqual((check.result, "does not lead" in check.found), ("SKIPPED", True))
 
     def test_while_a_dapi_runs(self) -> None:
         self.lock()
-        with socket.create_server(("127.0.0.1", 0)) as server:
-            port = self.api["ml_server_port"] = server.getsockname()[1]
+        port = self.api["ml_server_port"] = free_port()
+        with socket.create_server(("127.0.0.1", port)):
             self.assertIn("something answers", self.url(f"http://127.0.0.1:{port}").found)
         self.assertEqual(self.url(f"http://127.0.0.1:{port}").result, "SKIPPED")
 
