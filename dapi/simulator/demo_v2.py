@@ -14,6 +14,7 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from random import Random
 from typing import Any, NamedTuple
 
 from twisted.internet.defer import Deferred, gatherResults
@@ -33,6 +34,7 @@ from dapi.service import DapiService, make_service
 from dapi.simulator.api.api import SimulatedApi
 from dapi.simulator.api.settings import MODEL, START, ApiSettings
 from dapi.simulator.api.stages import Durations, Stage
+from dapi.simulator.ports import free_port
 from dapi.simulator.vllm.sender import SimulatedVllm
 from dapi.simulator.vllm.settings import SenderSettings
 
@@ -63,12 +65,14 @@ committed  what counts: the last commit on the chain, which takes none after blo
 class Side:
     """One host: its container, its nodes, and dapi where ``folder`` is given."""
 
-    def __init__(self, reactor: Any, name: str, scale: float, folder: str | None) -> None:
+    def __init__(self, reactor: Any, random: Random, name: str, scale: float, folder: str | None) -> None:
         self.name = name
         self._reactor = reactor
         self._scale = scale
         settings = ApiSettings(flush_seconds=5.0 * scale, unsynced_seconds=0.4 * scale)
-        self.api = SimulatedApi(reactor, settings, nodes=dict.fromkeys(_NODES, MODEL))
+        # It is killed, and nobody may have its ports meanwhile.
+        ports = (free_port(random), free_port(random), free_port(random))
+        self.api = SimulatedApi(reactor, settings, nodes=dict.fromkeys(_NODES, MODEL), ports=ports)
         self.api.stage, self.api.height = _STAGE, START
         self._folder = folder
         self._service: DapiService | None = None
@@ -140,13 +144,13 @@ class Side:
 class Demo:
     """Runs both sides through one stage; ``result`` is what the last line says."""
 
-    def __init__(self, reactor: Any, folder: str, scale: float) -> None:
+    def __init__(self, reactor: Any, random: Random, folder: str, scale: float) -> None:
         self.result: dict[str, dict[str, int]] = {}
         self._reactor = reactor
         self._scale = scale
         self._sides = {
-            "without": Side(reactor, "without dapi", scale, None),
-            "with": Side(reactor, "with dapi", scale, folder),
+            "without": Side(reactor, random, "without dapi", scale, None),
+            "with": Side(reactor, random, "with dapi", scale, folder),
         }
         self._height = START
         self._made: dict[str, int] = {}
@@ -191,7 +195,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     globalLogBeginner.beginLoggingTo([serious], redirectStandardIO=False)
     failures: list[Failure] = []
     with tempfile.TemporaryDirectory(prefix="dapi-demo-") as folder:
-        demo = Demo(reactor, folder, options.scale)
+        demo = Demo(reactor, Random(), folder, options.scale)  # noqa: S311 - ports are no secrets
 
         def start() -> None:
             running = Deferred.fromCoroutine(demo.run())

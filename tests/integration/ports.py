@@ -2,19 +2,12 @@
 
 from __future__ import annotations
 
-import random
-import socket
+from random import Random
 
-# Below those that systems give to whoever asks for any: nobody else has it while the one that is restarted is away.
-_FIRST, _LAST = 10_000, 30_000
+from dapi.simulator import ports
 
 
 def free_port() -> int:
-    """Return a port of 127.0.0.1 on which nobody listens."""
-    while True:
-        port = random.randint(_FIRST, _LAST)
-        try:
-            with socket.create_server(("127.0.0.1", port)):
-                return port
-        except OSError:
-            continue
+    """Return a port of 127.0.0.1 on which nobody listens, and which the system gives to nobody who asks for any."""
+    # By no seed: tests run side by side.
+    return ports.free_port(Random())

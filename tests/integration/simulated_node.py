@@ -137,7 +137,7 @@ class NodeTestBed:
         self.node.startService()
         self.ledger = self.node.ledger
         self.callbacks = Callbacks()
-        self.callback_port = 0
+        self.callback_port = free_port()
         self.listen()
         self.http = HTTPClient(Agent(reactor, pool=HTTPConnectionPool(reactor, persistent=False)))
         self.connectors: list[Any] = []
@@ -147,7 +147,6 @@ class NodeTestBed:
         self.listening = reactor.listenTCP(
             self.callback_port, Site(self.callbacks, reactor=reactor), interface="127.0.0.1"
         )
-        self.callback_port = self.listening.getHost().port
 
     async def end(self) -> None:
         await soon(self.node.stopService())

@@ -73,7 +73,7 @@ class Commit(NamedTuple):
 
 
 class SimulatedApi(Service):
-    """One host's api container on three ports of 127.0.0.1, which it keeps over crashes.
+    """One host's api container on three ``ports`` of 127.0.0.1, which it keeps over crashes; 0 is any that is free.
 
     ``height`` is the latest block that it knows; a test moves it with ``see_block``. ``stage`` is the active stage,
     None in the inference phase; ``last_regular`` is the epoch's own, also while a confirmation PoC runs. An
@@ -85,7 +85,14 @@ class SimulatedApi(Service):
 
     log = Logger()
 
-    def __init__(self, reactor: Any, settings: ApiSettings | None = None, *, nodes: Mapping[int, str]) -> None:
+    def __init__(
+        self,
+        reactor: Any,
+        settings: ApiSettings | None = None,
+        *,
+        nodes: Mapping[int, str],
+        ports: tuple[int, int, int] = (0, 0, 0),
+    ) -> None:
         self.settings = settings or ApiSettings()
         self.faults = Faults()
         self.state = ApiState.STOPPED
@@ -112,7 +119,8 @@ class SimulatedApi(Service):
         routes = {b"/v1/epochs/latest": self._epochs, b"/v1/poc/artifacts/state": self._artifacts_state}
         public = JsonResource(self.faults, routes)
         admin = JsonResource(self.faults, {b"/admin/v1/nodes": self._nodes})
-        self._listeners = [Listener(reactor, 0, resource) for resource in (self._callbacks, public, admin)]
+        resources = (self._callbacks, public, admin)
+        self._listeners = [Listener(reactor, *each) for each in zip(ports, resources, strict=True)]
 
     @property
     def stage(self) -> Stage | None:

@@ -37,10 +37,12 @@ class DapiWithNodes:
     def __init__(self, folder: Path) -> None:
         self._path = str(folder / "outbox.db")
         self.nodes: dict[str, SimulatedMLNode] = {}
+        # The same over a restart: another one would make another init.
+        self._callback_port = free_port()
         self.start_dapi()
 
-    def start_dapi(self, callback_port: int = 0) -> None:
-        api = ApiConfig(ml_server_host="127.0.0.1", ml_server_port=callback_port, admin_server_port=0)
+    def start_dapi(self) -> None:
+        api = ApiConfig(ml_server_host="127.0.0.1", ml_server_port=self._callback_port, admin_server_port=0)
         storage = StorageConfig(path=self._path, reserve_bytes=2**20)
         self.service: DapiService = make_service(Config(api=api, storage=storage, nodes=()), reactor)
         self.service.startService()
@@ -186,9 +188,8 @@ async def test_nodes_at_work_are_not_disturbed_by_a_restart_of_dapi(dapi: DapiWi
     await until(dapi.is_at("b", current="VALIDATING"))
     await soon(a.ledger.when_delivered(1, via="websocket"))
     runs = (a.run, b.run)
-    callback_port = dapi.service.callback_listener.port
     await dapi.stop_dapi()
-    dapi.start_dapi(callback_port)
+    dapi.start_dapi()
     dapi.reconciler.intend({"a": GENERATE, "b": VALIDATE})
     before = a.ledger.counts["websocket"]
     await soon(a.ledger.when_delivered(before + 1, via="websocket"))

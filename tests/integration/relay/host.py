@@ -28,6 +28,7 @@ from dapi.simulator.api.stages import Durations, Stage
 from dapi.simulator.vllm.sender import SimulatedVllm, callback_path, generated_body
 from dapi.simulator.vllm.settings import SenderSettings
 from dapi.timing.retry import RetryDelay
+from tests.integration.ports import free_port
 from tests.integration.waiting import PATIENCE_SECONDS, soon, until
 
 reactor: Any = global_reactor
@@ -48,12 +49,14 @@ class Host:
         self.settled_seconds = settled_seconds
         quick = {"flush_seconds": 0.1, "unsynced_seconds": 0.05, "many_commits_a_block": True}
         settings = ApiSettings(**{**quick, **api_settings})
-        self.api = SimulatedApi(reactor, settings, nodes={1: MODEL, 2: MODEL})
+        ports = (free_port(), free_port(), free_port())
+        self.api = SimulatedApi(reactor, settings, nodes={1: MODEL, 2: MODEL}, ports=ports)
         self.api.stage, self.api.height = Stage(P, DURATIONS), P
         self.exchanges = Exchanges(reactor, None, PATIENCE_SECONDS)
         self.senders: list[SimulatedVllm] = []
         self.proxies: list[CutProxy] = []
-        self.port = 0
+        # The same over a restart: the nodes know it.
+        self.port = free_port()
         self.is_up = False
 
     async def start_api(self) -> None:
@@ -103,8 +106,6 @@ class Host:
         self.listener = HttpListener(reactor, "callbacks", site, self.port, "127.0.0.1")
         for part in (self.database, self.relay, self.listener):
             part.startService()
-        # The same over a restart: the nodes know it.
-        self.port = self.listener.port
         self.is_up = True
         await until(lambda: self.relay.is_loaded or not is_loaded)
         return self.relay

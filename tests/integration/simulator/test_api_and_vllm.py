@@ -17,6 +17,7 @@ from dapi.simulator.api.settings import ApiSettings
 from dapi.simulator.api.stages import Stage
 from dapi.simulator.vllm.sender import SimulatedVllm, callback_path, generated_body
 from dapi.simulator.vllm.settings import SenderSettings
+from tests.integration.ports import free_port
 from tests.integration.waiting import PATIENCE_SECONDS, soon, until
 
 reactor: Any = global_reactor
@@ -33,7 +34,8 @@ def quick(factor: float) -> SenderSettings:
 @pytest_twisted.async_yield_fixture
 async def api() -> AsyncIterator[SimulatedApi]:
     settings = ApiSettings(flush_seconds=0.1, unsynced_seconds=0.05, many_commits_a_block=True)
-    api = SimulatedApi(reactor, settings, nodes={1: MODEL, 2: MODEL})
+    ports = (free_port(), free_port(), free_port())
+    api = SimulatedApi(reactor, settings, nodes={1: MODEL, 2: MODEL}, ports=ports)
     api.stage, api.height = Stage(P), P
     api.startService()
     await until(lambda: api.state is ApiState.RUNNING)
