@@ -31,16 +31,26 @@ class ApiUnavailableError(Exception):
 
 
 class ApiClient:
-    """Reads the container's three ports. Its methods raise ApiUnavailableError."""
+    """Reads the container's three ports. Its methods raise ApiUnavailableError.
+
+    ``ca_file`` has the authorities that https servers are checked against, None: the system's.
+    """
 
     def __init__(
-        self, reactor: Any, *, callback_url: str, public_url: str, admin_url: str, timeout_seconds: float = 3.0
+        self,
+        reactor: Any,
+        *,
+        callback_url: str,
+        public_url: str,
+        admin_url: str,
+        ca_file: str | None,
+        timeout_seconds: float = 3.0,
     ) -> None:
         self._reactor = reactor
         urls = (callback_url, public_url, admin_url)
         self._callback_url, self._public_url, self._admin_url = (url.rstrip("/") for url in urls)
         self._timeout_seconds = timeout_seconds
-        self._exchanges = Exchanges(reactor, None, timeout_seconds)
+        self._exchanges = Exchanges(reactor, None, timeout_seconds, ca_file=ca_file)
 
     async def epochs(self) -> Epochs:
         """Return where the chain is."""

@@ -66,6 +66,7 @@ def _api_client(reactor: Any, settings: RelaySettings) -> ApiClient:
         callback_url=settings.callback_url,
         public_url=settings.public_url,
         admin_url=settings.admin_url,
+        ca_file=settings.ca_file,
     )
 
 

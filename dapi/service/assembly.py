@@ -219,6 +219,7 @@ class Parts:
             callback_url=config.api_url,
             public_url=config.api_public_url,
             admin_url=config.api_admin_url,
+            ca_file=self._config.tls.ca_file,
         )
         chain = None
         if config.chain_url is not None and config.participant is not None:

@@ -33,7 +33,13 @@ async def poc_v2_checks(reactor: Any, config: Config) -> list[Check]:
     if not (config.poc_v2.relay or config.poc_v2.watch):
         return []
     urls = config.poc_v2
-    client = ApiClient(reactor, callback_url=urls.api_url, public_url=urls.api_public_url, admin_url=urls.api_admin_url)
+    client = ApiClient(
+        reactor,
+        callback_url=urls.api_url,
+        public_url=urls.api_public_url,
+        admin_url=urls.api_admin_url,
+        ca_file=config.tls.ca_file,
+    )
     try:
         checks, epochs, nodes = await _ask_container(client, config)
     finally:
@@ -116,15 +122,15 @@ async def _callback_url(reactor: Any, config: Config, nodes: tuple[ApiNode, ...]
         return [failed(_URL, f"{shown}: {far[0]} does not reach {host}, by its name", to_do)]
     if not is_in_use(path):
         return [skipped(_URL, "dapi does not run, so that nothing answers there", "try it again once dapi runs")]
-    checks = [await _through_dapi(reactor, url, shown)]
+    checks = [await _through_dapi(reactor, url, shown, config.tls.ca_file)]
     text = "only a node can tell whether it reaches dapi"
     to_do = f"in the node's container: curl {shown}/metrics, with the prefix, has to show the api container's metrics"
     return [*checks, skipped(f"{_URL}, from the nodes", text, to_do)]
 
 
-async def _through_dapi(reactor: Any, url: str, shown: str) -> Check:
+async def _through_dapi(reactor: Any, url: str, shown: str, ca_file: str | None) -> Check:
     """Ask the container for its metrics the way that a callback takes."""
-    exchanges = Exchanges(reactor, None, _SECONDS)
+    exchanges = Exchanges(reactor, None, _SECONDS, ca_file=ca_file)
     asking = Deferred.fromCoroutine(exchanges.exchange("GET", f"{url}/metrics", None, max_bytes=4 * MIB))
     try:
         status, body = await asking

@@ -46,7 +46,13 @@ class Watched:
 
     def start(self) -> None:
         api = self.api
-        client = ApiClient(reactor, callback_url=api.callback_url, public_url=api.public_url, admin_url=api.admin_url)
+        client = ApiClient(
+            reactor,
+            callback_url=api.callback_url,
+            public_url=api.public_url,
+            admin_url=api.admin_url,
+            ca_file=None,
+        )
         chain = ChainQuestions(reactor, ChainRpc(reactor, [self.chain.url]), PARTICIPANT)
         self.watch = Watch(reactor, client, self.database, chain=chain, look_seconds=0.05)
         self.watch.startService()

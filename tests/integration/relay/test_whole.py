@@ -7,13 +7,17 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import pytest
 import pytest_twisted
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.web.resource import Resource
+from twisted.web.server import Request, Site
 
-from dapi.config import PocV2Config
+from dapi.config import PocV2Config, TlsConfig
 from dapi.http.exchange import Exchanges
 from dapi.service import DapiService, make_service
 from dapi.simulator.api.api import SimulatedApi
+from tests.integration.certificates import Authority
 from tests.integration.relay.host import DURATIONS, PATH, Host, P, body_of, hosting, reactor
 from tests.integration.service.services import config
 from tests.integration.waiting import PATIENCE_SECONDS, soon, until, until_awaited
@@ -90,3 +94,40 @@ async def test_not_set_nothing_of_it_is_there(host: Host, tmp_path: Path) -> Non
         assert list(host.api.posts) == []
     finally:
         await soon(service.stopService())
+
+
+class Told(Resource):
+    """What a container tells that is at the height 7 and has no node, whatever it is asked."""
+
+    isLeaf = True
+
+    def render(self, request: Request) -> bytes:
+        if request.path == b"/metrics":
+            return b"process_start_time_seconds 1\n"
+        if request.path == b"/admin/v1/nodes":
+            return b"[]"
+        return b'{"block_height": 7, "epoch_params": {"poc_stage_duration": 60}}'
+
+
+@pytest.mark.parametrize("part", ["relay", "watch"])
+@pytest_twisted.ensureDeferred
+async def test_a_container_behind_tls_is_asked_by_the_hosts_own_authorities(part: str, tmp_path: Path) -> None:
+    authority = Authority()
+    port = reactor.listenSSL(0, Site(Told()), authority.options_for("127.0.0.1"), interface="127.0.0.1")
+    url = f"https://127.0.0.1:{port.getHost().port}"
+    poc_v2 = PocV2Config(
+        relay=part == "relay", watch=part == "watch", api_url=url, api_public_url=url, api_admin_url=url
+    )
+    tls = TlsConfig(ca_file=authority.write(tmp_path))
+    service: DapiService = make_service(config(tmp_path / "outbox.db", poc_v2=poc_v2, tls=tls), reactor)
+    service.startService()
+    try:
+
+        async def is_known() -> bool:
+            found: dict[str, Any] = (await soon(service.status()))["relay" if part == "relay" else "poc_v2_watch"]
+            return bool(found["height"] == 7)
+
+        await until_awaited(is_known)
+    finally:
+        await soon(service.stopService())
+        await soon(maybeDeferred(port.stopListening))
