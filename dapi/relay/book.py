@@ -63,15 +63,17 @@ class Book:
         return max(ledger.handed_on, ledger.count or 0) if ledger is not None else 0
 
     def restore(self, payload: Payload) -> None:
-        """Take a payload that was settled, or set aside, before a restart of dapi."""
-        if payload.state is PayloadState.SETTLED and payload.key is not None:
+        """Take a payload that was finished before a restart of dapi; its body goes, unless it may be needed."""
+        if payload.state is PayloadState.SET_ASIDE:
+            self._show_aside(payload)
+        elif payload.state is PayloadState.SETTLED and payload.key is not None:
             ledger = self.ledger(payload.key)
             ledger.sending(payload.facts.nonces)
             ledger.took(payload.facts.nonces, payload.facts.node_num)
             if payload.has_body:
                 self.settled.setdefault(payload.key, deque()).append(payload)
-        elif payload.state is PayloadState.SET_ASIDE:
-            self.set_aside.append(payload)
+        else:
+            self._to_drop.append(payload)
 
     def hold(self, payload: Payload, reason: str) -> None:
         """Keep a payload that must not be handed on."""
@@ -129,6 +131,9 @@ class Book:
     def put_aside(self, payload: Payload, reason: str) -> None:
         """Keep a payload that will never be taken, for whoever wants to look at it."""
         self._end(payload, PayloadState.SET_ASIDE, reason)
+        self._show_aside(payload)
+
+    def _show_aside(self, payload: Payload) -> None:
         if len(self.set_aside) == _REMEMBERED:
             self._to_drop.append(self.set_aside[0])
         self.set_aside.append(payload)

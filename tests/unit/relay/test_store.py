@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from dapi.errors import StoreBusyError, StoreError
 from dapi.relay import rows
 from dapi.relay import store as store_module
 from dapi.relay.bodies import Body, SmallBody
+from dapi.relay.book import Book
 from dapi.relay.facts import Target
 from dapi.relay.payload import Payload, PayloadState, Place
 from dapi.relay.rows import NewRow
@@ -186,6 +187,31 @@ class RelayStoreTests(StoreTestCase):
         self.drop(*loaded[:-1])
         self.assertEqual(self.bytes_of(loaded[-1]), contents[-1])
         self.drop(loaded[-1])
+        self.assertEqual((self.files(), self.store.bytes), ([], 0))
+
+    def test_after_a_start_what_is_finished_keeps_no_file(self) -> None:
+        """But what may go again, or is shown: what was settled in a stage, and the latest that were set aside."""
+        states = [PayloadState.LATE, PayloadState.SETTLED, *[PayloadState.SET_ASIDE] * 25]
+        first, late, settled, *aside = self.keep_together(*(content_of(number) for number in range(len(states))))
+        ended = [(each, state, None) for each, state in zip((late, settled, *aside), states, strict=True)]
+        self.clock.wait_for(Deferred.fromCoroutine(self.store.finish(ended)))
+        loaded = self.start_again()
+        book = Book(self.store)
+        dropped: list[Place] = []
+        drop_bodies = self.store.drop_bodies
+
+        def drop(places: Iterable[Place]) -> Any:
+            dropped.extend(each := list(places))
+            return drop_bodies(each)
+
+        self.patch(self.store, "drop_bodies", drop)
+        for payload in loaded:
+            if payload.state is not PayloadState.WAITING:
+                book.restore(payload)
+        self.clock.wait_for(Deferred.fromCoroutine(book.record()))
+        self.assertEqual(dropped, [late.place, *(each.place for each in aside[:5])])
+        self.assertEqual(len(book.set_aside), 20)
+        self.drop(first, settled, *aside)
         self.assertEqual((self.files(), self.store.bytes), ([], 0))
 
     def test_a_file_that_is_too_short_has_lost_its_last_bodies_alone(self) -> None:
