@@ -26,7 +26,7 @@ GENERATING = "GENERATING"
 
 
 class Knowledge:
-    """Facts of the container; ``None`` where it has not told.
+    """Facts of the container; ``None`` where it has not told. ``models`` are those that its nodes run.
 
     ``stages`` are the stages that it, or the chain, has told of, the latest 32. ``observe`` is called when a stage, or
     the models of the nodes, became known. ``generating`` says since when which node says that it generates, by its id,
@@ -40,6 +40,7 @@ class Knowledge:
         self._holds_suspects = holds_suspects
         self.epochs: Epochs | None = None
         self.nodes: tuple[ApiNode, ...] | None = None
+        self.models: frozenset[str] = frozenset()
         self.stages: dict[int, StageWindow] = {}
         self.generating: dict[str, float] = {}
         # A node goes on with the node count of its init, whatever is registered later.
@@ -85,8 +86,9 @@ class Knowledge:
 
     def learn_nodes(self, nodes: tuple[ApiNode, ...]) -> None:
         """Take what ``admin/v1/nodes`` says."""
-        is_news = self.nodes is None or self.models(nodes) != self.models(self.nodes)
-        self.nodes = nodes
+        models = frozenset(model for node in nodes for model in node.models)
+        is_news = self.nodes is None or models != self.models
+        self.nodes, self.models = nodes, models
         now = self._reactor.seconds()
         self.generating = {
             node.node_id: self.generating.get(node.node_id, now) for node in nodes if node.status == GENERATING
@@ -110,11 +112,6 @@ class Knowledge:
             self.log.warn("the api container was started anew: what it had in memory is sent again")
         return is_anew
 
-    @staticmethod
-    def models(nodes: Iterable[ApiNode]) -> frozenset[str]:
-        """Return the models that nodes run."""
-        return frozenset(model for node in nodes for model in node.models)
-
     def held_reason(self, said: Target, headers: Headers, facts: Facts, counted: int) -> str | None:
         """Say why a callback must not be handed on, or None.
 
@@ -129,7 +126,7 @@ class Knowledge:
         if model is not None and self.nodes is None and is_early:
             return "the api container has not told its nodes yet"
         # Nodes that tell no model at all say nothing about this one.
-        if model is not None and (models := self.models(self.nodes or ())) and model not in models:
+        if model is not None and self.models and model not in self.models:
             return "none of the host's nodes runs its model"
         return None
 
@@ -162,8 +159,7 @@ class Knowledge:
 
     def is_known(self, payload: Payload) -> bool:
         """Tell whether a payload is of a stage and a model that this host has."""
-        models = self.models(self.nodes or ())
-        return payload.facts.height in self.stages and (not models or payload.said.model in models)
+        return payload.facts.height in self.stages and (not self.models or payload.said.model in self.models)
 
     @property
     def newest(self) -> int:

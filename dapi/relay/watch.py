@@ -109,7 +109,7 @@ class Watch(LoopService):
         await together(questions)
         if knowledge.epochs is None or "epochs" in knowledge.problems:
             return
-        models = sorted(knowledge.models(knowledge.nodes or ()))
+        models = sorted(knowledge.models)
         looks = [
             partial(self._look, stage, models, asks_votes=turn % _VOTES_EACH == 0) for stage in knowledge.open_stages()
         ]
