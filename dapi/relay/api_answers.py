@@ -16,6 +16,9 @@ from dapi.messages.printable import printable
 
 _START_TIME = re.compile(rb"^process_start_time_seconds\s+([0-9.eE+]+)", re.MULTILINE)
 
+# The container counts and numbers in 64 bits.
+_MAX_NUMBER = 2**63 - 1
+
 
 class ApiAnswerError(Exception):
     """An answer is not what it should be; the text says what is wrong with it."""
@@ -150,11 +153,13 @@ def read_start_time(answer: bytes) -> float:
 
 def number(told: Mapping[str, Any], name: str) -> int:
     """Return a whole number that may be written as a text; 0 where it is missing, as the container leaves zeros out."""
-    value = told.get(name, 0)
     try:
-        return int(value)
+        value = int(told.get(name, 0))
     except (TypeError, ValueError):
-        raise ApiAnswerError(f"{name} is no number") from None
+        value = -1
+    if not 0 <= value <= _MAX_NUMBER:
+        raise ApiAnswerError(f"{name} is no number from 0 to {_MAX_NUMBER}")
+    return value
 
 
 def _json(answer: bytes, wanted: Any = dict) -> Any:

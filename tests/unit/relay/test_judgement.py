@@ -234,5 +234,11 @@ class ApiAnswerTests(SynchronousTestCase):
         for read, answer in ((read_count, b"{}"), (read_count, b"[]"), (read_start_time, b"nothing")):
             with self.assertRaises(ApiAnswerError):
                 read(answer)
+        for count in (b"-1", b"1e300", b'"%s"' % (b"9" * 5000), b"9223372036854775808"):
+            with self.assertRaisesRegex(ApiAnswerError, "no number from 0"):
+                read_count(b'{"count": %s}' % count)
+        with self.assertRaisesRegex(ApiAnswerError, "node_num"):
+            # With that number there would be no node, and nothing to divide nonces by.
+            read_nodes(b'[{"node": {"node_num": -1}}]')
         self.assertEqual(read_start_time(b"# HELP\nprocess_start_time_seconds 1.5e9\n"), 1.5e9)
         self.assertEqual(read_count(b'{"count": "17"}'), 17)
