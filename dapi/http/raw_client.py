@@ -307,7 +307,7 @@ class _Connection(Protocol):
             self._http.receive_data(data)
             self._read_events()
         except h11.RemoteProtocolError as error:
-            self._fail(NoAnswerError(f"the answer is no HTTP: {error}"))
+            self._end(Failure(NoAnswerError(f"the answer is no HTTP: {error}")))
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         was_busy = self.state is ConnectionState.BUSY
@@ -321,7 +321,7 @@ class _Connection(Protocol):
         if was_busy and not self._outcome.called:
             is_stale = not self._is_first and not self._has_received
             kind = _StaleError if is_stale else NoAnswerError
-            self._fail(kind("the other side closed the connection without a complete answer"))
+            self._end(Failure(kind("the other side closed the connection without a complete answer")))
         self.resumeProducing()
         self._lost(self)
 
@@ -345,7 +345,9 @@ class _Connection(Protocol):
         if self._status is not None:
             headers = dict(self._status.headers)
             body = bytes(self._received[:MAX_ANSWER_BYTES])
-            self._outcome.callback(RawAnswer(self._status.status_code, headers.get(b"content-type"), body))
+            self._end(RawAnswer(self._status.status_code, headers.get(b"content-type"), body))
 
-    def _fail(self, error: NoAnswerError) -> None:
-        self._outcome.errback(Failure(error))
+    def _end(self, outcome: RawAnswer | Failure) -> None:
+        self._outcome.callback(outcome)
+        # Whoever has answered may read nothing more of the request.
+        self._may_write.fire(None)

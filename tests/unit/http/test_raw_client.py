@@ -13,6 +13,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from dapi.http.exchange import NoAnswerError
 from dapi.http.raw_client import (
     MAX_ANSWER_BYTES,
+    PIECE_BYTES,
     TRANSITIONS,
     BytesSource,
     ConnectionState,
@@ -133,6 +134,18 @@ class KeptConnectionTests(SynchronousTestCase):
         self.successResultOf(answer)
         self.assertIs(protocol.state, ConnectionState.IDLE)
         return protocol
+
+    def test_an_answer_ends_a_request_that_is_not_read_to_its_end(self) -> None:
+        for received in (b"HTTP/1.1 503 x\r\nContent-Length: 0\r\n\r\n", b"\x00junk\r\n\r\n"):
+            answer = self.request(b"x" * 3 * PIECE_BYTES)
+            protocol = self.connect(FullTransport())
+            self.assertNoResult(answer)
+            protocol.dataReceived(received)
+            if received.startswith(b"HTTP"):
+                self.assertEqual(self.successResultOf(answer).status, 503)
+            else:
+                self.failureResultOf(answer, NoAnswerError)
+            self.assertTrue(protocol.transport.disconnecting, "the rest of the request has not gone out")
 
     def lose(self, protocol: Any) -> None:
         protocol.connectionLost(Failure(ConnectionDone()))
