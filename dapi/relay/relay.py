@@ -177,10 +177,11 @@ class Relay(MultiService):
         for loop in (self.forwarder, self.reconciliation):
             if loop.running:
                 await loop.stopService()
-        await self._pass_client.close()
         await self._api.close()
         while self._keeping:
             await next(iter(self._keeping))
+        # Last, for something may have been passed on meanwhile.
+        await self._pass_client.close()
         # So that the next start does not send again what is settled.
         await self.book.record()
         await super().stopService()  # type: ignore[no-untyped-call]

@@ -92,6 +92,8 @@ class RelayStore(Service):
         """Open the folder, or raise StartError."""
         try:
             self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            # A power cut must not take the folder away, with all that is in it.
+            _sync_folder(self._folder.parent)
         except OSError as error:
             raise StartError(f"the folder {self._folder} cannot be made: {error}; check its permissions") from error
         self._boot = f"{int(self.now() * 1000):x}-{os.getpid():x}"
@@ -294,15 +296,8 @@ class RelayStore(Service):
 
     def _insert(self, connection: sqlite3.Connection, new: list[rows.NewRow]) -> list[int | None]:
         # First, so that no row is there whose file may be lost with the power.
-        self._sync_folder()
+        _sync_folder(self._folder)
         return rows.insert(connection, new)
-
-    def _sync_folder(self) -> None:
-        folder = os.open(self._folder, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
 
     # The janitor's thread.
 
@@ -325,6 +320,14 @@ class RelayStore(Service):
             elif path.suffix == _SUFFIX and not self._is_of_now(name):
                 _delete(path)
         return facts
+
+
+def _sync_folder(path: Path) -> None:
+    folder = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
 
 
 def _facts_in(path: Path, payloads: Iterable[Payload]) -> Iterator[tuple[int, Facts]]:

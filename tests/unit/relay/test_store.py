@@ -110,6 +110,16 @@ class RelayStoreTests(StoreTestCase):
             self.assertEqual([self.bytes_of(payload) for payload in others], contents)
         self.assertEqual(self.store.bytes, sum(path.stat().st_size for path in self.files()))
 
+    def test_a_folder_that_is_made_is_on_the_disk(self) -> None:
+        synced: list[int] = []
+        self.patch(os, "fsync", lambda file: synced.append(os.fstat(file).st_ino))
+        self.clock.wait_for(self.store.stopService())
+        self.folder.rmdir()
+        self.store = self.open_store()
+        self.assertEqual(synced, [self.folder.parent.stat().st_ino])
+        self.clock.wait_for(self.keep(content_of(1)))
+        self.assertEqual(synced[1:], [self.folder.stat().st_ino])
+
     def test_a_file_stays_until_its_last_body_is_dropped(self) -> None:
         first, *others = self.keep_together(content_of(1), content_of(2), content_of(3))
         self.drop(first, others[1])
