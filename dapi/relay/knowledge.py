@@ -56,7 +56,7 @@ class Knowledge:
 
     def begin(self) -> None:
         """Hear that the container is asked from now on: what it tells first is waited for, for 10 s."""
-        self._began = self._reactor.seconds()
+        self._began = self._told_at = self._reactor.seconds()
 
     def observe(self, observer: Callable[[], object]) -> None:
         """Call ``observer`` each time something became known that decides what is handed on."""

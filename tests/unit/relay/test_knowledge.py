@@ -182,6 +182,7 @@ class KnowledgeTests(SynchronousTestCase):
         self.knowledge = Knowledge(self.clock, now=self.clock.seconds)
         self.clock.advance(100)
         self.knowledge.begin()
+        self.assertIn("not told its stage yet", self.held(facts(1)) or "")
         self.knowledge.learn_epochs(Epochs(110, "PoCGenerate", (STAGE,), 500))
         for model in ("m", "other"):
             self.assertIn("not told its nodes yet", self.held(facts(1), model=model) or "")
