@@ -13,17 +13,14 @@ _KEY = re.compile(r"(--?[A-Za-z][^=]*)(?:=|\Z)", re.DOTALL)
 
 
 class NetworkArguments:
-    """What the network wants each model to be started with, by its id. All clients share it.
-
-    ``by_model`` is None as long as the chain has not told.
-    """
+    """What the network wants each model to be started with: ``by_model``, by its id. All clients share it."""
 
     def __init__(self) -> None:
-        self.by_model: Mapping[str, tuple[str, ...]] | None = None
+        self.by_model: Mapping[str, tuple[str, ...]] = {}
 
     def merged(self, model: str, own: Sequence[str]) -> tuple[str, ...]:
         """Return the network's arguments for a model, then those of the host's ``own`` whose key is not among them."""
-        network = (self.by_model or {}).get(model, ())
+        network = self.by_model.get(model, ())
         taken = {key for key in map(_key, network) if key is not None}
         merged, is_kept = list(network), True
         for argument in own:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import msgspec
+
+from dapi.broker.nodes import ModelConfig
 from dapi.phases.duty import Duty
 from tests.unit.orchestration.conductor_case import LENGTH, START, VALIDATION_END, ConductorTestCase
 
@@ -43,7 +46,7 @@ class ModelArgumentsTests(ConductorTestCase):
         for height in range(QUIET, QUIET + 5):
             self.move(height)
             self.clock.advance(5)
-            self.assertEqual((self.reconciler.intentions, self.arguments.by_model), ({}, None))
+            self.assertEqual(self.reconciler.intentions, {})
         self.move(QUIET + 5)
         self.clock.advance(5)
         self.assert_duty(Duty.INFERENCE)
@@ -51,7 +54,7 @@ class ModelArgumentsTests(ConductorTestCase):
         self.assertEqual(len(self.log.warnings(text)), 1)
         self.rpc.failing = set()
         self.move(QUIET + 15)
-        self.assertEqual(set(self.arguments.by_model or {}), {self.model})
+        self.assertEqual(set(self.arguments.by_model), {self.model})
 
     def test_in_poc_nobody_waits_for_it(self) -> None:
         self.rpc.failing = {"EpochGroupData"}
@@ -64,9 +67,33 @@ class ModelArgumentsTests(ConductorTestCase):
         self.assert_duty(Duty.INFERENCE)
         self.assertEqual(self.arguments.by_model, {})
 
+    def test_a_model_that_nobody_had_before_is_asked_for_at_once(self) -> None:
+        self.move(QUIET)
+        self.rpc.model_args["new"] = [b"--new"]
+        self.rpc.failing = {"EpochGroupData"}
+        worker = self.broker.workers()[0]
+        config = msgspec.structs.replace(worker.node.config, models={"new": ModelConfig()})
+        worker.node = msgspec.structs.replace(worker.node, config=config)
+        self.reconciler.intentions = {}
+        self.move(QUIET + 1)
+        self.assertEqual(self.reconciler.intentions, {})
+        self.rpc.failing = set()
+        self.retry()
+        self.assert_duty(Duty.INFERENCE)
+        self.assertEqual(self.arguments.by_model["new"], ("--new",))
+
+    def test_what_is_not_known_when_a_poc_ends_is_asked_for_then(self) -> None:
+        self.rpc.failing = {"EpochGroupData"}
+        self.move(VALIDATION_END - 1)
+        self.assert_duty(Duty.VALIDATE)
+        self.rpc.failing = set()
+        self.move(VALIDATION_END)
+        self.assert_duty(Duty.INFERENCE)
+        self.assertEqual(set(self.arguments.by_model), {self.model})
+
     def test_what_is_known_stays_when_it_cannot_be_asked_anew(self) -> None:
         self.move(QUIET)
         self.rpc.failing = {"EpochGroupData"}
         self.move(QUIET + 10)
         self.assert_duty(Duty.INFERENCE)
-        self.assertEqual(set(self.arguments.by_model or {}), {self.model})
+        self.assertEqual(set(self.arguments.by_model), {self.model})
