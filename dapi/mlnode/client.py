@@ -12,6 +12,7 @@ from typing import Any, Final, Literal, TypeVar
 
 import msgspec
 from twisted.internet.defer import Deferred
+from twisted.internet.defer import TimeoutError as DeferredTimeoutError
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web.iweb import IAgent
@@ -30,6 +31,8 @@ FRAUD_THRESHOLD: Final = 1e-7
 _CONNECT_TIMEOUT_SECONDS = 10.0
 # The node itself gives up after 1200 s.
 _INFERENCE_UP_TIMEOUT_SECONDS = 1200.0
+# As the network's own software does.
+_STOP_FORMER_SECONDS = 10.0
 _SHOWN_CHARACTERS = 200
 _STATE = "state"
 
@@ -155,7 +158,8 @@ class MLNodeClient:
 
     ``base_url`` is ``http://HOST:POC_PORT[/VERSION][POC_SEGMENT]``. ``network_version`` stands before the path of each
     call, unless the node answers 404 there and 200 without it. Each ``state`` finds that out anew, and so does each
-    call that is answered 404: a proxy may get the version, or lose it, at any time.
+    call that is answered 404: a proxy may get the version, or lose it, at any time. When a node answers below another
+    version than before, and is stopped there, what runs below the one before is stopped, too: it is another process.
 
     Every call's Deferred fails with MLNodeError when the node cannot be reached within 10 s, has not answered wholly
     within ``total_timeout_seconds`` (``inference_up``: 1200 s), answers another status than 2xx (redirects are not
@@ -200,6 +204,8 @@ class MLNodeClient:
         # What the node answers 404 below; and what was said of that.
         self._unserved_version = ""
         self._said: str | None = None
+        # Below which it has answered last.
+        self._served_version = ""
 
     @property
     def version(self) -> str:
@@ -334,11 +340,26 @@ class MLNodeClient:
                 status, received = without
         elif version and status == 200:
             self._unserved_version = ""
+            former, self._served_version = self._served_version, version
+            if former not in ("", version) and _is_stopped(received):
+                await self._stop_former(former)
         problem = self.version_problem
         if problem is not None and problem != self._said:
             self._said = problem
             self.log.warn("{node_id}: {problem}", node_id=self.node_id, problem=problem)
         return status, received
+
+    async def _stop_former(self, former: str) -> None:
+        """Stop what the node runs below the version before, once: it may hold the devices that this one needs."""
+        url = _below(f"{self.base_url}/api/v1/stop", former)
+        stopping = Deferred.fromCoroutine(self._exchange("POST", "stop", url, None))
+        try:
+            status, _ = await stopping.addTimeout(_STOP_FORMER_SECONDS, self._reactor)
+            outcome = f"answered {status}"
+        except (MLNodeError, DeferredTimeoutError):
+            outcome = "did not answer"
+        text = "{node_id}: below /{version} now; what ran below /{former} was told to stop, and {outcome}"
+        self.log.info(text, node_id=self.node_id, version=self.version, former=former, outcome=outcome)
 
     async def _exchange(self, method: str, call: str, url: str, encoded: bytes | None) -> tuple[int, bytes]:
         try:
@@ -347,6 +368,14 @@ class MLNodeClient:
             raise MLNodeError(self.node_id, call, str(error), error.status, _shown(error.begin)) from error
         except NoAnswerError as error:
             raise MLNodeError(self.node_id, call, str(error)) from error
+
+
+def _is_stopped(body: bytes) -> bool:
+    """Tell whether the answer to ``state`` says that the node does nothing."""
+    try:
+        return msgspec.json.decode(body, type=_StateAnswer).state is MLNodeState.STOPPED
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return False
 
 
 def _below(url: str, version: str) -> str:
