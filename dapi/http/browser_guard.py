@@ -13,13 +13,17 @@ from twisted.web.resource import IResource, Resource
 from dapi.http.answers import error_answer
 from dapi.messages.urls import ip_address_of, parse_url
 
+# A page of another port of this machine is of the same site.
+_ELSEWHERE = ("cross-site", "same-site")
+
 
 class BrowserGuard(Resource):
     """A resource before another one; it answers 403 to requests that a page of another site has a browser send.
 
     They have an ``Origin`` that is not this server (a form or a script of another site), or a ``Host`` that is a name
     other than localhost and ``hosts``: when the owner of a site points its name to this server, the browser takes this
-    server for that site. Under an address no site can be.
+    server for that site. Under an address no site can be. What such a page shows, as a picture for one, has no
+    ``Origin``, and a ``Sec-Fetch-Site``: links to this server alone may come from elsewhere.
     """
 
     isLeaf = True
@@ -35,6 +39,8 @@ class BrowserGuard(Resource):
         origin = _header(request, b"origin")
         if origin is not None and origin not in (f"http://{host}", f"https://{host}"):
             return error_answer(request, 403, f"requests of pages from {origin} are refused")
+        if _header(request, b"sec-fetch-site") in _ELSEWHERE and not _is_link(request):
+            return error_answer(request, 403, "requests of pages from elsewhere are refused")
         if host is not None and not self._is_ours(host):
             problem = f"ask for localhost or an address, not for {host}; api.admin_hosts allows other names"
             return error_answer(request, 403, problem)
@@ -46,6 +52,10 @@ class BrowserGuard(Resource):
         except ValueError:
             return False
         return name in self._hosts or ip_address_of(name) is not None
+
+
+def _is_link(request: IRequest) -> bool:
+    return request.method in (b"GET", b"HEAD") and _header(request, b"sec-fetch-mode") == "navigate"
 
 
 def _header(request: IRequest, name: bytes) -> str | None:

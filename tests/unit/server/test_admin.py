@@ -353,6 +353,23 @@ class BrowserTests(AdminTestCase):
             self.assert_error(self.got("POST", "/poc/stop", origin=origin), 403, origin)
         self.assertEqual(self.broker.commands, [])
 
+    def test_what_a_page_from_elsewhere_shows(self) -> None:
+        """A picture, whose address is that of the stream, would take the place of a reader, and has no origin."""
+
+        def code(method: str, site: str, mode: str) -> int:
+            headers = {"sec-fetch-site": site, "sec-fetch-mode": mode}
+            path = "/poc/stop" if method == "POST" else "/status"
+            return int(self.got(method, path, **headers)[0])
+
+        for site in ("cross-site", "same-site"):
+            for mode in ("no-cors", "cors", "websocket", "same-origin"):
+                self.assertEqual(code("GET", site, mode), 403, (site, mode))
+            self.assertEqual(code("GET", site, "navigate"), 200, "a link")
+            self.assertEqual(code("POST", site, "navigate"), 403, "a form")
+        self.assertEqual(self.broker.commands, [])
+        for site in ("same-origin", "none"):
+            self.assertEqual([code("GET", site, "no-cors"), code("POST", site, "cors")], [200, 200])
+
     def host(self, name: str) -> tuple[int, Any]:
         return self.got("GET", "/status", host=name)
 
