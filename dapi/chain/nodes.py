@@ -23,6 +23,7 @@ height that another node tells shows that it is behind.
 from __future__ import annotations
 
 import enum
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -31,7 +32,7 @@ from hyperlink import URL
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
-from dapi.chain.identity import contradiction
+from dapi.chain.identity import contradiction, impossible_height
 from dapi.chain.rpc_answers import BlockInfo, ChainStatus
 from dapi.errors import ConfigError
 from dapi.messages.urls import parse_url
@@ -44,6 +45,8 @@ _STANDS_STILL_BLOCKS = 2
 # A node that was left comes back with less, so that one at the limit does not come and go with each block.
 _MAX_LAG_TO_RETURN_BLOCKS = 1
 _MIN_SKIP_SECONDS, _MAX_SKIP_SECONDS = 5.0, 60.0
+# A height may be told with a time that fits it.
+_MAX_AHEAD_SECONDS = 3600.0
 # A node that fails again sooner than this after a skip is skipped for longer.
 _TRUSTED_AFTER_SECONDS = 60.0
 
@@ -128,11 +131,13 @@ class ChainNodes:
 
     log = Logger()
 
-    def __init__(self, clock: IReactorTime, urls: Sequence[str]) -> None:
+    def __init__(self, clock: IReactorTime, urls: Sequence[str], *, now: Callable[[], float] = time.time) -> None:
         if not urls:
             raise ConfigError("the chain needs at least one URL, like http://host:26657")
         self.latest: ChainStatus | None = None
+        self._latest_at = 0.0
         self._clock = clock
+        self._now = now
         self._known: BlockInfo | None = None
         self._nodes: list[ChainNode] = []
         self._observers = Observers[[]]()
@@ -254,11 +259,24 @@ class ChainNodes:
 
     def _contradiction(self, block: BlockInfo) -> str | None:
         known = self.latest.block if self.latest is not None else self._known
-        return contradiction(known, block) if known is not None else None
+        reason = None
+        if known is not None:
+            reason = contradiction(known, block) or impossible_height(known, block)
+        if reason is None and self.latest is not None:
+            reason = self._why_too_young(self.latest, block)
+        return reason
+
+    def _why_too_young(self, latest: ChainStatus, block: BlockInfo) -> str | None:
+        """Say that the time of a block cannot have come yet, by the chain's clock as well as by this machine's."""
+        by_chain = (block.time_ns - latest.block_time_ns) / 1e9 - (self._clock.seconds() - self._latest_at)
+        ahead = min(by_chain, block.time_ns / 1e9 - self._now())
+        if ahead <= _MAX_AHEAD_SECONDS:
+            return None
+        return f"the time of its block {block.height} comes in {ahead:.0f} s"
 
     def _update(self, status: ChainStatus) -> None:
         if self.latest is None or status.height > self.latest.height:
-            self.latest = status
+            self.latest, self._latest_at = status, self._clock.seconds()
             self._observers()
 
     def _leave(self, node: ChainNode, standing: Standing, problem: str) -> None:

@@ -10,6 +10,7 @@ from dapi.errors import ChainUnavailableError
 from dapi.messages import Kind, epochs_pb2
 from dapi.phases.phases import ConfirmationEvent, EpochInfo, EpochParameters
 
+_MAX_BLOCKS_AHEAD = 2
 _EPOCH_PATH = "/inference.inference.Query/EpochInfo"
 
 
@@ -23,6 +24,9 @@ async def epoch_info(rpc: ChainRpc, height: int | None = None) -> EpochInfo:
     if not info.block_height:
         # Protobuf makes epoch 0 of an empty answer, and then every node would leave its PoC.
         raise ChainUnavailableError(f"{_EPOCH_PATH}: the answer is empty")
+    if height is not None and info.block_height > height + _MAX_BLOCKS_AHEAD:
+        # By that height windows end, and what waits for them expires.
+        raise ChainUnavailableError(f"{_EPOCH_PATH}: asked of block {height}, it tells of block {info.block_height}")
     event = info.active_confirmation_poc_event
     return EpochInfo(
         block_height=info.block_height,

@@ -209,7 +209,7 @@ class Decisions:
         """Do what an outcome asks for with all messages of a transaction; they are several only if of one kind."""
         messages, reason = transaction.messages, answer.reason
         first, block = messages[0], self._block_of(answer)
-        if outcome is Outcome.DUPLICATE and await self._is_ours(first):
+        if outcome is Outcome.DUPLICATE and await self._is_ours(first, answer):
             await self._submissions.confirm(messages, transaction.hash, block, reason=reason)
         elif outcome is Outcome.NEXT_BLOCK:
             # A mempool's answer is about the block that comes next: the one after that is the next to try.
@@ -231,11 +231,13 @@ class Decisions:
         head = self._watcher.head
         return answer.height if answer.height is not None else head.height if head is not None else 0
 
-    async def _is_ours(self, verdict: Message) -> bool:
+    async def _is_ours(self, verdict: Message, answer: Answer) -> bool:
         """Return whether the verdict that the chain has is this one."""
         is_on_chain = await self._submissions.is_on_chain(verdict)
-        # Where none is known, it came by a transaction of ours that vanished, if there is one.
-        return verdict.attempts > 1 if is_on_chain is None else is_on_chain
+        if is_on_chain is not None:
+            return is_on_chain
+        # It came by a transaction of ours that vanished, if there is one; for that a mempool's word is not enough.
+        return verdict.attempts > 1 and answer.height is not None
 
     def _forget(self, transaction: TransactionInFlight) -> None:
         # It may be decided already: an answer to an offer may come after the block.

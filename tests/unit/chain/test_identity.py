@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from dapi.chain.identity import contradiction
+from dapi.chain.identity import contradiction, impossible_height
 from dapi.chain.rpc_answers import BlockInfo
 
 KNOWN = BlockInfo("gonka", 100, 100_000, "AB")
@@ -39,3 +39,15 @@ class ContradictionTests(SynchronousTestCase):
     def test_two_blocks_of_one_chain_never_contradict(self, first: int, second: int) -> None:
         known, told = (BlockInfo("gonka", height, height * 7, f"{height:X}") for height in (first, second))
         self.assertIsNone(contradiction(known, told))
+
+
+class ImpossibleHeightTests(SynchronousTestCase):
+    def told(self, height: int, seconds: float) -> str | None:
+        known = BlockInfo("gonka", 100, 0, "AB")
+        return impossible_height(known, BlockInfo("gonka", height, round(seconds * 1e9), "CD"))
+
+    def test_no_chain_is_so_fast(self) -> None:
+        for height, seconds in ((101, 5), (1100, 0), (1200, 10), (864_100, 86_400), (50, 5), (10**6, 100_000)):
+            self.assertIsNone(self.told(height, seconds), height)
+        for height, seconds in ((1101, 0), (1201, 10), (10**12, 5), (10**12, 86_400), (10**12, -5)):
+            self.assertIn(f"its block {height} cannot have come", self.told(height, seconds) or "")

@@ -65,6 +65,46 @@ class NodesTestCase(SynchronousTestCase):
         self.assertIs(self.a.standing, standing)
 
 
+class LieTests(NodesTestCase):
+    """A node that is wrong about the height, or lies, takes nobody away from the others."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        for node in (self.a, self.b):
+            self.hear(node, 100)
+
+    def standings(self) -> list[Standing]:
+        return [self.a.standing, self.b.standing]
+
+    def test_a_height_that_no_chain_can_have(self) -> None:
+        self.hear(self.b, 10**12, block_time_ns=status_at(101).block_time_ns)
+        self.hear(self.a, 101)
+        self.assertEqual((self.standings(), self.height), ([SOUND, OTHER_CHAIN], 101))
+        self.assertIn("block 1000000000000 cannot have come", self.b.problem or "")
+        lie = msgspec.structs.replace(status_at(10**12), block_time_ns=status_at(101).block_time_ns)
+        self.assertFalse(self.nodes.block_announced(self.b, lie.block))
+        self.hear(self.b, 102)
+        self.assertEqual((self.standings(), self.height), ([SOUND, SOUND], 102), "it tells the truth again")
+
+    def test_a_time_that_has_not_come(self) -> None:
+        """By it, the height could be one that takes years."""
+        self.nodes._now = lambda: status_at(100).block_time_ns / 1e9 + self.clock.seconds()
+        self.hear(self.b, 10**12)
+        self.assertEqual((self.standings(), self.height), ([SOUND, OTHER_CHAIN], 100))
+        self.assertIn("the time of its block 1000000000000 comes in", self.b.problem or "")
+        self.clock.advance(7200)
+        self.hear(self.a, 101, block_time_ns=status_at(100).block_time_ns + 7200 * 10**9)
+        self.assertEqual((self.standings()[0], self.height), (SOUND, 101), "no block came for two hours")
+
+    def test_a_clock_that_is_wrong_shuts_no_chain_out(self) -> None:
+        self.nodes._now = lambda: 0.0
+        self.clock.advance(5)
+        self.hear(self.a, 101)
+        self.nodes._now = lambda: 4e9
+        self.hear(self.b, 5000)
+        self.assertEqual((self.standings(), self.height), ([SOUND, SOUND], 5000), "it has caught up")
+
+
 class TransitionTests(NodesTestCase):
     """The ways that are drawn at the top of the file; there is no other."""
 

@@ -29,6 +29,16 @@ class QueryTests(RpcTestCase):
         self.assertEqual((info.block_height, info.index, info.poc_start, info.confirmation), (30, 2, 25, None))
         self.assertEqual(info.next_poc_start(), 65)
 
+    def test_an_answer_about_a_later_block_than_was_asked_of(self) -> None:
+        """By its height windows end, and what waits for them is given up."""
+        for height, is_taken in ((31, True), (32, True), (33, False), (10**12, False)):
+            response = epochs_pb2.QueryEpochInfoResponse(block_height=height)
+            if is_taken:
+                self.assertEqual(self.successResultOf(self.epoch(response.SerializeToString())).block_height, height)
+            else:
+                failure = self.failureResultOf(self.epoch(response.SerializeToString()), ChainUnavailableError)
+                self.assertIn(f"asked of block 30, it tells of block {height}", str(failure.value))
+
     def confirming(self) -> epochs_pb2.QueryEpochInfoResponse:
         """Epoch 2, whose PoC started at 25, and a confirmation PoC that was triggered at 90 and generates from 95."""
         response = epochs_pb2.QueryEpochInfoResponse(block_height=100, is_confirmation_poc_active=True)
@@ -44,11 +54,11 @@ class QueryTests(RpcTestCase):
 
     def test_a_confirmation_and_the_size_of_a_sample(self) -> None:
         nodes = self.answered(self.confirming().SerializeToString())
-        info = self.successResultOf(Deferred.fromCoroutine(epoch_info(self.client(nodes), 30)))
+        info = self.successResultOf(Deferred.fromCoroutine(epoch_info(self.client(nodes), 100)))
         self.assertEqual(info.confirmation, ConfirmationEvent(2, 90, 95, "ab"))
         self.assertEqual((info.sample_size, info.is_poc_v2), (150, False))
         asked = (nodes.params["path"], nodes.params["data"], nodes.params["height"])
-        self.assertEqual(asked, ("/inference.inference.Query/EpochInfo", "", "30"))
+        self.assertEqual(asked, ("/inference.inference.Query/EpochInfo", "", "100"))
 
     def test_the_next_chance_of_a_message(self) -> None:
         # Its batches are taken from 96 to 116, those of the regular stage were from 26 to 47.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import msgspec
 from twisted.internet.defer import Deferred, succeed
@@ -250,14 +250,16 @@ class BlamedTests(DecisionsTestCase):
         self.assertEqual(self.counts(), {"failed": 1})
         self.assertEqual(self.pace.max_messages, 500)
 
-    def duplicate(self, *, is_ours: bool | None, attempts: int) -> dict[str, int]:
+    def duplicate(
+        self, *, is_ours: bool | None, attempts: int, answer: Callable[..., Answer] = of_block
+    ) -> dict[str, int]:
         """Have the chain say that it has a verdict already; return what became of it."""
         self.record_verdict()
         transaction = self.send_next()
         transaction.messages = [msgspec.structs.replace(transaction.messages[0], attempts=attempts)]
         known = {transaction.messages[0].seq: is_ours}
         self.patch(self.submissions, "is_on_chain", lambda verdict: succeed(known[verdict.seq]))
-        self.act(transaction, of_block(1160, log="there is one"))
+        self.act(transaction, answer(1160, log="there is one"))
         self.assert_decided(transaction, "duplicate", "inference/1160")
         return self.counts()
 
@@ -271,6 +273,10 @@ class BlamedTests(DecisionsTestCase):
 
     def test_a_verdict_of_which_a_transaction_vanished_came_by_that_one(self) -> None:
         self.assertEqual(self.duplicate(is_ours=None, attempts=2), {"confirmed": 1})
+
+    def test_a_mempool_that_says_so_is_not_believed(self) -> None:
+        """One node could have a verdict counted as confirmed that it has swallowed before."""
+        self.assertEqual(self.duplicate(is_ours=None, attempts=2, answer=of_mempool), {"stored": 1})
 
     def test_a_verdict_that_was_in_no_other_transaction_is_not_ours(self) -> None:
         self.assertEqual(self.duplicate(is_ours=None, attempts=1), {"failed": 1})
