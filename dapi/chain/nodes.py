@@ -46,7 +46,7 @@ _STANDS_STILL_BLOCKS = 2
 _MAX_LAG_TO_RETURN_BLOCKS = 1
 _MIN_SKIP_SECONDS, _MAX_SKIP_SECONDS = 5.0, 60.0
 # A height may be told with a time that fits it.
-_MAX_AHEAD_SECONDS = 3600.0
+_MAX_AHEAD_SECONDS = 4 * 3600.0
 # A node that fails again sooner than this after a skip is skipped for longer.
 _TRUSTED_AFTER_SECONDS = 60.0
 
