@@ -61,7 +61,8 @@ class ChainService(MultiService):
     """Follows the chain, submits to it with ``key``, and conducts the nodes, unless ``comparison`` is None.
 
     ``on_another_chain`` is called with the reason when the chain is another one than it was since the start: then all
-    parts of dapi have to be made anew, because they remember the old one. It may be called again.
+    parts of dapi have to be made anew, because they remember the old one. It may be called again. A chain that is
+    another one from the start on is followed after a minute, with ``takes_other_at_once`` at once.
 
     Stopping fires when none of it is left on the reactor; what is under way is on disk, and is taken up again.
     """
@@ -83,6 +84,7 @@ class ChainService(MultiService):
         network_version: NetworkVersion,
         network_arguments: NetworkArguments,
         on_another_chain: Callable[[str], object],
+        takes_other_at_once: bool = False,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._reactor = reactor
@@ -91,7 +93,9 @@ class ChainService(MultiService):
         urls = str(config.url).split(",")
         self._rpc, self._patient_rpc = self.make_rpcs(urls)
         events = self.make_events(urls, self._rpc.nodes)
-        self._watcher = BlockWatcher(reactor, self._rpc, events, on_another_chain=on_another_chain)
+        self._watcher = BlockWatcher(
+            reactor, self._rpc, events, on_another_chain=on_another_chain, takes_other_at_once=takes_other_at_once
+        )
         self._clock_offset = ClockOffset()
         self._watcher.observe(self._record_block)
         self.poc_version = PocVersion(self._rpc)

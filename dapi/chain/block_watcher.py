@@ -39,9 +39,10 @@ class BlockWatcher(LoopService):
     ``halted_seconds``); it is None while the chain moves. ``status_error`` is set while the nodes refuse to be asked at
     all. The watcher measures on this machine's clock how long no block came: block times may differ from it.
 
-    When all nodes are of another chain than the one that was expected, and no block of that one was seen, the watcher
-    follows the other chain. When blocks of the first one were seen, it calls ``on_another_chain`` with the reason after
-    a minute, again and again: whoever acts on blocks has to begin anew.
+    When all nodes have been of another chain than the one that was expected for a minute, and no block of that one was
+    seen, the watcher follows the other chain: a minute, because the URL may be a mistake (``takes_other_at_once``: it
+    is known to be none). When blocks of the first one were seen, it calls ``on_another_chain`` with the reason then,
+    again and again: whoever acts on blocks has to begin anew.
     """
 
     log = Logger()
@@ -53,6 +54,7 @@ class BlockWatcher(LoopService):
         events: BlockEvents | None = None,
         *,
         on_another_chain: Callable[[str], object] = lambda reason: None,
+        takes_other_at_once: bool = False,
         poll_seconds: float = 1.0,
         quiet_seconds: float = 10.0,
         halted_seconds: float = 10.0,
@@ -64,6 +66,7 @@ class BlockWatcher(LoopService):
         self._nodes = rpc.nodes
         self._events = events
         self._on_another_chain = on_another_chain
+        self._takes_other_at_once = takes_other_at_once
         self._other_chain_since: float | None = None
         self._poll_seconds = poll_seconds
         self._max_quiet_seconds = quiet_seconds
@@ -156,11 +159,13 @@ class BlockWatcher(LoopService):
         reason, now = self._nodes.of_another_chain(), self._reactor.seconds()
         if reason is None:
             self._other_chain_since = None
-        elif self.head is None:
-            self._nodes.take_other_chain()
-        elif self._other_chain_since is None:
+            return
+        if self._other_chain_since is None:
             self._other_chain_since = now
-        elif now - self._other_chain_since >= _ANOTHER_CHAIN_SECONDS:
+        is_lasting = now - self._other_chain_since >= _ANOTHER_CHAIN_SECONDS
+        if self.head is None and (is_lasting or self._takes_other_at_once):
+            self._nodes.take_other_chain()
+        elif self.head is not None and is_lasting:
             self._on_another_chain(reason)
 
     @property

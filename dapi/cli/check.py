@@ -45,7 +45,7 @@ def check(session: Session, config: str | None, node_config: str | None, databas
 
 
 def _all_checks(path: str | None, node_config: str | None, options: dict[str, str]) -> list[Check]:
-    from dapi.cli.checks.local import known_nodes, local_checks
+    from dapi.cli.checks.local import known_chain, known_nodes, local_checks
     from dapi.cli.checks.poc_v2 import poc_v2_checks
     from dapi.cli.checks.remote import chain_checks, node_checks
     from dapi.cli.checks.result import failed, passed
@@ -59,7 +59,7 @@ def _all_checks(path: str | None, node_config: str | None, options: dict[str, st
     checks = [passed("settings", "; ".join(["they can be used", *warnings])), *local_checks(config)]
 
     async def ask_the_others(reactor: Any) -> None:
-        checks.extend(await chain_checks(reactor, config))
+        checks.extend(await chain_checks(reactor, config, known_chain(config)))
         checks.extend(await poc_v2_checks(reactor, config))
         checks.extend(await node_checks(reactor, config, known_nodes(config)))
 

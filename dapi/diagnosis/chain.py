@@ -12,7 +12,7 @@ _CLOCK_SECONDS = 5.0
 # Restarts, and changes from one node to the next, are over by then.
 _LASTING_SECONDS = 10.0
 
-_LOOK = "look whether the chain nodes of chain_node.url run, and can be reached from here"
+_LOOK = "look whether the chain nodes of chain_node.url run, are RPC ports (26657), and can be reached from here"
 _TROUBLES: Final[Mapping[str, tuple[ProblemId, str]]] = {
     "not_asked": (ProblemId.CHAIN_UNREACHABLE, _LOOK),
     "unreachable": (ProblemId.CHAIN_UNREACHABLE, _LOOK),
@@ -22,8 +22,8 @@ _TROUBLES: Final[Mapping[str, tuple[ProblemId, str]]] = {
     ),
     "other_chain": (
         ProblemId.CHAIN_OTHER,
-        "set chain nodes of the right network (chain_node.url); if the network began anew, dapi begins afresh with it"
-        " once all of them have told so for a minute",
+        "stop dapi, and set chain nodes of the right network (chain_node.url); if the network began anew, wait: dapi"
+        " begins afresh with it once all of them have told so for a minute",
     ),
     "halted": (
         ProblemId.CHAIN_HALTED,

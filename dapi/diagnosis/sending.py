@@ -16,7 +16,11 @@ def held(status: Status) -> Iterator[Finding]:
     """Find kinds of messages that the chain refuses until people mend something."""
     found = status["chain"]
     for kind, problem in found.get("held", {}).items():
-        problem_id, to_do = _mend(found["causes"][kind], found)
+        cause = found["causes"][kind]
+        problem_id, to_do = _mend(cause, found)
+        if cause != "other":
+            # Its last part is what to do, which is told apart here.
+            problem = problem.rpartition("; ")[0] or problem
         text = f"{kind} messages are held: {problem}"
         yield Finding(problem_id, text, to_do, part=f"{kind} messages", is_logged=True)
 

@@ -99,6 +99,7 @@ class Parts:
         snapshot: Callable[[], Deferred[Snapshot]],
         on_broken: Callable[[str], object],
         on_another_chain: Callable[[str], object],
+        takes_other_chain_at_once: bool = False,
         random: random_module.Random,
         log_levels: LogLevels | None = None,
     ) -> None:
@@ -120,8 +121,7 @@ class Parts:
         params = TEST_NETWORK_PARAMS if config.poc.network == "test" else MAIN_NETWORK_PARAMS
         store = NodeStore(self.database)
         self.ack_times = AckTimes()
-        self.share = FairShare(reactor)
-        self.large_batches = LargeBatches(reactor)
+        self.share, self.large_batches = FairShare(reactor), LargeBatches(reactor)
         self._network_version, self._network_arguments = NetworkVersion(), NetworkArguments()
         self.callback_tokens = CallbackTokens(path)
         self.broker = Broker(reactor, store, self._make_worker, callback_url=self._told_url, params=params)
@@ -131,7 +131,7 @@ class Parts:
         operations = {**CALLBACKS, **(RELAYED if self.relay is not None else {})}
         description = OpenApiRoute("dapi: callbacks", operations, is_open=True)
         self.callback_listener = self._make_callbacks((*health, *description.routes()))
-        self.chain = self._make_chain(on_another_chain)
+        self.chain = self._make_chain(on_another_chain, takes_other_chain_at_once)
         self.backups, self.page = Backups(reactor, path), self._make_page(status)
         self.retention = Retention(reactor, self.database, keep_days=config.storage.keep_finished)
         phases = self.chain.phase_status if self.chain is not None else None
@@ -313,7 +313,7 @@ class Parts:
 
         return LivePage(self._reactor, status=status, restart=restart, counts=counts)
 
-    def _make_chain(self, on_another_chain: Callable[[str], object]) -> ChainService | None:
+    def _make_chain(self, on_another_chain: Callable[[str], object], takes_other_at_once: bool) -> ChainService | None:
         config = self._config.chain_node
         if config.url is None:
             return None
@@ -330,6 +330,7 @@ class Parts:
             network_version=self._network_version,
             network_arguments=self._network_arguments,
             on_another_chain=on_another_chain,
+            takes_other_at_once=takes_other_at_once,
         )
 
     def _batch_handler(self, node_num: int) -> BatchHandler:

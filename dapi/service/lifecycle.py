@@ -146,7 +146,8 @@ class DapiService(MultiService):
         if self._is_stopping:
             raise StartError("dapi is still stopping: start it when the Deferred of stopService has fired")
         if self._started_at is not None:
-            self._own(self._make_parts())
+            self._own(self._make_parts(takes_other_chain_at_once=self._is_beginning_afresh))
+        self._is_beginning_afresh = False
         self._started_at = self._reactor.seconds()
         self._warn()
         try:
@@ -176,7 +177,6 @@ class DapiService(MultiService):
         def start(_: object) -> None:
             # Not if it was stopped for good meanwhile.
             if self._is_beginning_afresh:
-                self._is_beginning_afresh = False
                 self.startService()
 
         def give_up(failure: Failure) -> None:

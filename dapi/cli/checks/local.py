@@ -83,6 +83,16 @@ def known_nodes(config: Config) -> list[NodeConfig]:
     return list(nodes.values())
 
 
+def known_chain(config: Config) -> str | None:
+    """Return the id of the chain that the database is of; None when it is of none yet, or cannot be read."""
+    path = Path(os.path.realpath(Path(config.storage.path).expanduser()))
+    if os.path.exists(path):
+        with contextlib.suppress(sqlite3.Error), contextlib.closing(open_to_read(path)) as connection:
+            for (chain_id,) in connection.execute("SELECT id FROM chain").fetchall():
+                return str(chain_id)
+    return None
+
+
 def _key(config: Config) -> Check:
     if config.chain_node.url is None:
         return skipped("key", "no chain is configured, so nothing is signed", "set chain_node.url and a key")

@@ -25,6 +25,7 @@ from dapi.phases.epoch_queries import epoch_info
 from dapi.submission.rows import TYPE_URLS
 from dapi.timing.together import together
 
+_LOOK = "look whether it runs, is the RPC port of a chain node (26657), and can be reached from here"
 _STALE_SECONDS = 60.0
 _CLOCK_SECONDS = 5.0
 _GRANT_DAYS = 30
@@ -34,8 +35,11 @@ _NODE_SECONDS = 15.0
 _SECOND_NS = 1e9
 
 
-async def chain_checks(reactor: Any, config: Config) -> list[Check]:
-    """Ask each chain node where it stands, and the first that answers what it knows of the key."""
+async def chain_checks(reactor: Any, config: Config, known_chain: str | None) -> list[Check]:
+    """Ask each chain node where it stands, and the first that answers what it knows of the key.
+
+    ``known_chain`` is the id of the chain that the database is of, None while it is of none.
+    """
     urls = (config.chain_node.url or "").split(",")
     if config.chain_node.url is None:
         return [
@@ -51,13 +55,17 @@ async def chain_checks(reactor: Any, config: Config) -> list[Check]:
                 sound.append((url, status))
         except ChainError as error:
             name = f"chain node {rpc.nodes[0].name}"
-            checks.append(failed(name, str(error), "look whether it runs, and can be reached from here"))
+            checks.append(failed(name, str(error), _LOOK))
         finally:
             await rpc.close()
     chains = {status.chain_id for _, status in sound}
     if len(chains) > 1:
         found = f"the chain nodes are of different chains: {', '.join(sorted(chains))}"
         checks.append(failed("chain", found, "take those of the wrong network out of chain_node.url"))
+    if chains and known_chain is not None and known_chain not in chains:
+        found = f"the database is of the chain {known_chain}, and the chain nodes are of {', '.join(sorted(chains))}"
+        to_do = "set chain nodes of the right network: dapi would give up what it keeps for the chain of the database"
+        checks.append(failed("chain of the database", found, to_do))
     if not sound:
         checks.append(skipped("account", "no chain node can be asked"))
         return checks
@@ -74,9 +82,10 @@ def _chain_node(status: ChainStatus) -> Check:
     if status.catching_up:
         return failed(name, f"{where}: it is catching up", "wait until it has caught up, or set one that has")
     if age > _STALE_SECONDS:
-        return failed(
-            name, f"{where}: it stands still, or this machine's clock is wrong", "look at it; set a second one"
+        to_do = (
+            "have the clock set by NTP (chrony, systemd-timesyncd); if it is right, look at the node, or set another"
         )
+        return failed(name, f"{where}: it stands still, or this machine's clock is wrong", to_do)
     return passed(name, where)
 
 

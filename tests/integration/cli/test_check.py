@@ -9,6 +9,7 @@ from typing import Any
 import pytest_twisted
 
 from dapi.cli.exit_codes import ExitCode
+from dapi.database.file import open_prepared
 from tests.integration.cli.dapi_process import Begin, begin, ended
 from tests.integration.ports import free_port
 from tests.integration.whole_dapi import WholeDapi, whole
@@ -75,6 +76,23 @@ async def test_a_node_that_is_down_and_no_grant(whole: WholeDapi, begin: Begin, 
     failures = {each["name"]: each for each in done.json()["checks"] if each["result"] == "FAIL"}
     assert set(failures) == {"node one", "grants"}
     assert "grant-ml-ops-permissions" in failures["grants"]["to_do"]
+
+
+@pytest_twisted.ensureDeferred
+async def test_chain_nodes_of_another_chain_than_the_database(whole: WholeDapi, begin: Begin, tmp_path: Path) -> None:
+    whole.node("one")
+    whole.chain.produce_block()
+    config = settings(whole, tmp_path)
+    connection = open_prepared(tmp_path / "outbox.db")
+    for chain_id, code in ((whole.chain.state.chain_id, 0), ("the-first-network", ExitCode.NO)):
+        connection.execute("DELETE FROM chain")
+        connection.execute("INSERT INTO chain (id, height, time_ns, hash) VALUES (?, 1, 1, '')", (chain_id,))
+        done = await ended(begin("check", "--config", config, "--json"))
+        assert done.code == code, done
+    connection.close()
+    (failure,) = [each for each in done.json()["checks"] if each["result"] == "FAIL"]
+    assert "the database is of the chain the-first-network, and the chain nodes are of gonka-sim" in failure["found"]
+    assert "set chain nodes of the right network" in failure["to_do"]
 
 
 @pytest_twisted.ensureDeferred

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import pytest
 import pytest_twisted
 
+from dapi.chain import block_watcher
 from dapi.messages import State
 from tests.integration.submission.chain_and_dapi import STAGE, Maker
 from tests.integration.waiting import until
 
 
 @pytest_twisted.ensureDeferred
-async def test_batches_of_another_chain_are_not_sent(maker: Maker) -> None:
+async def test_batches_of_another_chain_are_not_sent(maker: Maker, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(block_watcher, "_ANOTHER_CHAIN_SECONDS", 1.0)
     first, second = maker.chain(None), maker.chain(0.05, chain_id="another-network")
     dapi = maker.dapi(first)
     for nonce in range(3):

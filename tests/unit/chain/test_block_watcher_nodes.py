@@ -10,6 +10,7 @@ from twisted.logger import LogLevel
 from twisted.trial.unittest import SynchronousTestCase
 
 from dapi.chain.block_watcher import BlockWatcher
+from dapi.chain.nodes import ChainTrouble
 from dapi.chain.rpc_answers import BlockInfo
 from tests.logs import log_of
 from tests.unit.chain.chain_nodes import Nodes, RpcTestCase, status
@@ -30,8 +31,13 @@ class SeveralNodesTests(RpcTestCase):
         self.watcher.startService()
         self.addCleanup(self.stop)
 
-    def make_watcher(self) -> BlockWatcher:
-        return BlockWatcher(self.clock, self.client(self.nodes), on_another_chain=self.others.append)
+    def make_watcher(self, *, takes_other_at_once: bool = False) -> BlockWatcher:
+        return BlockWatcher(
+            self.clock,
+            self.client(self.nodes),
+            on_another_chain=self.others.append,
+            takes_other_at_once=takes_other_at_once,
+        )
 
     def stop(self) -> None:
         self.successResultOf(self.watcher.stopService())
@@ -115,11 +121,23 @@ class SeveralNodesTests(RpcTestCase):
         self.pass_time(10)
         self.assertTrue(self.others[0].startswith("a:26657: it is at block 3"), self.others)
 
-    def test_without_a_block_of_the_expected_one_another_chain_is_followed(self) -> None:
+    def watch_another_chain_from_the_start(self, *, takes_other_at_once: bool = False) -> None:
         self.stop()
-        self.watcher = self.make_watcher()
+        self.watcher = self.make_watcher(takes_other_at_once=takes_other_at_once)
         self.watcher._nodes.expect_chain_of(BlockInfo("gonka-test", 90, 1, "AB90"))
         self.watcher.startService()
+
+    def test_without_a_block_of_the_expected_one_another_chain_is_followed_after_a_minute(self) -> None:
+        self.watch_another_chain_from_the_start()
+        self.pass_time(55)
+        self.assertIsNone(self.watcher.head)
+        self.assertTrue(str(self.watcher.problem).startswith("another one: a:26657: "))
+        self.assertIs(self.watcher.trouble, ChainTrouble.OTHER_CHAIN)
+        self.pass_time(10)
+        self.assertEqual((self.height, self.watcher.problem, self.others), (10, None, []))
+
+    def test_after_dapi_began_afresh_the_other_chain_is_followed_at_once(self) -> None:
+        self.watch_another_chain_from_the_start(takes_other_at_once=True)
         self.pass_time(3)
         self.assertEqual((self.height, self.watcher.problem, self.others), (10, None, []))
 

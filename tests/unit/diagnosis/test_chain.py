@@ -101,6 +101,16 @@ class SendingTests(CheckTestCase):
             self.assertEqual(finding.problem, "generated messages are held: authz 2: the chain's words")
             self.assertIn(to_do, finding.to_do)
 
+    def test_what_to_do_is_not_said_twice(self) -> None:
+        words = (
+            "sdk 9: fee payer does not exist; create the account gonka1signer: send the smallest amount of coins to it"
+        )
+        held = {"chain__held": {"seed": words}, "chain__trouble": "held"}
+        (finding,) = self.found(**held, chain__causes={"seed": "account"})
+        self.assertEqual(finding.problem, "seed messages are held: sdk 9: fee payer does not exist")
+        (finding,) = self.found(**held, chain__causes={"seed": "other"})
+        self.assertIn("create the account", finding.problem)
+
     def test_each_held_kind_is_a_problem_of_its_own(self) -> None:
         held = {"generated": "why", "seed": "why"}
         one, other = self.found(chain__held=held, chain__causes=dict.fromkeys(held, "grant"), chain__trouble="held")
