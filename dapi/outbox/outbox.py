@@ -12,7 +12,7 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import msgspec
-from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.defer import Deferred, fail, maybeDeferred, succeed
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -217,10 +217,13 @@ class Outbox:
             self._is_committing = False
             return
         group = self._next_group()
-        store = _store_large if group.size > _MAX_BYTES else _store
-        stored = self._database.write(partial(store, group.parts(), self._now()), intake=True)
+        stored = maybeDeferred(self._write, group)
         stored.addCallbacks(self._stored, self._not_stored, callbackArgs=(group,), errbackArgs=(group,))
         stored.addErrback(lambda failure: self.log.failure("the outbox failed, which it never should", failure))
+
+    def _write(self, group: _Group) -> Deferred[_Stored]:
+        store = _store_large if group.size > _MAX_BYTES else _store
+        return self._database.write(partial(store, group.parts(), self._now()), intake=True)
 
     def _next_group(self) -> _Group:
         group = _Group()
