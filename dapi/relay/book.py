@@ -45,11 +45,11 @@ class Book:
         self._to_drop: list[Payload] = []
 
     def ledger(self, key: Key) -> StageLedger:
-        """Return the ledger of a stage and model; of those the 32 of the highest stages are kept."""
+        """Return the ledger of a stage and model; beside it those of the highest stages are kept, 32 in all."""
         if key not in self.ledgers:
-            self.ledgers[key] = StageLedger()
-            for old in sorted(self.ledgers)[:-_MAX_LEDGERS]:
+            for old in sorted(self.ledgers)[: 1 - _MAX_LEDGERS]:
                 del self.ledgers[old]
+            self.ledgers[key] = StageLedger()
         return self.ledgers[key]
 
     @property

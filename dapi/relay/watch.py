@@ -169,14 +169,12 @@ class Watch(LoopService):
     def _watch_of(self, stage: StageWindow, model: str) -> StageWatch:
         key = (stage.height, model)
         if key not in self.stages:
+            # A chain that began anew has lower heights than what is known from before.
+            for old in sorted(self.stages)[: 1 - _REMEMBERED]:
+                del self.stages[old]
+                self._saved.pop(old, None)
             self.stages[key] = StageWatch(WatchedStage.of(stage, model), self.knowledge.restarts)
-            self._forget_old()
         return self.stages[key]
-
-    def _forget_old(self) -> None:
-        for old in sorted(self.stages)[:-_REMEMBERED]:
-            del self.stages[old]
-            self._saved.pop(old, None)
 
     # The database.
 

@@ -13,9 +13,12 @@ import pytest_twisted
 from dapi.chain.rpc import ChainRpc
 from dapi.config import PocV2Config
 from dapi.database import Database
+from dapi.relay.api_answers import StageWindow
 from dapi.relay.api_client import ApiClient
 from dapi.relay.chain_questions import ChainQuestions
+from dapi.relay.stage_watch import StageWatch
 from dapi.relay.watch import Watch
+from dapi.relay.watched_stage import WatchedStage
 from dapi.service import DapiService, make_service
 from dapi.simulator.api.stages import Stage
 from dapi.simulator.chain import queries
@@ -120,6 +123,19 @@ async def test_a_confirmation_poc_and_a_challenge_are_stages_of_their_own(host: 
     await until(lambda: (P + 5_002, MODEL) in watch.stages)
     assert stage(watch)["kind"] == "challenge"
     assert (P + 5_001, MODEL) not in watch.stages
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_chain_that_began_anew_is_watched_though_its_heights_are_lower(host: Host, watched: Watched) -> None:
+    watch = watched.watch
+    await until(lambda: (P, MODEL) in watch.stages)
+    for height in range(P + 1, P + 41):
+        before = StageWindow(height, height, height + 1, height + 2, height + 3)
+        watch.stages[height, MODEL] = StageWatch(WatchedStage.of(before, MODEL), 0)
+    del watch.stages[P, MODEL]
+    host.api.take_callback(*body())
+    await until(lambda: (P, MODEL) in watch.stages and watch.stages[P, MODEL].record.stored == 2)
+    assert len(watch.stages) == 40
 
 
 @pytest_twisted.ensureDeferred

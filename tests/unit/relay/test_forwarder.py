@@ -262,6 +262,17 @@ class ForwarderTests(SynchronousTestCase):
             self.assertEqual((before, ledger.is_exact), (True, not is_forgotten))
         self.assertEqual(ledger.handed_on, 1)
 
+    def test_a_host_of_many_models_has_all_of_them_handed_on(self) -> None:
+        """No more than 32 ledgers are kept, and the lowest one goes first."""
+        for model in range(40, 0, -1):
+            facts = Facts(100, 1, range(model, model + 1), None, model, 0, model)
+            target = Target(f"m{model:02}", "generated")
+            self.forwarder.add(Payload(model, Place("", 0), b"/", (), 1, 0.0, target, facts))
+            self.clock.advance(0)
+            self.client.requests[-1].callback(RawAnswer(200, None, b""))
+            self.assertIn((100, f"m{model:02}"), self.book.ledgers)
+        self.assertEqual((self.book.counts["taken"], len(self.book.ledgers)), (40, 32))
+
     def test_what_is_late_is_not_tried(self) -> None:
         self.add(1)
         self.refuse()
