@@ -15,7 +15,8 @@ _REFUSED_SECONDS = 10.0
 _ANSWERS = {
     "MISROUTED": (
         ProblemId.RELAY_MISROUTED,
-        "look whether poc_v2.api_url is the callback port of the api container itself, and no proxy stands before it",
+        "look whether poc_v2.api_url is the callback port of the api container itself, and no proxy stands before it; "
+        "a path with // is of a DAPI_API__POC_CALLBACK_URL that ends with a slash",
     ),
     "UNKNOWN_NODE": (
         ProblemId.RELAY_UNKNOWN_NODE,

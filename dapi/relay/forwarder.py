@@ -10,6 +10,7 @@ from twisted.logger import Logger
 
 from dapi.http.exchange import NoAnswerError
 from dapi.http.raw_client import RawClient
+from dapi.messages.printable import printable
 from dapi.relay.answers import Judgement, Meaning, judge
 from dapi.relay.book import Book
 from dapi.relay.facts import Facts, Target
@@ -222,7 +223,8 @@ class Forwarder(LoopService):
             # A result with a wrong key gets 500 for ever; one that the container cannot hand over now gets 30 s.
             factor = 2 ** (payload.failures - 1) if is_failed_result else 1
             payload.retry_at = now + _LATER_SECONDS[meaning] * factor
-            self._complain(meaning, reason, now)
+            where = f", for {printable(payload.target)}" if meaning is Meaning.MISROUTED else ""
+            self._complain(meaning, reason + where, now)
         self.queue.put(payload, now=now)
 
     def _act_on_unreadable(self, payload: Payload, reason: str) -> None:

@@ -222,6 +222,16 @@ async def test_other_requests_pass_through(host: Host) -> None:
 
 
 @pytest_twisted.ensureDeferred
+async def test_a_callback_url_that_ends_with_a_slash_is_told_by_its_path(host: Host) -> None:
+    """docs/protocol/poc-v2.md, 'Answers': a slash more is another path."""
+    assert (await host.post(body_of(1), base=f"{host.base}/"))[0] == 200
+    await until(lambda: "MISROUTED" in host.relay.status()["problems"]["answers"])
+    problem = host.relay.status()["problems"]["answers"]["MISROUTED"]
+    assert f"HTTP 404: Not Found, for /{PATH}" in problem
+    assert host.api.posts[0].target == f"/{PATH}".encode()
+
+
+@pytest_twisted.ensureDeferred
 async def test_a_redirect_is_neither_followed_nor_given(host: Host) -> None:
     host.api.faults.status = 302
     assert (await host.post(body_of(1)))[0] == 200
