@@ -208,10 +208,10 @@ class Conductor(LoopService):
         if not self._poc_version.is_v1:
             self._leave_nodes_alone(info)
             return
-        await self._arguments.learn(info)
         stage = info.stage_under_way()
         if self._work is not None and (stage is None or stage.height != self._work.record.stage.height):
             self._leave_stage()
+        await self._arguments.learn(info)
         if stage is None:
             self._reconciler.intend({node.id: Intention(Duty.INFERENCE) for node in self._broker.nodes()})
         seed_problem = await self._do_stage(stage, info) if stage is not None else None
