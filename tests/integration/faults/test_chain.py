@@ -164,6 +164,6 @@ async def test_all_that_was_acknowledged_is_in_a_block_after_each(whole: WholeDa
     rows = await all_rows(whole)
     assert {row.state for row in rows} == {State.CONFIRMED}
     assert acknowledged(whole) == in_blocks(whole) == {row.batch_id for row in rows if row.kind is Kind.GENERATED}
-    # By the windows that governance has made.
-    whole.produce_to(FIRST_POC + SHORTER + 1)
+    # By the windows that governance has made, at whose end no node is waited for any more.
+    whole.produce_to(FIRST_POC + SHORTER + LONGER - 2)
     await whole.when_all("validate")
