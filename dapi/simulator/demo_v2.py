@@ -34,7 +34,7 @@ from dapi.service import DapiService, make_service
 from dapi.simulator.api.api import SimulatedApi
 from dapi.simulator.api.settings import MODEL, START, ApiSettings
 from dapi.simulator.api.stages import Durations, Stage
-from dapi.simulator.ports import free_port
+from dapi.simulator.ports import free_ports
 from dapi.simulator.vllm.sender import SimulatedVllm
 from dapi.simulator.vllm.settings import SenderSettings
 
@@ -65,13 +65,11 @@ committed  what counts: the last commit on the chain, which takes none after blo
 class Side:
     """One host: its container, its nodes, and dapi where ``folder`` is given."""
 
-    def __init__(self, reactor: Any, random: Random, name: str, scale: float, folder: str | None) -> None:
+    def __init__(self, reactor: Any, name: str, ports: Sequence[int], scale: float, folder: str | None) -> None:
         self.name = name
         self._reactor = reactor
         self._scale = scale
         settings = ApiSettings(flush_seconds=5.0 * scale, unsynced_seconds=0.4 * scale)
-        # It is killed, and nobody may have its ports meanwhile.
-        ports = (free_port(random), free_port(random), free_port(random))
         self.api = SimulatedApi(reactor, settings, nodes=dict.fromkeys(_NODES, MODEL), ports=ports)
         self.api.stage, self.api.height = _STAGE, START
         self._folder = folder
@@ -148,9 +146,11 @@ class Demo:
         self.result: dict[str, dict[str, int]] = {}
         self._reactor = reactor
         self._scale = scale
+        # The containers are killed, and nobody may have their ports meanwhile.
+        ports = free_ports(random, 6)
         self._sides = {
-            "without": Side(reactor, random, "without dapi", scale, None),
-            "with": Side(reactor, random, "with dapi", scale, folder),
+            "without": Side(reactor, "without dapi", ports[:3], scale, None),
+            "with": Side(reactor, "with dapi", ports[3:], scale, folder),
         }
         self._height = START
         self._made: dict[str, int] = {}

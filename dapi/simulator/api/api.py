@@ -91,7 +91,7 @@ class SimulatedApi(Service):
         settings: ApiSettings | None = None,
         *,
         nodes: Mapping[int, str],
-        ports: tuple[int, int, int] = (0, 0, 0),
+        ports: Sequence[int] = (0, 0, 0),
     ) -> None:
         self.settings = settings or ApiSettings()
         self.faults = Faults()

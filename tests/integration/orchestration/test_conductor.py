@@ -30,10 +30,12 @@ from tests.integration.whole_dapi import (
 
 __all__ = ["whole"]
 
+# Nodes that still have something to deliver are waited for until then.
+EXCHANGE_END = GENERATION_END + LONG.poc_exchange_duration - 2
 # The first height of each phase, and what nodes do from then on.
 BOUNDARIES = (
     (FIRST_POC, "generate"),
-    (GENERATION_END + LONG.poc_exchange_duration - 2, "validate"),
+    (EXCHANGE_END, "validate"),
     (VALIDATION_START, "validate"),
     (VALIDATION_END, None),
 )
@@ -159,16 +161,20 @@ async def test_chain_websocket_cut_and_chain_away(whole: WholeDapi) -> None:
 
 @pytest_twisted.ensureDeferred
 async def test_chain_halted_over_a_boundary(whole: WholeDapi) -> None:
-    whole.node("node1")
+    node = whole.node("node1")
     whole.start()
     whole.produce_to(GENERATION_END - 2)
     await whole.when_all("generate")
     whole.chain.is_halted = True
     await until(lambda: "halted" in str(whole.chain_service.submitter.status()["reason"]))
     # Deadlines stand still: what is generated meanwhile is kept, and confirmed when the chain goes on.
-    assert phase_of(whole.nodes["node1"]) == "generate"
+    assert phase_of(node) == "generate"
     whole.chain.is_halted = False
     whole.produce_to(GENERATION_END + 4)
+    node.settings.batches_per_walk = 0
+    await when_all_is_delivered(node)
+    await whole.when_nothing_is_left()
+    whole.produce_to(EXCHANGE_END)
     await whole.when_all("validate")
     await whole.when_nothing_is_left()
 
@@ -206,7 +212,7 @@ async def test_node_added_and_removed_in_the_middle_of_a_stage(whole: WholeDapi)
     for node in (first, second):
         await until(partial(is_in_stage, node, SECOND_POC))
     await service.broker.remove_node("node1")
-    whole.produce_to(SECOND_POC + LONG.poc_stage_duration + 5)
+    whole.produce_to(SECOND_POC + EXCHANGE_END - FIRST_POC)
     await when_in(second, "validate")
     # Nobody tells the removed one anything any more.
     assert phase_of(first) == "generate"
