@@ -45,7 +45,7 @@ def check(session: Session, config: str | None, node_config: str | None, databas
 
 
 def _all_checks(path: str | None, node_config: str | None, options: dict[str, str]) -> list[Check]:
-    from dapi.cli.checks.local import known_chain, known_nodes, local_checks
+    from dapi.cli.checks.local import known_chain, known_nodes, local_checks, serves_poc_v2_alone
     from dapi.cli.checks.poc_v2 import poc_v2_checks
     from dapi.cli.checks.remote import chain_checks, node_checks
     from dapi.cli.checks.result import failed, passed
@@ -59,9 +59,13 @@ def _all_checks(path: str | None, node_config: str | None, options: dict[str, st
     checks = [passed("settings", "; ".join(["they can be used", *warnings])), *local_checks(config)]
 
     async def ask_the_others(reactor: Any) -> None:
-        checks.extend(await chain_checks(reactor, config, known_chain(config)))
+        is_v2_alone = serves_poc_v2_alone(config)
+        if not is_v2_alone:
+            checks.extend(await chain_checks(reactor, config, known_chain(config)))
         checks.extend(await poc_v2_checks(reactor, config))
-        checks.extend(await node_checks(reactor, config, known_nodes(config)))
+        nodes = known_nodes(config)
+        if nodes or not is_v2_alone:
+            checks.extend(await node_checks(reactor, config, nodes))
 
     _run(ask_the_others)
     return checks

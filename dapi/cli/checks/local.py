@@ -42,15 +42,22 @@ _CHECKED_BYTES = 1024 * MIB
 def local_checks(config: Config) -> Iterator[Check]:
     """Yield the checks of this machine."""
     path = Path(os.path.realpath(Path(config.storage.path).expanduser()))
-    is_running = is_in_use(path)
-    yield _key(config)
+    is_running, is_v2_alone = is_in_use(path), serves_poc_v2_alone(config)
+    if not is_v2_alone:
+        yield _key(config)
     yield from _database(config, path, is_running)
     yield _port("callback port", config.api.ml_server_host, config.api.ml_server_port, is_running)
     yield _port("admin port", config.api.admin_server_host, config.api.admin_server_port, is_running)
     yield _admin_token(config)
     yield from _certificate(config)
-    yield from _callback_url(config, is_running)
+    if not is_v2_alone:
+        yield from _callback_url(config, is_running)
     yield _open_files(config)
+
+
+def serves_poc_v2_alone(config: Config) -> bool:
+    """Return whether dapi only relays or watches PoC v2: it has no chain and no node of its own, and needs none."""
+    return (config.poc_v2.relay or config.poc_v2.watch) and config.chain_node.url is None and not config.nodes
 
 
 def is_in_use(path: Path) -> bool:

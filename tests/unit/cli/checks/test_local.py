@@ -17,7 +17,7 @@ from dapi.broker.nodes import NodeConfig, decode_node_config
 from dapi.cli.checks import local
 from dapi.cli.checks.local import is_in_use, known_nodes, local_checks
 from dapi.cli.checks.result import Check
-from dapi.config import ApiConfig, ChainNodeConfig, Config, Secret, StorageConfig, TlsConfig
+from dapi.config import ApiConfig, ChainNodeConfig, Config, PocV2Config, Secret, StorageConfig, TlsConfig
 from dapi.database.file import open_prepared, take_lock
 from tests.fake_broker import node_fields
 from tests.integration.certificates import Authority
@@ -74,6 +74,15 @@ class CheckTests(LocalTestCase):
         key.chmod(0o600)
         self.assertIn("signs for gonka1", self.found("key").found)
         self.assertNotIn("1" * 32, str(list(local_checks(self.config()))))
+
+    def test_a_host_of_poc_v2_alone_needs_neither_key_nor_callback_url(self) -> None:
+        not_needed = {"key", "callback URL"}
+        self.assertLessEqual(not_needed, {check.name for check in local_checks(self.config())})
+        for poc_v2 in (PocV2Config(relay=True), PocV2Config(watch=True)):
+            self.others = {"poc_v2": poc_v2}
+            self.assertFalse(not_needed & {check.name for check in local_checks(self.config())})
+            self.others["chain_node"] = ChainNodeConfig(url="http://127.0.0.1:1")
+            self.assertLessEqual(not_needed, {check.name for check in local_checks(self.config())})
 
     def test_database(self) -> None:
         self.assertIn("will be made", self.found("database").found)
