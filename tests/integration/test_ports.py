@@ -13,8 +13,9 @@ PROGRAM = f"from tests.integration.ports import free_port; print(*(free_port() f
 
 
 def test_no_process_is_given_one_twice_or_one_of_another_process() -> None:
-    others = subprocess.run([sys.executable, "-c", PROGRAM], check=True, capture_output=True, text=True).stdout.split()
+    # First: what a process is given, it has only as long as it runs.
     ports = [free_port() for _ in range(NUMBER)]
+    others = subprocess.run([sys.executable, "-c", PROGRAM], check=True, capture_output=True, text=True).stdout.split()
     assert len({*ports, *map(int, others)}) == 2 * NUMBER
 
 
