@@ -96,11 +96,11 @@ class ChannelServer(Protocol):
     def begin_request(self, path: bytes, address: str) -> Hashable:
         """Let a request begin, and return who makes it; raises HttpError, or an error of ours, when it must not."""
 
-    def end_request(self, caller: Hashable, buffered_bytes: int) -> None:
+    def end_request(self, caller: Hashable, holder: Hashable, buffered_bytes: int) -> None:
         """End a request that was begun, and give back what its body took."""
 
-    def make_room(self, caller: Hashable, size: int) -> bool:
-        """Take room for so many bytes of a body; return whether there was any."""
+    def make_room(self, holder: Hashable, size: int, own_bytes: int | None) -> bool:
+        """Take room for so many bytes of a body, which had ``own_bytes`` before; return whether there was any."""
 
 
 class JsonChannel(HTTPChannel):
@@ -124,6 +124,7 @@ class JsonChannel(HTTPChannel):
         self._deadline = Timer(clock, settings.deadline_seconds, self._too_late)
         self._linger = Timer(clock, settings.linger_seconds, self.abort)
         self._caller: Hashable = None
+        self._holder: Hashable = None
         self._has_begun = False
         self._buffered_bytes = 0
         self._answered_at_once = 0
@@ -150,7 +151,7 @@ class JsonChannel(HTTPChannel):
             self._head.rest()
             self._deadline.rest()
             if self._has_begun:
-                self.site.end_request(self._caller, self._buffered_bytes)
+                self.site.end_request(self._caller, self._holder, self._buffered_bytes)
             self._has_begun, self._buffered_bytes = False, 0
             self.turns.forget()
         if self._is_over:
@@ -244,18 +245,24 @@ class JsonChannel(HTTPChannel):
             self.refuse(status_of(error), str(error))
             return False
         self._has_begun = True
+        self._holder = self.peer_host if self._caller is None else self._caller
         self.turns.belongs_to(self._caller)
         limit = self.site.max_body_bytes(self._path)
         if self.length is None:
             self.refuse(411, "send the body with a Content-Length")
         elif self.length > limit:
             self.refuse(413, f"the body has {self.length} bytes, at most {limit} are taken")
+        elif (streams := self._streams()) is not None:
+            try:
+                streams.check_room(self.length, self.peer_host)
+            except HttpError as error:
+                self.refuse(error.code, str(error))
         return not self._is_over
 
     def open_stream(self, length: int) -> StreamedContent | None:
         """Return where the body goes that is about to come, None where it is held in memory as usual."""
-        streams, transport = self.site.streams, self.transport
-        if streams is None or not streams.takes(self._path):
+        streams, transport = self._streams(), self.transport
+        if streams is None:
             return None
         # What is streamed takes little of the thread at a time, and has bounds of its own.
         self.turns.end()
@@ -265,8 +272,13 @@ class JsonChannel(HTTPChannel):
             if self.state is ChannelState.RECEIVING:
                 transport.resumeProducing()
 
-        body = streams.open_body(self._path, length, pause=transport.pauseProducing, resume=resume)
+        body = streams.open_body(self._path, length, self.peer_host, pause=transport.pauseProducing, resume=resume)
         return StreamedContent(streams, body)
+
+    def _streams(self) -> Streams | None:
+        """Return who takes the body of this request while it comes, None: nobody."""
+        streams = self.site.streams
+        return streams if streams is not None and streams.takes(self._path) else None
 
     def allContentReceived(self) -> None:
         """Hand over a whole request, unless the last part of its body found no room."""
@@ -321,7 +333,9 @@ class JsonChannel(HTTPChannel):
         """Tell whether ``size`` more bytes of a body may be kept; refuse the request when they may not."""
         if self._is_over:
             return False
-        if not self.site.make_room(self._caller, size):
+        # An address may be that of many senders.
+        own_bytes = self._buffered_bytes if self._caller is None else None
+        if not self.site.make_room(self._holder, size, own_bytes):
             self.refuse(503, "too many bodies at once, try again")
             return False
         self._buffered_bytes += size

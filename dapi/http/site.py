@@ -36,6 +36,9 @@ from dapi.timing.fair_share import FairShare
 from dapi.timing.timer import Timer
 from dapi.timing.waiters import Waiters
 
+# As a part of the memory for all bodies.
+_LITTLE = 8
+
 
 def _admit_all(path: bytes, address: str) -> Hashable:
     """Refuse no request for its path, and know nobody."""
@@ -118,19 +121,24 @@ class JsonSite(Site):
         self._requests[caller] += 1
         return caller
 
-    def end_request(self, caller: Hashable, buffered_bytes: int) -> None:
+    def end_request(self, caller: Hashable, holder: Hashable, buffered_bytes: int) -> None:
         """End a request that was begun, and give back what its body took."""
         self._requests[caller] -= 1
         if not self._requests[caller]:
             del self._requests[caller]
-        self._bodies.give_back(caller, buffered_bytes)
+        self._bodies.give_back(holder, buffered_bytes)
 
-    def make_room(self, caller: Hashable, size: int) -> bool:
-        """Take room for so many bytes of a body; return whether there was any."""
-        has_room = self._bodies.total + size <= self.settings.max_buffered_bytes
-        if not has_room or (caller is not None and not self._bodies.may_take(caller, size)):
+    def make_room(self, holder: Hashable, size: int, own_bytes: int | None) -> bool:
+        """Take room for so many bytes of a body; return whether there was any.
+
+        ``holder`` is the caller, or an address. A body of ``own_bytes`` so far may go on where its holder has little
+        besides, as long as there is room for all together; None: it may not.
+        """
+        bodies, limit = self._bodies, self.settings.max_buffered_bytes
+        is_alone = own_bytes is not None and bodies.held_by(holder) - own_bytes <= limit // _LITTLE
+        if bodies.total + size > limit or not (is_alone or bodies.may_take(holder, size)):
             return False
-        self._bodies.take(caller, size)
+        bodies.take(holder, size)
         return True
 
     def acceptableProtocols(self) -> list[bytes]:

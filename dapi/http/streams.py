@@ -44,8 +44,11 @@ class Streams(Protocol):
     def admit(self, target: bytes) -> None:
         """Refuse a request before its body is read; raises HttpError."""
 
+    def check_room(self, length: int, address: str) -> None:
+        """Refuse a request whose body of this length finds no room, before it is read; raises HttpError."""
+
     def open_body(
-        self, target: bytes, length: int, *, pause: Callable[[], object], resume: Callable[[], object]
+        self, target: bytes, length: int, address: str, *, pause: Callable[[], object], resume: Callable[[], object]
     ) -> Any:
         """Return where the body goes; ``pause`` and ``resume`` stop the connection."""
 

@@ -19,12 +19,13 @@ from dapi.http.exchange import NoAnswerError
 from dapi.http.raw_client import RawAnswer, RawClient
 from dapi.messages.sizes import MIB
 from dapi.relay.api_client import ApiClient
-from dapi.relay.bodies import Body, SmallBody
+from dapi.relay.bodies import Body
 from dapi.relay.book import Book
 from dapi.relay.facts import read_target
 from dapi.relay.forwarder import Forwarder
 from dapi.relay.hearing import Hearing
 from dapi.relay.knowledge import Knowledge
+from dapi.relay.large import LargeBodies
 from dapi.relay.payload import Headers, Payload, PayloadState
 from dapi.relay.prefix import PREFIX, PrefixFile
 from dapi.relay.reconciliation import Reconciliation
@@ -40,7 +41,6 @@ _PASS_SECONDS = 20.0
 _CONNECT_SECONDS = 5.0
 _MAX_IDLE = 16
 _MAX_PENDING_BYTES = 256 * MIB
-_MAX_LARGE_BODIES = 32
 _MAX_UNSETTLED = 100_000
 # Beyond that, what would be held is refused: it is not worth the disk.
 _MAX_HELD = 10_000
@@ -115,7 +115,7 @@ class Relay(MultiService):
         self._passing: tuple[float, str] | None = None
         self._refused = 0
         self._pending_bytes = 0
-        self._large_bodies = 0
+        self._large = LargeBodies()
         self._log_limit = OncePerMinute(reactor)
         self._loading: Deferred[None] = succeed(None)
         self._keeping: set[Deferred[None]] = set()
@@ -229,25 +229,29 @@ class Relay(MultiService):
             raise HttpError(403, "the path has no right prefix: the api container is told it as poc_callback_url")
         if any(not 0x21 <= byte <= 0x7E for byte in target):
             raise HttpError(400, "the path is not ASCII")
-        if not self.running or self._pending_bytes >= _MAX_PENDING_BYTES or self._large_bodies >= _MAX_LARGE_BODIES:
+        if not self.running or self._pending_bytes >= _MAX_PENDING_BYTES:
             raise HttpError(503, "too many bodies at once, try again")
 
+    def check_room(self, length: int, address: str) -> None:
+        """Refuse an admitted request whose body finds no room; raises HttpError."""
+        self._large.check(length, address)
+
     def open_body(
-        self, target: bytes, length: int, *, pause: Callable[[], object], resume: Callable[[], object]
+        self, target: bytes, length: int, address: str, *, pause: Callable[[], object], resume: Callable[[], object]
     ) -> Body:
         """Return where the body of an admitted request goes."""
         body = self.store.open_body(target[len(self.prefix) :], length, pause=pause, resume=resume)
-        self._large_bodies += not isinstance(body, SmallBody)
+        self._large.begin(body, length, address)
         return body
 
     def lose(self, body: Body) -> None:
         """Forget a body whose request was not finished."""
-        self._large_bodies -= not isinstance(body, SmallBody)
+        self._large.end(body)
         body.discard()
 
     async def take(self, method: bytes, headers: Headers, body: Body, peer: str) -> RawAnswer | None:
         """Keep a whole request, or hand it on; see the class. A cancel leaves what has begun as it is."""
-        self._large_bodies -= not isinstance(body, SmallBody)
+        self._large.end(body)
         is_full = len(self.forwarder.queue) + self.book.unsettled > _MAX_UNSETTLED
         if is_full:
             self._log_passing(f"more than {_MAX_UNSETTLED} wait already")

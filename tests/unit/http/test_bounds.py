@@ -67,7 +67,7 @@ class BoundsTests(SynchronousTestCase):
 
     def test_a_refused_body_takes_no_memory_while_its_client_stays(self) -> None:
         site = JsonSite(Clock(), Echo(), SETTINGS)
-        transports = [Transport(site) for _ in range(3)]
+        transports = [Transport(site, IPv4Address("TCP", f"10.0.0.{number}", 40000)) for number in range(3)]
         contents: list[Any] = []
         for transport in transports:
             transport.send(PIECES[1] + bytes(89))

@@ -135,7 +135,9 @@ class StreamedBody:
     def takes(self, target: bytes) -> bool:
         return target == b"/streamed"
 
-    def open_body(self, target: bytes, length: int, **_: Any) -> StreamedBody:
+    def check_room(self, length: int, address: str) -> None: ...
+
+    def open_body(self, target: bytes, length: int, address: str, **_: Any) -> StreamedBody:
         return self
 
     def write(self, data: bytes) -> None:

@@ -29,6 +29,10 @@ class ServerTests(SynchronousTestCase):
     def connect(self) -> Transport:
         return Transport(self.site)
 
+    def connect_from(self, number: int) -> Transport:
+        """Connect from an address of its own."""
+        return Transport(self.site, IPv4Address("TCP", f"10.0.0.{number}", 40000))
+
     def only_answer(self, transport: Transport, status: int) -> tuple[dict[str, str], Any]:
         ((found, headers, body),) = transport.answers()
         self.assertEqual(found, status, body)
@@ -201,7 +205,7 @@ class ServerTests(SynchronousTestCase):
 
     def test_all_bodies_together_are_bounded(self) -> None:
         post = b"POST /slow HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\n" + b"x" * 100
-        first, second, third = self.connect(), self.connect(), self.connect()
+        first, second, third = (self.connect_from(number) for number in range(3))
         first.send(post)
         second.send(post)
         third.send(post)
@@ -289,6 +293,34 @@ class ServerTests(SynchronousTestCase):
         for transport in transports:
             transport.lose()
         self.assertEqual(self.site.buffered_bytes, 0)
+
+    def test_an_address_leaves_room_for_the_bodies_of_others(self) -> None:
+        """Whoever sends is not known, and one that sends many bodies slowly holds nobody else up."""
+        self.site = JsonSite(self.clock, self.resource, HttpSettings(max_body_bytes=800, max_buffered_bytes=900))
+        begin = b"POST /slow HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n"
+        slow = [self.connect_from(1) for _ in range(6)]
+        for transport in slow:
+            transport.send(begin % 100 + bytes(99))
+        refused = [code for transport in slow for code, *_ in transport.answers()]
+        self.assertEqual(set(refused), {503})
+        self.assertLess(len(refused), 4)
+        self.assertLessEqual(self.site.buffered_bytes, 500)
+        other, another = self.connect_from(2), self.connect_from(3)
+        for transport in (other, another):
+            transport.send(begin % 100 + bytes(99))
+            self.assertEqual(transport.answers(), [])
+        for transport in (*slow, other, another):
+            transport.lose()
+        self.assertEqual((self.site.buffered_bytes, self.site._bodies.holders), (0, 0))
+
+    def test_one_large_body_of_an_address_finds_room_beside_little_else(self) -> None:
+        self.site = JsonSite(self.clock, self.resource, HttpSettings(max_body_bytes=800, max_buffered_bytes=900))
+        large, small = self.connect_from(1), self.connect_from(1)
+        small.send(b"POST /slow HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\n" + bytes(99))
+        large.send(b"POST /slow HTTP/1.1\r\nHost: a\r\nContent-Length: 700\r\n\r\n")
+        for _ in range(7):
+            large.send(bytes(100))
+        self.assertEqual((large.answers(), len(self.resource.waiting)), ([], 1))
 
     def test_a_connection_that_says_nothing(self) -> None:
         silent, used = self.connect(), self.connect()
