@@ -79,6 +79,8 @@ class Account:
         self._debt = 0.0
         self._paid_at = share.clock.seconds()
         self._paused_at = 0.0
+        # A pause that nobody has made, or made to its end: there was no connection.
+        self._owes = False
         self._next_look = Timer(share.clock, _LOOK_SECONDS, self._look)
         self._members: Observers[[]] = Observers()
 
@@ -96,7 +98,10 @@ class Account:
         """Call ``observer`` at the begin and the end of each pause."""
         self._members.add(observer)
         self._share.joined(self)
-        if self.is_paused:
+        if self._owes:
+            # As if it had been here all the time.
+            self._owes = False
+            self._enter(AccountState.PAUSED)
             self._look()
 
     def leave(self, observer: Callable[[], object]) -> None:
@@ -104,6 +109,10 @@ class Account:
         self._members.remove(observer)
         if not self._members:
             self._next_look.cancel()
+            if self.is_paused:
+                # Nobody can pause for it now, and it is to count among those who wait no more.
+                self._owes = True
+                self._enter(AccountState.FREE)
             self._share.left(self)
 
     def begin_step(self) -> float:
@@ -132,8 +141,10 @@ class Account:
         self._debt += seconds * max(1.0, seconds / _LONG_STEP_SECONDS) if is_step else seconds
         if self._debt > _ALLOWED_SECONDS and not self.is_paused and self._share.others_wait(self):
             self._paused_at = now
-            self._turn(AccountState.PAUSED)
-            self._next_look.start(self._until_paid())
+            self._owes = not self.has_members
+            if self.has_members:
+                self._turn(AccountState.PAUSED)
+                self._next_look.start(self._until_paid())
 
     def _pay(self, now: float) -> None:
         self._debt = max(0.0, self._debt - (now - self._paid_at) * self._share.rate_of(self))
@@ -155,9 +166,12 @@ class Account:
         return min(_LOOK_SECONDS, self._debt / self._share.rate_of(self) + _PAID_SECONDS)
 
     def _turn(self, state: AccountState) -> None:
+        self._enter(state)
+        self._members()
+
+    def _enter(self, state: AccountState) -> None:
         self.state = step(TRANSITIONS, self.state, state, "an account")
         self._share.paused += 1 if self.is_paused else -1
-        self._members()
 
 
 class FairShare:
@@ -214,7 +228,6 @@ class FairShare:
         while len(self._unused) > _MAX_REMEMBERED:
             oldest, _ = self._unused.popitem(last=False)
             del self._accounts[oldest.is_node, oldest.who]
-            self.paused -= oldest.is_paused
 
     def _account(self, who: Hashable, *, is_node: bool) -> Account:
         key = is_node, who

@@ -253,6 +253,7 @@ class ChargeTests(LargeBatchesTestCase):
 
 class PauseTests(LargeBatchesTestCase):
     def test_whoever_sent_one_has_to_pause(self) -> None:
+        self.account.join(lambda: None)
         self.share.of_node(2).charge(1e-4)
         self.reactor.advance(0.5)
         self.take(generated_body())

@@ -150,10 +150,31 @@ class FairShareTests(SynchronousTestCase):
         self.others_work(0.5)
         account.charge(0.1)
         account.leave(hear)
-        self.assertTrue(self.share.of_node("again").is_paused)
         account.join(hear)
+        self.assertTrue(self.share.of_node("again").is_paused)
         self.others_work(PAUSE_SECONDS + 1)
         self.assertEqual(heard, [True, False])
+
+    def test_who_leaves_in_a_pause_takes_no_share_of_those_who_stay(self) -> None:
+        self.others_work(3)
+        before = self.share.rate_of(self.greedy), self.share.paused
+        for number in range(20):
+            account = self.share.of_stranger(f"10.0.0.{number}")
+            account.join(self.heard.clear)
+            account.charge(1.0)
+            account.leave(self.heard.clear)
+        self.others_work(3)
+        self.assertEqual((self.share.rate_of(self.greedy), self.share.paused), before)
+
+    def test_what_is_charged_when_the_connection_is_gone_is_paused_for_by_the_next_one(self) -> None:
+        gone = self.share.of_node("gone")
+        self.others_work(0.5)
+        gone.charge(1.0)
+        self.assertEqual((gone.state, self.clock.getDelayedCalls()), (AccountState.FREE, []))
+        gone.join(self.heard.clear)
+        self.assertIs(gone.state, AccountState.PAUSED)
+        self.others_work(PAUSE_SECONDS)
+        self.assertIs(gone.state, AccountState.FREE)
 
     def test_whoever_left_leaves_no_delayed_call(self) -> None:
         account = self.share.of_stranger("10.0.0.1")
