@@ -17,7 +17,8 @@ from tests.integration.whole_dapi import FIRST_POC, SECOND_POC, VALIDATION_END, 
 
 __all__ = ["begin", "whole"]
 
-QUICK = RehearsalTimes(rate=1.0)
+# A pause of the machine is not to be all of it.
+QUICK = RehearsalTimes(rate=4.0)
 
 
 async def serving(whole: WholeDapi) -> str:
