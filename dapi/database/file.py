@@ -177,8 +177,10 @@ def _prepare(connection: sqlite3.Connection, path: Path) -> None:
 
 
 def _corrupt(path: Path, found: object) -> str:
+    # SQLite may tell it in several lines.
+    words = " ".join(str(found).split())
     return (
-        f"the database {path} is corrupt ({found}): restore it from a back-up, or move it away, together with its -wal "
+        f"the database {path} is corrupt ({words}): restore it from a back-up, or move it away, together with its -wal "
         "and -shm files, to begin with an empty one"
     )
 

@@ -54,7 +54,7 @@ def _look(connection: sqlite3.Connection, path: Path) -> FoundDatabase:
         )
     (found,) = connection.execute("PRAGMA integrity_check(1)").fetchone()
     if found != "ok":
-        raise StartError(f"{path} is damaged: {found}")
+        raise StartError(f"{path} is damaged: {' '.join(found.split())}")
     tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
     chain = connection.execute("SELECT id FROM chain").fetchone() if "chain" in tables else None
     # Of an earlier version the table has another name.

@@ -226,7 +226,9 @@ class RefusalTests(StoreTestCase):
     def test_corrupt_page(self) -> None:
         self.close_database(self.open_database())
         corrupt_page(self.path, "finished")
-        self.assertIn("is corrupt", self.refusal())
+        refusal = self.refusal()
+        self.assertIn("is corrupt", refusal)
+        self.assertNotIn("\n", refusal)
 
     def test_truncated_file(self) -> None:
         self.close_database(self.open_database())
