@@ -56,8 +56,8 @@ class WatchedProcess(ProcessProtocol):
         """Fire with the exit code, negative for a signal."""
         return soon(self.ended, _PATIENCE_SECONDS)
 
-    def signal(self, name: str) -> None:
-        """Send a signal, such as ``TERM``."""
+    def signal(self, name: str | int) -> None:
+        """Send a signal, such as ``TERM``, or by its number."""
         self.transport.signalProcess(name)
 
     def kill(self) -> Deferred[int]:
