@@ -115,11 +115,11 @@ def _run_client(reactor: Any, port: int, recorder: Any) -> None:
 
 def run_as_twistd_does(reactor: Any) -> None:
     """Run the reactor with what the plugin sets for the whole process."""
-    from dapi.service.memory import give_large_blocks_back
+    from dapi.service.memory import save_memory
     from dapi.tap import SWITCH_INTERVAL_SECONDS
 
     sys.setswitchinterval(SWITCH_INTERVAL_SECONDS)
-    give_large_blocks_back()
+    save_memory()
     gc.collect()
     gc.freeze()
     reactor.run()

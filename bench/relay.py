@@ -116,10 +116,10 @@ def serve_dapi(folder: str, urls: list[str]) -> None:
 
     from dapi.config import ApiConfig, Config, PocV2Config, StorageConfig
     from dapi.service import make_service
-    from dapi.service.memory import give_large_blocks_back
+    from dapi.service.memory import save_memory
 
     # As twistd has it.
-    give_large_blocks_back()
+    save_memory()
     reactor: Any = installed
     callback_url, public_url, admin_url = urls
     config = Config(

@@ -107,13 +107,13 @@ def makeService(options: Options) -> IService:
     from twisted.internet import reactor
 
     from dapi.service import make_service
-    from dapi.service.memory import give_large_blocks_back
+    from dapi.service.memory import save_memory
     from dapi.service.systemd import SystemdNotifier
 
     for warning in options.warnings:
         _log.warn("{warning}", warning=warning)
     sys.setswitchinterval(SWITCH_INTERVAL_SECONDS)
-    give_large_blocks_back()
+    save_memory()
     sys.excepthook = _show_without_traceback
     make_monotonic(reactor)
     _allow_many_connections()

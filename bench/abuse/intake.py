@@ -18,7 +18,7 @@ from dapi.broker.callback_tokens import CallbackTokens
 from dapi.broker.nodes import ModelConfig, NodeConfig
 from dapi.config import ApiConfig, Config, StorageConfig, WebSocketConfig
 from dapi.service import make_service
-from dapi.service.memory import give_large_blocks_back
+from dapi.service.memory import save_memory
 from dapi.tap import SWITCH_INTERVAL_SECONDS
 from dapi.timing.clock import make_monotonic
 
@@ -48,7 +48,7 @@ def main(folder: str) -> None:
     make_monotonic(reactor)
     # What the plugin of twistd does for its process.
     sys.setswitchinterval(SWITCH_INTERVAL_SECONDS)
-    give_large_blocks_back()
+    save_memory()
     path = f"{folder}/outbox.db"
     config = Config(
         api=ApiConfig(ml_server_host="127.0.0.1", ml_server_port=0, admin_server_port=0),
