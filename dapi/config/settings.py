@@ -163,8 +163,8 @@ class TlsConfig(Struct, frozen=True, kw_only=True):
     client_ca_file: Text | None = None
     """PEM file of authorities. With it, the callback port takes only clients that have a certificate of one of them."""
     ca_file: Text | None = _WEBSOCKET.ca_file
-    """PEM file of the authorities that nodes are checked against; without it, those of the system. Its former name
-    `websocket.ca_file` still works."""
+    """PEM file of the authorities that nodes, and the api container of PoC v2, are checked against; without it, those
+    of the system. Its former name `websocket.ca_file` still works."""
 
 
 class PocConfig(Struct, frozen=True, kw_only=True):
