@@ -35,7 +35,8 @@ _FAILURES: Final[Mapping[str, tuple[ProblemId, str]]] = {
     ),
     "refused": (
         ProblemId.NODE_REFUSING,
-        "look into the node's own log, and at the proxy before it ({poc_url}); dapi tries again by itself",
+        "look into the node's own log, and at the proxy before it ({poc_url}), whose 404 may come of a wrong version "
+        "or poc_port; dapi tries again by itself",
     ),
     "defect": (ProblemId.NODE_COMMAND_BROKE, "look into the log, and report it; dapi tries again by itself"),
 }

@@ -166,7 +166,10 @@ async def node_checks(reactor: Any, config: Config, nodes: Sequence[NodeConfig])
         try:
             return passed(name, f"answers at {node.poc_url}: {await client.state()}")
         except MLNodeError as error:
-            return failed(name, str(error), f"look whether the node runs, and answers at {node.poc_url}")
+            to_do = f"look whether the node runs, and answers at {node.poc_url}"
+            if error.status == 404:
+                to_do = f"look at its version and poc_port, which {node.poc_url} is made of"
+            return failed(name, str(error), to_do)
         finally:
             await client.close()
 

@@ -79,6 +79,18 @@ async def test_a_node_that_is_down_and_no_grant(whole: WholeDapi, begin: Begin, 
 
 
 @pytest_twisted.ensureDeferred
+async def test_a_node_of_another_version(whole: WholeDapi, begin: Begin, tmp_path: Path) -> None:
+    whole.node("one")
+    whole.chain.produce_block()
+    config = Path(settings(whole, tmp_path))
+    config.write_text(config.read_text().replace('"id": "one"', '"id": "one", "version": "v9.9.9"'))
+    done = await ended(begin("check", "--config", str(config), "--json"))
+    (failure,) = [each for each in done.json()["checks"] if each["result"] == "FAIL"]
+    assert "404" in failure["found"]
+    assert failure["to_do"].startswith("look at its version and poc_port")
+
+
+@pytest_twisted.ensureDeferred
 async def test_chain_nodes_of_another_chain_than_the_database(whole: WholeDapi, begin: Begin, tmp_path: Path) -> None:
     whole.node("one")
     whole.chain.produce_block()

@@ -24,7 +24,7 @@ class NodeTests(CheckTestCase):
         problem = "a: state: Connection was refused by other side"
         for failure, problem_id, to_do in (
             ("unreachable", "node-down", "http://10.0.0.7:8080"),
-            ("refused", "node-refusing", "the node's own log"),
+            ("refused", "node-refusing", "whose 404 may come of a wrong version or poc_port"),
             ("defect", "node-command-broke", "report it"),
         ):
             for intended, severity in (("GENERATE", "critical"), ("VALIDATE", "critical"), ("INFERENCE", "warning")):
