@@ -39,6 +39,7 @@ class Book:
         self.counts: Counter[str] = Counter()
         self.forward_seconds = Histogram()
         self.on_again: Callable[[Payload], object] = lambda payload: None
+        self.on_taken: Callable[[Key], object] = lambda key: None
         self._store = store
         self._keep_bytes = keep_bytes
         self._to_record: list[tuple[Payload, PayloadState, str | None]] = []
@@ -103,6 +104,8 @@ class Book:
         if payload.key is not None:
             payload.rank = self.ledger(payload.key).took(payload.facts.nonces, payload.facts.node_num)
         self.taken.setdefault(payload.key, []).append(payload)
+        if payload.key is not None:
+            self.on_taken(payload.key)
 
     def settle(self, payloads: Iterable[Payload]) -> None:
         """Record that payloads are on the container's disk."""

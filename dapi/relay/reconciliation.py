@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Callable, Coroutine
 from functools import partial
 from typing import Any
 
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
@@ -22,6 +24,7 @@ from dapi.timing.loop import LoopService
 from dapi.timing.together import together
 
 _LOOK_SECONDS = 1.0
+_BETWEEN_LOOKS_SECONDS = 0.2
 _NODES_EACH = 5
 SETTLED_SECONDS = 15.0
 _DOUBLINGS = 2
@@ -63,12 +66,23 @@ class Reconciliation(LoopService):
         self._missing_since: dict[Key, float] = {}
         self._fell_at: dict[Key, float] = {}
         self._newest = 0
+        # Of which there was a 200 since it was looked at last, and those that are being looked at.
+        self._unseen: set[Key] = set()
+        self._looking: dict[Key, Deferred[None]] = {}
+        book.on_taken = self._look_at_once
 
     async def loop(self) -> None:
         """Look again and again."""
         while self.running:
             await self._turn()
             await deferLater(self._reactor, self._look_seconds)
+
+    def stopService(self) -> Deferred[None]:
+        """End the loop, and what was asked between its turns; fires with None when nothing of it is left."""
+        stopping = super().stopService()
+        for looking in list(self._looking.values()):
+            looking.cancel()
+        return stopping
 
     async def _turn(self) -> None:
         asked_at = self._reactor.seconds()
@@ -135,6 +149,28 @@ class Reconciliation(LoopService):
             self._knowledge.problems["state"] = str(error)
             return
         self._knowledge.problems.pop("state", None)
+
+    def _look_at_once(self, key: Key) -> None:
+        """Ask how many artifacts are counted right after a 200, and 0.2 s later if there were others meanwhile."""
+        self._unseen.add(key)
+        if self.running and key not in self._looking:
+            looking = self._looking[key] = Deferred.fromCoroutine(self._look(key))
+            looking.addErrback(lambda failure: failure.trap(CancelledError) and None)
+            looking.addErrback(lambda failure: self.log.failure("looking at a count broke", failure))
+            looking.addCallback(lambda _: self._looked(key))
+
+    def _looked(self, key: Key) -> None:
+        del self._looking[key]
+
+    async def _look(self, key: Key) -> None:
+        while key in self._unseen:
+            self._unseen.discard(key)
+            ledger = self._book.ledger(key)
+            mark = ledger.mark()
+            # The next turn asks again, and tells what is wrong.
+            with contextlib.suppress(ApiUnavailableError):
+                ledger.look(mark, await self._client.count(*key))
+            await deferLater(self._reactor, _BETWEEN_LOOKS_SECONDS)
 
     def _read_count(self, key: Key, mark: Mark, count: int | None) -> None:
         ledger = self._book.ledgers.get(key)

@@ -101,6 +101,25 @@ class LedgerTests(SynchronousTestCase):
         self.assertEqual((reading.settled_rank, reading.lost_rank), (0, first))
         self.assertEqual(self.ledger.read(self.ledger.mark(), 5).lost_rank, 0, "it has not written meanwhile")
 
+    def test_what_comes_right_before_each_write_makes_up_for_nothing_that_was_lost(self) -> None:
+        """A node delivers every 5 s, as often as the container writes: always as much, and always as long before."""
+        self.send(range(10))
+        self.ledger.read(self.ledger.mark(), 10)
+        for number in (1, 2, 3):
+            # The first one is lost.
+            self.send(range(10 * number, 10 * number + 10))
+            self.ledger.look(self.ledger.mark(), 10 * max(1, number - 1))
+            reading = self.ledger.read(self.ledger.mark(), 10 * number)
+            self.assertEqual(reading.settled_rank, 0)
+        self.assertEqual(self.ledger.missing, 10)
+
+    def test_what_was_written_before_the_look_is_told_by_the_next_reading(self) -> None:
+        self.send(range(10))
+        self.ledger.read(self.ledger.mark(), 10)
+        rank = self.send(range(10, 20))
+        self.ledger.look(self.ledger.mark(), 20)
+        self.assertEqual(self.ledger.read(self.ledger.mark(), 20).settled_rank, rank)
+
     def test_what_is_missing_settles_nothing(self) -> None:
         self.send(range(10))
         self.ledger.read(self.ledger.mark(), 0)

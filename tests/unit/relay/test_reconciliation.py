@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, succeed
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -27,6 +27,7 @@ class Container:
     started_at: float | None = None
 
     def __init__(self) -> None:
+        self.asked = 0
         self.counting: Deferred[int] = Deferred()
 
     async def epochs(self) -> None:
@@ -36,6 +37,7 @@ class Container:
         raise ApiUnavailableError("not asked for here")
 
     async def count(self, _height: int, _model: str) -> int:
+        self.asked += 1
         return await self.counting
 
     async def start_time(self) -> float:
@@ -53,6 +55,13 @@ class FakeForwarder:
 
     def look_at_held(self) -> None:
         """Nothing is held."""
+
+
+def payload_of(number: int) -> Payload:
+    """Return the payload with that number, which has ten nonces."""
+    first = 10 * number - 9
+    facts = Facts(100, 1, range(first, first + 10), None, first, 1, first + 9, 10)
+    return Payload(number, Place("", 0), b"/", (), 1, 0.0, Target("m", "generated"), facts)
 
 
 class ReconciliationTests(SynchronousTestCase):
@@ -73,9 +82,7 @@ class ReconciliationTests(SynchronousTestCase):
             store,
             settled_seconds=15.0,
         )
-        self.payload = Payload(
-            1, Place("", 0), b"/", (), 1, 0.0, Target("m", "generated"), Facts(100, 1, range(1, 11), None, 1, 1, 10, 10)
-        )
+        self.payload = payload_of(1)
 
     def ask(self, counted: int) -> int:
         """Have the container asked, and what it lost handed on again; return how much that was."""
@@ -137,3 +144,22 @@ class ReconciliationTests(SynchronousTestCase):
         self.assertEqual(self.turn(10), "waiting")
         self.take()
         self.assertEqual(self.turn(10), "settled")
+
+    def test_the_container_is_asked_right_after_a_200(self) -> None:
+        """So that what comes right before it writes makes up for nothing that it has lost."""
+        self.take()
+        self.container.counting = succeed(10)
+        with captured_log():
+            self.reconciliation.startService()
+            self.assertEqual((self.payload.state, self.container.asked), ("settled", 1))
+            for number in (2, 3, 4):
+                self.book.took(payload_of(number), 0.0)
+                # The others that came within 0.2 s are looked at together.
+                self.assertEqual(self.container.asked, 2)
+            self.clock.advance(0.2)
+            self.assertEqual(self.container.asked, 3)
+            self.clock.advance(0.2)
+            self.book.took(payload_of(5), 0.0)
+            self.assertEqual(self.container.asked, 4)
+            self.successResultOf(self.reconciliation.stopService())
+        self.assertEqual(self.clock.getDelayedCalls(), [])
