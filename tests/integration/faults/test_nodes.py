@@ -139,7 +139,8 @@ FAULTS: dict[str, Callable[[Case], Awaitable[None]]] = {
 
 @pytest_twisted.async_yield_fixture
 async def whole(tmp_path: Path) -> AsyncIterator[WholeDapi]:
-    whole = WholeDapi(tmp_path, block_seconds=1.0)
+    # So that a slow machine comes to the end of it within the generation.
+    whole = WholeDapi(tmp_path, block_seconds=2.0)
     yield whole
     await whole.end()
 
