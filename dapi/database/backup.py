@@ -28,6 +28,7 @@ from twisted.python.failure import Failure
 
 from dapi.database.file import open_to_read, why_not_copied
 from dapi.database.lane import Lane
+from dapi.database.to_disk import to_disk
 from dapi.errors import ConfigError, NotReadyError, StoreBusyError
 from dapi.messages.sizes import MIB
 from dapi.timing.steps import step
@@ -207,9 +208,9 @@ class Backups(Service):
             partly.unlink(missing_ok=True)
             os.close(os.open(partly, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
             self._copy_pages(partly)
-            _to_disk(partly)
+            to_disk(partly)
             partly.replace(target)
-            _to_disk(target.parent)
+            to_disk(target.parent)
             return target.stat().st_size
         except BaseException as error:
             for left in (partly, Path(f"{partly}-journal"), target):
@@ -250,14 +251,6 @@ def _checked(text: str, database: Path) -> Path:
     if target.name in {database.name + suffix for suffix in _OWN_SUFFIXES}:
         raise ConfigError(f"path: {target.name} is a name that belongs to the database itself; choose another one")
     return target
-
-
-def _to_disk(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _mib(size: int) -> int:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from dapi.database.schema import SCHEMA_VERSIONS
+from dapi.database.to_disk import to_disk
 from dapi.errors import NewerDatabaseError, StartError
 from dapi.messages.sizes import MIB
 
@@ -117,11 +118,7 @@ def _create(path: Path) -> None:
     os.close(os.open(new, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
     _open(new).close()
     new.replace(path)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    to_disk(path.parent)
 
 
 def _open(path: Path) -> sqlite3.Connection:

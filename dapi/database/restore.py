@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from dapi.database.file import APPLICATION_ID, give_to_owner, take_lock
 from dapi.database.schema import SCHEMA_VERSIONS
+from dapi.database.to_disk import to_disk
 from dapi.errors import NewerDatabaseError, StartError
 
 
@@ -90,7 +91,7 @@ def restore(copy: Path, path: Path) -> Path | None:
             os.fsync(target.fileno())
         before = _move_away(path)
         new.replace(path)
-        _folder_to_disk(path.parent)
+        to_disk(path.parent)
     except OSError as error:
         raise StartError(f"{copy} cannot be put in the place of {path}: {error}") from error
     else:
@@ -111,11 +112,3 @@ def _move_away(path: Path) -> Path | None:
             Path(f"{path}{suffix}").rename(f"{before}{suffix}")
     Path(f"{path}-shm").unlink(missing_ok=True)
     return before if is_there else None
-
-
-def _folder_to_disk(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

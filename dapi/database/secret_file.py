@@ -9,6 +9,7 @@ from pathlib import Path
 
 from twisted.logger import Logger
 
+from dapi.database.to_disk import to_disk
 from dapi.errors import StartError
 
 
@@ -57,8 +58,4 @@ class SecretFile:
             file.flush()
             os.fsync(file.fileno())
         new.replace(self.path)
-        folder = os.open(self.path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        to_disk(self.path.parent)

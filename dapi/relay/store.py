@@ -20,6 +20,7 @@ from twisted.logger import Logger
 
 from dapi.database import Database
 from dapi.database.lane import Lane
+from dapi.database.to_disk import to_disk
 from dapi.errors import StartError, StoreBusyError
 from dapi.http.raw_client import PIECE_BYTES, BodySource, BytesSource
 from dapi.messages.sizes import MIB
@@ -93,7 +94,7 @@ class RelayStore(Service):
         try:
             self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             # A power cut must not take the folder away, with all that is in it.
-            _sync_folder(self._folder.parent)
+            to_disk(self._folder.parent)
         except OSError as error:
             raise StartError(f"the folder {self._folder} cannot be made: {error}; check its permissions") from error
         self._boot = f"{int(self.now() * 1000):x}-{os.getpid():x}"
@@ -296,7 +297,7 @@ class RelayStore(Service):
 
     def _insert(self, connection: sqlite3.Connection, new: list[rows.NewRow]) -> list[int | None]:
         # First, so that no row is there whose file may be lost with the power.
-        _sync_folder(self._folder)
+        to_disk(self._folder)
         return rows.insert(connection, new)
 
     # The janitor's thread.
@@ -320,14 +321,6 @@ class RelayStore(Service):
             elif path.suffix == _SUFFIX and not self._is_of_now(name):
                 _delete(path)
         return facts
-
-
-def _sync_folder(path: Path) -> None:
-    folder = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
 
 
 def _facts_in(path: Path, payloads: Iterable[Payload]) -> Iterator[tuple[int, Facts]]:
