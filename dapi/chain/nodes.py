@@ -259,9 +259,9 @@ class ChainNodes:
 
     def _contradiction(self, block: BlockInfo) -> str | None:
         known = self.latest.block if self.latest is not None else self._known
-        reason = None
-        if known is not None:
-            reason = contradiction(known, block) or impossible_height(known, block)
+        if known is None:
+            return None
+        reason = contradiction(known, block) or impossible_height(known, block)
         if reason is None and self.latest is not None:
             reason = self._why_too_young(self.latest, block)
         return reason

@@ -101,10 +101,9 @@ class Book:
         if not payload.rank:
             self.forward_seconds.observe(max(0.0, self._store.now() - payload.received_at))
         payload.taken_at = payload.taken_at or now
-        if payload.key is not None:
-            payload.rank = self.ledger(payload.key).took(payload.facts.nonces, payload.facts.node_num)
         self.taken.setdefault(payload.key, []).append(payload)
         if payload.key is not None:
+            payload.rank = self.ledger(payload.key).took(payload.facts.nonces, payload.facts.node_num)
             self.on_taken(payload.key)
 
     def settle(self, payloads: Iterable[Payload]) -> None:

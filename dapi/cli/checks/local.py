@@ -14,6 +14,7 @@ import sqlite3
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -41,7 +42,7 @@ _CHECKED_BYTES = 1024 * MIB
 
 def local_checks(config: Config) -> Iterator[Check]:
     """Yield the checks of this machine."""
-    path = Path(os.path.realpath(Path(config.storage.path).expanduser()))
+    path = database_path(config)
     is_running, is_v2_alone = is_in_use(path), serves_poc_v2_alone(config)
     if not is_v2_alone:
         yield _key(config)
@@ -53,6 +54,11 @@ def local_checks(config: Config) -> Iterator[Check]:
     if not is_v2_alone:
         yield from _callback_url(config, is_running)
     yield _open_files(config)
+
+
+def database_path(config: Config) -> Path:
+    """Return where the database is, or will be."""
+    return Path(os.path.realpath(Path(config.storage.path).expanduser()))
 
 
 def serves_poc_v2_alone(config: Config) -> bool:
@@ -76,28 +82,28 @@ def is_in_use(path: Path) -> bool:
 def known_nodes(config: Config) -> list[NodeConfig]:
     """Return the nodes that dapi works with: those of the settings, and those of the database, which wins."""
     nodes = {node.id: node for node in config.nodes}
-    path = Path(os.path.realpath(Path(config.storage.path).expanduser()))
-    statement = "SELECT id, config, removed OR NOT enabled FROM nodes"
-    if not os.path.exists(path):
-        return list(nodes.values())
-    with contextlib.suppress(sqlite3.Error), contextlib.closing(open_to_read(path)) as connection:
-        for node_id, text, is_left_alone in connection.execute(statement).fetchall():
-            nodes.pop(node_id, None)
-            # One that cannot be read is told by dapi itself.
-            with contextlib.suppress(msgspec.MsgspecError):
-                if not is_left_alone:
-                    nodes[node_id] = msgspec.json.decode(text, type=NodeConfig)
+    for node_id, text, is_left_alone in _rows(config, "SELECT id, config, removed OR NOT enabled FROM nodes"):
+        nodes.pop(node_id, None)
+        # One that cannot be read is told by dapi itself.
+        with contextlib.suppress(msgspec.MsgspecError):
+            if not is_left_alone:
+                nodes[node_id] = msgspec.json.decode(text, type=NodeConfig)
     return list(nodes.values())
 
 
 def known_chain(config: Config) -> str | None:
     """Return the id of the chain that the database is of; None when it is of none yet, or cannot be read."""
-    path = Path(os.path.realpath(Path(config.storage.path).expanduser()))
+    return next((str(chain_id) for (chain_id,) in _rows(config, "SELECT id FROM chain")), None)
+
+
+def _rows(config: Config, statement: str) -> list[tuple[Any, ...]]:
+    """Return what the database answers; nothing where there is none, or it cannot be read."""
+    path = database_path(config)
+    # Unlike Path.exists, this does not fail in a folder that this user may not enter.
     if os.path.exists(path):
         with contextlib.suppress(sqlite3.Error), contextlib.closing(open_to_read(path)) as connection:
-            for (chain_id,) in connection.execute("SELECT id FROM chain").fetchall():
-                return str(chain_id)
-    return None
+            return connection.execute(statement).fetchall()
+    return []
 
 
 def _key(config: Config) -> Check:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 from twisted.internet.defer import Deferred
 
 from dapi.chain.rpc import ChainRpc
-from dapi.cli.checks.local import is_in_use
+from dapi.cli.checks.local import database_path, is_in_use
 from dapi.cli.checks.result import Check, failed, passed, skipped
 from dapi.config import Config
 from dapi.diagnosis.callbacks import fault_between
@@ -104,7 +103,7 @@ async def _chain(reactor: Any, config: Config, epochs: Epochs | None, nodes: tup
 
 async def _callback_url(reactor: Any, config: Config, nodes: tuple[ApiNode, ...]) -> list[Check]:
     """Check the URL that the api container is told, as far as dapi has it; it holds a secret, and is shown without."""
-    url, path = config.api.poc_callback_url, Path(os.path.realpath(Path(config.storage.path).expanduser()))
+    url, path = config.api.poc_callback_url, database_path(config)
     if url is None:
         to_do = "set api.poc_callback_url (DAPI_API__POC_CALLBACK_URL) to what the api container is told"
         return [skipped(_URL, "dapi is not told it", to_do)]
