@@ -70,6 +70,13 @@ class Validated(msgspec.Struct, frozen=True):
         return self.n_total > 0
 
 
+_FIELDS = tuple(
+    b'"%s"' % name.encode() for struct in (Artifact, Generated, Validated) for name in struct.__struct_fields__
+)
+# The two letters beyond ASCII that are k and s in another case.
+_FOLDS = str.maketrans({"\u212a": "k", "\u017f": "s"})
+
+
 class Vote(NamedTuple):
     """What the container hands over to be sent to the chain."""
 
@@ -118,10 +125,32 @@ def bind(content_type: str | None, body: bytes, wanted: Any) -> Any:
     if not body.strip():
         return wanted()
     try:
-        found = msgspec.json.decode(body, type=wanted | None)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        found = msgspec.json.decode(body if _is_plain(body) else _plain(body), type=wanted | None)
+    except (msgspec.DecodeError, ValueError, RecursionError) as error:
         raise Refused(400, {"message": str(error)}) from None
     return wanted() if found is None else found
+
+
+def _is_plain(body: bytes) -> bool:
+    """Tell whether all that is read in any case is written in its usual one, without escapes."""
+    if not body.isascii() or b"\\" in body:
+        return False
+    lower = body.lower()
+    return all(lower.count(name) == body.count(name) for name in _FIELDS)
+
+
+def _plain(body: bytes) -> bytes:
+    """Return a body as Go reads it: fields in any case, the last of two, and U+FFFD for what is no UTF-8."""
+    text = body.decode("utf-8", "replace")
+    return json.dumps(json.loads(text, object_pairs_hook=_folded, parse_constant=_refuse)).encode()
+
+
+def _folded(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    return {name.translate(_FOLDS).lower(): value for name, value in pairs}
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(f"{constant} is no JSON")
 
 
 def check_vectors(artifacts: list[Artifact], *, takes_steps: bool) -> None:

@@ -105,6 +105,28 @@ class GeneratedTests(AnswerTestCase):
         self.assertIn("message", self.post(body[:-1], no_model)[1], "the body before the model")
         self.assertEqual(self.post(body, no_model), (400, "model_id required"), "and the model before the window")
 
+    def test_fields_in_any_case_and_the_last_of_two(self) -> None:
+        """As Go reads JSON: a body that dapi read in another way would reach another stage."""
+        other, height = P - 400, str(P).encode()
+        body = generated_body(other, 1, [1, 3])
+        last = body[:-1] + b', "%s": ' + height + b"}"
+        for name in (
+            b"block_height",
+            b"Block_Height",
+            b"BLOCK_HEIGHT",
+            "bloc\u212a_height".encode(),
+            b"bloc\\u212a_height",
+        ):
+            self.assertEqual(self.post(body), (400, "block_height is not the active PoC stage"))
+            self.assertEqual(self.post(last % name), (200, None), name)
+        self.assertEqual(self.count(), 2)
+        lower = generated_body(P, 2, [2]).replace(b"nonce", b"NONCE").replace(b"artifacts", b"Artifacts")
+        self.assertEqual((self.post(lower), self.count()), ((200, None), 3))
+        wrong = generated_body(P, 1, [5])
+        self.assertEqual(self.post(wrong.replace(b'"02', b'"\xff2'))[0], 200, "what is no UTF-8 is replaced")
+        for odd in (b"NaN", b'"x"', b"1e400"):
+            self.assertEqual(self.post(body[:-1] + b', "Node_Id": %s}' % odd)[0], 400)
+
     def test_empty_bodies_bind_to_zeros(self) -> None:
         for body in (b"", b"null", b"{}"):
             self.assertEqual(self.post(body)[0], 400)
